@@ -1,0 +1,1 @@
+"""Floor 1: neural networks; no sampling and no Lightning here."""

@@ -1,0 +1,1 @@
+"""The equivariant map from protons x to base coordinates z, with its log-determinant."""

@@ -1,0 +1,1 @@
+"""The neural geminal wavefunction of the electrons."""

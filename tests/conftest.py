@@ -1,0 +1,14 @@
+"""Settings that every test shares."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def double_precision():
+    """Build all models in float64 and seed the global generator, whatever the previous test left behind."""
+    previous = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(previous)
