@@ -1,0 +1,162 @@
+"""The cubic periodic cell: lengths, images, smooth periodic functions of a displacement, plane waves."""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PeriodicCell:
+    """Cubic cell that holds N protons and N electrons at the density given by rs.
+
+    Volume per atom: L^3 / N = 4 pi rs^3 / 3, so L = (4 pi N / 3)^(1/3) rs, in bohr.
+
+    Args:
+        num_atoms: number N of protons, any positive integer.
+        rs: Wigner-Seitz radius in bohr, positive.
+
+    Raises:
+        ValueError: num_atoms is not a positive integer, or rs is not a positive number.
+    """
+
+    num_atoms: int
+    rs: float
+
+    def __post_init__(self) -> None:
+        integer = isinstance(self.num_atoms, Integral) and not isinstance(self.num_atoms, bool)
+        if not (integer and self.num_atoms >= 1):
+            raise ValueError(f"system.num_atoms = {self.num_atoms!r} must be a positive integer; set it to 8, 14 or 16")
+        number = isinstance(self.rs, Real) and not isinstance(self.rs, bool)
+        if not (number and math.isfinite(self.rs) and self.rs > 0):
+            raise ValueError(f"system.rs = {self.rs!r} must be positive; dense hydrogen is rs = 1 to 4 bohr")
+
+    @property
+    def length(self) -> float:
+        """Edge L of the cube in bohr."""
+        return (4.0 * math.pi * self.num_atoms / 3.0) ** (1.0 / 3.0) * self.rs
+
+    @property
+    def volume(self) -> float:
+        """L^3 in bohr^3."""
+        return 4.0 * math.pi * self.num_atoms / 3.0 * self.rs**3
+
+    @property
+    def density(self) -> float:
+        """N / L^3, atoms per bohr^3."""
+        return self.num_atoms / self.volume
+
+    def wrap(self, positions: Tensor) -> Tensor:
+        """Translate positions (..., 3) in bohr into [0, L), each component on its own; the gradient is one."""
+        wrapped = positions - self.length * torch.floor(positions / self.length)
+        # Rounding can leave x just below L just below zero, and a tiny negative x on L itself.
+        wrapped = torch.where(wrapped < 0, wrapped + self.length, wrapped)
+        return torch.where(wrapped >= self.length, wrapped - self.length, wrapped)
+
+    def minimum_image(self, displacement: Tensor) -> Tensor:
+        """Translate displacements (..., 3) in bohr into [-L/2, L/2], each component on its own; the gradient is one."""
+        return displacement - self.length * torch.round(displacement / self.length)
+
+    def image_shifts(
+        self, cutoff: float, *, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> Tensor:
+        """Lattice translations that can bring a minimum-image displacement within a cutoff.
+
+        For d in [-L/2, L/2]^3 every image d + L n with |d + L n| <= cutoff has its L n in the list: the distance from
+        the cube of minimum images to the origin, L^2 sum_d max(0, |n_d| - 1/2)^2, must not exceed cutoff^2.
+
+        Args:
+            cutoff: radius in bohr, positive; it may exceed L/2.
+            device: where the result lives.
+            dtype: type of the result, torch's default where left out.
+
+        Returns:
+            Translations in bohr, nearest first, the zero translation at the head.  # (M, 3)
+
+        Raises:
+            ValueError: cutoff is not positive.
+        """
+        if not (math.isfinite(cutoff) and cutoff > 0):
+            raise ValueError(f"cutoff = {cutoff!r} must be a positive number of bohr, for example {self.length / 2:.4g}")
+        # The margin keeps images that lie on the cutoff in spite of rounding.
+        reach = cutoff / self.length * (1.0 + 1e-12)
+        integers = _integer_vectors(int(math.floor(reach + 0.5)))
+        nearest = np.maximum(np.abs(integers) - 0.5, 0.0)
+        kept = integers[(nearest**2).sum(axis=-1) <= reach**2]
+        dtype = torch.get_default_dtype() if dtype is None else dtype
+        return (torch.from_numpy(kept).to(torch.float64) * self.length).to(device=device, dtype=dtype)
+
+    def smooth_distance(self, displacement: Tensor) -> Tensor:
+        """Periodic distance (L/pi) sqrt(sum_d sin^2(pi dx_d / L)), in bohr.
+
+        It equals |dx| near dx = 0, has the lattice's period, and is analytic except at the lattice points. There, where
+        the gradient of a distance is undefined, the value and the gradient are exactly zero instead of NaN, so that
+        self pairs may be masked afterwards.
+
+        Args:
+            displacement: in bohr, any image.  # (..., 3)
+
+        Returns:
+            Distance in bohr.  # (...)
+        """
+        squared = torch.sin(displacement * (math.pi / self.length)).square().sum(dim=-1)
+        positive = squared > 0
+        root = torch.sqrt(torch.where(positive, squared, torch.ones_like(squared)))
+        return torch.where(positive, root, torch.zeros_like(root)) * (self.length / math.pi)
+
+    def periodic_features(self, displacement: Tensor) -> Tensor:
+        """Smooth features of a displacement: the three sines of 2 pi dx_d / L, then the three cosines.
+
+        Args:
+            displacement: in bohr, any image.  # (..., 3)
+
+        Returns:
+            Features without units.  # (..., 6)
+        """
+        angle = displacement * (2.0 * math.pi / self.length)
+        return torch.cat([torch.sin(angle), torch.cos(angle)], dim=-1)
+
+    def plane_waves(self, count: int) -> Tensor:
+        """Integer vectors n of the plane waves exp(2 pi i n.x / L), in order of |n|.
+
+        Whole shells of equal |n| are kept, so that the set has the cubic symmetry; equal lengths are in lexicographic
+        order, so the list never changes. n = 0 comes first.
+
+        Args:
+            count: least number of vectors, positive.
+
+        Returns:
+            int64 vectors, at least `count`.  # (count', 3)
+
+        Raises:
+            ValueError: count is not positive.
+        """
+        if count < 1:
+            raise ValueError(f"count = {count} plane waves must be positive; 1 keeps the constant wave only")
+        # A ball of radius R holds fewer vectors than the cube [-R, R]^3, and every shell up to R lies in that cube.
+        radius = 0
+        while True:
+            integers = _integer_vectors(radius)
+            squared = (integers**2).sum(axis=-1)
+            complete = squared <= radius**2
+            if int(complete.sum()) >= count:
+                last = squared[complete][count - 1]
+                return torch.from_numpy(integers[squared <= last].copy())
+            radius += 1
+
+
+@functools.lru_cache(maxsize=32)
+def _integer_vectors(largest: int) -> np.ndarray:
+    """All integer vectors of the cube [-largest, largest]^3, by length, then lexicographically.  # (M, 3)"""
+    axis = np.arange(-largest, largest + 1, dtype=np.int64)
+    grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
+    order = np.argsort((grid**2).sum(axis=-1), kind="stable")
+    vectors = grid[order]
+    vectors.setflags(write=False)
+    return vectors

@@ -1,0 +1,24 @@
+"""Unit conversions. Inside the package everything is in Hartree atomic units (energy Ha, length bohr).
+
+Kelvin, eV, angstrom and GPa appear only at the boundary, in a name (`temperature_kelvin`, `pressure_gpa`).
+Values: CODATA, through scipy.constants.
+"""
+
+from scipy import constants
+
+KELVIN_TO_HARTREE: float = constants.value("kelvin-hartree relationship")
+"""Boltzmann's constant k_B in Ha per kelvin: kT = KELVIN_TO_HARTREE * temperature_kelvin."""
+
+HARTREE_TO_EV: float = constants.value("Hartree energy in eV")
+"""One Ha in eV."""
+
+BOHR_TO_ANGSTROM: float = constants.value("Bohr radius") / constants.angstrom
+"""One bohr in angstrom."""
+
+HARTREE_PER_BOHR3_TO_GPA: float = constants.value("Hartree energy") / constants.value("Bohr radius") ** 3 / 1e9
+"""One Ha/bohr^3 in GPa, 29421.0."""
+
+# Rounded on purpose: the reference free energies of this package were computed with this value. Xie et al. (2023) used
+# 1836, which changes F by 3/2 kT ln(1836.15 / 1836) = 1.2e-4 kT per proton.
+PROTON_MASS: float = 1836.15
+"""Mass of the proton in electron masses."""
