@@ -1,0 +1,259 @@
+"""The nested average E_{x~p} E_{r~|psi_x|^2}: proton moves, then electron moves in the field of the new protons."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.sampling.adaptation import adapt_log_width
+from lightning_vfe.sampling.metropolis import metropolis
+from lightning_vfe.sampling.proposals import ChainState, LogProb, Proposal, make_proposal
+from lightning_vfe.sampling.random import WalkerRandom
+from lightning_vfe.sampling.state import Walkers, initial_electrons, twist_index
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """What one sweep did; 0-dim tensors. The proton entries are None when the protons are fixed.
+
+    Attributes:
+        proton_acceptance: accepted fraction over all proton walkers of all processes.
+        electron_acceptance: accepted fraction over all electron walkers of all processes.
+        proton_width: width of the proton moves in bohr, as used in this sweep.
+        electron_width: width of the electron moves in bohr, as used in this sweep.
+        num_stranded: chains of all processes that stand where ln p is not finite; not zero means a broken density.
+    """
+
+    proton_acceptance: Tensor | None
+    electron_acceptance: Tensor
+    proton_width: Tensor | None
+    electron_width: Tensor
+    num_stranded: Tensor
+
+
+class NestedSampler:
+    """Samples x ~ p(x), then r ~ |psi_x|^2 for every x, by Metropolis moves of all particles of a walker at once.
+
+    Args:
+        cell: the periodic cell.
+        proton_proposal: "gaussian", "langevin" or a rule.
+        electron_proposal: "gaussian", "langevin" or a rule.
+        num_proton_steps: Metropolis steps of the protons in a sweep.
+        num_electron_steps: Metropolis steps of the electrons in a sweep, after the protons have moved.
+        proton_target_acceptance: wanted accepted fraction, in (0, 1); None takes the rule's own.
+        electron_target_acceptance: the same for electrons.
+        initial_proton_width: width of the first proton moves in bohr.
+        initial_electron_width: width of the first electron moves in bohr.
+        adaptation_gain: change of ln(width) per sweep and unit of acceptance off the target.
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        cell: PeriodicCell,
+        proton_proposal: str | Proposal = "gaussian",
+        electron_proposal: str | Proposal = "gaussian",
+        num_proton_steps: int = 20,
+        num_electron_steps: int = 20,
+        proton_target_acceptance: float | None = None,
+        electron_target_acceptance: float | None = None,
+        initial_proton_width: float = 0.1,
+        initial_electron_width: float = 0.3,
+        adaptation_gain: float = 1.0,
+    ) -> None:
+        self.cell = cell
+        self.proton_proposal = make_proposal(proton_proposal, "sampler.proton_proposal")
+        self.electron_proposal = make_proposal(electron_proposal, "sampler.electron_proposal")
+        self.num_proton_steps = _positive_integer("num_proton_steps", num_proton_steps)
+        self.num_electron_steps = _positive_integer("num_electron_steps", num_electron_steps)
+        self.proton_target_acceptance = _fraction(
+            "proton_target_acceptance", proton_target_acceptance, self.proton_proposal.target_acceptance
+        )
+        self.electron_target_acceptance = _fraction(
+            "electron_target_acceptance", electron_target_acceptance, self.electron_proposal.target_acceptance
+        )
+        self.initial_proton_width = _positive("initial_proton_width", initial_proton_width)
+        self.initial_electron_width = _positive("initial_electron_width", initial_electron_width)
+        self.adaptation_gain = _positive("adaptation_gain", adaptation_gain)
+
+    def start(
+        self,
+        protons: Tensor,
+        fractional_twists: Tensor,
+        num_electron_walkers: int,
+        random: WalkerRandom,
+        num_groups: int | None = None,
+    ) -> Walkers:
+        """Fresh walkers at given protons, with one electron near every proton.
+
+        Args:
+            protons: in bohr, the walkers of this process, on random's device.  # (W, N, 3)
+            fractional_twists: all twists; walker w of the whole run gets twist w mod T.  # (T, 3)
+            num_electron_walkers: B.
+            random: streams of this process's walker groups.
+            num_groups: walker groups of all processes; None means that this process owns them all.
+
+        Returns:
+            Walkers that have not been equilibrated.
+
+        Raises:
+            ValueError: wrong shape of protons, walkers that do not divide into groups or are not a multiple of the
+                twists, or no electron walker.
+        """
+        num_atoms = self.cell.num_atoms
+        if protons.ndim != 3 or tuple(protons.shape[1:]) != (num_atoms, 3):
+            raise ValueError(f"protons have shape {tuple(protons.shape)}; the cell needs (W, {num_atoms}, 3)")
+        _positive_integer("num_electron_walkers", num_electron_walkers)
+        random.walkers_per_group(protons.shape[0])
+        index = twist_index(
+            fractional_twists.shape[0], protons.shape[0], random.groups, num_groups or len(random.groups)
+        )
+        protons = self.cell.wrap(protons)
+        return Walkers(
+            protons=protons,
+            electrons=initial_electrons(protons, num_electron_walkers, random, self.cell),
+            twists=fractional_twists.to(protons)[index.to(protons.device)],
+            proton_log_width=protons.new_tensor(math.log(self.initial_proton_width)),
+            electron_log_width=protons.new_tensor(math.log(self.initial_electron_width)),
+            random=random,
+        )
+
+    @torch.no_grad()
+    def step(
+        self,
+        walkers: Walkers,
+        proton_log_prob: LogProb | None,
+        electron_log_prob: Callable[[Tensor, Tensor], Tensor],
+        adapt: bool,
+        sum_over_processes: Callable[[Tensor], Tensor] | None = None,
+    ) -> SweepReport:
+        """One sweep, in place: proton moves, electrons carried along, electron moves.
+
+        The proton chain never looks at the electrons, so its law is p(x) alone. The electrons' kernel leaves
+        |psi_x|^2 of the new x invariant and forgets its start: any start is valid, and carrying the electrons along
+        with their protons (no Jacobian enters, it is only a start) merely makes num_electron_steps enough. What is
+        left of the start after them is a bias; it is seen by doubling num_electron_steps.
+
+        Args:
+            walkers: updated in place.
+            proton_log_prob: ln p(x) up to a constant, (W, N, 3) -> (W,); None keeps the protons fixed.
+            electron_log_prob: ln |psi_x(r)|^2 up to a constant per walker, ((W, N, 3), (W, B, N, 3)) -> (W, B).
+            adapt: adapt the widths after the sweep; False freezes them, as every measurement must.
+            sum_over_processes: adds a float64 tensor up over the processes; None where there is one process. It makes
+                the widths the same everywhere.
+
+        Returns:
+            Acceptances, widths and the number of stranded chains.
+        """
+        add_up = sum_over_processes or (lambda tensor: tensor)
+        stranded = torch.zeros((), dtype=torch.float64, device=walkers.protons.device)
+        proton_acceptance = proton_width = None
+        if proton_log_prob is not None:
+            old, proton_width = walkers.protons, walkers.proton_log_width.exp()
+            proposal, num_steps = self.proton_proposal, self.num_proton_steps
+            state, accepted = self._move(proton_log_prob, old, proposal, proton_width, num_steps, walkers.random)
+            carried = walkers.electrons + space_warp(self.cell, walkers.electrons, old, state.displacement)
+            walkers.protons, walkers.electrons = state.positions, self.cell.wrap(carried)
+            proton_acceptance = _global_fraction(accepted, num_steps, add_up)
+            stranded += (~torch.isfinite(state.log_prob)).sum()
+
+        protons, electron_width = walkers.protons, walkers.electron_log_width.exp()
+        proposal, num_steps = self.electron_proposal, self.num_electron_steps
+
+        def log_prob(electrons: Tensor) -> Tensor:
+            return electron_log_prob(protons, electrons)
+
+        state, accepted = self._move(log_prob, walkers.electrons, proposal, electron_width, num_steps, walkers.random)
+        walkers.electrons = state.positions
+        electron_acceptance = _global_fraction(accepted, num_steps, add_up)
+        stranded += (~torch.isfinite(state.log_prob)).sum()
+
+        walkers.num_sweeps += 1
+        if adapt:
+            self._adapt(walkers, proton_acceptance, electron_acceptance)
+        return SweepReport(proton_acceptance, electron_acceptance, proton_width, electron_width, add_up(stranded))
+
+    def _move(
+        self,
+        log_prob: LogProb,
+        positions: Tensor,
+        proposal: Proposal,
+        width: Tensor,
+        num_steps: int,
+        random: WalkerRandom,
+    ) -> tuple[ChainState, Tensor]:
+        # ln p of the old positions is computed anew: the parameters, or the protons, changed since the last sweep.
+        state = proposal.evaluate(log_prob, positions)
+        return metropolis(log_prob, state, proposal, width, num_steps, random, self.cell.wrap)
+
+    def _adapt(self, walkers: Walkers, proton_acceptance: Tensor | None, electron_acceptance: Tensor) -> None:
+        # Moves wider than half the cell are uniform already; far narrower ones do not move anything.
+        limits = (math.log(1e-4 * self.cell.length), math.log(0.5 * self.cell.length))
+        gain = self.adaptation_gain
+        if proton_acceptance is not None:
+            walkers.proton_log_width = adapt_log_width(
+                walkers.proton_log_width, proton_acceptance, self.proton_target_acceptance, gain, *limits
+            )
+        walkers.electron_log_width = adapt_log_width(
+            walkers.electron_log_width, electron_acceptance, self.electron_target_acceptance, gain, *limits
+        )
+
+
+def space_warp(cell: PeriodicCell, electrons: Tensor, protons: Tensor, displacement: Tensor) -> Tensor:
+    """Shift of the electrons that follows the protons,
+
+        dr_i = sum_a w_a(r_i) dx_a,    w_a(r) = d(r, x_a)^-4 / sum_b d(r, x_b)^-4,
+
+    with the smooth periodic distance d: an electron next to a proton moves with it, one between two with their mean.
+
+    Args:
+        cell: the periodic cell.
+        electrons: in bohr.  # (W, B, N, 3)
+        protons: before their move, in bohr.  # (W, N, 3)
+        displacement: of the protons, not wrapped, in bohr.  # (W, N, 3)
+
+    Returns:
+        Shift in bohr.  # (W, B, N, 3)
+
+    Source: Umrigar, Int. J. Quantum Chem. Symp. 23, 217 (1989); Filippi and Umrigar, Phys. Rev. B 61, R16291 (2000).
+    """
+    distance = cell.smooth_distance(electrons[..., :, None, :] - protons[:, None, None])  # (W, B, N, N)
+    # The small constant keeps the weights finite when an electron sits on a proton.
+    weight = (distance.square() + (1e-6 * cell.length) ** 2) ** -2
+    weight = weight / weight.sum(dim=-1, keepdim=True)
+    return weight @ displacement[:, None]
+
+
+def _global_fraction(accepted: Tensor, num_steps: int, add_up: Callable[[Tensor], Tensor]) -> Tensor:
+    """Accepted fraction over all chains of all processes. Whole numbers are added up, so that the order of the sum
+    cannot change the result."""
+    counts = torch.stack([accepted.sum(), accepted.new_tensor(accepted.numel() * num_steps)]).to(torch.float64)
+    totals = add_up(counts)
+    return totals[0] / totals[1]
+
+
+def _positive_integer(name: str, value: int) -> int:
+    if isinstance(value, bool) or int(value) != value or value < 1:
+        raise ValueError(f"sampler.{name} = {value} must be a whole number >= 1; for example 20")
+    return int(value)
+
+
+def _positive(name: str, value: float) -> float:
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"sampler.{name} = {value} must be positive; leave it out for the default")
+    return float(value)
+
+
+def _fraction(name: str, value: float | None, default: float) -> float:
+    if value is None:
+        return default
+    if not 0.0 < value < 1.0:
+        raise ValueError(f"sampler.{name} = {value} must lie between 0 and 1; {default} suits this proposal")
+    return float(value)

@@ -1,0 +1,153 @@
+"""Proposal rules. A rule returns (proposal, log_correction); acceptance is decided in metropolis.py."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from lightning_vfe.sampling.random import WalkerRandom
+
+LogProb = Callable[[Tensor], Tensor]
+"""ln p up to a constant: positions (..., N, 3) -> (...)."""
+
+
+@dataclass(frozen=True)
+class ChainState:
+    """Where a batch of chains stands. The leading dims are (W,) for protons, (W, B) for electrons.
+
+    Attributes:
+        positions: in bohr.  # (..., N, 3)
+        log_prob: ln p(positions) up to a constant.  # (...)
+        gradient: d ln p / d positions in 1/bohr, None for rules that do not use it.  # (..., N, 3)
+        displacement: how far the particles came since the start, not wrapped, in bohr.  # (..., N, 3)
+    """
+
+    positions: Tensor
+    log_prob: Tensor
+    gradient: Tensor | None
+    displacement: Tensor
+
+
+class Proposal(Protocol):
+    """A rule that moves all particles of a walker at once."""
+
+    target_acceptance: float
+    """Acceptance at which the rule explores fastest; the default target of the width adaptation."""
+
+    def evaluate(self, log_prob: LogProb, positions: Tensor) -> ChainState:
+        """State of chains that start at positions (..., N, 3)."""
+        ...
+
+    def __call__(
+        self, log_prob: LogProb, state: ChainState, width: Tensor, random: WalkerRandom
+    ) -> tuple[ChainState, Tensor]:
+        """Propose a move y of every chain and give ln q(x|y) - ln q(y|x)  # (...)."""
+        ...
+
+
+class GaussianProposal:
+    """Symmetric random walk y = x + width * xi, xi ~ N(0, 1): the correction is zero."""
+
+    # Between the optimum of many dimensions (0.234, Roberts, Gelman, Gilks 1997) and that of one (0.44).
+    target_acceptance = 0.35
+
+    def evaluate(self, log_prob: LogProb, positions: Tensor) -> ChainState:
+        """State of chains at positions; no gradient."""
+        with torch.no_grad():
+            return ChainState(positions, log_prob(positions), None, torch.zeros_like(positions))
+
+    def __call__(
+        self, log_prob: LogProb, state: ChainState, width: Tensor, random: WalkerRandom
+    ) -> tuple[ChainState, Tensor]:
+        """Proposal and its correction, zero  # (...)."""
+        step = width * random.normal(state.positions.shape, dtype=state.positions.dtype)
+        proposal = self.evaluate(log_prob, state.positions + step)
+        return proposal, torch.zeros_like(proposal.log_prob)
+
+
+class LangevinProposal:
+    """Metropolis-adjusted Langevin step y = x + D(x) + width * xi, xi ~ N(0, 1).
+
+    Per particle, with the gradient g = d ln p / dx, tau = width^2 and s = tau g^2 / 4,
+
+        D(x) = tau/2 * g * 2 / (1 + sqrt(1 + 2 a s)),
+
+    the plain Langevin drift tau/2 g while s is small, and never longer than width * sqrt(2/a) however steep ln p is
+    (next to a node of psi g diverges; the plain drift would throw the electron away, and no move back would ever be
+    accepted). D is a function of x alone, and the correction
+
+        ln q(x|y) - ln q(y|x) = -|x - y - D(y)|^2 / (2 tau) + |y - x - D(x)|^2 / (2 tau)
+
+    uses it in both directions: detailed balance is exact for any a. y - x is the step before wrapping: a step and its
+    reverse are paired lattice image by lattice image.
+
+    Source: Besag 1994; Roberts and Tweedie, Bernoulli 2, 341 (1996); the bound is the one of Umrigar, Nightingale and
+    Runge, J. Chem. Phys. 99, 2865 (1993), with their velocity grad ln|psi| = g/2.
+
+    Args:
+        drift_bound: a > 0; larger is more cautious.
+
+    Raises:
+        ValueError: drift_bound is not positive.
+    """
+
+    # Optimum of many dimensions: Roberts and Rosenthal, J. R. Stat. Soc. B 60, 255 (1998).
+    target_acceptance = 0.574
+
+    def __init__(self, drift_bound: float = 1.0) -> None:
+        if not (math.isfinite(drift_bound) and drift_bound > 0):
+            raise ValueError(f"drift_bound = {drift_bound} must be positive; 1.0 is the usual choice")
+        self.drift_bound = drift_bound
+
+    def evaluate(self, log_prob: LogProb, positions: Tensor) -> ChainState:
+        """State of chains at positions, with the gradient of ln p."""
+        with torch.enable_grad():
+            variable = positions.detach().requires_grad_()
+            value = log_prob(variable)
+            # Chains are independent, so the gradient of the sum is the gradient of each.
+            (gradient,) = torch.autograd.grad(value.sum(), variable)
+        return ChainState(positions.detach(), value.detach(), gradient, torch.zeros_like(gradient))
+
+    def drift(self, gradient: Tensor, width: Tensor) -> Tensor:
+        """Bounded drift D in bohr from the gradient in 1/bohr.  # (..., N, 3)"""
+        # A gradient that is not a number (on a node, on a lattice point of a distance) gives no drift: again a function
+        # of the position alone.
+        gradient = torch.where(torch.isfinite(gradient), gradient, torch.zeros_like(gradient))
+        squared = gradient.square().sum(dim=-1, keepdim=True) * (width.square() / 4)
+        return gradient * width.square() / (1 + torch.sqrt(1 + 2 * self.drift_bound * squared))
+
+    def __call__(
+        self, log_prob: LogProb, state: ChainState, width: Tensor, random: WalkerRandom
+    ) -> tuple[ChainState, Tensor]:
+        """Proposal and ln q(x|y) - ln q(y|x)  # (...)."""
+        assert state.gradient is not None, "start the chain with this rule's own evaluate()"
+        noise = random.normal(state.positions.shape, dtype=state.positions.dtype)
+        step = self.drift(state.gradient, width) + width * noise
+        proposal = self.evaluate(log_prob, state.positions + step)
+        assert proposal.gradient is not None
+        noise_back = (step + self.drift(proposal.gradient, width)) / width
+        correction = 0.5 * (noise.square() - noise_back.square()).sum(dim=(-2, -1))
+        return proposal, correction
+
+
+def make_proposal(rule: str | Proposal, key: str = "proposal") -> Proposal:
+    """The rule of a name, "gaussian" or "langevin"; a rule is passed through.
+
+    Args:
+        rule: a name, or an object that keeps the Proposal protocol.
+        key: the setting's name in the error message.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if not isinstance(rule, str):
+        return rule
+    rules: dict[str, Callable[[], Proposal]] = {"gaussian": GaussianProposal, "langevin": LangevinProposal}
+    if rule not in rules:
+        raise ValueError(f"{key} = {rule!r} is unknown; choose one of {sorted(rules)}")
+    return rules[rule]()
