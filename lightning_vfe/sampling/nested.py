@@ -14,6 +14,7 @@ from lightning_vfe.sampling.adaptation import adapt_log_width
 from lightning_vfe.sampling.metropolis import metropolis
 from lightning_vfe.sampling.proposals import ChainState, LogProb, Proposal, make_proposal
 from lightning_vfe.sampling.random import WalkerRandom
+from lightning_vfe.sampling.space_warp import space_warp
 from lightning_vfe.sampling.state import Walkers, initial_electrons, twist_index
 
 
@@ -204,31 +205,6 @@ class NestedSampler:
         walkers.electron_log_width = adapt_log_width(
             walkers.electron_log_width, electron_acceptance, self.electron_target_acceptance, gain, *limits
         )
-
-
-def space_warp(cell: PeriodicCell, electrons: Tensor, protons: Tensor, displacement: Tensor) -> Tensor:
-    """Shift of the electrons that follows the protons,
-
-        dr_i = sum_a w_a(r_i) dx_a,    w_a(r) = d(r, x_a)^-4 / sum_b d(r, x_b)^-4,
-
-    with the smooth periodic distance d: an electron next to a proton moves with it, one between two with their mean.
-
-    Args:
-        cell: the periodic cell.
-        electrons: in bohr.  # (W, B, N, 3)
-        protons: before their move, in bohr.  # (W, N, 3)
-        displacement: of the protons, not wrapped, in bohr.  # (W, N, 3)
-
-    Returns:
-        Shift in bohr.  # (W, B, N, 3)
-
-    Source: Umrigar, Int. J. Quantum Chem. Symp. 23, 217 (1989); Filippi and Umrigar, Phys. Rev. B 61, R16291 (2000).
-    """
-    distance = cell.smooth_distance(electrons[..., :, None, :] - protons[:, None, None])  # (W, B, N, N)
-    # The small constant keeps the weights finite when an electron sits on a proton.
-    weight = (distance.square() + (1e-6 * cell.length) ** 2) ** -2
-    weight = weight / weight.sum(dim=-1, keepdim=True)
-    return weight @ displacement[:, None]
 
 
 def _global_fraction(accepted: Tensor, num_steps: int, add_up: Callable[[Tensor], Tensor]) -> Tensor:
