@@ -103,7 +103,8 @@ class WalkerRandom:
                 "resume on the kind of device that wrote the checkpoint"
             )
         for row, generator in zip(rows, self._generators, strict=True):
-            generator.set_state(saved[row].cpu())
+            # The clone matters: PyTorch reads a generator's state from the head of the storage, not from the view's.
+            generator.set_state(saved[row].cpu().clone())
         self.seed = int(state["seed"])
 
 

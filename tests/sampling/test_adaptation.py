@@ -1,0 +1,69 @@
+"""Width adaptation: reaches its target, stays bounded, and is frozen when asked."""
+
+import math
+
+import pytest
+import torch
+
+from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.sampling.adaptation import adapt_log_width
+from lightning_vfe.sampling.nested import NestedSampler
+from lightning_vfe.sampling.random import WalkerRandom
+
+CELL = PeriodicCell(num_atoms=2, rs=3.0)
+
+
+def proton_log_prob(protons):
+    return 4 * torch.cos(2 * math.pi * protons / CELL.length).sum(dim=(-1, -2))
+
+
+def electron_log_prob(protons, electrons):
+    return -2 * CELL.smooth_distance(electrons - protons[:, None]).sum(dim=-1)
+
+
+def start(sampler):
+    random = WalkerRandom(range(2), seed=3)
+    return sampler.start(random.uniform((32, 2, 3)) * CELL.length, torch.zeros(1, 3), 4, random)
+
+
+@pytest.mark.parametrize("rule", ["gaussian", "langevin"])
+@pytest.mark.parametrize("first_width", [0.003, 3.0])
+def test_width_adaptation_reaches_the_target(rule, first_width):
+    sampler = NestedSampler(
+        CELL,
+        rule,
+        rule,
+        num_proton_steps=4,
+        num_electron_steps=4,
+        proton_target_acceptance=0.6,
+        electron_target_acceptance=0.45,
+        initial_proton_width=first_width,
+        initial_electron_width=first_width,
+    )
+    walkers = start(sampler)
+    for _ in range(60):
+        sampler.step(walkers, proton_log_prob, electron_log_prob, adapt=True)
+    widths = walkers.proton_log_width.clone(), walkers.electron_log_width.clone()
+    reports = [sampler.step(walkers, proton_log_prob, electron_log_prob, adapt=False) for _ in range(30)]
+    assert (walkers.proton_log_width, walkers.electron_log_width) == widths, "the widths must be frozen"
+    protons = torch.stack([report.proton_acceptance for report in reports]).mean()
+    electrons = torch.stack([report.electron_acceptance for report in reports]).mean()
+    # The last width fluctuates with the acceptance of one sweep, 128 proton trials: 0.04.
+    assert abs(protons - 0.6) < 0.06 and abs(electrons - 0.45) < 0.04, (protons, electrons)
+
+
+def test_flat_density_does_not_blow_the_width_up():
+    sampler = NestedSampler(CELL, num_proton_steps=1, num_electron_steps=1)
+    walkers = start(sampler)
+    for _ in range(40):
+        report = sampler.step(walkers, lambda x: torch.zeros(32), lambda x, r: torch.zeros(32, 4), adapt=True)
+    assert report.proton_acceptance == 1
+    torch.testing.assert_close(walkers.proton_log_width.exp(), torch.tensor(CELL.length / 2))
+    torch.testing.assert_close(walkers.electron_log_width.exp(), torch.tensor(CELL.length / 2))
+
+
+def test_step_is_bounded():
+    change = adapt_log_width(torch.tensor(0.0), torch.tensor(1.0), 0.5, gain=100.0, smallest=-5, largest=5)
+    assert change == 0.3
+    change = adapt_log_width(torch.tensor(0.0), torch.tensor(0.0), 0.5, gain=0.1, smallest=-5, largest=5)
+    assert change == pytest.approx(-0.05)
