@@ -83,10 +83,10 @@ class PeriodicCell:
             ValueError: cutoff is not positive.
         """
         if not (math.isfinite(cutoff) and cutoff > 0):
-            raise ValueError(f"cutoff = {cutoff!r} must be a positive number of bohr, for example {self.length / 2:.4g}")
+            raise ValueError(f"cutoff = {cutoff!r} must be positive, in bohr, for example {self.length / 2:.4g}")
         # The margin keeps images that lie on the cutoff in spite of rounding.
         reach = cutoff / self.length * (1.0 + 1e-12)
-        integers = _integer_vectors(int(math.floor(reach + 0.5)))
+        integers = integer_vectors(int(math.floor(reach + 0.5)))
         nearest = np.maximum(np.abs(integers) - 0.5, 0.0)
         kept = integers[(nearest**2).sum(axis=-1) <= reach**2]
         dtype = torch.get_default_dtype() if dtype is None else dtype
@@ -142,7 +142,7 @@ class PeriodicCell:
         # A ball of radius R holds fewer vectors than the cube [-R, R]^3, and every shell up to R lies in that cube.
         radius = 0
         while True:
-            integers = _integer_vectors(radius)
+            integers = integer_vectors(radius)
             squared = (integers**2).sum(axis=-1)
             complete = squared <= radius**2
             if int(complete.sum()) >= count:
@@ -152,8 +152,8 @@ class PeriodicCell:
 
 
 @functools.lru_cache(maxsize=32)
-def _integer_vectors(largest: int) -> np.ndarray:
-    """All integer vectors of the cube [-largest, largest]^3, by length, then lexicographically.  # (M, 3)"""
+def integer_vectors(largest: int) -> np.ndarray:
+    """Integer vectors of the cube [-largest, largest]^3, by length, then lexicographically; read-only.  # (M, 3)"""
     axis = np.arange(-largest, largest + 1, dtype=np.int64)
     grid = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), axis=-1).reshape(-1, 3)
     order = np.argsort((grid**2).sum(axis=-1), kind="stable")
