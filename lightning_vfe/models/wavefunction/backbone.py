@@ -1,0 +1,141 @@
+"""The streams of features over electrons, protons and their pairs."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lightning_vfe.models.wavefunction.features import NUM_PAIR_FEATURES, PairGeometry
+from lightning_vfe.physics.forward import messages_to_first, messages_to_second
+
+NUM_TWIST_FEATURES = 6
+
+
+class Pairs(nn.Module):
+    """One pair stream: g <- tanh(A f) first, then g <- g + tanh(A g); each pair on its own.
+
+    A pair stream depends on one relative vector alone, and the proton-proton stream on no electron: it keeps the
+    leading dimensions of the protons.
+    """
+
+    def __init__(self, num_inputs: int, width: int, num_layers: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(num_inputs if i == 0 else width, width) for i in range(num_layers))
+
+    def forward(self, features: Tensor) -> list[Tensor]:
+        """The stream of every layer, each (..., M, N, width), from the features (..., M, N, F)."""
+        streams: list[Tensor] = []
+        for layer in self.layers:
+            new = torch.tanh(layer(streams[-1] if streams else features))
+            streams.append(streams[-1] + new if streams else new)
+        return streams
+
+
+class Mixing(nn.Module):
+    """One layer of the single streams: every particle hears the means of the others and messages along its pairs.
+
+    h_i <- h_i + tanh(A h_i + sum_kinds B mean_j h_j + C mean_j g_ij * (1 + V h_j)), kinds: for an electron the
+    electrons of the same spin, of the opposite spin, and the protons; for a proton the protons and the electrons.
+    """
+
+    def __init__(self, single_width: int, pair_width: int) -> None:
+        super().__init__()
+
+        def single() -> nn.Linear:
+            return nn.Linear(single_width, single_width, bias=False)
+
+        def message() -> nn.Linear:
+            return nn.Linear(pair_width, single_width, bias=False)
+
+        self.electron = nn.Linear(single_width, single_width)
+        self.electron_means = nn.ModuleList(single() for _ in range(3))
+        self.electron_messages = nn.ModuleList(message() for _ in range(3))
+        self.proton = nn.Linear(single_width, single_width)
+        self.proton_means = nn.ModuleList(single() for _ in range(2))
+        self.proton_messages = nn.ModuleList(message() for _ in range(2))
+        self.gate_electron = nn.Linear(single_width, pair_width, bias=False)
+        self.gate_proton = nn.Linear(single_width, pair_width, bias=False)
+
+    def forward(
+        self, electrons: Tensor, protons: Tensor, pairs_ee: Tensor, pairs_ep: Tensor, pairs_pp: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """New single streams of electrons and protons, both (..., N, width); pairs (..., N, N, pair width)."""
+        num = electrons.shape[-2]
+        up = num // 2
+        spin = torch.ones(num, dtype=pairs_pp.dtype, device=pairs_pp.device)
+        spin[up:] = -1.0
+        opposite = 0.5 * (1.0 - torch.outer(spin, spin)).unsqueeze(-1)  # (N, N, 1)
+        others = 1.0 - torch.eye(num, dtype=spin.dtype, device=spin.device).unsqueeze(-1)
+        from_electrons = 1.0 + self.gate_electron(electrons)  # (..., N, pair width)
+        from_protons = 1.0 + self.gate_proton(protons)
+
+        mean_up = electrons[..., :up, :].mean(-2, keepdim=True)
+        mean_down = electrons[..., up:, :].mean(-2, keepdim=True)
+        half = electrons[..., :up, :]
+        own = torch.cat([mean_up.expand_as(half), mean_down.expand_as(half)], dim=-2)
+        mean_protons = protons.mean(-2, keepdim=True)
+
+        new_electrons = self.electron(electrons) + _sum_of(
+            self.electron_means, (own, mean_up + mean_down - own, mean_protons)
+        )
+        new_electrons = new_electrons + _sum_of(
+            self.electron_messages,
+            (
+                messages_to_first(pairs_ee * ((others - opposite) / up), from_electrons),
+                messages_to_first(pairs_ee * (opposite / up), from_electrons),
+                messages_to_first(pairs_ep / num, from_protons),
+            ),
+        )
+        new_protons = self.proton(protons) + _sum_of(self.proton_means, (0.5 * (mean_up + mean_down), mean_protons))
+        new_protons = new_protons + _sum_of(
+            self.proton_messages,
+            (
+                messages_to_second(pairs_ep / num, from_electrons),
+                messages_to_first(pairs_pp * (others / num), from_protons),
+            ),
+        )
+        return electrons + torch.tanh(new_electrons), protons + torch.tanh(new_protons)
+
+
+def _sum_of(layers: nn.ModuleList, inputs: tuple[Tensor, ...]) -> Tensor:
+    total = layers[0](inputs[0])
+    for layer, value in zip(layers[1:], inputs[1:], strict=True):
+        total = total + layer(value)
+    return total
+
+
+class Backbone(nn.Module):
+    """FermiNet-like streams over protons and electrons of both spins (Pfau et al., Phys. Rev. Research 2, 033429
+    (2020)), with the protons as particles of their own (Xie et al., PRL 131, 126501 (2023)), messages weighted by the
+    sender's state, and both spins sharing all weights, so that swapping the spins changes nothing.
+    """
+
+    def __init__(self, num_layers: int, single_width: int, pair_width: int) -> None:
+        super().__init__()
+        self.electron_start = nn.Linear(NUM_TWIST_FEATURES, single_width)
+        self.proton_start = nn.Linear(NUM_TWIST_FEATURES, single_width)
+        self.pairs_ee = Pairs(NUM_PAIR_FEATURES + 1, pair_width, num_layers)
+        self.pairs_ep = Pairs(NUM_PAIR_FEATURES, pair_width, num_layers)
+        self.pairs_pp = Pairs(NUM_PAIR_FEATURES, pair_width, num_layers)
+        self.mixing = nn.ModuleList(Mixing(single_width, pair_width) for _ in range(num_layers))
+
+    def forward(
+        self, ee: PairGeometry, ep: PairGeometry, pp: PairGeometry, spin_product: Tensor, twist: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Single stream (..., N, single_width) and last electron pair stream (..., N, N, pair_width).
+
+        `spin_product` (N, N) is +1 for pairs of the same and -1 of opposite spin; `twist` (..., 3) is fractional.
+        """
+        angle = (2.0 * torch.pi) * twist.unsqueeze(-2)
+        twist_features = torch.cat([torch.sin(angle), torch.cos(angle)], dim=-1)  # (..., 1, 6)
+        spins = spin_product.unsqueeze(-1).expand(*ee.features.shape[:-1], 1)
+        streams_ee = self.pairs_ee(torch.cat([ee.features, spins], dim=-1))
+        streams_ep = self.pairs_ep(ep.features)
+        streams_pp = self.pairs_pp(pp.features)
+        leading = ep.features.shape[:-3]
+        num = ep.features.shape[-2]
+        electrons = self.electron_start(twist_features).expand(*leading, num, -1)
+        protons = self.proton_start(twist_features).expand(*leading, num, -1)
+        for mix, g_ee, g_ep, g_pp in zip(self.mixing, streams_ee, streams_ep, streams_pp, strict=True):
+            electrons, protons = mix(electrons, protons, g_ee, g_ep, g_pp)
+        return electrons, streams_ee[-1]

@@ -1,0 +1,35 @@
+"""The neural geminal: a learned complex pair function of an up and a down electron, and its determinants."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class NeuralGeminal(nn.Module):
+    r"""phi_ij = 1 + h_i^T W h_j + w . g_ij, complex, for up electron i and down electron j; one per determinant.
+
+    h are the single streams, g the pair stream between i and j. It starts close to 1.
+    """
+
+    def __init__(self, num_determinants: int, single_width: int, pair_width: int) -> None:
+        super().__init__()
+        # Last axis: real and imaginary part. Small numbers: the determinant starts as that of the envelope.
+        self.bilinear = nn.Parameter(0.1 / single_width * torch.randn(num_determinants, single_width, single_width, 2))
+        self.pair = nn.Parameter(0.1 / pair_width * torch.randn(num_determinants, pair_width, 2))
+
+    def forward(self, up: Tensor, down: Tensor, pair: Tensor) -> Tensor:
+        """phi (..., K, N/2, N/2) from up, down (..., N/2, single) and pair (..., N/2, N/2, pair)."""
+        parts = []
+        for part in (0, 1):
+            single = (up.unsqueeze(-3) @ self.bilinear[..., part]) @ down.unsqueeze(-3).transpose(-2, -1)
+            parts.append(single + (pair @ self.pair[..., part].T).movedim(-1, -3))
+        return torch.complex(1.0 + parts[0], parts[1])
+
+
+def log_sum_of_determinants(matrices: Tensor) -> Tensor:
+    """ln sum_K det A_K, complex (...), of complex matrices (..., K, n, n); the imaginary part is the phase."""
+    phase, log_abs = torch.linalg.slogdet(matrices)
+    largest = log_abs.detach().amax(-1, keepdim=True)
+    total = (phase * torch.exp(log_abs - largest)).sum(-1)
+    return torch.log(total) + largest.squeeze(-1)

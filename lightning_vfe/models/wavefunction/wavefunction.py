@@ -1,0 +1,75 @@
+"""psi_x(r) = e^J det G: the wavefunction composed of its parts."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lightning_vfe.models.wavefunction.backbone import Backbone
+from lightning_vfe.models.wavefunction.features import pair_geometry
+from lightning_vfe.models.wavefunction.geminal import NeuralGeminal, log_sum_of_determinants
+from lightning_vfe.models.wavefunction.jastrow import CuspJastrow
+from lightning_vfe.models.wavefunction.orbitals import PlaneWaveEnvelope
+from lightning_vfe.physics.cell import PeriodicCell
+
+
+class GeminalWavefunction(nn.Module):
+    r"""ln psi_x(r) = J + ln sum_K det[Phi_ij phi_ij]: cusp and neural Jastrow, plane-wave envelope times neural geminal.
+
+    Complex, under twisted boundary conditions: psi gains the phase exp(2 pi i twist_d) when one electron moves by L
+    along d. Antisymmetric in the up and in the down electrons, symmetric in the protons. A determinant of pair
+    functions holds the atomic, the molecular and the paired state (Xie et al., PRL 131, 126501 (2023), eq. 4 and
+    supplement). One network serves all twists. Electrons 0..N/2-1 are up, the others down.
+
+    Raises ValueError for an odd number of atoms and for sizes below 1.
+    """
+
+    spin_product: Tensor
+
+    def __init__(
+        self,
+        cell: PeriodicCell,
+        num_determinants: int = 1,
+        num_layers: int = 3,
+        single_width: int = 32,
+        pair_width: int = 16,
+        num_plane_waves: int | None = None,
+    ) -> None:
+        super().__init__()
+        sizes = {"num_determinants": num_determinants, "num_layers": num_layers}
+        sizes |= {"single_width": single_width, "pair_width": pair_width}
+        for name, value in sizes.items():
+            if value < 1:
+                raise ValueError(f"wavefunction.{name} = {value} must be at least 1")
+        self.cell = cell
+        self.jastrow = CuspJastrow(cell)
+        self.backbone = Backbone(num_layers, single_width, pair_width)
+        self.envelope = PlaneWaveEnvelope(cell, num_determinants, num_plane_waves)
+        self.geminal = NeuralGeminal(num_determinants, single_width, pair_width)
+        self.backflow = _small(nn.Linear(single_width, 3, bias=False))
+        self.neural_jastrow = _small(nn.Linear(single_width, 1, bias=False))
+        spin = torch.ones(cell.num_atoms)
+        spin[cell.num_atoms // 2 :] = -1.0
+        self.register_buffer("spin_product", torch.outer(spin, spin), persistent=False)
+
+    def log_psi(self, protons: Tensor, electrons: Tensor, twist: Tensor) -> Tensor:
+        """ln psi (...), complex. Positions (..., N, 3) in bohr, twist (..., 3) fractional; leading dims broadcast."""
+        up = self.cell.num_atoms // 2
+        ee = pair_geometry(self.cell, electrons, electrons, same_particles=True)
+        ep = pair_geometry(self.cell, electrons, protons)
+        pp = pair_geometry(self.cell, protons, protons, same_particles=True)
+        single, pair = self.backbone(ee, ep, pp, self.spin_product, twist)
+        z = electrons + self.backflow(single)
+        jastrow = self.jastrow(ep.distance, ee.distance) + self.neural_jastrow(single).sum((-2, -1))
+        envelope = self.envelope(z[..., :up, :], z[..., up:, :], twist)
+        geminal = self.geminal(single[..., :up, :], single[..., up:, :], pair[..., :up, up:, :])
+        return jastrow + log_sum_of_determinants(envelope * geminal)
+
+    def forward(self, protons: Tensor, electrons: Tensor, twist: Tensor) -> Tensor:
+        return self.log_psi(protons, electrons, twist)
+
+
+def _small(layer: nn.Linear) -> nn.Linear:
+    with torch.no_grad():
+        layer.weight.mul_(0.05)
+    return layer

@@ -1,0 +1,218 @@
+"""The variational free energy as a LightningModule."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+
+from lightning_vfe.models.proton_density import ProtonDensity, ProtonTerms
+from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.ewald import Ewald
+from lightning_vfe.physics.free_energy import free_energy_terms
+from lightning_vfe.physics.local_energy import LocalEnergy, local_energy
+from lightning_vfe.physics.units import KELVIN_TO_HARTREE
+from lightning_vfe.training.batch import Batch
+from lightning_vfe.training.metrics import FreeEnergyMetric
+from lightning_vfe.training.objective import flow_loss, wavefunction_loss
+from lightning_vfe.training.optimizers import Adam
+
+
+class Sample(NamedTuple):
+    """One batch with its energies; no gradients."""
+
+    electronic: LocalEnergy
+    protons: ProtonTerms | None
+    terms: dict[str, Tensor]
+    """All reported quantities per atom, of each proton walker (W,), or of each electron walker (W B,) if the protons
+    are fixed: the independent samples of the error bars."""
+
+
+class VariationalFreeEnergy(L.LightningModule):
+    r"""Minimises F = E_{x~p}[E_{r~|psi_x|^2} E_loc(x, r) + kT ln p(x)] + momenta over flow and wavefunction together.
+
+    Args:
+        cell: the periodic cell.
+        wavefunction: psi_x(r), with log_psi(protons, electrons, twist).
+        proton_density: p(x); None for fixed protons, the T = 0 ground state of the electrons.
+        temperature_kelvin: T; not used when the protons are fixed.
+        optimizer: settings of the optimizer (its configure method builds it).
+        clip_width: gradients use energies clipped at this many mean absolute deviations around the median.
+        ewald_accuracy: relative accuracy of the Coulomb energies.
+
+    Raises:
+        ValueError: T or clip_width is not positive.
+    """
+
+    def __init__(
+        self,
+        cell: PeriodicCell,
+        wavefunction: nn.Module,
+        proton_density: ProtonDensity | None,
+        temperature_kelvin: float,
+        optimizer: Adam | None = None,
+        clip_width: float = 5.0,
+        ewald_accuracy: float = 1e-8,
+    ) -> None:
+        super().__init__()
+        if proton_density is not None and not temperature_kelvin > 0:
+            raise ValueError(
+                f"system.temperature_kelvin = {temperature_kelvin} must be positive; "
+                "for T = 0 keep the protons fixed with system.protons=fixed"
+            )
+        if not clip_width > 0:
+            raise ValueError(f"module.clip_width = {clip_width} must be positive; 5 is the usual choice")
+        self.cell = cell
+        self.wavefunction = wavefunction
+        self.proton_density = proton_density
+        self.temperature_kelvin = temperature_kelvin
+        self.optimizer_settings = optimizer or Adam()
+        self.clip_width = clip_width
+        self.ewald = Ewald(cell, relative_accuracy=ewald_accuracy)
+        self.metric = FreeEnergyMetric()
+
+    # --- what the chains need -----------------------------------------------------------------------------------
+
+    def proton_log_prob(self, protons: Tensor) -> Tensor:
+        """ln p(x) (W,) of protons (W, N, 3) in bohr."""
+        assert self.proton_density is not None
+        return self.proton_density.log_prob(protons)
+
+    def electron_log_prob(self, protons: Tensor, electrons: Tensor, twists: Tensor) -> Tensor:
+        """ln |psi_x(r)|^2 (W, B) of protons (W, N, 3) and electrons (W, B, N, 3) in bohr, twists (W, 3) fractional."""
+        return 2.0 * self._log_psi(protons, electrons, twists).real
+
+    def _log_psi(self, protons: Tensor, electrons: Tensor, twists: Tensor) -> Tensor:
+        return self.wavefunction.log_psi(protons.unsqueeze(1), electrons, twists.unsqueeze(1))
+
+    # --- energies ---------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def evaluate(self, batch: Batch) -> Sample:
+        """All energies of a batch."""
+        electronic = local_energy(
+            self.ewald, self.wavefunction.log_psi, batch.protons, batch.electrons, batch.twists
+        )
+        parts = [electronic.kinetic.real, electronic.v_pp, electronic.v_pe, electronic.v_ee]
+        if self.proton_density is None:
+            terms = free_energy_terms(self.cell, self.temperature_kelvin, *(part.flatten() for part in parts))
+            return Sample(electronic, None, terms)
+        protons = self.proton_density.evaluate(batch.protons)
+        terms = free_energy_terms(
+            self.cell,
+            self.temperature_kelvin,
+            *(part.mean(1) for part in parts),
+            log_prob=protons.log_prob,
+            log_abs_det_dzdx=protons.log_abs_det_dzdx,
+            base_energy=protons.base_energy,
+            base_free_energy=self.proton_density.base.free_energy,
+        )
+        return Sample(electronic, protons, terms)
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Values (W, ...) of all processes, along the first dimension."""
+        if self._trainer is None or self.trainer.world_size == 1:
+            return values
+        gathered = self.all_gather(values)
+        assert isinstance(gathered, Tensor)
+        return gathered.flatten(0, 1)
+
+    # --- steps ------------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The number whose gradient is that of F; the values go to the loggers."""
+        sample = self.evaluate(batch)
+        loss = self.loss(batch, sample)
+        self._log_step(batch, sample)
+        return loss
+
+    def loss(self, batch: Batch, sample: Sample) -> Tensor:
+        """Score-function objective of both blocks, see training/objective.py."""
+        log_psi = self._log_psi(batch.protons, batch.electrons, batch.twists)
+        total = sample.electronic.total
+        same_protons = batch.strata if self.proton_density is None else None
+        loss = wavefunction_loss(log_psi, total, self.clip_width, self.gather, same_protons)
+        if self.proton_density is not None:
+            kT = KELVIN_TO_HARTREE * self.temperature_kelvin
+            log_prob = self.proton_density.log_prob(batch.protons)
+            loss = loss + flow_loss(log_prob, total.real.mean(1), kT, self.clip_width, self.gather)
+        return loss
+
+    def _log_step(self, batch: Batch, sample: Sample) -> None:
+        """Means over the walkers of this step with the scatter of the walkers as error: for watching, not results."""
+        values = {}
+        for name, term in sample.terms.items():
+            walkers = self.gather(term)
+            values[name] = walkers.mean()
+            values[f"{name}_error"] = walkers.std() / walkers.numel() ** 0.5
+        values |= self.diagnostics(batch, sample)
+        self.log_dict({name: value.to(torch.float32) for name, value in values.items()}, batch_size=1)
+
+    def diagnostics(self, batch: Batch, sample: Sample) -> dict[str, Tensor]:
+        """Acceptances, widths, spread of the local energy, negative determinants: means over all processes."""
+        total = sample.electronic.total
+        deviation = total - total.mean(1, keepdim=True)
+        report = batch.report
+        values = {
+            "local_energy_variance": self.gather(deviation.abs().square().mean(1)).mean(),
+            "electron_acceptance": report.electron_acceptance,
+            "electron_width": report.electron_width,
+            "num_stranded": report.num_stranded,
+        }
+        if sample.protons is not None:
+            assert report.proton_acceptance is not None and report.proton_width is not None
+            negative = (sample.protons.sign_det_dzdx <= 0).to(total.real.dtype)
+            values |= {
+                "negative_determinants": self.gather(negative).mean(),
+                "proton_acceptance": report.proton_acceptance,
+                "proton_width": report.proton_width,
+            }
+        return values
+
+    def on_validation_epoch_start(self) -> None:
+        """Start measuring."""
+        self.metric.reset()
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure with frozen parameters."""
+        sample = self.evaluate(batch)
+        strata = batch.strata
+        if self.proton_density is None:
+            strata = strata.repeat_interleave(batch.electrons.shape[1])
+        self.metric.update(sample.terms, self.diagnostics(batch, sample), strata)
+
+    test_step = validation_step
+
+    def configure_optimizers(self) -> Any:
+        """Both blocks in one optimizer."""
+        flow = None if self.proton_density is None else self.proton_density
+        return self.optimizer_settings.configure(self.wavefunction, flow)
+
+    # --- checkpoints --------------------------------------------------------------------------------------------
+
+    def _system(self) -> dict[str, Any]:
+        fixed = self.proton_density is None
+        system = {"num_atoms": self.cell.num_atoms, "rs": self.cell.rs, "protons": "fixed" if fixed else "sampled"}
+        return system | ({} if fixed else {"temperature_kelvin": self.temperature_kelvin})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write down which system the parameters belong to."""
+        checkpoint["system"] = self._system()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the parameters of another system.
+
+        Raises:
+            ValueError: naming the key and both values.
+        """
+        saved = checkpoint.get("system", {})
+        for key, value in self._system().items():
+            if saved.get(key) != value:
+                raise ValueError(
+                    f"system.{key} = {value} but the checkpoint was made with {saved.get(key)}; "
+                    f"set system.{key}={saved.get(key)} or choose the checkpoint of this system"
+                )

@@ -1,0 +1,66 @@
+"""The score-function gradients of F, written as functions whose derivative they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Gather = Callable[[Tensor], Tensor]
+"""Concatenates the values (W, ...) of all processes along the first dimension."""
+
+
+def clip_deviation(deviation: Tensor, width: float, gather: Gather) -> Tensor:
+    """Clip to `width` times the mean absolute deviation around the median, both over all processes.
+
+    Only gradients are clipped, never reported energies. A few electrons close to a node, or protons close to each
+    other, would otherwise dominate a step (Spencer et al., arXiv:2011.07125; Pfau et al. 2020).
+    """
+    everything = gather(deviation).flatten()
+    median = everything.median()
+    spread = (everything - median).abs().mean() * width
+    return deviation.clamp(median - spread, median + spread)
+
+
+def wavefunction_loss(
+    log_psi: Tensor, local_energy: Tensor, clip_width: float, gather: Gather, same_protons: Tensor | None
+) -> Tensor:
+    r"""A number whose gradient is dF/dtheta = 2 Re E_x E_r [(E_loc - <E_loc>_x)^* d ln psi/dtheta].
+
+    Args:
+        log_psi: complex, with gradient. # (W, B)
+        local_energy: complex E_loc of the whole cell, Ha. # (W, B)
+        clip_width: see clip_deviation.
+        gather: over the processes.
+        same_protons: None if every proton walker has protons of its own: then <E_loc>_x is its mean over its B
+            electron walkers, and B/(B-1) removes the bias of a mean taken from the same samples. Fixed protons: the
+            number of each walker's twist # (W,); the mean is over all electron walkers with this twist.
+    """
+    if same_protons is None:
+        num_electron_walkers = local_energy.shape[1]
+        centre = local_energy.mean(1, keepdim=True)
+        factor = num_electron_walkers / (num_electron_walkers - 1)
+    else:
+        means, strata = gather(local_energy.mean(1)), gather(same_protons)
+        twist_means = torch.stack([means[strata == twist].mean() for twist in range(int(strata.max()) + 1)])
+        centre = twist_means[same_protons].unsqueeze(1)
+        factor = 1.0
+    deviation = local_energy - centre
+    real = clip_deviation(deviation.real, clip_width, gather)
+    imag = clip_deviation(deviation.imag, clip_width, gather)
+    return 2.0 * factor * (real * log_psi.real + imag * log_psi.imag).mean()
+
+
+def flow_loss(log_prob: Tensor, energy: Tensor, kT: float, clip_width: float, gather: Gather) -> Tensor:
+    r"""A number whose gradient is dF/dphi = E_x [(kT ln p + E(x) - F) d ln p/dphi]; noise in E(x) does no harm.
+
+    Args:
+        log_prob: ln p(x), with gradient. # (W,)
+        energy: mean local energy of each proton walker, Ha. # (W,)
+        kT: in Ha.
+        clip_width: see clip_deviation.
+        gather: over the processes.
+    """
+    deviation = clip_deviation(kT * log_prob.detach() + energy, clip_width, gather)
+    return ((deviation - gather(deviation).mean()) * log_prob).mean()
