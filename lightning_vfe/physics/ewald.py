@@ -9,37 +9,22 @@ N unit charges at r_i in a neutralising background have the energy, with the scr
 The last line is constant: a charge with its own images (Madelung), with itself, and the background. Protons with
 electrons have minus the first sum over all N^2 pairs, minus twice the second one with Re(S_p^* S_e) for |S|^2, plus
 pi N^2 / (V alpha^2). Source: P. P. Ewald, Ann. Phys. 369, 253 (1921); background and Madelung terms as in
-L. M. Fraser et al., Phys. Rev. B 53, 1814 (1996), sec. II.
+L. M. Fraser et al., Phys. Rev. B 53, 1814 (1996).
 
-Structure factors are real here. For n >= 0 let
-
-    T_abc(n) = sum_i a(2 pi n_x x_i / L) b(2 pi n_y y_i / L) c(2 pi n_z z_i / L),    a, b, c: a cosine or a sine each.
-
-Over the eight signs of the components of k (a half space holds four of them)
-
-    sum_signs |S(k)|^2 = 8 sum_abc T_abc^2,        sum_signs Re(S_p^* S_e) = 8 sum_abc T_abc^p T_abc^e,
-
-so one octant without complex numbers is enough, and the sum over particles is a matrix product between the tables of
-(a, n_x) and of (b, c, n_y, n_z).
+The second sum is in structure_factors.py, the choice of alpha and of the two cutoffs in screening.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.screening import choose_screening
-
-# Largest number of elements of a temporary. On a processor 4 MiB of doubles stay near its caches (larger blocks were
-# measured to be slower); an accelerator wants few and large operations.
-_MAX_ELEMENTS_CPU = 2**19
-_MAX_ELEMENTS_ACCELERATOR = 2**25
+from lightning_vfe.physics.structure_factors import ReciprocalSum, max_elements
 
 
 class CoulombEnergies(NamedTuple):
@@ -54,22 +39,6 @@ class CoulombEnergies(NamedTuple):
     v_pp: Tensor
     v_pe: Tensor
     v_ee: Tensor
-
-
-class _Constants(NamedTuple):
-    """Constant tensors on one device and in one precision."""
-
-    shifts: Tensor  # (M, 3)
-    columns: Tensor  # (2, C)
-    weights: Tensor  # (n_max + 1, C)
-
-
-class _Block(NamedTuple):
-    """A part of the octant of wavevectors: 0 <= n_x < rows for some of the columns (n_y, n_z)."""
-
-    rows: int
-    columns: Tensor  # (2, C)
-    weights: Tensor  # (2 rows, 4 C)
 
 
 class Ewald:
@@ -95,8 +64,7 @@ class Ewald:
         self._background = math.pi * cell.num_atoms**2 / (self.alpha**2 * cell.volume)
         itself = cell.num_atoms * self.alpha / math.sqrt(math.pi)
         self._own_energy = self._own_images() - itself - self._background / 2.0
-        self._columns, self._weights = _octant(cell, self.alpha, self.screening.max_square)
-        self._constants: dict[tuple[torch.device, torch.dtype], _Constants] = {}
+        self._reciprocal = ReciprocalSum(cell, self.alpha, self.screening.max_square)
 
     def energies(self, protons: Tensor, electrons: Tensor) -> CoulombEnergies:
         """Coulomb energies of protons (charge +1) and electrons (charge -1), differentiable in both.
@@ -124,7 +92,7 @@ class Ewald:
                 f"protons of shape {tuple(protons.shape)} do not broadcast with electrons of shape "
                 f"{tuple(electrons.shape)}; give protons a dimension of 1 for each one they share, as (W, 1, N, 3)"
             ) from None
-        v_pp, v_pe, v_ee = self._reciprocal_energies(protons, electrons)
+        v_pp, v_pe, v_ee = self._reciprocal.pair_energies(protons, electrons)
         v_pp = v_pp + self._like_pairs(protons) + self._own_energy
         v_ee = v_ee + self._like_pairs(electrons) + self._own_energy
         v_pe = v_pe - self._unlike_pairs(protons, electrons) + self._background
@@ -143,12 +111,7 @@ class Ewald:
             ValueError: the last two dimensions are not (N, 3).
         """
         self._check("protons", protons)
-        energy = self._like_pairs(protons) + self._own_energy
-        tables = self._trigonometric_tables(protons)
-        for block in self._blocks(protons):
-            factors = _structure_factors(tables, block)
-            energy = energy + (factors * factors * block.weights).sum(dim=(-2, -1))
-        return energy
+        return self._reciprocal.energy(protons) + self._like_pairs(protons) + self._own_energy
 
     def _check(self, name: str, positions: Tensor) -> None:
         num_atoms = self.cell.num_atoms
@@ -179,8 +142,8 @@ class Ewald:
         batch = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
         # The pairs come last, in memory too: sums over the three components then run over contiguous numbers.
         left, right = left.transpose(-1, -2), right.transpose(-1, -2)
-        shifts = self._constants_like(left).shifts
-        size = max(1, _max_elements(left) // (max(3, len(shifts)) * max(1, math.prod(batch))))
+        shifts = torch.tensor(self.screening.images * self.cell.length, device=left.device, dtype=left.dtype)
+        size = max(1, max_elements(left) // (max(3, len(shifts)) * max(1, math.prod(batch))))
         total = left.new_zeros(batch)
         for start in range(0, len(first), size):
             i, j = first[start : start + size], second[start : start + size]
@@ -198,86 +161,3 @@ class Ewald:
         apart = squared > 0
         distance = torch.sqrt(torch.where(apart, squared, torch.ones_like(squared)))
         return torch.where(apart, torch.erfc(self.alpha * distance) / distance, torch.inf)
-
-    def _reciprocal_energies(self, protons: Tensor, electrons: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Sums over wavevectors of v_pp, v_pe and v_ee, each with the leading dimensions that it depends on."""
-        proton_tables, electron_tables = self._trigonometric_tables(protons), self._trigonometric_tables(electrons)
-        v_pp, v_pe, v_ee = protons.new_zeros(()), protons.new_zeros(()), protons.new_zeros(())
-        for block in self._blocks(protons, electrons):
-            of_protons = _structure_factors(proton_tables, block)
-            of_electrons = _structure_factors(electron_tables, block)
-            weighted = of_electrons * block.weights
-            v_pp = v_pp + (of_protons * of_protons * block.weights).sum(dim=(-2, -1))
-            v_pe = v_pe - 2.0 * (of_protons * weighted).sum(dim=(-2, -1))
-            v_ee = v_ee + (of_electrons * weighted).sum(dim=(-2, -1))
-        return v_pp, v_pe, v_ee
-
-    def _trigonometric_tables(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """cos and sin of 2 pi n x / L for every component and 0 <= n <= n_max.  # 2 x (..., 3, N, n_max + 1)"""
-        orders = torch.arange(math.isqrt(self.screening.max_square) + 1, device=positions.device, dtype=positions.dtype)
-        angles = self.cell.minimum_image(positions).transpose(-1, -2) * (2.0 * math.pi / self.cell.length)
-        phases = angles.unsqueeze(-1) * orders
-        return torch.cos(phases), torch.sin(phases)
-
-    def _blocks(self, *positions: Tensor) -> Iterator[_Block]:
-        """Divide the octant so that no temporary of _structure_factors exceeds the bound of memory."""
-        constants = self._constants_like(positions[0])
-        squares = (self._columns**2).sum(axis=0)
-        configurations = max(1, max(math.prod(each.shape[:-2]) for each in positions))
-        per_column = 4 * configurations * (self.cell.num_atoms + 2 * len(self._weights))
-        size = max(1, _max_elements(positions[0]) // per_column)
-        for start in range(0, len(squares), size):
-            part = slice(start, start + size)
-            # The columns are in order of n_y^2 + n_z^2, so the first one of a block is the longest one.
-            rows = math.isqrt(self.screening.max_square - int(squares[start])) + 1
-            yield _Block(rows, constants.columns[:, part], constants.weights[:rows, part].repeat(2, 4))
-
-    def _constants_like(self, positions: Tensor) -> _Constants:
-        """Constants that match the positions; computed in float64, then rounded."""
-        device, dtype = positions.device, positions.dtype
-        if (device, dtype) not in self._constants:
-            # A first call in inference mode would otherwise leave tensors behind that autograd refuses ever after.
-            with torch.inference_mode(False):
-                self._constants[device, dtype] = _Constants(
-                    shifts=torch.tensor(self.screening.images * self.cell.length, device=device, dtype=dtype),
-                    columns=torch.tensor(self._columns, device=device),
-                    weights=torch.tensor(self._weights, device=device, dtype=dtype),
-                )
-        return self._constants[device, dtype]
-
-
-def _max_elements(positions: Tensor) -> int:
-    """Bound for the size of a temporary."""
-    return _MAX_ELEMENTS_CPU if positions.device.type == "cpu" else _MAX_ELEMENTS_ACCELERATOR
-
-
-def _octant(cell: PeriodicCell, alpha: float, max_square: int) -> tuple[np.ndarray, np.ndarray]:
-    """Columns (n_y, n_z) of the octant in order of length, and the weights of sum_abc T_abc^2 at n_x = 0, 1, ... n_max.
-
-    The weight is (2 pi / V k^2) exp(-k^2 / 4 alpha^2) times the eight signs, over two for each component that is zero
-    (those signs are not different wavevectors); zero outside the sphere.
-
-    Returns:
-        Columns and weights in Ha.  # (2, C), (n_max + 1, C)
-    """
-    orders = np.arange(math.isqrt(max_square) + 1)
-    columns = np.stack(np.meshgrid(orders, orders, indexing="ij")).reshape(2, -1)
-    squares = (columns**2).sum(axis=0)
-    order = np.argsort(squares, kind="stable")
-    columns, squares = columns[:, order], squares[order]
-    columns, squares = columns[:, squares <= max_square], squares[squares <= max_square]
-    total = orders[:, None] ** 2 + squares
-    k_squared = (2.0 * math.pi / cell.length) ** 2 * np.maximum(total, 1)
-    signs = 8.0 / 2.0 ** ((orders == 0)[:, None].astype(int) + (columns == 0).sum(axis=0))
-    weights = signs * 2.0 * math.pi / cell.volume / k_squared * np.exp(-k_squared / (4.0 * alpha**2))
-    return columns, np.where((total > 0) & (total <= max_square), weights, 0.0)
-
-
-def _structure_factors(tables: tuple[Tensor, Tensor], block: _Block) -> Tensor:
-    """T_abc(n) of a block from the tables; rows are (a, n_x), columns (b, c, n_y n_z).  # (..., 2 rows, 4 C)"""
-    cos, sin = tables
-    along_x = torch.cat([cos[..., 0, :, : block.rows], sin[..., 0, :, : block.rows]], dim=-1)
-    cos_y, sin_y = (each[..., 1, :, :].index_select(-1, block.columns[0]) for each in tables)
-    cos_z, sin_z = (each[..., 2, :, :].index_select(-1, block.columns[1]) for each in tables)
-    across = torch.cat([cos_y * cos_z, cos_y * sin_z, sin_y * cos_z, sin_y * sin_z], dim=-1)
-    return along_x.transpose(-1, -2) @ across
