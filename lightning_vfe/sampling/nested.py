@@ -27,6 +27,9 @@ class SweepReport:
         electron_acceptance: accepted fraction over all electron walkers of all processes.
         proton_width: width of the proton moves in bohr, as used in this sweep.
         electron_width: width of the electron moves in bohr, as used in this sweep.
+        electron_drift: mean over all electron walkers of ln|psi|^2 at the end of the electron moves minus half way
+            through them. Its average over sweeps vanishes once num_electron_steps lets the electrons forget how they
+            were carried along; a positive average means that they lag behind the protons, and a biased energy.
         num_stranded: chains of all processes that stand where ln p is not finite; not zero means a broken density.
     """
 
@@ -34,6 +37,7 @@ class SweepReport:
     electron_acceptance: Tensor
     proton_width: Tensor | None
     electron_width: Tensor
+    electron_drift: Tensor
     num_stranded: Tensor
 
 
@@ -61,8 +65,8 @@ class NestedSampler:
         cell: PeriodicCell,
         proton_proposal: str | Proposal = "gaussian",
         electron_proposal: str | Proposal = "gaussian",
-        num_proton_steps: int = 20,
-        num_electron_steps: int = 20,
+        num_proton_steps: int = 10,
+        num_electron_steps: int = 30,
         proton_target_acceptance: float | None = None,
         electron_target_acceptance: float | None = None,
         initial_proton_width: float = 0.1,
@@ -140,7 +144,7 @@ class NestedSampler:
         The proton chain never looks at the electrons, so its law is p(x) alone. The electrons' kernel leaves
         |psi_x|^2 of the new x invariant and forgets its start: any start is valid, and carrying the electrons along
         with their protons (no Jacobian enters, it is only a start) merely makes num_electron_steps enough. What is
-        left of the start after them is a bias; it is seen by doubling num_electron_steps.
+        left of the start after them is a bias, which electron_drift shows, and doubling num_electron_steps.
 
         Args:
             walkers: updated in place.
@@ -154,45 +158,54 @@ class NestedSampler:
             Acceptances, widths and the number of stranded chains.
         """
         add_up = sum_over_processes or (lambda tensor: tensor)
-        stranded = torch.zeros((), dtype=torch.float64, device=walkers.protons.device)
         proton_acceptance = proton_width = None
+        proton_stranded: Tensor | int = 0
         if proton_log_prob is not None:
             old, proton_width = walkers.protons, walkers.proton_log_width.exp()
-            proposal, num_steps = self.proton_proposal, self.num_proton_steps
-            state, accepted = self._move(proton_log_prob, old, proposal, proton_width, num_steps, walkers.random)
+            rule, num_steps = self.proton_proposal, self.num_proton_steps
+            state = rule.evaluate(proton_log_prob, old)
+            state, accepted = metropolis(
+                proton_log_prob, state, rule, proton_width, num_steps, walkers.random, self.cell.wrap
+            )
             carried = walkers.electrons + space_warp(self.cell, walkers.electrons, old, state.displacement)
             walkers.protons, walkers.electrons = state.positions, self.cell.wrap(carried)
             proton_acceptance = _global_fraction(accepted, num_steps, add_up)
-            stranded += (~torch.isfinite(state.log_prob)).sum()
+            proton_stranded = _num_stranded(state)
 
-        protons, electron_width = walkers.protons, walkers.electron_log_width.exp()
-        proposal, num_steps = self.electron_proposal, self.num_electron_steps
+        electron_width = walkers.electron_log_width.exp()
+        state, accepted, gain = self._move_electrons(walkers, electron_log_prob, electron_width)
+        walkers.electrons = state.positions
+        electron_acceptance = _global_fraction(accepted, self.num_electron_steps, add_up)
+        walkers.num_sweeps += 1
+        if adapt:
+            self._adapt(walkers, proton_acceptance, electron_acceptance)
+        drift = add_up(torch.stack([gain.sum(), gain.new_tensor(gain.numel())]))
+        return SweepReport(
+            proton_acceptance=proton_acceptance,
+            electron_acceptance=electron_acceptance,
+            proton_width=proton_width,
+            electron_width=electron_width,
+            electron_drift=drift[0] / drift[1],
+            num_stranded=add_up(proton_stranded + _num_stranded(state)),
+        )
+
+    def _move_electrons(
+        self, walkers: Walkers, electron_log_prob: Callable[[Tensor, Tensor], Tensor], width: Tensor
+    ) -> tuple[ChainState, Tensor, Tensor]:
+        """New state, accepted moves and the gain of ln|psi|^2 in the second half of the steps  # (W, B) each."""
+        protons, rule, half = walkers.protons, self.electron_proposal, self.num_electron_steps // 2
 
         def log_prob(electrons: Tensor) -> Tensor:
             return electron_log_prob(protons, electrons)
 
-        state, accepted = self._move(log_prob, walkers.electrons, proposal, electron_width, num_steps, walkers.random)
-        walkers.electrons = state.positions
-        electron_acceptance = _global_fraction(accepted, num_steps, add_up)
-        stranded += (~torch.isfinite(state.log_prob)).sum()
-
-        walkers.num_sweeps += 1
-        if adapt:
-            self._adapt(walkers, proton_acceptance, electron_acceptance)
-        return SweepReport(proton_acceptance, electron_acceptance, proton_width, electron_width, add_up(stranded))
-
-    def _move(
-        self,
-        log_prob: LogProb,
-        positions: Tensor,
-        proposal: Proposal,
-        width: Tensor,
-        num_steps: int,
-        random: WalkerRandom,
-    ) -> tuple[ChainState, Tensor]:
-        # ln p of the old positions is computed anew: the parameters, or the protons, changed since the last sweep.
-        state = proposal.evaluate(log_prob, positions)
-        return metropolis(log_prob, state, proposal, width, num_steps, random, self.cell.wrap)
+        # ln|psi|^2 of the old positions is computed anew: parameters or protons changed since the last sweep.
+        start = rule.evaluate(log_prob, walkers.electrons)
+        middle, first = metropolis(log_prob, start, rule, width, half, walkers.random, self.cell.wrap)
+        end, second = metropolis(
+            log_prob, middle, rule, width, self.num_electron_steps - half, walkers.random, self.cell.wrap
+        )
+        gain = (end.log_prob - middle.log_prob).to(torch.float64)
+        return end, first + second, gain
 
     def _adapt(self, walkers: Walkers, proton_acceptance: Tensor | None, electron_acceptance: Tensor) -> None:
         # Moves wider than half the cell are uniform already; far narrower ones do not move anything.
@@ -213,6 +226,10 @@ def _global_fraction(accepted: Tensor, num_steps: int, add_up: Callable[[Tensor]
     counts = torch.stack([accepted.sum(), accepted.new_tensor(accepted.numel() * num_steps)]).to(torch.float64)
     totals = add_up(counts)
     return totals[0] / totals[1]
+
+
+def _num_stranded(state: ChainState) -> Tensor:
+    return (~torch.isfinite(state.log_prob)).sum().to(torch.float64)
 
 
 def _positive_integer(name: str, value: int) -> int:

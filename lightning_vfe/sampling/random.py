@@ -103,7 +103,7 @@ class WalkerRandom:
                 "resume on the kind of device that wrote the checkpoint"
             )
         for row, generator in zip(rows, self._generators, strict=True):
-            # The clone matters: PyTorch reads a generator's state from the head of the storage, not from the view's.
+            # Cloned because a generator crashes on a view with a storage offset (torch 2.13).
             generator.set_state(saved[row].cpu().clone())
         self.seed = int(state["seed"])
 
