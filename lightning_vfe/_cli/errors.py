@@ -16,16 +16,15 @@ def one_line(error: BaseException) -> str:
 def nearest(word: str, choices: Iterable[str]) -> str:
     """The phrase `; did you mean 'x'?`, or nothing where no choice resembles the word.
 
-    A key given by its last part alone (`rs`) is matched with the whole one (`system.rs`).
+    A key given by its last part alone (`rs`) is matched with the whole one (`system.rs`), a beginning with the whole
+    word.
     """
     choices = list(choices)
     last_parts: dict[str, str] = {}
     for choice in choices:
         last_parts.setdefault(choice.rpartition(".")[2], choice)
     tail = word.rpartition(".")[2]
-    if tail in last_parts:
-        return f"; did you mean '{last_parts[tail]}'?"
-    close = difflib.get_close_matches(word, choices, n=1) or [
-        last_parts[part] for part in difflib.get_close_matches(tail, last_parts, n=1)
-    ]
-    return f"; did you mean '{close[0]}'?" if close else ""
+    found = [last_parts[tail]] if tail in last_parts else difflib.get_close_matches(word, choices, n=1)
+    found = found or [choice for choice in choices if len(word) > 1 and choice.startswith(word)]
+    found = found or [last_parts[part] for part in difflib.get_close_matches(tail, last_parts, n=1)]
+    return f"; did you mean '{found[0]}'?" if found else ""

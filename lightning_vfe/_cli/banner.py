@@ -1,0 +1,41 @@
+"""What a run is about, in a few lines at its start."""
+
+from typing import Any
+
+from omegaconf import OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from lightning_vfe._cli.plan import Plan
+
+
+def print_banner(plan: Plan, module: Any) -> None:
+    """Print system, sampling, sizes of the networks and the run folder."""
+    from lightning_vfe.physics.cell import PeriodicCell
+    from lightning_vfe.physics.twists import fractional_twists
+
+    config = plan.config
+    system, sampler = config.system, config.sampler
+    cell = PeriodicCell(system.num_atoms, system.rs)
+    twists = len(fractional_twists(OmegaConf.to_container(system.twists)))
+    table = Table(title=f"lightning-vfe {plan.verb}: {config.name}", title_justify="left", show_header=False, box=None)
+    table.add_row("system", f"hydrogen, N = {cell.num_atoms}, rs = {cell.rs:g}, L = {cell.length:.4f} bohr")
+    if system.protons == "fixed":
+        table.add_row("protons", f"fixed, structure {system.structure}")
+    else:
+        table.add_row("protons", f"sampled at T = {system.temperature_kelvin:g} K")
+    table.add_row("twists", f"{twists}" + (" (Gamma)" if twists == 1 and list(system.twists) == [1, 1, 1] else ""))
+    walkers = f"{sampler.num_proton_walkers} proton x {sampler.num_electron_walkers} electron"
+    table.add_row("walkers", f"{walkers}, in {sampler.num_groups} groups")
+    flow = "no flow, " if module.proton_density is None else f"flow {_count(module.proton_density)}, "
+    table.add_row("parameters", f"{flow}wavefunction {_count(module.wavefunction)}")
+    if plan.ckpt_path is not None:
+        table.add_row("checkpoint", str(plan.ckpt_path))
+    table.add_row("run folder", str(plan.run_dir))
+    # a long path must stay in one piece
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table)
+
+
+def _count(model: Any) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())

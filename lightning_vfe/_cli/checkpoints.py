@@ -1,0 +1,105 @@
+"""Look into a checkpoint before a run uses it: is it whole, and of the same system and networks?"""
+
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_vfe._cli.errors import CommandError, one_line
+
+# a run that goes on keeps its walkers, which these keys shape
+WALKER_KEYS = ("sampler.num_proton_walkers", "sampler.num_electron_walkers", "sampler.num_groups")
+MODEL_GROUPS = ("system", "base", "flow", "wavefunction")
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """The checkpoint's content on the CPU.
+
+    Raises:
+        CommandError: the file is missing, damaged, or not a checkpoint of this package.
+    """
+    import torch
+
+    if not path.is_file():
+        raise CommandError(f"ckpt_path = {path} does not exist; give a .ckpt file, or ckpt_path=last")
+    advice = "take an older copy, or start again with fit"
+    try:
+        if not zipfile.is_zipfile(path):
+            raise CommandError(f"ckpt_path = {path} is damaged or cut short, or no checkpoint at all; {advice}")
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken is not None:
+            raise CommandError(f"ckpt_path = {path} is damaged (wrong checksum in {broken}); {advice}")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = "holds objects that could run code when loaded, which no checkpoint of lightning-vfe does"
+        raise CommandError(f"ckpt_path = {path} {reason}; give one that fit wrote") from error
+    except (RuntimeError, EOFError, zipfile.BadZipFile, OSError, KeyError) as error:
+        raise CommandError(f"ckpt_path = {path} is damaged ({one_line(error)[:120]}); {advice}") from error
+    if not isinstance(content, dict) or "state_dict" not in content:
+        raise CommandError(f"ckpt_path = {path} is not a checkpoint of lightning-vfe; give one that fit wrote")
+    return content
+
+
+def embedded_config(content: Mapping[str, Any]) -> DictConfig | None:
+    """The config that the run wrote into its checkpoint; None for one written without the command line."""
+    from lightning_vfe.training.run_folder import CONFIG_KEY
+
+    text = content.get(CONFIG_KEY)
+    if text is None:
+        return None
+    config = OmegaConf.create(text)
+    assert isinstance(config, DictConfig)
+    return config
+
+
+def check_same_model(config: DictConfig, checkpoint_config: DictConfig, same_walkers: bool) -> None:
+    """Compare system, base, flow and wavefunction (for `fit` the walkers too) of a config with the checkpoint's.
+
+    Raises:
+        CommandError: the first key that differs, with both values.
+    """
+    here, there = _flat(config), _flat(checkpoint_config)
+    groups = MODEL_GROUPS
+    if here.get("system.protons") == there.get("system.protons") == "fixed":
+        groups = ("system", "wavefunction")
+    keys = [key for key in {**here, **there} if key.partition(".")[0] in groups]
+    keys += [key for key in WALKER_KEYS if same_walkers]
+    for key in keys:
+        if key == "system.structure" and here.get("system.protons") != "fixed":
+            continue  # only where the sampled protons once began
+        if here.get(key) != there.get(key):
+            advice = f"drop the override or use the checkpoint of such a run, or start one with fit {key}=..."
+            raise CommandError(f"{key} = {here.get(key)} here but {there.get(key)} in the checkpoint; {advice}")
+
+
+def check_same_shapes(module_state: Mapping[str, Any], checkpoint_state: Mapping[str, Any]) -> None:
+    """Compare names and shapes of the parameters; catches checkpoints that hold no config.
+
+    Raises:
+        CommandError: the first parameter that differs.
+    """
+    for name in [*module_state, *(name for name in checkpoint_state if name not in module_state)]:
+        here, there = (
+            tuple(state[name].shape) if name in state else "absent" for state in (module_state, checkpoint_state)
+        )
+        if here != there:
+            raise CommandError(f"parameter {name} is {here} here but {there} in the checkpoint; it is of another model")
+
+
+def _flat(config: DictConfig) -> dict[str, Any]:
+    """Dotted leaves of the resolved config; equal numbers compare equal whether whole or not."""
+    flat: dict[str, Any] = {}
+
+    def walk(node: Any, prefix: str) -> None:
+        if isinstance(node, dict):
+            for key, child in node.items():
+                walk(child, f"{prefix}.{key}" if prefix else str(key))
+        else:
+            flat[prefix] = node
+
+    walk(OmegaConf.to_container(config, resolve=True), "")
+    return flat

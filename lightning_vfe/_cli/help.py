@@ -1,0 +1,130 @@
+"""The help texts, made from the config files themselves: fast, and never behind them."""
+
+import re
+from pathlib import Path
+
+from lightning_vfe.resources import resource_folder
+
+VERBS = {
+    "fit": "train flow and wavefunction together, or go on with a run (ckpt_path=last)",
+    "validate": "estimate F with the frozen networks, as a quick look at a run",
+    "test": "freeze, equilibrate afresh, and measure: a table, summary.json and figures",
+}
+
+# where the default and the comment of the most used keys stand
+MAIN_KEYS = (
+    ("system/hydrogen.yaml", "system", ("num_atoms", "rs", "temperature_kelvin", "protons", "structure", "twists")),
+    ("sampler/nested.yaml", "sampler", ("num_proton_walkers", "num_electron_walkers", "num_groups")),
+    ("trainer/default.yaml", "trainer", ("max_steps", "devices", "accelerator", "strategy")),
+    ("config.yaml", "", ("seed", "dtype", "run_dir", "ckpt_path")),
+)
+
+EXAMPLES = {
+    "fit": (
+        "lightning-vfe fit",
+        "lightning-vfe fit experiment=h14_6000K system.rs=1.4 trainer.devices=2",
+        "lightning-vfe fit ckpt_path=last trainer.max_steps=2000",
+    ),
+    "validate": ("lightning-vfe validate", "lightning-vfe validate run_dir=runs/default"),
+    "test": (
+        "lightning-vfe test",
+        "lightning-vfe test run_dir=runs/default datamodule.test_steps=500",
+        "lightning-vfe test ckpt_path=runs/default/checkpoints/last.ckpt",
+    ),
+}
+
+VERB_NOTES = {
+    "fit": (
+        "Writes the run folder runs/NAME, where NAME is the experiment's name (runs/NAME-2, ... where there is one",
+        "already). With ckpt_path=last, or the path of a checkpoint, it goes on with that run and its config;",
+        "key=value then changes single settings.",
+    ),
+    "validate": (
+        "Uses the last checkpoint of the latest run (ckpt_path=last), of the run in run_dir, or the one in ckpt_path,",
+        "with that run's config.",
+    ),
+    "test": (
+        "Uses the last checkpoint of the latest run (ckpt_path=last), of the run in run_dir, or the one in ckpt_path,",
+        "with that run's config. Writes summary.json and figures/ into the run folder.",
+    ),
+}
+
+
+def general_help() -> str:
+    """Text of `lightning-vfe --help`."""
+    lines = [
+        "usage: lightning-vfe VERB [key=value ...]",
+        "",
+        "Variational free energy of dense hydrogen.",
+        "",
+        "verbs:",
+    ]
+    lines += _columns(VERBS.items())
+    lines += _groups() + _experiments() + _main_keys()
+    lines += [
+        "",
+        "examples:",
+        *(f"  {EXAMPLES[verb][number]}" for verb, number in (("fit", 0), ("fit", 1), ("fit", 2))),
+    ]
+    lines += [f"  {EXAMPLES['test'][0]}", "", *_flags()]
+    return "\n".join(lines)
+
+
+def verb_help(verb: str) -> str:
+    """Text of `lightning-vfe VERB --help`."""
+    lines = [f"usage: lightning-vfe {verb} [key=value ...]", "", f"{verb}: {VERBS[verb]}.", "", *VERB_NOTES[verb]]
+    lines += _groups() + _experiments() + _main_keys()
+    return "\n".join([*lines, "", "examples:", *(f"  {line}" for line in EXAMPLES[verb]), "", *_flags()])
+
+
+def describe(file: Path) -> str:
+    """The first comment of a config file, its one-line description."""
+    for line in file.read_text().splitlines():
+        if line.startswith("#") and not line.startswith("# @package"):
+            return line.lstrip("# ").rstrip()
+    return ""
+
+
+def key_comment(file: Path, key: str) -> tuple[str, str]:
+    """Default and comment of a top-level key of a config file: `key: default  # comment`."""
+    match = re.search(rf"^{re.escape(key)}:[ ]*(.*?)[ ]+#[ ]*(.*)$", file.read_text(), flags=re.MULTILINE)
+    if match is None:
+        raise KeyError(f"{file} has no line '{key}: default  # comment'")
+    return match[1], match[2]
+
+
+def _groups() -> list[str]:
+    folders = sorted(
+        path for path in resource_folder("configs").iterdir() if path.is_dir() and path.name != "experiment"
+    )
+    rows = [(folder.name, ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))) for folder in folders]
+    return ["", "config groups, GROUP=OPTION:", *_columns(rows)]
+
+
+def _experiments() -> list[str]:
+    files = sorted((resource_folder("configs") / "experiment").glob("*.yaml"))
+    return ["", "experiments, experiment=NAME:", *_columns((file.stem, describe(file)) for file in files)]
+
+
+def _main_keys() -> list[str]:
+    rows = []
+    for name, group, keys in MAIN_KEYS:
+        for key in keys:
+            default, comment = key_comment(resource_folder("configs") / name, key)
+            rows.append((f"{group}.{key}" if group else key, f"{comment} [{default}]"))
+    return ["", "most used keys [default]; --print-config shows all of them:", *_columns(rows)]
+
+
+def _flags() -> list[str]:
+    rows = (
+        ("--help, -h", "this text; after a verb, that verb's"),
+        ("--print-config, --cfg", "print the composed config, and run nothing"),
+        ("--version", "print the version"),
+    )
+    return ["flags:", *_columns(rows)]
+
+
+def _columns(rows: object) -> list[str]:
+    pairs = [(str(name), str(text)) for name, text in rows]  # type: ignore[attr-defined]
+    width = max(len(name) for name, _ in pairs)
+    return [f"  {name:<{width}}  {text}" for name, text in pairs]

@@ -1,0 +1,189 @@
+"""The words `key=value` of the command line: read them, check them against a config, and apply them."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from lightning_vfe._cli.errors import CommandError, nearest, one_line
+from lightning_vfe.resources import resource_folder
+
+PATH_KEYS = ("ckpt_path", "run_dir", "system.structure")
+# keys that take more than the type of their default
+FREE_TYPE_KEYS = ("ckpt_path", "run_dir", "trainer.devices", "trainer.precision")
+
+
+@dataclass(frozen=True)
+class Overrides:
+    """The overrides of one command: group choices (`experiment=NAME`), and settings of single keys, in order."""
+
+    groups: dict[str, str | None] = field(default_factory=dict)
+    keys: list[Override] = field(default_factory=list)
+
+    def value(self, key: str) -> Any:
+        """The last value given to a key on the command line, or None."""
+        values = [override.value() for override in self.keys if override.key_or_group == key]
+        return values[-1] if values else None
+
+
+def group_options() -> dict[str, list[str]]:
+    """Config groups and their options, from the folders and files of `configs`."""
+    folders = sorted(folder for folder in resource_folder("configs").iterdir() if folder.is_dir())
+    return {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
+
+
+def _quote_path(word: str) -> str:
+    """Put the value of a path key in quotes: Hydra's grammar refuses `~`, `=` and other characters of file names."""
+    key, _, value = word.partition("=")
+    if key not in PATH_KEYS or value in ("", "null") or value[0] in "'\"":
+        return word
+    path = str(Path(value).expanduser()).replace("\\", "\\\\").replace('"', '\\"')
+    return f'{key}="{path}"'
+
+
+def parse(words: Iterable[str]) -> Overrides:
+    """Read `key=value` words.
+
+    Raises:
+        CommandError: a word that is no override, a sweep, or a group option that does not exist.
+    """
+    options = group_options()
+    parser = OverridesParser.create()
+    overrides = Overrides()
+    for word in words:
+        if "=" not in word and not word.startswith("~"):
+            raise CommandError(f"'{word}' is not of the form key=value{nearest(word, options)}")
+        try:
+            override = parser.parse_override(_quote_path(word))
+        except HydraException as error:
+            raise CommandError(
+                f"cannot read '{word}': {one_line(error)}; put quotes around special characters"
+            ) from error
+        if override.is_sweep_override():
+            raise CommandError(
+                f"'{word}' gives several values; write a list as [1,2], and run the command once for each value"
+            )
+        if override.key_or_group in options and not override.is_delete() and not isinstance(override.value(), dict):
+            _add_group(overrides, override, options)
+        else:
+            overrides.keys.append(override)
+    return overrides
+
+
+def _add_group(overrides: Overrides, override: Override, options: dict[str, list[str]]) -> None:
+    group, option = override.key_or_group, override.value()
+    if option is not None and str(option) not in options[group]:
+        names = ", ".join(options[group])
+        raise CommandError(
+            f"{group} = {option} does not exist{nearest(str(option), options[group])} (there is: {names})"
+        )
+    if option is None and group != "experiment":
+        raise CommandError(f"{group} = null is not possible (there is: {', '.join(options[group])})")
+    overrides.groups[group] = None if option is None else str(option)
+
+
+def all_keys(config: DictConfig | ListConfig, prefix: str = "") -> list[str]:
+    """Dotted names of all nodes of a config, branches included; interpolations are not followed."""
+    return [name for name, _ in _walk(OmegaConf.to_container(config, resolve=False), prefix)]
+
+
+def _walk(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    """Dotted names and raw values of all nodes under a plain dict."""
+    found: list[tuple[str, Any]] = []
+    if isinstance(node, dict):
+        for key, child in node.items():
+            found += [(f"{prefix}{key}", child), *_walk(child, f"{prefix}{key}.")]
+    return found
+
+
+def apply(config: DictConfig, overrides: Iterable[Override]) -> None:
+    """Apply single-key overrides to a composed config, in place.
+
+    Raises:
+        CommandError: a key that does not exist, or a value of another type than the one it replaces.
+    """
+    for override in overrides:
+        key, value = override.key_or_group, override.value()
+        try:
+            if override.is_delete():
+                _require(config, key)
+                _delete(config, key)
+            elif override.is_add() or override.is_force_add():
+                OmegaConf.update(config, key, value, force_add=True)
+            else:
+                _change(config, key, value)
+        except OmegaConfBaseException as error:
+            raise CommandError(f"{key} = {value} is not possible: {one_line(error)}") from error
+
+
+def _change(config: DictConfig, key: str, value: Any) -> None:
+    old = _require(config, key)
+    if isinstance(old, dict) and isinstance(value, dict):
+        for name, child in value.items():
+            _change(config, f"{key}.{name}", child)
+        return
+    _check_type(key, old, value)
+    OmegaConf.update(config, key, value, force_add=True)
+
+
+def _require(config: DictConfig, key: str) -> Any:
+    """The raw value of a key that must exist."""
+    nodes = dict(_walk(OmegaConf.to_container(config, resolve=False)))
+    if key not in nodes:
+        # those that follow another key are no good advice
+        choices = [name for name, value in nodes.items() if _followed(value) is None]
+        raise CommandError(f"unknown key '{key}'{nearest(key, choices) or '; --print-config shows all keys'}")
+    return nodes[key]
+
+
+def _delete(config: DictConfig, key: str) -> None:
+    parent, _, name = key.rpartition(".")
+    node = OmegaConf.select(config, parent) if parent else config
+    OmegaConf.set_struct(node, False)
+    del node[name]
+
+
+def _followed(raw: Any) -> str | None:
+    """The key that a value `${key}` follows."""
+    match = re.fullmatch(r"\$\{([\w.]+)\}", raw) if isinstance(raw, str) else None
+    return match[1] if match else None
+
+
+def _check_type(key: str, old: Any, value: Any) -> None:
+    """Refuse a value whose type differs from that of the value it replaces; null stands for a number left to the code.
+
+    Raises:
+        CommandError: it does, or the key follows another one that is to be set instead.
+    """
+    if key in FREE_TYPE_KEYS:
+        return
+    if (followed := _followed(old)) is not None:
+        raise CommandError(f"{key} = {value} would tear it from {followed}, which it follows; set {followed}")
+    if old is None and (value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))):
+        return
+    if isinstance(old, dict):
+        if value is not None:
+            raise CommandError(
+                f"{key} = {value} is a group of keys; set one of them, such as {key}.{next(iter(old), 'KEY')}"
+            )
+        return
+    checks: list[tuple[type, type | tuple[type, ...], str]] = [
+        (bool, bool, "true or false"),
+        (int, int, "a whole number"),
+        (float, (int, float), "a number"),
+        (str, str, "a word"),
+        (list, list, "a list such as [1,2,3]"),
+        (type(None), (), "a number or null"),
+    ]
+    kind, allowed, wanted = next(check for check in checks if isinstance(old, check[0]))
+    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
+        shown = "null" if value is None else value
+        example = "" if old is None else f", as its default {old}"
+        raise CommandError(f"{key} = {shown} must be {wanted}{example}")

@@ -1,0 +1,176 @@
+"""Decide what a command runs: with which config, in which run folder, from which checkpoint."""
+
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_vfe._cli.compose import compose_config, override_config
+from lightning_vfe._cli.errors import CommandError, one_line
+from lightning_vfe._cli.overrides import Overrides
+
+RUNS = Path("runs")
+HANDOVER = "LIGHTNING_VFE_PLAN"
+"""Environment variable by which the first process tells those that Lightning starts what it has decided."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One command, decided.
+
+    Attributes:
+        verb: fit, validate or test.
+        config: the composed config; run_dir and ckpt_path in it are those below.
+        run_dir: folder that the command writes into.
+        ckpt_path: checkpoint to start from, or None.
+        is_new: the folder is yet to be made.
+        notes: lines that tell the user what was chosen.
+    """
+
+    verb: str
+    config: DictConfig
+    run_dir: Path
+    ckpt_path: Path | None
+    is_new: bool
+    notes: tuple[str, ...] = ()
+
+    def hand_over(self) -> str:
+        """The plan as text for HANDOVER."""
+        text = OmegaConf.to_yaml(self.config)
+        return json.dumps([self.verb, text, str(self.run_dir), self.ckpt_path and str(self.ckpt_path)])
+
+    @staticmethod
+    def received() -> "Plan | None":
+        """The first process's plan, in a process that Lightning started; None elsewhere."""
+        if HANDOVER not in os.environ or os.environ.get("LOCAL_RANK", "0") == "0":
+            return None
+        verb, text, run_dir, ckpt_path = json.loads(os.environ[HANDOVER])
+        config = OmegaConf.create(text)
+        assert isinstance(config, DictConfig)
+        return Plan(verb, config, Path(run_dir), Path(ckpt_path) if ckpt_path else None, is_new=False)
+
+
+def make_plan(verb: str, overrides: Overrides) -> Plan:
+    """Plan a command.
+
+    `fit` without a checkpoint gets a new folder, `runs/NAME` or the next free `runs/NAME-2`, ...; with one it goes on
+    in that checkpoint's folder. `validate` and `test` use the last checkpoint where none is given. A checkpoint's run
+    brings its config along, unless groups are chosen on the command line.
+
+    Raises:
+        CommandError: bad override, no such run or checkpoint, or a folder that already holds a run.
+    """
+    ckpt_path, run_dir = overrides.value("ckpt_path"), overrides.value("run_dir")
+    if verb != "fit":
+        ckpt_path = ckpt_path or "last"
+    if ckpt_path is None:
+        config = compose_config(overrides)
+        if not run_dir and started_together():
+            raise CommandError(
+                "run_dir = null leaves the folder open; processes started by torchrun or srun need run_dir=..."
+            )
+        folder, notes = (Path(run_dir), ()) if run_dir else _free_folder(config.name)
+        if run_dir and is_first_process() and _is_used(folder):
+            raise CommandError(
+                f"run_dir = {folder} already holds a run; go on with ckpt_path=last, or give another folder"
+            )
+        return _plan(verb, config, folder, None, is_new=True, notes=notes)
+    if ckpt_path == "last":
+        checkpoint, notes = _last_checkpoint(run_dir, overrides)
+    else:
+        checkpoint, notes = Path(str(ckpt_path)), ()
+    home = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else None
+    config = _config_of(checkpoint, home, overrides)
+    if run_dir or home:
+        folder = Path(run_dir) if run_dir else home
+        assert folder is not None
+        is_new = not _is_used(folder)
+    else:
+        (folder, more), is_new = _free_folder(config.name), True
+        notes += more
+    return _plan(verb, config, folder, checkpoint, is_new, notes)
+
+
+def is_first_process() -> bool:
+    """Whether this process prints and makes folders."""
+    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
+
+
+def started_together() -> bool:
+    """Whether torchrun or srun started this process beside others: they decide on their own, and must agree."""
+    return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+
+
+def _plan(verb: str, config: DictConfig, folder: Path, checkpoint: Path | None, is_new: bool, notes: tuple) -> Plan:
+    config.run_dir = str(folder)
+    config.ckpt_path = None if checkpoint is None else str(checkpoint)
+    return Plan(verb, config, folder, checkpoint, is_new, notes)
+
+
+def _is_used(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _free_folder(name: str) -> tuple[Path, tuple[str, ...]]:
+    if not (RUNS / name).exists():
+        return RUNS / name, ()
+    number = 1 + max([1, *(number for number, _ in _numbered(name))])
+    folder = RUNS / f"{name}-{number}"
+    return folder, (f"{RUNS / name} holds an earlier run, which stays as it is; this one goes to {folder}",)
+
+
+def _numbered(name: str) -> list[tuple[int, Path]]:
+    """Folders runs/NAME (number 1), runs/NAME-2, ..., in the order of their numbers."""
+    found = []
+    for folder in RUNS.glob("*"):
+        match = re.fullmatch(re.escape(name) + r"(?:-(\d+))?", folder.name)
+        if match and folder.is_dir():
+            found.append((int(match[1] or 1), folder))
+    return sorted(found)
+
+
+def _last_checkpoint(run_dir: str | None, overrides: Overrides) -> tuple[Path, tuple[str, ...]]:
+    """checkpoints/last.ckpt of the given run folder, else of the latest run of the experiment's name that has one."""
+    if run_dir:
+        checkpoint = Path(run_dir) / "checkpoints" / "last.ckpt"
+        if not checkpoint.is_file():
+            raise CommandError(
+                f"run_dir = {run_dir} holds no checkpoints/last.ckpt; give the folder of a run made by fit"
+            )
+        return checkpoint, ()
+    name = overrides.value("name") or overrides.groups.get("experiment") or "default"
+    folders = [folder for _, folder in _numbered(str(name))]
+    for folder in reversed(folders):
+        checkpoint = folder / "checkpoints" / "last.ckpt"
+        if checkpoint.is_file():
+            return checkpoint, (f"using the last checkpoint of {folder}",)
+    choice = overrides.groups.get("experiment")
+    command = "lightning-vfe fit" + (f" experiment={choice}" if choice else "")
+    raise CommandError(
+        f"ckpt_path = last finds no checkpoint in {RUNS / str(name)}; run '{command}' first, or give run_dir=..."
+    )
+
+
+def _config_of(checkpoint: Path, home: Path | None, overrides: Overrides) -> DictConfig:
+    """Config of the checkpoint's run with the overrides; composed afresh where groups other than its own are chosen."""
+    from lightning_vfe._cli.checkpoints import embedded_config, load_checkpoint
+
+    if home is not None and (home / "config.yaml").is_file() and checkpoint.is_file():
+        try:
+            stored = OmegaConf.load(home / "config.yaml")
+        except Exception as error:
+            raise CommandError(f"{home / 'config.yaml'} cannot be read: {one_line(error)}") from error
+    else:
+        stored = embedded_config(load_checkpoint(checkpoint))
+    if isinstance(stored, DictConfig) and "name" in stored and _same_choices(overrides, str(stored.name)):
+        OmegaConf.set_struct(stored, True)
+        return override_config(stored, overrides)
+    return compose_config(overrides)
+
+
+def _same_choices(overrides: Overrides, stored_name: str) -> bool:
+    name = overrides.value("name") or overrides.groups.get("experiment")
+    return not overrides.groups or (set(overrides.groups) == {"experiment"} and str(name) == stored_name)

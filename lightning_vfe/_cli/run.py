@@ -1,0 +1,181 @@
+"""Carry out a plan: build module, datamodule and trainer from the config, look them over, and run the verb."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_vfe._cli.banner import print_banner
+from lightning_vfe._cli.checkpoints import check_same_model, check_same_shapes, embedded_config, load_checkpoint
+from lightning_vfe._cli.errors import CommandError, one_line
+from lightning_vfe._cli.overrides import all_keys
+from lightning_vfe._cli.plan import HANDOVER, Plan, is_first_process
+from lightning_vfe.resources import resource_folder
+
+INTERRUPTED = 130
+DTYPES = ("float64", "float32")
+
+
+def run(plan: Plan) -> int:
+    """Run the planned verb; returns the exit code.
+
+    Raises:
+        CommandError: a value that a constructor refuses, a checkpoint that does not fit, or walkers that do not divide.
+    """
+    from lightning_vfe.training.launch import launch, quiet
+
+    config, is_first = plan.config, is_first_process()
+    _check_scalars(config)
+    content = load_checkpoint(plan.ckpt_path) if plan.ckpt_path is not None else {}
+    stored = embedded_config(content)
+    if stored is not None:
+        check_same_model(config, stored, same_walkers=plan.verb == "fit")
+    quiet(config.seed)
+    with _default_dtype(config.dtype), _key_errors(config):
+        module, datamodule = build_module(config), build_datamodule(config)
+        if content:
+            check_same_shapes(module.state_dict(), content["state_dict"])
+        trainer = build_trainer(config, plan.verb)
+        check_walkers(config, trainer.world_size)
+        if is_first:
+            _prepare_folder(plan)
+            print_banner(plan, module)
+        with _handed_over(plan):
+            interrupted = launch(trainer, plan.verb, module, datamodule, plan.ckpt_path and str(plan.ckpt_path))
+    if is_first:
+        _say_what_next(plan, interrupted)
+    return INTERRUPTED if interrupted else 0
+
+
+def build_module(config: DictConfig) -> Any:
+    """The LightningModule, in the current default dtype; it has no proton density where the protons are fixed."""
+    node = config.module.copy()
+    node._set_parent(config)
+    if config.system.protons == "fixed":
+        node.proton_density = None
+    return _instantiate(node)
+
+
+def build_datamodule(config: DictConfig) -> Any:
+    """The LightningDataModule; a structure's name stands for a file shipped with the package where there is one."""
+    return _instantiate(config.datamodule, structure=locate_structure(config.system.structure))
+
+
+def build_trainer(config: DictConfig, verb: str) -> Any:
+    """Lightning's Trainer. Only `fit` writes metrics.csv; `validate` and `test` print and summarize."""
+    from lightning_vfe.training.run_folder import EmbedConfig, StopOnInterrupt
+
+    callbacks = [_instantiate(node) for node in config.callbacks.values()]
+    callbacks += [StopOnInterrupt(), EmbedConfig(OmegaConf.to_yaml(config))]
+    logger: Any = [_instantiate(node) for node in config.logger.values()] if verb == "fit" else False
+    return _instantiate(config.trainer, callbacks=callbacks, logger=logger)
+
+
+def locate_structure(name: str) -> str:
+    """Path of a shipped structure (`data/structures/NAME.xyz`); other names, and paths, stay as they are."""
+    shipped = resource_folder("data") / "structures" / f"{name}.xyz"
+    return str(shipped) if shipped.is_file() and not Path(name).exists() else name
+
+
+def check_walkers(config: DictConfig, num_ranks: int) -> None:
+    """Walkers must divide into groups and twists, and groups into the processes that own them.
+
+    Raises:
+        CommandError: they do not.
+    """
+    from lightning_vfe.physics.twists import fractional_twists
+
+    walkers, groups = config.sampler.num_proton_walkers, config.sampler.num_groups
+    twists = len(fractional_twists(OmegaConf.to_container(config.system.twists)))
+    for key, value, what, divisor in (
+        ("sampler.num_groups", groups, "processes (trainer.devices x trainer.num_nodes)", num_ranks),
+        ("sampler.num_proton_walkers", walkers, "walker groups of sampler.num_groups", groups),
+        ("sampler.num_proton_walkers", walkers, "twists of system.twists", twists),
+    ):
+        if value < 1 or value % divisor:
+            fit = max(1, -(-value // divisor)) * divisor
+            raise CommandError(f"{key} = {value} must be a multiple of the {divisor} {what}; {fit} is one")
+
+
+def _check_scalars(config: DictConfig) -> None:
+    if config.dtype not in DTYPES:
+        raise CommandError(f"dtype = {config.dtype} does not exist; there is: {', '.join(DTYPES)}")
+    if config.system.protons not in ("sampled", "fixed"):
+        raise CommandError(f"system.protons = {config.system.protons} does not exist; there is: sampled, fixed")
+    if config.seed < 0:
+        raise CommandError(f"seed = {config.seed} must not be negative; give a whole number such as 42")
+    if config.sampler.num_groups < 1:
+        raise CommandError(f"sampler.num_groups = {config.sampler.num_groups} must be at least 1")
+
+
+@contextmanager
+def _default_dtype(name: str) -> Iterator[None]:
+    import torch
+
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(getattr(torch, name))
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+@contextmanager
+def _key_errors(config: DictConfig) -> Iterator[None]:
+    """A ValueError that begins with a key of the config is the user's to mend, wherever it is raised."""
+    keys = {"system", *all_keys(config)}
+    try:
+        yield
+    except ValueError as error:
+        if str(error).replace(":", " ").split(" ", 1)[0] in keys:
+            raise CommandError(one_line(error)) from error
+        raise
+
+
+def _instantiate(node: DictConfig, **arguments: Any) -> Any:
+    """Build a node's `_target_`; what a constructor refuses becomes one line, everything else keeps its traceback."""
+    from lightning_vfe.training.launch import MisconfigurationException
+
+    try:
+        return hydra.utils.instantiate(node, **arguments)
+    except InstantiationException as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        if isinstance(cause, (ValueError, MisconfigurationException)):
+            raise CommandError(one_line(cause)) from error
+        if isinstance(cause, TypeError) and "argument" in str(cause):
+            raise CommandError(f"{node.get('_target_')}: {one_line(cause)}") from error
+        raise
+
+
+def _prepare_folder(plan: Plan) -> None:
+    """Make the run folder and write config.yaml, whose interpolations are kept: overrides then reach all their uses."""
+    if plan.is_new:
+        plan.run_dir.mkdir(parents=True, exist_ok=True)
+    if plan.is_new or plan.verb == "fit":
+        fresh = plan.run_dir / "config.yaml.new"
+        fresh.write_text(OmegaConf.to_yaml(plan.config))
+        fresh.replace(plan.run_dir / "config.yaml")
+
+
+@contextmanager
+def _handed_over(plan: Plan) -> Iterator[None]:
+    """Lightning starts further processes with the same command line; they take the plan from the environment."""
+    os.environ[HANDOVER] = plan.hand_over()
+    try:
+        yield
+    finally:
+        del os.environ[HANDOVER]
+
+
+def _say_what_next(plan: Plan, interrupted: bool) -> None:
+    if interrupted and plan.verb == "fit":
+        print(f"interrupted; go on with: lightning-vfe fit ckpt_path=last run_dir={plan.run_dir}")
+    elif plan.verb == "fit":
+        print(f"next: lightning-vfe test run_dir={plan.run_dir}")

@@ -1,0 +1,65 @@
+"""The command `lightning-vfe VERB key=value ...`: compose the config, build the objects, run a verb of Lightning."""
+
+import sys
+from collections.abc import Sequence
+
+from lightning_vfe import __version__
+from lightning_vfe._cli.errors import CommandError, nearest
+from lightning_vfe._cli.help import VERBS, general_help, verb_help
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+HELP = ("--help", "-h")
+PRINT_CONFIG = ("--print-config", "--cfg")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, 2 after bad input (one line on stderr), 130 after Ctrl-C.
+
+    `sys.argv` stays as it is: Lightning starts the further processes of a distributed run with the same words.
+    """
+    try:
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except CommandError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return USAGE_ERROR
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _dispatch(words: list[str]) -> int:
+    flags = [word for word in words if word.startswith("-")]
+    verb, *settings = [word for word in words if not word.startswith("-")] or [""]
+    for flag in flags:
+        if flag not in (*HELP, *PRINT_CONFIG, "--version"):
+            raise CommandError(f"unknown flag '{flag}'{nearest(flag, (*HELP, *PRINT_CONFIG, '--version'))}")
+    if "--version" in flags:
+        print(__version__)
+        return 0
+    if verb and verb not in VERBS:
+        given = f"'{verb}' stands where the verb should" if "=" in verb else f"unknown verb '{verb}'"
+        raise CommandError(f"{given}{nearest(verb, VERBS)} (the verbs are: {', '.join(VERBS)})")
+    if not verb or any(flag in HELP for flag in flags):
+        print(verb_help(verb) if verb else general_help())
+        return 0
+    return _run(verb, settings, print_only=bool(flags))
+
+
+def _run(verb: str, settings: list[str], print_only: bool) -> int:
+    # hydra and torch take seconds to import: only when there is something to do
+    from omegaconf import OmegaConf
+
+    from lightning_vfe._cli.overrides import parse
+    from lightning_vfe._cli.plan import Plan, make_plan
+
+    plan = Plan.received() or make_plan(verb, parse(settings))
+    if print_only:
+        print(OmegaConf.to_yaml(plan.config), end="")
+        return 0
+    for note in plan.notes:
+        print(note)
+
+    from lightning_vfe._cli.run import run
+
+    return run(plan)

@@ -1,0 +1,43 @@
+"""Run one verb of Lightning's Trainer."""
+
+import logging
+import warnings
+
+import lightning as L
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from lightning_vfe.training.run_folder import StopOnInterrupt
+
+__all__ = ["MisconfigurationException", "launch", "quiet"]
+
+
+def quiet(seed: int) -> None:
+    """Seed all generators, and silence the advice of Lightning that does not fit data made by Markov chains."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for advice in (
+        ".*does not have many workers.*",
+        ".*has `__len__` defined.*",
+        ".*your dataloader is not resumable.*",  # the datamodule's state holds the walkers
+        ".*treespec, LeafSpec.*",
+    ):
+        warnings.filterwarnings("ignore", advice)
+    L.seed_everything(seed, verbose=False)
+
+
+def launch(
+    trainer: L.Trainer, verb: str, module: L.LightningModule, datamodule: L.LightningDataModule, ckpt_path: str | None
+) -> bool:
+    """Run `fit`, `validate` or `test`; True when it was interrupted.
+
+    Raises:
+        AttributeError: unknown verb.
+    """
+    try:
+        getattr(trainer, verb)(module, datamodule=datamodule, ckpt_path=ckpt_path)
+    except SystemExit:
+        # Lightning leaves through sys.exit(1) after Ctrl-C
+        if trainer.interrupted:
+            return True
+        raise
+    return any(isinstance(callback, StopOnInterrupt) and callback.interrupted for callback in trainer.callbacks)

@@ -1,0 +1,93 @@
+"""The run folder's metrics.csv."""
+
+import csv
+import os
+from argparse import Namespace
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_only
+
+
+class MetricsCSVLogger(Logger):
+    """Writes every logged step as one row of `run_dir/metrics.csv`, at once, and appends to it when a run goes on.
+
+    Lightning's own CSVLogger deletes an existing file, and keeps up to a hundred rows in memory. Columns that turn up
+    later are added to the header; rows without them stay empty there.
+
+    Args:
+        run_dir: the run folder; made when the first row is written.
+    """
+
+    def __init__(self, run_dir: str | os.PathLike[str]) -> None:
+        super().__init__()
+        self._folder = Path(run_dir)
+        self._columns: list[str] | None = None
+
+    @property
+    def file(self) -> Path:
+        """The table."""
+        return self._folder / "metrics.csv"
+
+    @property
+    def name(self) -> str:
+        """No folder of its own inside the run folder."""
+        return ""
+
+    @property
+    def version(self) -> str:
+        """No folder of its own inside the run folder."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run folder."""
+        return str(self._folder)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append a row; `step` is its first column."""
+        row: dict[str, Any] = {"step": step, **metrics}
+        if self._columns is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._columns = list(self._read()[0])
+        new = [name for name in row if name not in self._columns]
+        if new:
+            rows = self._read()[1]
+            self._columns += new
+            self._rewrite(rows)
+        with self.file.open("a", newline="") as stream:
+            csv.DictWriter(stream, self._columns).writerow(row)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing to write: config.yaml holds the settings."""
+
+    @rank_zero_only
+    def forget_from(self, step: int) -> None:
+        """Drop the rows of this step and of later ones: a run that resumes at `step` logs them again."""
+        columns, rows = self._read()
+        kept = [row for row in rows if not row["step"] or int(row["step"]) < step]
+        if len(kept) < len(rows):
+            self._columns = list(columns)
+            self._rewrite(kept)
+
+    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
+        if not self.file.exists():
+            return [], []
+        with self.file.open(newline="") as stream:
+            reader = csv.DictReader(stream)
+            rows = list(reader)
+        return list(reader.fieldnames or []), rows
+
+    def _rewrite(self, rows: Iterable[dict[str, str]]) -> None:
+        # through a second file, so that an interrupt leaves either the old table or the new one
+        assert self._columns is not None
+        fresh = self.file.with_suffix(".csv.new")
+        with fresh.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, self._columns, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+        fresh.replace(self.file)

@@ -1,0 +1,113 @@
+"""Callbacks that keep a run folder whole: the last checkpoint, the config inside it, and a stop that saves."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback, Checkpoint
+
+from lightning_vfe.training.loggers import MetricsCSVLogger
+
+CONFIG_KEY = "lightning_vfe_config"
+"""Entry of a checkpoint that holds the run's config as YAML text."""
+
+
+class LastCheckpoint(Checkpoint):
+    """Saves `dirpath/last.ckpt` every few steps and at the end of `fit`, over the one before.
+
+    The last state, never the one of lowest F: the minimum of noisy values is biased low. Runs after all other
+    callbacks, so that one which stops a broken step keeps it out of the file.
+
+    Args:
+        dirpath: folder of the checkpoint.
+        every_n_steps: optimizer steps between two saves.
+
+    Raises:
+        ValueError: every_n_steps is not a positive whole number.
+    """
+
+    def __init__(self, dirpath: str | os.PathLike[str], every_n_steps: int = 50) -> None:
+        if every_n_steps < 1:
+            raise ValueError(f"callbacks.checkpoint.every_n_steps = {every_n_steps} must be at least 1, such as 50")
+        self.file = Path(dirpath) / "last.ckpt"
+        self.every_n_steps = every_n_steps
+        self._saved_step = 0
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """A resumed run logs again what was logged after its checkpoint."""
+        self._saved_step = trainer.global_step
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCSVLogger):
+                logger.forget_from(trainer.global_step)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """Save when every_n_steps steps have passed since the last save, or when the run is about to stop."""
+        if trainer.should_stop or trainer.global_step - self._saved_step >= self.every_n_steps:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the end of the run."""
+        if trainer.global_step > self._saved_step:
+            self._save(trainer)
+
+    def _save(self, trainer: L.Trainer) -> None:
+        trainer.save_checkpoint(self.file)
+        self._saved_step = trainer.global_step
+
+
+class EmbedConfig(Callback):
+    """Writes the run's config into every checkpoint, so that a checkpoint tells of what system it is.
+
+    Args:
+        config: the config as YAML text.
+    """
+
+    def __init__(self, config: str) -> None:
+        self.config = config
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Add the entry CONFIG_KEY."""
+        checkpoint[CONFIG_KEY] = self.config
+
+
+class StopOnInterrupt(Callback):
+    """The first Ctrl-C lets the running step end, after which Lightning stops and the last state is saved; the second
+    one stops at once. A run stopped between two steps resumes to the same numbers."""
+
+    def __init__(self) -> None:
+        self.interrupted = False
+        self._previous: Any = None
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Take over Ctrl-C; only the main thread of a process can."""
+        if threading.current_thread() is threading.main_thread():
+            self._previous = signal.signal(signal.SIGINT, self._on_interrupt)
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """Stop all processes after the same step."""
+        self.interrupted = trainer.strategy.reduce_boolean_decision(self.interrupted, all=False)
+        if self.interrupted:
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Give Ctrl-C back."""
+        self._restore()
+
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Give Ctrl-C back."""
+        self._restore()
+
+    def _on_interrupt(self, signum: int, frame: FrameType | None) -> None:
+        self.interrupted = True
+        self._restore()
+        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
+            print("\ninterrupt: ending this step, then saving (Ctrl-C again stops at once)", flush=True)
+
+    def _restore(self) -> None:
+        if self._previous is not None:
+            signal.signal(signal.SIGINT, self._previous)
+            self._previous = None
