@@ -127,7 +127,8 @@ def split_r_hat(series: Series, strata: Sequence[int] | Series | None = None) ->
         between = n * sum (mean of half chain - mean of its stratum)^2 / (M - S),
         R-hat = sqrt[((n - 1)/n within + between/n) / within].
 
-    It also sees a common drift. nan with fewer than four steps (1 if all samples are equal), inf when chains are stuck at different values.
+    It also sees a common drift. nan with fewer than four steps, 1 when all samples are equal, inf when chains are stuck
+    at different values.
 
     Args:
         series: real samples.  # (steps, chains)

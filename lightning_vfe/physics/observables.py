@@ -1,0 +1,158 @@
+"""Radial distribution functions g(r) of protons and electrons in the periodic cell."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_vfe.physics.cell import PeriodicCell
+
+PAIRS = ("proton_proton", "proton_electron", "electron_electron_like", "electron_electron_unlike")
+
+
+@dataclass(frozen=True)
+class RadialDistribution:
+    """g(r) of one kind of pair; 1 everywhere for independent uniform particles.
+
+    Attributes:
+        r: centres of the bins in bohr.  # (bins,)
+        g: mean over walkers and samples.  # (bins,)
+        error: standard error from the spread of the independent proton walkers; nan with a single one.  # (bins,)
+    """
+
+    r: np.ndarray
+    g: np.ndarray
+    error: np.ndarray
+
+
+class RadialDistributions:
+    """Collects g(r) of all kinds of pairs while the chains run.
+
+    With n_ab(bin) the pairs of kinds a, b whose minimum-image distance falls into the bin, P_ab the number of pairs and
+    v(bin) the volume of the points of the cell whose minimum-image distance from its centre lies in the bin,
+
+        g_ab(bin) = <n_ab(bin)> / (P_ab v(bin) / L^3).
+
+    P_ab is the number of pairs at hand, so that independent uniform particles give exactly 1 for any N (not 1 - 1/N).
+    v(bin) is a spherical shell up to r = L/2; beyond, up to the corner sqrt(3) L/2, only its part inside the cube.
+
+    Args:
+        cell: the periodic cell.
+        num_bins: number of bins of equal width.
+        r_max: end of the last bin in bohr, at most sqrt(3) L/2; None is L/2.
+
+    Raises:
+        ValueError: num_bins or r_max is out of its range.
+    """
+
+    def __init__(self, cell: PeriodicCell, num_bins: int = 50, r_max: float | None = None) -> None:
+        corner = math.sqrt(3.0) / 2.0 * cell.length
+        r_max = cell.length / 2 if r_max is None else r_max
+        if num_bins < 1:
+            raise ValueError(f"num_bins = {num_bins} must be at least 1; 50 is usual")
+        if not 0.0 < r_max <= corner:
+            raise ValueError(f"r_max = {r_max} must lie between 0 and {corner:.4f} bohr, the corner of the cell")
+        self.cell = cell
+        self.num_bins = num_bins
+        self.edges = np.linspace(0.0, r_max, num_bins + 1)
+        volumes = [ball_in_cube_volume(edge / cell.length) for edge in self.edges]
+        self._fractions = torch.from_numpy(np.diff(volumes))
+        self._expected: dict[str, int] = {}
+        self._counts: dict[str, Tensor] = {}
+
+    def update(self, protons: Tensor, electrons: Tensor | None = None) -> None:
+        """Add one sample of every walker.
+
+        Args:
+            protons: in bohr; the same number W of walkers at every call.  # (W, N, 3)
+            electrons: in bohr, the first half up, the others down; None counts protons only.  # (W, B, N, 3)
+        """
+        num_atoms = protons.shape[1]
+        first, second = torch.triu_indices(num_atoms, num_atoms, offset=1, device=protons.device)
+        self._add("proton_proton", protons[:, first] - protons[:, second])
+        if electrons is None:
+            return
+        self._add("proton_electron", electrons[:, :, :, None] - protons[:, None, None])
+        up = num_atoms // 2
+        like = (first < up) == (second < up)
+        separation = electrons[:, :, first] - electrons[:, :, second]
+        self._add("electron_electron_like", separation[:, :, like])
+        self._add("electron_electron_unlike", separation[:, :, ~like])
+
+    def per_walker(self) -> dict[str, Tensor]:
+        """g(r) of each walker, to be gathered from all processes; kinds without any pair are left out.
+
+        Returns:
+            float64, by the names of PAIRS.  # (W, bins) each
+        """
+        return {
+            name: counts / (self._expected[name] * self._fractions.to(counts.device))
+            for name, counts in self._counts.items()
+        }
+
+    def result(self, per_walker: dict[str, Tensor] | None = None) -> dict[str, RadialDistribution]:
+        """Mean and error over the walkers.
+
+        Args:
+            per_walker: `per_walker()` of all processes, joined along the walkers; None takes those collected here.
+
+        Raises:
+            ValueError: nothing was collected.
+        """
+        walkers = self.per_walker() if per_walker is None else per_walker
+        if not walkers:
+            raise ValueError("g(r) has no samples yet; call update() with the walkers' positions first")
+        centres = 0.5 * (self.edges[1:] + self.edges[:-1])
+        distributions = {}
+        for name, values in walkers.items():
+            table = values.cpu().numpy()
+            count = table.shape[0]
+            error = table.std(axis=0, ddof=1) / math.sqrt(count) if count > 1 else np.full(self.num_bins, math.nan)
+            distributions[name] = RadialDistribution(centres, table.mean(axis=0), error)
+        return distributions
+
+    def _add(self, name: str, displacement: Tensor) -> None:
+        """Count displacements (W, ..., 3) of pairs into the bins of their walker."""
+        num_walkers = displacement.shape[0]
+        distance = self.cell.minimum_image(displacement).norm(dim=-1).reshape(num_walkers, -1)  # (W, pairs)
+        if distance.shape[1] == 0:
+            return
+        index = (distance * (self.num_bins / self.edges[-1])).long()
+        # Distances beyond r_max go to an extra bin, which is cut off.
+        index = index.clamp(max=self.num_bins)
+        walker = torch.arange(num_walkers, device=index.device)[:, None] * (self.num_bins + 1)
+        size = num_walkers * (self.num_bins + 1)
+        counts = torch.bincount((walker + index).flatten(), minlength=size).reshape(num_walkers, -1)[:, :-1]
+        if name in self._counts:
+            self._counts[name] += counts
+        else:
+            self._counts[name] = counts.to(torch.float64)
+        self._expected[name] = self._expected.get(name, 0) + distance.shape[1]
+
+
+def ball_in_cube_volume(radius: float) -> float:
+    """Volume of the part of a ball of the given radius that lies in the unit cube around its centre.
+
+    A sphere up to 1/2; a sphere less six caps up to sqrt(2)/2; then, by slices of area A,
+
+        2 int_0^{1/2} A(sqrt(R^2 - x^2)) dx,    A(s) = pi s^2 - 4 s^2 arccos(1/2s) + 2 sqrt(s^2 - 1/4),
+
+    with A = 1 where the slice covers the square (s >= sqrt(2)/2); 1 from sqrt(3)/2 on.
+    """
+    if radius <= 0.5:
+        return 4.0 / 3.0 * math.pi * radius**3
+    if radius <= math.sqrt(0.5):
+        height = radius - 0.5
+        return 4.0 / 3.0 * math.pi * radius**3 - 2.0 * math.pi * height**2 * (3.0 * radius - height)
+    if radius >= math.sqrt(0.75):
+        return 1.0
+    covered = math.sqrt(radius**2 - 0.5)
+    nodes, weights = np.polynomial.legendre.leggauss(64)
+    x = covered + 0.5 * (0.5 - covered) * (nodes + 1.0)
+    squared = radius**2 - x**2
+    area = math.pi * squared - 4.0 * squared * np.arccos(0.5 / np.sqrt(squared)) + 2.0 * np.sqrt(squared - 0.25)
+    return 2.0 * (covered + 0.5 * (0.5 - covered) * float(weights @ area))
