@@ -22,9 +22,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_vfe.physics.blocks import in_parts, max_elements
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.screening import choose_screening
-from lightning_vfe.physics.structure_factors import ReciprocalSum, max_elements
+from lightning_vfe.physics.structure_factors import ReciprocalSum
 
 
 class CoulombEnergies(NamedTuple):
@@ -92,11 +93,9 @@ class Ewald:
                 f"protons of shape {tuple(protons.shape)} do not broadcast with electrons of shape "
                 f"{tuple(electrons.shape)}; give protons a dimension of 1 for each one they share, as (W, 1, N, 3)"
             ) from None
-        v_pp, v_pe, v_ee = self._reciprocal.pair_energies(protons, electrons)
-        v_pp = v_pp + self._like_pairs(protons) + self._own_energy
-        v_ee = v_ee + self._like_pairs(electrons) + self._own_energy
-        v_pe = v_pe - self._unlike_pairs(protons, electrons) + self._background
-        return CoulombEnergies(v_pp.expand(batch), v_pe, v_ee.expand(batch))
+        limit = self._reciprocal.favourable_configurations(electrons)
+        aligned = [each[(None,) * (len(batch) + 2 - each.dim())] for each in (protons, electrons)]
+        return CoulombEnergies(*in_parts(self._pair_energies, limit, *aligned))
 
     def proton_energy(self, protons: Tensor) -> Tensor:
         """Coulomb energy of N charges of one sign in a neutralising background, in Ha: the v_pp of `energies`.
@@ -111,7 +110,20 @@ class Ewald:
             ValueError: the last two dimensions are not (N, 3).
         """
         self._check("protons", protons)
-        return self._reciprocal.energy(protons) + self._like_pairs(protons) + self._own_energy
+        limit = self._reciprocal.favourable_configurations(protons)
+        return in_parts(lambda part: (self._energy(part),), limit, protons)[0]
+
+    def _energy(self, positions: Tensor) -> Tensor:
+        """Energy of one species.  # (..., N, 3) -> (...)"""
+        return self._reciprocal.energy(positions) + self._like_pairs(positions) + self._own_energy
+
+    def _pair_energies(self, protons: Tensor, electrons: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """v_pp, v_pe and v_ee, with all leading dimensions.  # (..., N, 3) -> (...) each"""
+        v_pp, v_pe, v_ee = self._reciprocal.pair_energies(protons, electrons)
+        v_pp = v_pp + self._like_pairs(protons) + self._own_energy
+        v_ee = v_ee + self._like_pairs(electrons) + self._own_energy
+        v_pe = v_pe - self._unlike_pairs(protons, electrons) + self._background
+        return v_pp.expand_as(v_pe), v_pe, v_ee.expand_as(v_pe)
 
     def _check(self, name: str, positions: Tensor) -> None:
         num_atoms = self.cell.num_atoms

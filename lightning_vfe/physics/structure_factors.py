@@ -22,12 +22,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_vfe.physics.blocks import max_elements
 from lightning_vfe.physics.cell import PeriodicCell
 
-# Largest number of elements of a temporary. On a processor 4 MiB of doubles stay near its caches (larger blocks were
-# measured to be slower); an accelerator wants few and large operations.
-_MAX_ELEMENTS_CPU = 2**19
-_MAX_ELEMENTS_ACCELERATOR = 2**25
+# With fewer columns in a block the matrix products are small and their tables are read piecemeal: measured on CPUs.
+_FAVOURABLE_COLUMNS = 24
 
 
 class _Block(NamedTuple):
@@ -52,6 +51,12 @@ class ReciprocalSum:
         self.max_square = max_square
         self._columns, self._weights = _octant(cell, alpha, max_square)
         self._constants: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
+        # Temporaries that one column (n_y, n_z) takes for one configuration.
+        self._column_elements = 4 * (cell.num_atoms + 2 * len(self._weights))
+
+    def favourable_configurations(self, positions: Tensor) -> int:
+        """Number of configurations at a time above which the blocks get too narrow to be fast."""
+        return max(1, max_elements(positions) // (_FAVOURABLE_COLUMNS * self._column_elements))
 
     def energy(self, positions: Tensor) -> Tensor:
         """The sum for |S(k)|^2 of one species, in Ha.
@@ -102,8 +107,7 @@ class ReciprocalSum:
         columns, weights = self._constants_like(positions[0])
         squares = (self._columns**2).sum(axis=0)
         configurations = max(1, max(math.prod(each.shape[:-2]) for each in positions))
-        per_column = 4 * configurations * (self.cell.num_atoms + 2 * len(self._weights))
-        size = max(1, max_elements(positions[0]) // per_column)
+        size = max(1, max_elements(positions[0]) // (configurations * self._column_elements))
         for start in range(0, len(squares), size):
             part = slice(start, start + size)
             # The columns are in order of n_y^2 + n_z^2, so the first one of a block is the longest one.
@@ -120,11 +124,6 @@ class ReciprocalSum:
                 weights = torch.tensor(self._weights, device=device, dtype=dtype)
             self._constants[device, dtype] = (columns, weights)
         return self._constants[device, dtype]
-
-
-def max_elements(positions: Tensor) -> int:
-    """Bound for the number of elements of a temporary on the device of the positions."""
-    return _MAX_ELEMENTS_CPU if positions.device.type == "cpu" else _MAX_ELEMENTS_ACCELERATOR
 
 
 def _octant(cell: PeriodicCell, alpha: float, max_square: int) -> tuple[np.ndarray, np.ndarray]:

@@ -79,17 +79,19 @@ def _from_file(path: str, cell: PeriodicCell) -> np.ndarray:
     try:
         atoms = read(path)
     except Exception as error:  # ASE's readers raise whatever their parsers meet
-        reason = str(error).splitlines()
-        raise ValueError(f"{key} cannot be read by ASE ({type(error).__name__}: {reason[0] if reason else ''})") from error
+        reason = " ".join(f"{type(error).__name__} {error}".split())
+        raise ValueError(f"{key} cannot be read by ASE ({reason}); try another format") from error
     assert isinstance(atoms, Atoms)
     symbols = sorted(set(atoms.get_chemical_symbols()))
     if symbols != ["H"] or len(atoms) != cell.num_atoms:
-        raise ValueError(f"{key} holds {len(atoms)} atoms of {'/'.join(symbols)}; this cell needs {cell.num_atoms} of H")
+        raise ValueError(f"{key} holds {len(atoms)} atoms of {'/'.join(symbols)}; system.num_atoms = {cell.num_atoms}")
     box = np.asarray(atoms.cell) / BOHR_TO_ANGSTROM
     if np.abs(box - cell.length * np.eye(3)).max() > _TOLERANCE * cell.length:
+        lengths = np.round(atoms.cell.lengths(), 5).tolist()
+        wanted = cell.length * BOHR_TO_ANGSTROM
         raise ValueError(
-            f"{key} has the box lengths {np.round(atoms.cell.lengths(), 5).tolist()} angstrom; num_atoms and rs "
-            f"need a cube of {cell.length * BOHR_TO_ANGSTROM:.5f}, which ASE scales with set_cell(..., scale_atoms=True)"
+            f"{key} has a box of {lengths} angstrom; system.num_atoms and system.rs need a cube of {wanted:.5f}: "
+            f"set system.rs to match or scale the file's box and positions"
         )
     positions = atoms.get_positions() / BOHR_TO_ANGSTROM
     if not np.isfinite(positions).all():
@@ -115,24 +117,30 @@ def _scatter(cell: PeriodicCell, num_walkers: int, atoms_per_unit: int, generato
         walkers, clashes = walkers[unfinished], clashes[unfinished]
         walker, unit = clashes.nonzero(as_tuple=True)
         positions[walkers[walker], unit] = _draw_units(cell, len(unit), atoms_per_unit, generator)
-    raise ValueError(f"system.structure: {num_units} units of {atoms_per_unit} atoms do not fit rs = {cell.rs}; use a lattice")
+    name = "random" if atoms_per_unit == 1 else "molecular"
+    raise ValueError(f"system.structure = {name} does not fit system.rs = {cell.rs}; use a lattice or a larger rs")
 
 
 def _draw_units(cell: PeriodicCell, count: int, atoms_per_unit: int, generator: torch.Generator) -> Tensor:
     """Uniform atoms, or molecules with uniform centres and orientations, in bohr.  # (count, atoms_per_unit, 3)"""
-    options = {"generator": generator, "device": generator.device, "dtype": torch.float64}
-    centres = cell.length * torch.rand(count, 1, 3, **options)
+    device = generator.device
+    centres = cell.length * torch.rand(count, 1, 3, generator=generator, device=device, dtype=torch.float64)
     if atoms_per_unit == 1:
         return centres
-    axis = torch.nn.functional.normalize(torch.randn(count, 1, 3, **options), dim=-1)
-    ends = torch.tensor([[-0.5], [0.5]], device=generator.device, dtype=torch.float64) * BOND_LENGTH
-    return centres + ends * axis
+    axis = torch.randn(count, 1, 3, generator=generator, device=device, dtype=torch.float64)
+    ends = torch.tensor([[-0.5], [0.5]], device=device, dtype=torch.float64) * BOND_LENGTH
+    return centres + ends * axis / axis.norm(dim=-1, keepdim=True)
 
 
 def _clashes(cell: PeriodicCell, positions: Tensor) -> Tensor:
-    """Units that are closer than rs to one before them.  # (W, U, A, 3) -> (W, U)"""
+    """Units closer than rs to one before them, or molecules closer to their own image.  # (W, U, A, 3) -> (W, U)"""
     num_walkers, num_units, atoms_per_unit, _ = positions.shape
     atoms = positions.flatten(1, 2)
     distances = cell.minimum_image(atoms.unsqueeze(2) - atoms.unsqueeze(1)).norm(dim=-1)  # (W, N, N)
     blocks = (distances < cell.rs).reshape(num_walkers, num_units, atoms_per_unit, num_units, atoms_per_unit)
-    return blocks.any(dim=4).any(dim=2).tril(diagonal=-1).any(dim=-1)
+    clashes = blocks.any(dim=4).any(dim=2).tril(diagonal=-1).any(dim=-1)
+    if atoms_per_unit == 2:
+        # In a small cell a bond longer than L/2 may leave its protons closer to each other across the boundary.
+        bond = cell.minimum_image(positions[:, :, 1] - positions[:, :, 0]).norm(dim=-1)
+        clashes = clashes | (bond < BOND_LENGTH * (1.0 - 1e-9))
+    return clashes

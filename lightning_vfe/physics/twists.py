@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import TypeGuard
 
 import torch
 from ase.dft.kpoints import monkhorst_pack
@@ -17,7 +18,7 @@ def fractional_twists(spec: Sequence[int] | Sequence[Sequence[float]]) -> Tensor
     """Fractional twists f of a Monkhorst-Pack grid or of a list; the twist is k = 2 pi f / L.
 
     A grid [n_1, n_2, n_3] has the components (2 j - n - 1) / (2 n), j = 1 ... n, of H. J. Monkhorst and J. D. Pack,
-    Phys. Rev. B 13, 5188 (1976), eq. 3: [1, 1, 1] is Gamma alone, an even n leaves Gamma out. All twists weigh the same.
+    Phys. Rev. B 13, 5188 (1976), eq. 3: [1, 1, 1] is Gamma alone, an even n leaves Gamma out. All weights are equal.
 
     Args:
         spec: three positive integers, or vectors of three numbers each.
@@ -30,21 +31,24 @@ def fractional_twists(spec: Sequence[int] | Sequence[Sequence[float]]) -> Tensor
     """
     if isinstance(spec, (str, bytes)) or not isinstance(spec, Sequence) or len(spec) == 0:
         raise ValueError(f"system.twists = {spec!r} is not a list; {_HELP}")
-    if len(spec) == 3 and all(_is_integer(entry) and entry > 0 for entry in spec):
-        twists = torch.from_numpy(monkhorst_pack([int(entry) for entry in spec]))  # type: ignore[arg-type]
-    elif all(_is_vector(entry) for entry in spec):
-        twists = torch.tensor([list(entry) for entry in spec], dtype=torch.float64)  # type: ignore[arg-type]
+    counts = [int(entry) for entry in spec if _is_count(entry)]
+    vectors = [[float(x) for x in entry] for entry in spec if _is_vector(entry)]
+    if len(counts) == len(spec) == 3:
+        twists = torch.from_numpy(monkhorst_pack(counts))
+    elif len(vectors) == len(spec):
+        twists = torch.tensor(vectors, dtype=torch.float64)
     else:
         raise ValueError(f"system.twists = {spec!r} is no grid and no list of vectors; {_HELP}")
     # The sum with zero turns -0.0 into 0.0.
     return twists - torch.ceil(twists - 0.5) + 0.0
 
 
-def _is_integer(entry: object) -> bool:
-    return isinstance(entry, Integral) and not isinstance(entry, bool)
+def _is_count(entry: object) -> TypeGuard[int]:
+    """Whether an entry is a positive integer."""
+    return isinstance(entry, Integral) and not isinstance(entry, bool) and int(entry) > 0
 
 
-def _is_vector(entry: object) -> bool:
+def _is_vector(entry: object) -> TypeGuard[Sequence[float]]:
     """Whether an entry is a list of three finite numbers."""
     if isinstance(entry, (str, bytes)) or not isinstance(entry, Sequence) or len(entry) != 3:
         return False
