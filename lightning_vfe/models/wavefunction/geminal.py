@@ -6,6 +6,10 @@ import torch
 from torch import Tensor, nn
 
 
+START = 0.01
+"""Size of phi - 1 at the start."""
+
+
 class NeuralGeminal(nn.Module):
     r"""phi_ij = 1 + h_i^T W h_j + w . g_ij, complex, for up electron i and down electron j; one per determinant.
 
@@ -15,8 +19,9 @@ class NeuralGeminal(nn.Module):
     def __init__(self, num_determinants: int, single_width: int, pair_width: int) -> None:
         super().__init__()
         # Last axis: real and imaginary part. Small numbers: the determinant starts as that of the envelope.
-        self.bilinear = nn.Parameter(0.1 / single_width * torch.randn(num_determinants, single_width, single_width, 2))
-        self.pair = nn.Parameter(0.1 / pair_width * torch.randn(num_determinants, pair_width, 2))
+        bilinear = torch.randn(num_determinants, single_width, single_width, 2)
+        self.bilinear = nn.Parameter(START / single_width * bilinear)
+        self.pair = nn.Parameter(START / pair_width * torch.randn(num_determinants, pair_width, 2))
 
     def forward(self, up: Tensor, down: Tensor, pair: Tensor) -> Tensor:
         """phi (..., K, N/2, N/2) from up, down (..., N/2, single) and pair (..., N/2, N/2, pair)."""

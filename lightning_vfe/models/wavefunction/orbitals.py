@@ -1,4 +1,4 @@
-"""Plane waves with backflow, paired with opposite momenta: the envelope of the geminal."""
+"""The envelope of the geminal: plane waves with backflow, paired by a learned one-body Hamiltonian."""
 
 from __future__ import annotations
 
@@ -11,12 +11,21 @@ from lightning_vfe.physics.cell import PeriodicCell
 
 
 class PlaneWaveEnvelope(nn.Module):
-    r"""Phi_ij = sum_k f_k exp[i (k + k_twist) . z_i] exp[i (-k + k_twist) . z_j] for up electron i and down electron j.
+    r"""Phi_ij = exp[i k_twist . (z_i + z_j)] sum_kk' exp(i k . z_i) F_kk' exp(-i k' . z_j), up electron i, down j.
 
-    z are the quasi-particle (backflow) positions, k the plane waves of the cell in whole shells. The momentum
-    occupations f are learned per determinant, the first fixed to 1 (Xie et al., PRL 131, 126501 (2023)). They start
-    at the Fermi sea: 1 in full shells, sqrt(filling) in the open shell, small above. Pairing k with -k keeps the total
-    momentum the same in every term of the determinant, so that |psi| does not change when all particles are shifted.
+    z are the quasi-particle (backflow) positions, k the plane waves of the cell in whole shells, and
+
+        F_kk' = f_k [1 / (1 + exp(beta (h_x - mu)))]_kk' f_k',
+        h_kk' = k^2/2 delta_kk' - 4 pi / L^3 sum_a e^{-i (k - k') x_a} / ((k - k')^2 + kappa^2)   (k != k').
+
+    Without the potential these are the momentum occupations of Xie et al., PRL 131, 126501 (2023), f learned per
+    determinant and the first fixed to 1. The screened attraction of the protons makes it a mean-field state of this
+    very configuration x: the determinant fills the N/2 lowest orbitals of h, and more where levels lie within 1/beta
+    of the chemical potential mu (half way between the last filled and the first empty one), so that open shells need
+    no special case. 1/beta starts at a hundredth of the first level spacing of the empty cell, kappa^2 at Thomas and Fermi's 4 k_F / pi.
+
+    Every term has the same total momentum up to that of the protons, so |psi| does not change when all particles are
+    shifted together.
     """
 
     integers: Tensor
@@ -24,39 +33,77 @@ class PlaneWaveEnvelope(nn.Module):
     def __init__(self, cell: PeriodicCell, num_determinants: int, num_plane_waves: int | None = None) -> None:
         super().__init__()
         num_pairs = cell.num_atoms // 2
-        integers = cell.plane_waves(num_pairs + 1 if num_plane_waves is None else num_plane_waves)
+        integers = cell.plane_waves(cell.num_atoms + 10 if num_plane_waves is None else num_plane_waves)
         if len(integers) < num_pairs:
             raise ValueError(
-                f"wavefunction.num_plane_waves = {num_plane_waves} must be at least the number of electron pairs, {num_pairs}"
+                f"wavefunction.num_plane_waves = {num_plane_waves} must be at least {num_pairs}, the number of pairs"
             )
         self.wavenumber = 2.0 * math.pi / cell.length
+        self.volume = cell.volume
+        self.num_pairs = num_pairs
         self.register_buffer("integers", integers.to(torch.get_default_dtype()), persistent=False)
-        start = _fermi_sea(integers, num_pairs)[1:]
-        noise = 1.0 + 0.02 * torch.randn(num_determinants, len(start))  # determinants must start different
-        self.occupation = nn.Parameter(start * noise)
+        fermi_wavevector = (9.0 * math.pi / 4.0) ** (1.0 / 3.0) / cell.rs
+        beta = 100.0 / (0.5 * self.wavenumber**2)
+        # Determinants must start different from each other.
+        spread = torch.linspace(1.0, 0.5, num_determinants)
+        self.log_beta = nn.Parameter(torch.log(beta * spread))
+        self.log_screening = nn.Parameter(torch.full((num_determinants,), math.log(4.0 * fermi_wavevector / math.pi)))
+        self.log_occupation = nn.Parameter(torch.zeros(num_determinants, len(integers) - 1))
 
-    def forward(self, z_up: Tensor, z_down: Tensor, twist: Tensor) -> Tensor:
-        """Phi (..., K, N/2, N/2), complex; positions (..., N/2, 3) in bohr, fractional twist (..., 3)."""
-        occupation = torch.cat([torch.ones_like(self.occupation[:, :1]), self.occupation], dim=1)  # (K, k)
+    def forward(self, z_up: Tensor, z_down: Tensor, protons: Tensor, twist: Tensor) -> Tensor:
+        """Phi (..., K, N/2, N/2), complex; positions (..., N/2, 3), protons (..., N, 3) in bohr, twist (..., 3)."""
+        pairing = self.pairing(protons)  # (..., K, k, k)
         twist = twist.unsqueeze(-2)
         up = _plane_wave(self.wavenumber * (z_up @ self.integers.T + (z_up * twist).sum(-1, keepdim=True)))
         down = _plane_wave(self.wavenumber * ((z_down * twist).sum(-1, keepdim=True) - z_down @ self.integers.T))
-        weighted = up.unsqueeze(-3) * occupation.unsqueeze(-2)  # (..., K, N/2, k)
-        return weighted @ down.unsqueeze(-3).transpose(-2, -1)
+        return up.unsqueeze(-3) @ pairing @ down.unsqueeze(-3).transpose(-2, -1)
+
+    def pairing(self, protons: Tensor) -> Tensor:
+        """F (..., K, k, k), complex Hermitian, of protons (..., N, 3)."""
+        wave = _plane_wave(-self.wavenumber * (protons @ self.integers.T)).transpose(-2, -1)  # (..., k, N)
+        structure = wave @ wave.conj().transpose(-2, -1)  # sum_a exp[-i (k - k') x_a]
+        squared = self.wavenumber**2 * (self.integers.unsqueeze(1) - self.integers).square().sum(-1)  # (k, k)
+        screened = 1.0 / (squared + torch.exp(self.log_screening)[:, None, None])  # (K, k, k)
+        screened = screened * (1.0 - torch.eye(len(squared), dtype=squared.dtype, device=squared.device))
+        potential = -4.0 * math.pi / self.volume * structure.unsqueeze(-3) * screened
+        kinetic = torch.diag(0.5 * self.wavenumber**2 * self.integers.square().sum(-1))
+        hamiltonian = kinetic + potential
+        filled = fermi_function(hamiltonian, torch.exp(self.log_beta), self.num_pairs)
+        occupation = torch.exp(self.log_occupation)
+        occupation = torch.cat([torch.ones_like(occupation[:, :1]), occupation], dim=1)  # (K, k)
+        return occupation.unsqueeze(-1) * filled * occupation.unsqueeze(-2)
+
+
+def fermi_function(hamiltonian: Tensor, beta: Tensor, num_filled: int) -> Tensor:
+    r"""1 / (1 + exp(beta (h - mu))) of Hermitian matrices (..., K, k, k), beta (K,) in 1/Ha; mu halves the gap.
+
+    The derivative of an eigenvector diverges where levels meet, that of this function does not. It is taken to first
+    order in the eigenbasis with the divided differences of the Fermi function f (Daleckii and Krein 1965):
+    f(X)_mn = f(x_m) delta_mn + (f(x_m) - f(x_n)) / (x_m - x_n) X_mn. The off-diagonal X vanishes, its derivative does
+    not, so that values and first derivatives are exact (second derivatives are not).
+    """
+    if num_filled == hamiltonian.shape[-1]:
+        identity = torch.eye(num_filled, dtype=hamiltonian.dtype, device=hamiltonian.device)
+        return identity.expand_as(hamiltonian)
+    vectors = torch.linalg.eigh(hamiltonian.detach()).eigenvectors
+    rotated = vectors.mH @ hamiltonian @ vectors
+    levels = rotated.diagonal(dim1=-2, dim2=-1).real
+    chemical_potential = 0.5 * (levels[..., num_filled - 1] + levels[..., num_filled]).unsqueeze(-1)
+    reduced = beta.unsqueeze(-1) * (levels - chemical_potential)  # (..., K, k)
+    x = reduced.detach()
+    half_difference = 0.5 * (x.unsqueeze(-1) - x.unsqueeze(-2))
+    # (f(a) - f(b)) / (a - b) = -[sinh(d) / d] / [4 cosh(a/2) cosh(b/2)], d = (a - b) / 2, without cancellation;
+    # written with exponentials of negative numbers only.
+    size = half_difference.abs().clamp(min=1e-6)
+    sinh_ratio = -torch.expm1(-2.0 * size) / (2.0 * size)  # sinh(d) / d exp(-|d|)
+    edges = torch.exp(-0.5 * x.abs())
+    hyperbolic = (1.0 + edges.square()) / 2.0  # cosh(x/2) exp(-|x|/2)
+    weight = torch.exp(size - 0.5 * (x.abs().unsqueeze(-1) + x.abs().unsqueeze(-2)))
+    slopes = -0.25 * sinh_ratio * weight / (hyperbolic.unsqueeze(-1) * hyperbolic.unsqueeze(-2))
+    off_diagonal = rotated - torch.diag_embed(rotated.diagonal(dim1=-2, dim2=-1))
+    first_order = slopes * beta[:, None, None] * off_diagonal
+    return vectors @ (torch.diag_embed(torch.sigmoid(-reduced)).to(rotated.dtype) + first_order) @ vectors.mH
 
 
 def _plane_wave(phase: Tensor) -> Tensor:
     return torch.complex(torch.cos(phase), torch.sin(phase))
-
-
-def _fermi_sea(integers: Tensor, num_pairs: int) -> Tensor:
-    """Starting occupations (k,): shells fill in order, N/2 states in all."""
-    start = torch.full((len(integers),), 0.02)
-    energies = integers.square().sum(-1)
-    left = num_pairs
-    for energy in energies.unique(sorted=True):
-        shell = energies == energy
-        if left > 0:
-            start[shell] = math.sqrt(min(1.0, left / int(shell.sum())))
-        left -= int(shell.sum())
-    return start

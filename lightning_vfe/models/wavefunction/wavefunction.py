@@ -61,7 +61,7 @@ class GeminalWavefunction(nn.Module):
         single, pair = self.backbone(ee, ep, pp, self.spin_product, twist)
         z = electrons + self.backflow(single)
         jastrow = self.jastrow(ep.distance, ee.distance) + self.neural_jastrow(single).sum((-2, -1))
-        envelope = self.envelope(z[..., :up, :], z[..., up:, :], twist)
+        envelope = self.envelope(z[..., :up, :], z[..., up:, :], protons, twist)
         geminal = self.geminal(single[..., :up, :], single[..., up:, :], pair[..., :up, up:, :])
         return jastrow + log_sum_of_determinants(envelope * geminal)
 
@@ -71,5 +71,5 @@ class GeminalWavefunction(nn.Module):
 
 def _small(layer: nn.Linear) -> nn.Linear:
     with torch.no_grad():
-        layer.weight.mul_(0.05)
+        layer.weight.mul_(0.01)
     return layer

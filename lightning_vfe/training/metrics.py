@@ -1,0 +1,57 @@
+"""The terms of F as a torchmetrics Metric."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from lightning_vfe.physics.statistics import Estimate, estimate
+
+
+class FreeEnergyMetric(Metric):
+    """Collects all reported terms of every walker and step; `compute` gives each with its error.
+
+    The errors come from the walkers' means over time and from blocking over time (physics/statistics.py), never from
+    the number of electron samples. Twists are strata: a fixed grid of twists is not a random variable.
+    """
+
+    full_state_update = False
+    samples: list[Tensor]
+    diagnostics: list[Tensor]
+    strata: list[Tensor]
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        # Processes are put side by side along the first dimension, the walkers.
+        self.add_state("samples", default=[], dist_reduce_fx="cat")  # (W, 1, terms) each
+        self.add_state("strata", default=[], dist_reduce_fx="cat")  # (W,)
+        self.add_state("diagnostics", default=[], dist_reduce_fx=None)  # equal on all processes
+        self.names: list[str] = []
+        self.diagnostic_names: list[str] = []
+
+    def update(self, terms: dict[str, Tensor], diagnostics: dict[str, Tensor], strata: Tensor) -> None:
+        """Add one step: terms (W,) of the independent walkers, numbers that describe the step, twists (W,)."""
+        self.names, self.diagnostic_names = list(terms), list(diagnostics)
+        step = torch.stack(list(terms.values()), dim=-1).unsqueeze(1)
+        # One tensor, so that torchmetrics concatenates the walkers of the processes and not their steps.
+        self.samples = [torch.cat([*self.samples, step], dim=1)]
+        self.strata = [strata]
+        self.diagnostics.append(torch.stack([value.to(step) for value in diagnostics.values()]))
+
+    def series(self) -> dict[str, Tensor]:
+        """Every term over time, (steps, W)."""
+        samples = self.samples[0] if isinstance(self.samples, list) else self.samples
+        return {name: samples[..., i].T for i, name in enumerate(self.names)}
+
+    def compute(self) -> dict[str, Estimate]:
+        """Value and error of every term."""
+        strata = self.strata[0] if isinstance(self.strata, list) else self.strata
+        return {name: estimate(series, strata) for name, series in self.series().items()}
+
+    def mean_diagnostics(self) -> dict[str, float]:
+        """Each diagnostic number, averaged over the steps."""
+        means = torch.stack(list(self.diagnostics)).mean(0)
+        return dict(zip(self.diagnostic_names, means.tolist(), strict=True))
