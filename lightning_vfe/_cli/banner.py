@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
@@ -12,12 +12,11 @@ from lightning_vfe._cli.plan import Plan
 def print_banner(plan: Plan, module: Any) -> None:
     """Print system, sampling, sizes of the networks and the run folder."""
     from lightning_vfe.physics.cell import PeriodicCell
-    from lightning_vfe.physics.twists import fractional_twists
 
     config = plan.config
     system, sampler = config.system, config.sampler
     cell = PeriodicCell(system.num_atoms, system.rs)
-    twists = len(fractional_twists(OmegaConf.to_container(system.twists)))
+    twists = num_twists(config)
     table = Table(title=f"lightning-vfe {plan.verb}: {config.name}", title_justify="left", show_header=False, box=None)
     table.add_row("system", f"hydrogen, N = {cell.num_atoms}, rs = {cell.rs:g}, L = {cell.length:.4f} bohr")
     if system.protons == "fixed":
@@ -35,6 +34,14 @@ def print_banner(plan: Plan, module: Any) -> None:
     # a long path must stay in one piece
     console = Console(soft_wrap=True, highlight=False)
     console.print(table)
+
+
+def num_twists(config: DictConfig) -> int:
+    """T, the number of twists of system.twists."""
+    from lightning_vfe.physics.twists import fractional_twists
+
+    spec: Any = OmegaConf.to_container(config.system.twists)
+    return len(fractional_twists(spec))
 
 
 def _count(model: Any) -> int:

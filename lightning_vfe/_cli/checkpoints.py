@@ -63,7 +63,7 @@ def check_same_model(config: DictConfig, checkpoint_config: DictConfig, same_wal
         CommandError: the first key that differs, with both values.
     """
     here, there = _flat(config), _flat(checkpoint_config)
-    groups = MODEL_GROUPS
+    groups: tuple[str, ...] = MODEL_GROUPS
     if here.get("system.protons") == there.get("system.protons") == "fixed":
         groups = ("system", "wavefunction")
     keys = [key for key in {**here, **there} if key.partition(".")[0] in groups]

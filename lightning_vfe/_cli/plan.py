@@ -84,10 +84,9 @@ def make_plan(verb: str, overrides: Overrides) -> Plan:
         checkpoint, notes = Path(str(ckpt_path)), ()
     home = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else None
     config = _config_of(checkpoint, home, overrides)
-    if run_dir or home:
-        folder = Path(run_dir) if run_dir else home
-        assert folder is not None
-        is_new = not _is_used(folder)
+    goal = Path(run_dir) if run_dir else home
+    if goal is not None:
+        folder, is_new = goal, not _is_used(goal)
     else:
         (folder, more), is_new = _free_folder(config.name), True
         notes += more
@@ -105,6 +104,9 @@ def started_together() -> bool:
 
 
 def _plan(verb: str, config: DictConfig, folder: Path, checkpoint: Path | None, is_new: bool, notes: tuple) -> Plan:
+    if Path(config.system.structure).is_file():
+        # the run may be looked at from another working directory
+        config.system.structure = str(Path(config.system.structure).resolve())
     config.run_dir = str(folder)
     config.ckpt_path = None if checkpoint is None else str(checkpoint)
     return Plan(verb, config, folder, checkpoint, is_new, notes)
@@ -160,7 +162,7 @@ def _config_of(checkpoint: Path, home: Path | None, overrides: Overrides) -> Dic
 
     if home is not None and (home / "config.yaml").is_file() and checkpoint.is_file():
         try:
-            stored = OmegaConf.load(home / "config.yaml")
+            stored: object = OmegaConf.load(home / "config.yaml")
         except Exception as error:
             raise CommandError(f"{home / 'config.yaml'} cannot be read: {one_line(error)}") from error
     else:

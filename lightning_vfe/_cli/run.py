@@ -10,7 +10,7 @@ import hydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_vfe._cli.banner import print_banner
+from lightning_vfe._cli.banner import num_twists, print_banner
 from lightning_vfe._cli.checkpoints import check_same_model, check_same_shapes, embedded_config, load_checkpoint
 from lightning_vfe._cli.errors import CommandError, one_line
 from lightning_vfe._cli.overrides import all_keys
@@ -18,6 +18,7 @@ from lightning_vfe._cli.plan import HANDOVER, Plan, is_first_process
 from lightning_vfe.resources import resource_folder
 
 INTERRUPTED = 130
+TRAINER = "lightning.Trainer"
 DTYPES = ("float64", "float32")
 
 
@@ -42,11 +43,12 @@ def run(plan: Plan) -> int:
             check_same_shapes(module.state_dict(), content["state_dict"])
         trainer = build_trainer(config, plan.verb)
         check_walkers(config, trainer.world_size)
+        check_structure(config)
         if is_first:
             _prepare_folder(plan)
             print_banner(plan, module)
         with _handed_over(plan):
-            interrupted = launch(trainer, plan.verb, module, datamodule, plan.ckpt_path and str(plan.ckpt_path))
+            interrupted = launch(trainer, plan.verb, module, datamodule, plan.config.ckpt_path)
     if is_first:
         _say_what_next(plan, interrupted)
     return INTERRUPTED if interrupted else 0
@@ -88,18 +90,30 @@ def check_walkers(config: DictConfig, num_ranks: int) -> None:
     Raises:
         CommandError: they do not.
     """
-    from lightning_vfe.physics.twists import fractional_twists
-
     walkers, groups = config.sampler.num_proton_walkers, config.sampler.num_groups
-    twists = len(fractional_twists(OmegaConf.to_container(config.system.twists)))
     for key, value, what, divisor in (
         ("sampler.num_groups", groups, "processes (trainer.devices x trainer.num_nodes)", num_ranks),
         ("sampler.num_proton_walkers", walkers, "walker groups of sampler.num_groups", groups),
-        ("sampler.num_proton_walkers", walkers, "twists of system.twists", twists),
+        ("sampler.num_proton_walkers", walkers, "twists of system.twists", num_twists(config)),
     ):
         if value < 1 or value % divisor:
             fit = max(1, -(-value // divisor)) * divisor
             raise CommandError(f"{key} = {value} must be a multiple of the {divisor} {what}; {fit} is one")
+
+
+def check_structure(config: DictConfig) -> None:
+    """Place one walker's protons, so that a structure which does not fit is known before the folder is made.
+
+    Raises:
+        ValueError: unknown structure, or one of another number of atoms or another box.
+    """
+    import torch
+
+    from lightning_vfe.physics.cell import PeriodicCell
+    from lightning_vfe.physics.structures import make_structure
+
+    cell = PeriodicCell(config.system.num_atoms, config.system.rs)
+    make_structure(locate_structure(config.system.structure), cell, 1, torch.Generator().manual_seed(config.seed))
 
 
 def _check_scalars(config: DictConfig) -> None:
@@ -147,10 +161,14 @@ def _instantiate(node: DictConfig, **arguments: Any) -> Any:
         cause: BaseException = error
         while cause.__cause__ is not None:
             cause = cause.__cause__
-        if isinstance(cause, (ValueError, MisconfigurationException)):
+        target = str(node.get("_target_"))
+        is_trainer = target == TRAINER
+        if isinstance(cause, ValueError) and not is_trainer:
             raise CommandError(one_line(cause)) from error
+        if is_trainer and isinstance(cause, (ValueError, TypeError, MisconfigurationException)):
+            raise CommandError(f"trainer: {one_line(cause)}") from error
         if isinstance(cause, TypeError) and "argument" in str(cause):
-            raise CommandError(f"{node.get('_target_')}: {one_line(cause)}") from error
+            raise CommandError(f"{target}: {one_line(cause)}") from error
         raise
 
 

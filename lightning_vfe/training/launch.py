@@ -40,4 +40,5 @@ def launch(
         if trainer.interrupted:
             return True
         raise
-    return any(isinstance(callback, StopOnInterrupt) and callback.interrupted for callback in trainer.callbacks)
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return any(isinstance(callback, StopOnInterrupt) and callback.interrupted for callback in callbacks)

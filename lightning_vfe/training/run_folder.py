@@ -46,11 +46,12 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Save when every_n_steps steps have passed since the last save, or when the run is about to stop."""
-        if trainer.should_stop or trainer.global_step - self._saved_step >= self.every_n_steps:
+        is_last = trainer.should_stop or trainer.global_step == trainer.max_steps
+        if is_last or trainer.global_step - self._saved_step >= self.every_n_steps:
             self._save(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Save the end of the run."""
+        """Save the end of a run that its number of epochs has ended."""
         if trainer.global_step > self._saved_step:
             self._save(trainer)
 

@@ -1,0 +1,109 @@
+"""Which config, run folder and checkpoint a command takes."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from lightning_vfe._cli.compose import compose_config
+from lightning_vfe._cli.errors import CommandError
+from lightning_vfe._cli.overrides import parse
+from lightning_vfe._cli.plan import HANDOVER, Plan, make_plan
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def past_run(folder: str, *words: str) -> Path:
+    """A run folder as an earlier fit with these overrides left it; returns its checkpoint."""
+    checkpoint = Path(folder) / "checkpoints" / "last.ckpt"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.write_bytes(b"not read here")
+    (Path(folder) / "config.yaml").write_text(OmegaConf.to_yaml(compose_config(parse(words))))
+    return checkpoint
+
+
+def plan(verb: str, *words: str) -> Plan:
+    return make_plan(verb, parse(words))
+
+
+def test_fit_never_takes_a_used_folder() -> None:
+    assert plan("fit").run_dir == Path("runs/default")
+    assert plan("fit", "experiment=smoke").run_dir == Path("runs/smoke")
+    past_run("runs/smoke", "experiment=smoke")
+    second = plan("fit", "experiment=smoke")
+    assert second.run_dir == Path("runs/smoke-2") and second.is_new and second.ckpt_path is None
+    assert "runs/smoke-2" in second.notes[0]
+    past_run("runs/smoke-2", "experiment=smoke")
+    past_run("runs/smoke-11", "experiment=smoke")
+    assert plan("fit", "experiment=smoke").run_dir == Path("runs/smoke-12")
+    assert plan("fit", "experiment=smoke", "name=other").run_dir == Path("runs/other")
+    with pytest.raises(CommandError, match="already holds a run"):
+        plan("fit", "experiment=smoke", "run_dir=runs/smoke")
+
+
+def test_last_takes_the_latest_run_of_the_name_with_its_config() -> None:
+    past_run("runs/smoke", "experiment=smoke", "system.rs=1.5")
+    past_run("runs/smoke-2", "experiment=smoke", "system.rs=1.75")
+    Path("runs/smoke-3/checkpoints").mkdir(parents=True)
+    past_run("runs/smoke_b-4", "experiment=smoke")
+    for verb, words in [("fit", ("ckpt_path=last",)), ("test", ()), ("validate", ("ckpt_path=last",))]:
+        found = plan(verb, "experiment=smoke", "trainer.max_steps=9", *words)
+        assert found.run_dir == Path("runs/smoke-2") and not found.is_new
+        assert found.ckpt_path == Path("runs/smoke-2/checkpoints/last.ckpt")
+        assert found.config.system.rs == 1.75 and found.config.cell.rs == 1.75
+        assert found.config.trainer.max_steps == 9
+        assert found.config.run_dir == "runs/smoke-2" and found.config.callbacks.checkpoint.dirpath.startswith(
+            "runs/smoke-2"
+        )
+    assert plan("test", "run_dir=runs/smoke").config.system.rs == 1.5
+
+
+def test_overrides_reach_every_use_of_a_key_of_a_stored_config() -> None:
+    past_run("runs/default")
+    config = plan("test", "system.rs=3", "seed=7").config
+    assert config.cell.rs == 3 and config.datamodule.seed == 7
+
+
+def test_checkpoint_by_path() -> None:
+    checkpoint = past_run("elsewhere", "experiment=smoke", "system.rs=1.5")
+    found = plan("test", f"ckpt_path={checkpoint}")
+    assert found.run_dir == Path("elsewhere") and found.config.system.rs == 1.5
+    moved = plan("test", f"ckpt_path={checkpoint}", "run_dir=out")
+    assert moved.run_dir == Path("out") and moved.is_new and moved.config.system.rs == 1.5
+    assert plan("test", f"ckpt_path={checkpoint}", "experiment=smoke").config.system.rs == 1.5
+    # groups other than the run's own compose afresh
+    assert plan("test", f"ckpt_path={checkpoint}", "experiment=n2_exact").config.name == "n2_exact"
+    assert plan("test", f"ckpt_path={checkpoint}", "experiment=smoke", "logger=csv").config.system.rs == 2.0
+
+
+def test_paths_with_special_characters() -> None:
+    checkpoint = past_run("odd, folder=1 (x)", "experiment=smoke")
+    assert plan("test", f"ckpt_path={checkpoint}").run_dir == Path("odd, folder=1 (x)")
+    assert plan("fit", "run_dir=~/somewhere").run_dir == Path.home() / "somewhere"
+
+
+def test_users_structure_is_found_from_other_folders(empty_folder: Path) -> None:
+    Path("mine.xyz").write_text("")
+    assert plan("fit", "system.structure=mine.xyz").config.system.structure == str(empty_folder / "mine.xyz")
+
+
+def test_further_processes_take_the_first_ones_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = plan("fit", "experiment=smoke", "system.rs=1.5")
+    monkeypatch.setenv(HANDOVER, first.hand_over())
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert Plan.received() is None
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    received = Plan.received()
+    assert received is not None and received.config == first.config and received.run_dir == first.run_dir
+    assert received.ckpt_path is None and not received.is_new
+
+
+def test_processes_started_together_need_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
+    with pytest.raises(CommandError, match="need run_dir"):
+        plan("fit")
+    assert plan("fit", "run_dir=shared").run_dir == Path("shared")

@@ -1,0 +1,192 @@
+"""The command line: help texts, and one clear line with exit code 2 for every bad input."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from lightning_vfe import __version__
+from lightning_vfe._cli.compose import compose_config
+from lightning_vfe._cli.overrides import parse
+from lightning_vfe.cli import main
+from lightning_vfe.resources import resource_folder
+from lightning_vfe.training.run_folder import CONFIG_KEY
+
+EXPERIMENTS = sorted(file.stem for file in (resource_folder("configs") / "experiment").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def error_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run a command that must fail with exit code 2 and a single line on stderr, and leave no folder behind."""
+    before = set(Path.cwd().rglob("*"))
+    assert main(words) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured.err
+    assert set(Path.cwd().rglob("*")) == before
+    return captured.err.removeprefix("error: ").rstrip()
+
+
+def write_checkpoint(file: Path, *words: str) -> Path:
+    """A checkpoint with the config of these overrides and no parameters."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    config = compose_config(parse(words))
+    torch.save({"state_dict": {}, CONFIG_KEY: OmegaConf.to_yaml(config)}, file)
+    return file
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"]])
+def test_help_lists_verbs_groups_experiments_keys(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 0
+    text = capsys.readouterr().out
+    parts = ["fit ", "validate ", "test ", "flow ", "geminal", "system.num_atoms", "ckpt_path", "lightning-vfe fit exp"]
+    for part in [*parts, *EXPERIMENTS]:
+        assert part in text, f"{part!r} is missing in the help"
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate", "test"])
+def test_help_of_a_verb(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+    assert capsys.readouterr().out.startswith(f"usage: lightning-vfe {verb} ")
+
+
+def test_help_is_quick_and_the_module_runs() -> None:
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "lightning_vfe", "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "experiments" in done.stdout
+    assert time.perf_counter() - start < 5.0, "the help must not import torch"
+    done = subprocess.run([sys.executable, "-m", "lightning_vfe", "fti"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr.startswith("error: unknown verb 'fti'; did you mean 'fit'?")
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == __version__
+
+
+def test_print_config_runs_nothing(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", "--print-config", "experiment=n2_exact", "flow.num_blocks=3", "trainer.max_steps=7"]) == 0
+    config = OmegaConf.create(capsys.readouterr().out)
+    assert (config.name, config.flow.num_blocks, config.trainer.max_steps) == ("n2_exact", 3, 7)
+    assert config.run_dir == "runs/n2_exact" and not list(empty_folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["fti"], ["fti", "did you mean 'fit'"]),
+        (["system.rs=2"], ["system.rs=2", "where the verb should"]),
+        (["fit", "--hlep"], ["--hlep", "did you mean '--help'"]),
+        (["fit", "bare"], ["'bare'", "key=value"]),
+        (["fit", "experiment=h14"], ["experiment = h14", "did you mean 'h14_6000K'", "smoke"]),
+        (["fit", "experiment=h15_6000K"], ["did you mean 'h14_6000K'"]),
+        (["fit", "flow=equivarant"], ["flow = equivarant", "did you mean 'equivariant'"]),
+        (["fit", "flow=null"], ["flow = null", "equivariant"]),
+        (["fit", "system.num_atom=8"], ["system.num_atom", "did you mean 'system.num_atoms'"]),
+        (["fit", "rs=2"], ["'rs'", "did you mean 'system.rs'"]),
+        (["fit", "max_step=2"], ["did you mean 'trainer.max_steps'"]),
+        (["fit", "system={rss:2}"], ["system.rss", "did you mean 'system.rs'"]),
+        (["fit", "cell.rs=2"], ["cell.rs = 2", "set system.rs"]),
+        (["fit", "system.rs=dense"], ["system.rs = dense", "a number"]),
+        (["fit", "system.num_atoms=8.5"], ["system.num_atoms = 8.5", "a whole number"]),
+        (["fit", "system.twists=4"], ["system.twists = 4", "a list"]),
+        (["fit", "flow.cutoff=far"], ["flow.cutoff = far", "a number or null"]),
+        (["fit", "flow=equivariant", "flow=3"], ["flow = 3"]),
+        (["fit", "system.rs=1,2"], ["'system.rs=1,2'", "several values"]),
+        (["fit", "system.twists=[1"], ["'system.twists=[1'"]),
+        (["fit", "dtype=float16"], ["dtype = float16", "float64, float32"]),
+        (["fit", "seed=-1"], ["seed = -1"]),
+        (["fit", "system.protons=frozen"], ["system.protons = frozen", "sampled, fixed"]),
+    ],
+)
+def test_bad_words_end_in_one_line(words: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    line = error_line(words, capsys)
+    for part in parts:
+        assert part in line, f"{part!r} is not in: {line}"
+
+
+@pytest.mark.parametrize(
+    ("word", "parts"),
+    [
+        ("system.num_atoms=7", ["system.num_atoms = 7", "even"]),
+        ("system.rs=-1", ["system.rs = -1", "positive"]),
+        ("system.rs=0", ["system.rs = 0", "positive"]),
+        ("system.temperature_kelvin=0", ["system.temperature_kelvin = 0", "positive"]),
+        ("system.temperature_kelvin=-5.0", ["system.temperature_kelvin = -5.0", "positive"]),
+        ("sampler.num_proton_walkers=9", ["sampler.num_proton_walkers = 9", "multiple of"]),
+        ("sampler.num_groups=0", ["sampler.num_groups = 0"]),
+        ("system.twists=[3,1,1]", ["sampler.num_proton_walkers = 8", "multiple of the 3 twists"]),
+        ("system.twists=[a,b]", ["system.twists"]),
+        ("system.structure=nowhere.xyz", ["system.structure = nowhere.xyz"]),
+        ("system.structure=bcc", ["system.structure = bcc", "16"]),
+        ("sampler.proton_proposal=cauchy", ["sampler.proton_proposal = ", "langevin"]),
+        ("+trainer.colour=1", ["lightning.Trainer", "colour"]),
+        ("trainer.accelerator=abacus", ["abacus"]),
+        ("trainer.devices=none", ["trainer: "]),
+        ("trainer.devices=3", ["sampler.num_groups = 2", "multiple of the 3 processes"]),
+        ("callbacks.checkpoint.every_n_steps=0", ["callbacks.checkpoint.every_n_steps = 0"]),
+    ],
+)
+def test_bad_values_end_in_one_line(word: str, parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["fit", "experiment=smoke", "trainer.accelerator=cpu", "system.num_atoms=4", word]
+    line = error_line(words, capsys)
+    for part in parts:
+        assert part in line, f"{part!r} is not in: {line}"
+
+
+def test_missing_and_damaged_checkpoints(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "'lightning-vfe fit' first" in error_line(["test"], capsys)
+    line = error_line(["fit", "experiment=smoke", "ckpt_path=last"], capsys)
+    assert "'lightning-vfe fit experiment=smoke' first" in line
+    assert "nowhere" in error_line(["test", "run_dir=nowhere"], capsys)
+    assert "absent.ckpt does not exist" in error_line(["test", "ckpt_path=absent.ckpt"], capsys)
+    whole = write_checkpoint(Path("whole.ckpt"), "experiment=smoke").read_bytes()
+    half = len(whole) // 2
+    damaged = {"empty": b"", "cut": whole[:half], "text": b"no checkpoint\n"}
+    damaged["flipped"] = whole[:half] + bytes([whole[half] ^ 1]) + whole[half + 1 :]
+    for name, content in damaged.items():
+        Path(f"{name}.ckpt").write_bytes(content)
+        line = error_line(["test", f"ckpt_path={name}.ckpt"], capsys)
+        assert f"ckpt_path = {name}.ckpt is damaged" in line
+    torch.save({"weights": 1}, "foreign.ckpt")
+    assert "not a checkpoint of lightning-vfe" in error_line(["test", "ckpt_path=foreign.ckpt"], capsys)
+    torch.save({"state_dict": {}, "code": torch.nn.Linear}, "unsafe.ckpt")
+    assert "could run code" in error_line(["test", "ckpt_path=unsafe.ckpt"], capsys)
+
+
+def test_checkpoint_of_another_system(capsys: pytest.CaptureFixture[str]) -> None:
+    write_checkpoint(Path("runs/smoke/checkpoints/last.ckpt"), "experiment=smoke")
+    for verb, word, parts in [
+        ("test", "system.rs=1.5", ["system.rs = 1.5 here but 2.0"]),
+        ("test", "system.num_atoms=4", ["system.num_atoms = 4 here but 2"]),
+        ("validate", "system.twists=[2,2,2]", ["system.twists = [2, 2, 2] here but [1, 1, 1]"]),
+        ("test", "wavefunction.single_width=5", ["wavefunction.single_width = 5 here but 4"]),
+        ("fit", "flow.num_blocks=2", ["flow.num_blocks = 2 here but 1"]),
+        ("fit", "sampler.num_electron_walkers=4", ["sampler.num_electron_walkers = 4 here but 2"]),
+        ("test", "experiment=n2_exact", ["flow.num_blocks = 2 here but 1"]),
+    ]:
+        line = error_line([verb, "ckpt_path=runs/smoke/checkpoints/last.ckpt", word], capsys)
+        for part in parts:
+            assert part in line, f"{part!r} is not in: {line}"
+    # no config inside: the shapes of the parameters tell
+    torch.save({"state_dict": {"wavefunction.extra": torch.zeros(3)}}, "bare.ckpt")
+    assert "here but absent in the checkpoint" in error_line(
+        ["test", "ckpt_path=bare.ckpt", "experiment=smoke"], capsys
+    )
+
+
+def test_unexpected_exception_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("lightning_vfe._cli.run.build_module", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        main(["fit", "experiment=smoke"])
