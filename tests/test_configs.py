@@ -1,0 +1,133 @@
+"""Every experiment composes and builds; every key of the configs says what it is; the wheel carries them all."""
+
+import importlib.util
+import json
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from lightning_vfe._cli.compose import compose_config
+from lightning_vfe._cli.help import MAIN_KEYS, describe, key_comment
+from lightning_vfe._cli.overrides import group_options, parse
+from lightning_vfe._cli.run import (
+    build_datamodule,
+    build_module,
+    build_trainer,
+    check_structure,
+    check_walkers,
+    locate_structure,
+)
+from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.structures import make_structure
+from lightning_vfe.resources import resource_folder
+
+CONFIGS = resource_folder("configs")
+FILES = sorted(CONFIGS.rglob("*.yaml"))
+OPTIONS = [(group, option) for group, options in group_options().items() for option in options]
+EXPERIMENTS = group_options()["experiment"]
+PROJECT = Path(__file__).parents[1]
+REFERENCE = PROJECT / "tests" / "exact" / "reference" / "electronic.json"
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(CONFIGS)))
+def test_every_key_has_one_comment(file: Path) -> None:
+    lines = file.read_text().splitlines()
+    assert describe(file), f"{file} must begin with a comment of one line"
+    if file.parent.name == "experiment":
+        return  # its keys are those of the groups
+    for line in lines:
+        match = re.match(r"\s*(\w+):", line)
+        if match and match[1] not in ("_target_", "defaults"):
+            assert len(re.findall(r"(?:^|\s)# ", line)) == 1, f"{file}: give the key of this line one comment: {line}"
+
+
+def test_help_finds_its_keys() -> None:
+    for name, _, keys in MAIN_KEYS:
+        for key in keys:
+            assert all(key_comment(CONFIGS / name, key))
+
+
+@pytest.mark.parametrize(("group", "option"), OPTIONS)
+def test_every_option_composes(group: str, option: str) -> None:
+    config = compose_config(parse([f"{group}={option}"]))
+    assert OmegaConf.to_container(config, resolve=True)
+
+
+@pytest.mark.parametrize("name", [None, *EXPERIMENTS])
+def test_every_experiment_builds(name: str | None, tmp_path: Path) -> None:
+    words = [f"run_dir={tmp_path}", "trainer.accelerator=cpu"] + ([f"experiment={name}"] if name else [])
+    config = compose_config(parse(words))
+    assert config.name == (name or "default"), "an experiment is named as its file"
+    check_walkers(config, num_ranks=1)
+    check_structure(config)
+    module, datamodule, trainer = build_module(config), build_datamodule(config), build_trainer(config, "fit")
+    is_fixed = config.system.protons == "fixed"
+    assert (module.proton_density is None) == is_fixed
+    assert datamodule.protons == config.system.protons
+    assert module.cell == datamodule.cell == PeriodicCell(config.system.num_atoms, config.system.rs)
+    assert all(parameter.dtype == torch.float64 for parameter in module.parameters())
+    assert trainer.max_steps == config.trainer.max_steps
+    assert not list(tmp_path.iterdir()), "building must not write"
+
+
+def test_shipped_structures_are_those_of_the_reference_energies() -> None:
+    cells = json.loads(REFERENCE.read_text())["cells"]
+    seen = []
+    for name in EXPERIMENTS:
+        config = compose_config(parse([f"experiment={name}"]))
+        if not name.startswith(("n2_mol", "n2_diss", "n4")):
+            continue
+        cell = PeriodicCell(config.system.num_atoms, config.system.rs)
+        positions = make_structure(locate_structure(config.system.structure), cell, 1, torch.Generator())[0].numpy()
+        twist = [0, 0, 0] if list(config.system.twists) == [1, 1, 1] else list(config.system.twists[0])
+        for number, reference in enumerate(cells):
+            expected = np.array(reference["protons_bohr"])
+            same = (reference["num_atoms"], reference["rs"]) == (cell.num_atoms, cell.rs)
+            if same and reference["twist_fractional"] == twist and abs(positions - expected).max() < 1e-10:
+                assert abs(cell.length - reference["box_length_bohr"]) < 1e-10
+                seen.append(number)
+    assert sorted(seen) == list(range(len(cells))), "every reference cell has its experiment"
+
+
+def test_a_files_name_in_the_working_directory_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert locate_structure("n2_mol_rs2") == str(resource_folder("data") / "structures" / "n2_mol_rs2.xyz")
+    Path("n2_mol_rs2").write_text("")
+    assert locate_structure("n2_mol_rs2") == "n2_mol_rs2" and locate_structure("bcc") == "bcc"
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("hatchling") is None, reason="hatchling, which builds the wheel, is missing"
+)
+def test_the_wheel_carries_configs_and_data(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    done = subprocess.run([*command, str(PROJECT)], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    for folder in ("configs", "data"):
+        for file in (PROJECT / folder).rglob("*"):
+            if file.is_file():
+                assert f"lightning_vfe/{file.relative_to(PROJECT)}" in names, f"the wheel lacks {file}"
+    assert not [name for name in names if name.startswith(("configs/", "data/", "tests/"))]
+    # unpacked, the package finds what it carries
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    program = (
+        "from lightning_vfe.cli import main; import lightning_vfe; print(lightning_vfe.__file__); main(['--help'])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path / "site"), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout.startswith(str(tmp_path / "site")) and "experiment=NAME" in done.stdout, done.stderr
