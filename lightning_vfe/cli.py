@@ -7,6 +7,7 @@ from lightning_vfe import __version__
 from lightning_vfe._cli.errors import CommandError, nearest
 from lightning_vfe._cli.help import VERBS, general_help, verb_help
 
+FAILED = 1
 USAGE_ERROR = 2
 INTERRUPTED = 130
 HELP = ("--help", "-h")
@@ -14,7 +15,8 @@ PRINT_CONFIG = ("--print-config", "--cfg")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, 2 after bad input (one line on stderr), 130 after Ctrl-C.
+    """Run a command and return its exit code: 0, 2 after bad input (one line on stderr), 1 where the numbers of a run
+    break down (one line as well), 130 after Ctrl-C.
 
     `sys.argv` stays as it is: Lightning starts the further processes of a distributed run with the same words.
     """
@@ -23,6 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except CommandError as error:
         print(f"error: {error}", file=sys.stderr)
         return USAGE_ERROR
+    except FloatingPointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return INTERRUPTED

@@ -193,7 +193,9 @@ def _handed_over(plan: Plan) -> Iterator[None]:
 
 
 def _say_what_next(plan: Plan, interrupted: bool) -> None:
-    if interrupted and plan.verb == "fit":
-        print(f"interrupted; go on with: lightning-vfe fit ckpt_path=last run_dir={plan.run_dir}")
+    if interrupted and (plan.run_dir / "checkpoints" / "last.ckpt").is_file():
+        print(f"interrupted; go on with: lightning-vfe {plan.verb} ckpt_path=last run_dir={plan.run_dir}")
+    elif interrupted:
+        print("interrupted before the first step; nothing is saved")
     elif plan.verb == "fit":
         print(f"next: lightning-vfe test run_dir={plan.run_dir}")
