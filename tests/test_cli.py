@@ -128,7 +128,7 @@ def test_bad_words_end_in_one_line(words: list[str], parts: list[str], capsys: p
         ("system.structure=nowhere.xyz", ["system.structure = nowhere.xyz"]),
         ("system.structure=bcc", ["system.structure = bcc", "16"]),
         ("sampler.proton_proposal=cauchy", ["sampler.proton_proposal = ", "langevin"]),
-        ("+trainer.colour=1", ["lightning.Trainer", "colour"]),
+        ("+trainer.colour=1", ["trainer: ", "colour"]),
         ("trainer.accelerator=abacus", ["abacus"]),
         ("trainer.devices=none", ["trainer: "]),
         ("trainer.devices=3", ["sampler.num_groups = 2", "multiple of the 3 processes"]),

@@ -18,6 +18,7 @@ def quiet(seed: int) -> None:
     for advice in (
         ".*does not have many workers.*",
         ".*has `__len__` defined.*",
+        ".*Total length of .* is zero.*",  # fit has no validation batches
         ".*your dataloader is not resumable.*",  # the datamodule's state holds the walkers
         ".*treespec, LeafSpec.*",
     ):
