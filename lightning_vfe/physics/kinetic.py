@@ -38,7 +38,7 @@ def kinetic_energy_nested(log_psi: Callable[[Tensor], Tensor], electrons: Tensor
             value = log_psi(r)
             return value.real, value.imag
 
-        (real, imag), pullback = torch.func.vjp(parts, positions)
+        (real, imag), pullback = torch.func.vjp(parts, positions)[:2]
         one, zero = torch.ones_like(real), torch.zeros_like(imag)
         return pullback((one, zero))[0], pullback((zero, one))[0]
 
@@ -49,7 +49,7 @@ def kinetic_energy_nested(log_psi: Callable[[Tensor], Tensor], electrons: Tensor
             direction = torch.zeros_like(electrons)
             direction[..., atom, axis] = 1.0
             with torch.enable_grad():
-                gradient, second = torch.func.jvp(gradients, (electrons,), (direction,))
+                gradient, second = torch.func.jvp(gradients, (electrons,), (direction,))[:2]
             laplacian = laplacian + torch.complex(*(part[..., atom, axis].detach() for part in second))
     squared = torch.complex(*(part.detach() for part in gradient)).square().sum((-2, -1))
     return -0.5 * (laplacian + squared)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -46,11 +47,11 @@ def local_energy(
     num_atoms = electrons.shape[-2]
     bytes_per_walker = 8 * 3 * num_atoms * num_atoms * max(num_atoms, 32) * electrons.shape[1]
     chunk = max(1, TANGENT_BYTES // (4 * bytes_per_walker))
-    kinetic = torch.cat(
-        [
-            kinetic_energy(lambda positions, x=x, k=k: log_psi(x, positions, k), r)
-            for x, r, k in zip(protons.split(chunk), electrons.split(chunk), twists.split(chunk), strict=True)
-        ]
-    )
+    parts = zip(protons.split(chunk), electrons.split(chunk), twists.split(chunk), strict=True)
+    kinetic = torch.cat([kinetic_energy(partial(_of_electrons, log_psi, x, k), r) for x, r, k in parts])
     coulomb = ewald.energies(protons, electrons)
     return LocalEnergy(kinetic, coulomb.v_pp.expand(kinetic.shape), coulomb.v_pe, coulomb.v_ee)
+
+
+def _of_electrons(log_psi: Callable[[Any, Any, Tensor], Any], protons: Tensor, twists: Tensor, electrons: Any) -> Any:
+    return log_psi(protons, electrons, twists)

@@ -3,7 +3,7 @@
 The same model code runs on plain tensors and on `Carried` ones.
 """
 
-from lightning_vfe.physics.forward import rules  # noqa: F401  (registers the rules)
+from lightning_vfe.physics.forward import linear_rules, rules  # noqa: F401  (registers the rules)
 from lightning_vfe.physics.forward.carried import Carried, relative_vectors
 from lightning_vfe.physics.forward.messages import messages_to_first, messages_to_second
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -24,6 +24,10 @@ class PairLayout:
     both_move: bool
     num_dims: int
     """Dimensions of the value up to and including the pair indices (..., M, N); features may follow."""
+
+    def with_leading(self, num_dims: int) -> PairLayout:
+        """The layout after `num_dims` new dimensions in front, as broadcasting adds them."""
+        return replace(self, num_dims=self.num_dims + num_dims) if num_dims else self
 
 
 class Carried:
@@ -51,7 +55,7 @@ class Carried:
         num_coordinates = positions.shape[-2] * 3
         seeds = torch.eye(num_coordinates, dtype=positions.dtype, device=positions.device)
         seeds = seeds.reshape(num_coordinates, *(1,) * (positions.ndim - 2), *positions.shape[-2:])
-        return Carried(positions, seeds.expand(num_coordinates, *positions.shape), torch.zeros_like(positions))
+        return _Coordinates(positions, seeds.expand(num_coordinates, *positions.shape), torch.zeros_like(positions))
 
     def dense(self) -> Carried:
         """The same with the tangents of all 3N coordinates."""
@@ -135,15 +139,44 @@ class Carried:
         return RULES[torch.matmul](self, other)
 
 
+def register(*functions: Any) -> Callable[[Rule], Rule]:
+    def add(rule: Rule) -> Rule:
+        for function in functions:
+            RULES[function] = rule
+        return rule
+
+    return add
+
+
+def register_named(*names: str) -> Callable[[Rule], Rule]:
+    """Register for the function and the tensor method of each name."""
+    functions = [getattr(space, name) for name in names for space in (torch, Tensor) if hasattr(space, name)]
+    return register(*functions)
+
+
+def value_of(x: Any) -> Any:
+    return x.value if isinstance(x, Carried) else x
+
+
+def tangents_broadcast(jacobian: Tensor, ndim: int) -> Tensor:
+    """Insert dimensions behind the tangents, so that it broadcasts like a value of `ndim` dimensions."""
+    missing = ndim + 1 - jacobian.ndim
+    return jacobian.reshape(jacobian.shape[0], *(1,) * missing, *jacobian.shape[1:]) if missing > 0 else jacobian
+
+
+class _Coordinates(Carried):
+    """The variables themselves, not functions of them."""
+
+
 def relative_vectors(first: Any, second: Any) -> Any:
     """r_i - y_j for all pairs (..., M, N, 3) of plain or carried positions (..., M, 3) and (..., N, 3), in bohr.
 
-    `second` is plain, or the same carried object as `first`. Carried results keep the pair's own three tangents until
-    they meet other quantities; a particle's pair with itself is constant.
+    Where `first` are the coordinates that all is differentiated by, and `second` the same object or plain, the result
+    keeps the pair's own three tangents until it meets other quantities; a particle's pair with itself is constant.
     """
-    if not isinstance(first, Carried):
-        return first.unsqueeze(-2) - second.unsqueeze(-3)
     both_move = second is first
+    if not isinstance(first, _Coordinates) or (isinstance(second, Carried) and not both_move):
+        return first.unsqueeze(-2) - second.unsqueeze(-3)
     other = second.value if both_move else second
     displacement = first.value.unsqueeze(-2) - other.unsqueeze(-3)
     num_first, num_second = displacement.shape[-3:-1]

@@ -1,0 +1,123 @@
+"""How operations that are linear, and the same for every entry, carry value, Jacobian and Laplacian."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_vfe.physics.forward.carried import (
+    Carried,
+    Rule,
+    register,
+    register_named,
+    tangents_broadcast,
+    value_of,
+)
+
+
+def _check_from_end(name: str, dims: Any) -> None:
+    """The Jacobian has one more dimension in front: only dimensions from the end mean the same in all three parts."""
+    flat = [d for each in dims for d in (each if isinstance(each, tuple | list) else (each,))]
+    flat = [d for d in flat if isinstance(d, int) and not isinstance(d, bool)]
+    if not flat or max(flat) >= 0:
+        raise NotImplementedError(f"give the dimensions of {name} of a carried tensor from the end, as in {name}(-1)")
+
+
+def _after_pairs(x: Carried, dim: Any) -> bool:
+    assert x.layout is not None
+    return isinstance(dim, int) and -(x.value.ndim - x.layout.num_dims) <= dim < 0
+
+
+def _linear(function: Callable[..., Tensor], name: str) -> Rule:
+    def rule(x: Carried, *args: Any, **kwargs: Any) -> Carried:
+        dims = args + tuple(kwargs.values())
+        _check_from_end(name, dims)
+        if x.layout is not None:
+            # A new last dimension, or a sum over features, leaves the pair indices where they are.
+            if name == "unsqueeze":
+                keep = dims[0] == -1
+            else:
+                keep = name == "sum" and _after_pairs(x, dims[0])
+            if not keep:
+                x = x.dense()
+        value, jacobian, laplacian = (function(part, *args, **kwargs) for part in (x.value, x.jacobian, x.laplacian))
+        return Carried(value, jacobian, laplacian, x.layout)
+
+    return rule
+
+
+for _name in ("unsqueeze", "transpose", "movedim", "sum", "mean"):
+    register_named(_name)(_linear(getattr(torch, _name), _name))
+
+
+@register(Tensor.__getitem__)
+def _getitem(x: Carried, index: Any) -> Carried:
+    if not (isinstance(index, tuple) and index[0] is Ellipsis):
+        raise NotImplementedError("index carried tensors from the end: x[..., i]")
+    x = x.dense()
+    return Carried(x.value[index], x.jacobian[index], x.laplacian[index])
+
+
+@register(Tensor.expand_as)
+def _expand_as(x: Carried, other: Any) -> Carried:
+    x = x.dense()
+    shape = other.shape
+    jacobian = tangents_broadcast(x.jacobian, len(shape)).expand(-1, *shape)
+    return Carried(x.value.expand(shape), jacobian, x.laplacian.expand(shape))
+
+
+@register(torch.cat)
+def _cat(tensors: Any, dim: int = 0) -> Carried:
+    _check_from_end("cat", (dim,))
+    carried = [t for t in tensors if isinstance(t, Carried)]
+    if len({t.layout for t in carried}) > 1 or (carried[0].layout is not None and not _after_pairs(carried[0], dim)):
+        tensors = [t.dense() if isinstance(t, Carried) else t for t in tensors]
+    parts = _all_carried(tensors)
+    value = torch.cat([p.value for p in parts], dim)
+    jacobian = torch.cat([p.jacobian for p in parts], dim)
+    return Carried(value, jacobian, torch.cat([p.laplacian for p in parts], dim), parts[0].layout)
+
+
+def _all_carried(tensors: Any) -> list[Carried]:
+    """Plain tensors become constants with the tangents and the layout of the carried ones, which agree."""
+    like = next(t for t in tensors if isinstance(t, Carried))
+    return [t if isinstance(t, Carried) else _constant(t, like) for t in tensors]
+
+
+def _constant(x: Tensor, like: Carried) -> Carried:
+    zeros = torch.zeros_like(x)
+    return Carried(x, zeros.expand(len(like.jacobian), *x.shape), zeros, like.layout)
+
+
+@register(torch.nn.functional.linear)
+def _affine(x: Carried, weight: Tensor, bias: Tensor | None = None) -> Carried:
+    linear = torch.nn.functional.linear
+    return Carried(linear(x.value, weight, bias), linear(x.jacobian, weight), linear(x.laplacian, weight), x.layout)
+
+
+@register(torch.complex)
+def _complex(real: Any, imag: Any) -> Carried:
+    real, imag = _all_carried([t.dense() if isinstance(t, Carried) else t for t in (real, imag)])
+    return Carried(
+        torch.complex(real.value, imag.value),
+        torch.complex(real.jacobian, imag.jacobian),
+        torch.complex(real.laplacian, imag.laplacian),
+    )
+
+
+@register(torch.where)
+def _where(condition: Tensor, first: Any, second: Any) -> Carried:
+    """Chooses between a carried tensor and a constant."""
+    if isinstance(first, Carried) and isinstance(second, Carried):
+        raise NotImplementedError("where chooses between a carried tensor and a plain one, not between two carried")
+    kept = first if isinstance(first, Carried) else second
+    mask = (condition if kept is first else ~condition).to(kept.value.dtype)
+    value = torch.where(condition, value_of(first), value_of(second))
+    return Carried(value, kept.jacobian * mask, kept.laplacian * mask, kept.layout)
+
+
+for _function in (torch.zeros_like, torch.ones_like):
+    register(_function)(lambda x, function=_function: function(x.value))

@@ -1,0 +1,38 @@
+"""Wavefunctions and configurations that several test files share."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
+from lightning_vfe.physics.cell import PeriodicCell
+
+GAMMA = (0.0, 0.0, 0.0)
+GENERAL_TWIST = (0.25, 0.1, -0.3)
+
+
+def trained_like(module: nn.Module, seed: int = 0, size: float = 0.15) -> nn.Module:
+    """Move every parameter away from its start by about `size`, so that no part of the module is close to zero."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.add_(size * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype))
+    return module
+
+
+def make_wavefunction(cell: PeriodicCell, seed: int = 0, **sizes: Any) -> GeminalWavefunction:
+    """A small wavefunction with trained-like parameters."""
+    sizes = {"num_layers": 2, "single_width": 8, "pair_width": 6} | sizes
+    wavefunction = GeminalWavefunction(cell, **sizes)
+    trained_like(wavefunction, seed)
+    return wavefunction
+
+
+def random_configurations(cell: PeriodicCell, *leading: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Uniform protons (W, 1, N, 3) and electrons (W, B, N, 3) in bohr, for leading = (W, B)."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (cell.num_atoms, 3)
+    protons = torch.rand(leading[0], 1, *shape, generator=generator, dtype=torch.float64) * cell.length
+    electrons = torch.rand(*leading, *shape, generator=generator, dtype=torch.float64) * cell.length
+    return protons, electrons
