@@ -1,0 +1,39 @@
+"""All figures of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lightning_vfe.analysis.measurements import draw_pair_correlation, draw_terms
+from lightning_vfe.analysis.run import load_run
+from lightning_vfe.analysis.training_curves import draw_training
+
+__all__ = ["draw_pair_correlation", "draw_terms", "draw_training", "save_figures"]
+
+FILE_DPI = 160
+
+
+def save_figures(folder: str | Path) -> list[Path]:
+    """Write training.png, terms.png and pair_correlation.png into a run's folder figures/, those that its files allow.
+
+    Returns:
+        The files written.
+
+    Raises:
+        FileNotFoundError: no run in the folder.
+        ValueError: a file of the run is damaged.
+    """
+    run = load_run(folder)
+    figures = {}
+    if run.fitted:
+        figures["training"] = draw_training(run)
+    if run.tested:
+        figures["terms"] = draw_terms(run)
+    if (run.folder / "pair_correlation.csv").is_file():
+        figures["pair_correlation"] = draw_pair_correlation(run)
+    (run.folder / "figures").mkdir(exist_ok=True)
+    files = []
+    for name, figure in figures.items():
+        files.append(run.folder / "figures" / f"{name}.png")
+        figure.savefig(files[-1], dpi=FILE_DPI)
+    return files

@@ -1,0 +1,63 @@
+"""Names, symbols and units of what a run reports, and how a number with its error is written."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+
+class Term(NamedTuple):
+    """One reported quantity.
+
+    Attributes:
+        meaning: in words.
+        symbol: in matplotlib's math notation.
+        unit: in plain text.
+    """
+
+    meaning: str
+    symbol: str
+    unit: str
+
+    @property
+    def title(self) -> str:
+        """Symbol and words, for a figure."""
+        return f"{self.symbol}  {self.meaning}"
+
+    @property
+    def axis_unit(self) -> str:
+        """The unit in matplotlib's math notation."""
+        return self.unit.replace("k_B", r"$k_\mathrm{B}$").replace("Ha^2", "Ha$^2$").replace("/", " / ")
+
+
+TERMS = {
+    "free_energy_per_atom": Term("free energy", "$F$", "Ha/atom"),
+    "energy_per_atom": Term("energy", "$E$", "Ha/atom"),
+    "entropy_per_atom": Term("entropy", "$S$", "k_B/atom"),
+    "kinetic_energy_per_atom": Term("kinetic energy", "$K$", "Ha/atom"),
+    "electron_kinetic_energy_per_atom": Term("kinetic energy, electrons", r"$K_\mathrm{e}$", "Ha/atom"),
+    "v_pp_per_atom": Term("proton-proton", r"$V_\mathrm{pp}$", "Ha/atom"),
+    "v_pe_per_atom": Term("proton-electron", r"$V_\mathrm{pe}$", "Ha/atom"),
+    "v_ee_per_atom": Term("electron-electron", r"$V_\mathrm{ee}$", "Ha/atom"),
+    "pressure_gpa": Term("virial pressure", "$P$", "GPa"),
+    "base_free_energy_per_atom": Term("base free energy", r"$-kT\,\ln Z_\mathrm{ML}$", "Ha/atom"),
+    "base_energy_per_atom": Term("base energy", r"$E_\mathrm{ML}(z)$", "Ha/atom"),
+    "log_det_per_atom": Term("flow log-determinant", r"$\ln|\det\,dz/dx|$", "1/atom"),
+    "local_energy_variance": Term("variance, whole cell", r"$\sigma^2(E_\mathrm{loc})$", "Ha^2"),
+}
+"""By their names in metrics.csv and summary.json, in the order of tables. The variance is the whole cell's."""
+
+
+def value_with_error(value: float, error: float) -> str:
+    """`value ± error`, both rounded to two digits of the error; the value alone where the error is unknown or zero."""
+    if not math.isfinite(value):
+        return "not reported"
+    if not math.isfinite(error) or error <= 0.0:
+        return _with_minus(f"{value:.6g}")
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    return _with_minus(f"{value:.{decimals}f} \N{PLUS-MINUS SIGN} {error:.{decimals}f}")
+
+
+def _with_minus(text: str) -> str:
+    """A minus as long as a plus, as on matplotlib's axes."""
+    return text.replace("-", "\N{MINUS SIGN}")
