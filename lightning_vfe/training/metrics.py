@@ -52,6 +52,8 @@ class FreeEnergyMetric(Metric):
         return {name: estimate(series, strata) for name, series in self.series().items()}
 
     def mean_diagnostics(self) -> dict[str, float]:
-        """Each diagnostic number, averaged over the steps."""
-        means = torch.stack(list(self.diagnostics)).mean(0)
-        return dict(zip(self.diagnostic_names, means.tolist(), strict=True))
+        """Each diagnostic number, averaged over the steps, and the error of the electrons' drift."""
+        series = torch.stack(list(self.diagnostics))  # (steps, numbers)
+        means = dict(zip(self.diagnostic_names, series.mean(0).tolist(), strict=True))
+        drift = series[:, self.diagnostic_names.index("electron_drift")]
+        return means | {"electron_drift_error": estimate(drift.unsqueeze(1)).error}

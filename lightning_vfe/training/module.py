@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections import deque
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import lightning as L
 import torch
 from torch import Tensor, nn
 
-from lightning_vfe.models.proton_density import ProtonDensity, ProtonTerms
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.free_energy import free_energy_terms
 from lightning_vfe.physics.local_energy import LocalEnergy, local_energy
+from lightning_vfe.physics.observables import RadialDistributions
+from lightning_vfe.physics.statistics import estimate
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
 from lightning_vfe.training.batch import Batch
 from lightning_vfe.training.metrics import FreeEnergyMetric
 from lightning_vfe.training.objective import flow_loss, wavefunction_loss
 from lightning_vfe.training.optimizers import Adam
+from lightning_vfe.training.summary import Summary
+
+if TYPE_CHECKING:
+    from lightning_vfe.models.proton_density import ProtonDensity, ProtonTerms
+
+WATCHED = {"F": "free_energy_per_atom", "E": "energy_per_atom", "S": "entropy_per_atom", "P": "pressure_gpa"}
+"""What the progress bar shows, over the last RECENT_STEPS steps."""
+RECENT_STEPS = 50
 
 
 class Sample(NamedTuple):
@@ -72,6 +82,9 @@ class VariationalFreeEnergy(L.LightningModule):
         self.clip_width = clip_width
         self.ewald = Ewald(cell, relative_accuracy=ewald_accuracy)
         self.metric = FreeEnergyMetric()
+        self.radial: RadialDistributions | None = None
+        self.summary: Summary | None = None
+        self.recent: deque[Tensor] = deque(maxlen=RECENT_STEPS)  # (terms, W) of this process
 
     # --- what the chains need -----------------------------------------------------------------------------------
 
@@ -126,6 +139,7 @@ class VariationalFreeEnergy(L.LightningModule):
         sample = self.evaluate(batch)
         loss = self.loss(batch, sample)
         self._log_step(batch, sample)
+        self.recent.append(torch.stack([sample.terms[name] for name in WATCHED.values()]).cpu())
         return loss
 
     def loss(self, batch: Batch, sample: Sample) -> Tensor:
@@ -159,6 +173,7 @@ class VariationalFreeEnergy(L.LightningModule):
             "local_energy_variance": self.gather(deviation.abs().square().mean(1)).mean(),
             "electron_acceptance": report.electron_acceptance,
             "electron_width": report.electron_width,
+            "electron_drift": report.electron_drift,
             "num_stranded": report.num_stranded,
         }
         if sample.protons is not None:
@@ -171,21 +186,47 @@ class VariationalFreeEnergy(L.LightningModule):
             }
         return values
 
+    def recent_estimates(self) -> dict[str, str]:
+        """F +- error, E, S, P and R-hat of the last steps, of the walkers of this process."""
+        series = torch.stack(list(self.recent), dim=1)  # (terms, steps, W)
+        found = {label: estimate(series[i]) for i, label in enumerate(WATCHED)}
+        free_energy = found["F"]
+        shown = {"F": f"{free_energy.value:.4f}+-{free_energy.error:.4f}", "E": f"{found['E'].value:.4f}"}
+        shown |= {"S": f"{found['S'].value:.2f}", "P": f"{found['P'].value:.0f}"}
+        return shown | {"R-hat": f"{free_energy.r_hat:.2f}"}
+
+    # --- measuring with frozen parameters --------------------------------------------------------------------------
+
     def on_validation_epoch_start(self) -> None:
         """Start measuring."""
         self.metric.reset()
+        self.radial = RadialDistributions(self.cell)
 
     on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure with frozen parameters."""
+        assert self.radial is not None
         sample = self.evaluate(batch)
         strata = batch.strata
         if self.proton_density is None:
             strata = strata.repeat_interleave(batch.electrons.shape[1])
         self.metric.update(sample.terms, self.diagnostics(batch, sample), strata)
+        self.radial.update(batch.protons, batch.electrons)
 
     test_step = validation_step
+
+    def on_validation_epoch_end(self) -> None:
+        """Put the result together, on all processes."""
+        assert self.radial is not None
+        per_walker = {
+            name: self.gather(torch.as_tensor(values)).cpu() for name, values in self.radial.per_walker().items()
+        }
+        self.summary = Summary(
+            self._system(), self.metric.compute(), self.metric.mean_diagnostics(), self.radial.result(per_walker)
+        )
+
+    on_test_epoch_end = on_validation_epoch_end
 
     def configure_optimizers(self) -> Any:
         """Both blocks in one optimizer."""

@@ -107,7 +107,7 @@ def _sum_of(layers: nn.ModuleList, inputs: tuple[Tensor, ...]) -> Tensor:
 class Backbone(nn.Module):
     """FermiNet-like streams over protons and electrons of both spins (Pfau et al., Phys. Rev. Research 2, 033429
     (2020)), with the protons as particles of their own (Xie et al., PRL 131, 126501 (2023)), messages weighted by the
-    sender's state, and both spins sharing all weights, so that swapping the spins changes nothing.
+    sender's state, and both spins sharing all weights.
     """
 
     def __init__(self, num_layers: int, single_width: int, pair_width: int) -> None:

@@ -10,25 +10,32 @@ from torch import Tensor, nn
 from lightning_vfe.physics.cell import PeriodicCell
 
 
+OPEN_SHELL = 2.0
+"""beta times the distance of the chemical potential below the middle of the gap."""
+
+
 class PlaneWaveEnvelope(nn.Module):
-    r"""Phi_ij = exp[i k_twist . (z_i + z_j)] sum_kk' exp(i k . z_i) F_kk' exp(-i k' . z_j), up electron i, down j.
+    r"""Phi_ij = sum_kk' exp[i (k + k_twist) . z_i] F_kk' exp[i (k' + k_twist) . z_j] for up electron i, down electron j.
 
     z are the quasi-particle (backflow) positions, k the plane waves of the cell in whole shells, and
 
-        F_kk' = f_k [1 / (1 + exp(beta (h_x - mu)))]_kk' f_k',
-        h_kk' = k^2/2 delta_kk' - 4 pi / L^3 sum_a e^{-i (k - k') x_a} / ((k - k')^2 + kappa^2)   (k != k').
+        F = f n O n^T f,    n = 1 / (1 + exp(beta (h_x - mu))),    O_kk' = delta_k,-k' + c/N sum_a e^{-i (k + k') x_a},
+        h_kk' = |k + k_twist|^2/2 delta_kk' - 4 pi / L^3 sum_a e^{-i (k - k') x_a} / ((k - k')^2 + kappa^2)  (k != k').
 
-    Without the potential these are the momentum occupations of Xie et al., PRL 131, 126501 (2023), f learned per
-    determinant and the first fixed to 1. The screened attraction of the protons makes it a mean-field state of this
-    very configuration x: the determinant fills the N/2 lowest orbitals of h, and more where levels lie within 1/beta
-    of the chemical potential mu (half way between the last filled and the first empty one), so that open shells need
-    no special case. 1/beta starts at a hundredth of the first level spacing of the empty cell, kappa^2 at Thomas and Fermi's 4 k_F / pi.
+    Without the potential, and with c = 0, these are pairs (k, -k) with the momentum occupations f of Xie et al., PRL
+    131, 126501 (2023), learned per determinant and the first fixed to 1. The screened attraction of the protons makes
+    it a mean-field state of this very configuration x: the determinant fills the N/2 lowest orbitals of h, and more
+    where levels lie within 1/beta of the chemical potential mu (see fermi_function), so that open shells need no
+    special case. At a twist the filled k are not pairs (k, -k); then O pairs the
+    orbitals through the protons, which take up the momentum. Everything moves with the protons: |psi| does not change
+    when all particles are shifted together.
 
-    Every term has the same total momentum up to that of the protons, so |psi| does not change when all particles are
-    shifted together.
+    1/beta starts at a hundredth of the first level spacing of the empty cell, kappa^2 at Thomas and Fermi's
+    4 k_F / pi, c at 0.3.
     """
 
     integers: Tensor
+    opposite: Tensor
 
     def __init__(self, cell: PeriodicCell, num_determinants: int, num_plane_waves: int | None = None) -> None:
         super().__init__()
@@ -41,41 +48,55 @@ class PlaneWaveEnvelope(nn.Module):
         self.wavenumber = 2.0 * math.pi / cell.length
         self.volume = cell.volume
         self.num_pairs = num_pairs
-        self.register_buffer("integers", integers.to(torch.get_default_dtype()), persistent=False)
+        dtype = torch.get_default_dtype()
+        self.register_buffer("integers", integers.to(dtype), persistent=False)
+        opposite = (integers.unsqueeze(1) == -integers).all(-1)  # delta_k,-k'
+        self.register_buffer("opposite", opposite.to(dtype), persistent=False)
         fermi_wavevector = (9.0 * math.pi / 4.0) ** (1.0 / 3.0) / cell.rs
         beta = 100.0 / (0.5 * self.wavenumber**2)
         # Determinants must start different from each other.
         spread = torch.linspace(1.0, 0.5, num_determinants)
         self.log_beta = nn.Parameter(torch.log(beta * spread))
         self.log_screening = nn.Parameter(torch.full((num_determinants,), math.log(4.0 * fermi_wavevector / math.pi)))
+        self.log_proton_pairing = nn.Parameter(torch.full((num_determinants,), math.log(0.3)))
         self.log_occupation = nn.Parameter(torch.zeros(num_determinants, len(integers) - 1))
 
     def forward(self, z_up: Tensor, z_down: Tensor, protons: Tensor, twist: Tensor) -> Tensor:
         """Phi (..., K, N/2, N/2), complex; positions (..., N/2, 3), protons (..., N, 3) in bohr, twist (..., 3)."""
-        pairing = self.pairing(protons)  # (..., K, k, k)
-        twist = twist.unsqueeze(-2)
-        up = _plane_wave(self.wavenumber * (z_up @ self.integers.T + (z_up * twist).sum(-1, keepdim=True)))
-        down = _plane_wave(self.wavenumber * ((z_down * twist).sum(-1, keepdim=True) - z_down @ self.integers.T))
-        return up.unsqueeze(-3) @ pairing @ down.unsqueeze(-3).transpose(-2, -1)
+        up, down = self._waves(z_up, twist), self._waves(z_down, twist)  # (..., 1, N/2, k)
+        return up @ self.pairing(protons, twist) @ down.transpose(-2, -1)
 
-    def pairing(self, protons: Tensor) -> Tensor:
-        """F (..., K, k, k), complex Hermitian, of protons (..., N, 3)."""
-        wave = _plane_wave(-self.wavenumber * (protons @ self.integers.T)).transpose(-2, -1)  # (..., k, N)
-        structure = wave @ wave.conj().transpose(-2, -1)  # sum_a exp[-i (k - k') x_a]
+    def _waves(self, z: Tensor, twist: Tensor) -> Tensor:
+        phase = self.wavenumber * (z @ self.integers.T + (z * twist.unsqueeze(-2)).sum(-1, keepdim=True))
+        return _plane_wave(phase).unsqueeze(-3)
+
+    def pairing(self, protons: Tensor, twist: Tensor) -> Tensor:
+        """F (..., K, k, k), complex symmetric, of protons (..., N, 3) and fractional twist (..., 3)."""
+        wave = _plane_wave(-self.wavenumber * (protons @ self.integers.T)).transpose(-2, -1).unsqueeze(-3)
+        filled = fermi_function(self._hamiltonian(wave, twist), torch.exp(self.log_beta), self.num_pairs)
+        strength = torch.exp(self.log_proton_pairing)[:, None, None] / protons.shape[-2]
+        pairs = self.opposite + strength * (wave @ wave.transpose(-2, -1))
+        occupation = torch.exp(self.log_occupation)
+        occupation = torch.cat([torch.ones_like(occupation[:, :1]), occupation], dim=1)  # (K, k)
+        return occupation.unsqueeze(-1) * (filled @ pairs @ filled.transpose(-2, -1)) * occupation.unsqueeze(-2)
+
+    def _hamiltonian(self, wave: Tensor, twist: Tensor) -> Tensor:
+        """h (..., K, k, k) in Ha, complex Hermitian, from exp(-i k x_a) (..., 1, k, N)."""
+        structure = wave @ wave.mH  # sum_a exp[-i (k - k') x_a]
         squared = self.wavenumber**2 * (self.integers.unsqueeze(1) - self.integers).square().sum(-1)  # (k, k)
         screened = 1.0 / (squared + torch.exp(self.log_screening)[:, None, None])  # (K, k, k)
         screened = screened * (1.0 - torch.eye(len(squared), dtype=squared.dtype, device=squared.device))
-        potential = -4.0 * math.pi / self.volume * structure.unsqueeze(-3) * screened
-        kinetic = torch.diag(0.5 * self.wavenumber**2 * self.integers.square().sum(-1))
-        hamiltonian = kinetic + potential
-        filled = fermi_function(hamiltonian, torch.exp(self.log_beta), self.num_pairs)
-        occupation = torch.exp(self.log_occupation)
-        occupation = torch.cat([torch.ones_like(occupation[:, :1]), occupation], dim=1)  # (K, k)
-        return occupation.unsqueeze(-1) * filled * occupation.unsqueeze(-2)
+        momenta = self.wavenumber * (self.integers + twist.unsqueeze(-2))  # (..., k, 3)
+        kinetic = torch.diag_embed(0.5 * momenta.square().sum(-1)).unsqueeze(-3)
+        return kinetic - 4.0 * math.pi / self.volume * structure * screened
 
 
 def fermi_function(hamiltonian: Tensor, beta: Tensor, num_filled: int) -> Tensor:
-    r"""1 / (1 + exp(beta (h - mu))) of Hermitian matrices (..., K, k, k), beta (K,) in 1/Ha; mu halves the gap.
+    r"""1 / (1 + exp(beta (h - mu))) of Hermitian matrices (..., K, k, k), beta (K,) in 1/Ha.
+
+    mu lies OPEN_SHELL / beta below the middle between the last filled and the first empty level. A gap wider than
+    1 / beta does not feel that. Where both belong to one degenerate shell their weight is small, so that configurations
+    with many electrons in the shell, far more numerous, do not outweigh those with the right number.
 
     The derivative of an eigenvector diverges where levels meet, that of this function does not. It is taken to first
     order in the eigenbasis with the divided differences of the Fermi function f (Daleckii and Krein 1965):
@@ -89,7 +110,7 @@ def fermi_function(hamiltonian: Tensor, beta: Tensor, num_filled: int) -> Tensor
     rotated = vectors.mH @ hamiltonian @ vectors
     levels = rotated.diagonal(dim1=-2, dim2=-1).real
     chemical_potential = 0.5 * (levels[..., num_filled - 1] + levels[..., num_filled]).unsqueeze(-1)
-    reduced = beta.unsqueeze(-1) * (levels - chemical_potential)  # (..., K, k)
+    reduced = beta.unsqueeze(-1) * (levels - chemical_potential) + OPEN_SHELL  # (..., K, k)
     x = reduced.detach()
     half_difference = 0.5 * (x.unsqueeze(-1) - x.unsqueeze(-2))
     # (f(a) - f(b)) / (a - b) = -[sinh(d) / d] / [4 cosh(a/2) cosh(b/2)], d = (a - b) / 2, without cancellation;
