@@ -176,6 +176,8 @@ def _prepare_folder(plan: Plan) -> None:
     """Make the run folder and write config.yaml, whose interpolations are kept: overrides then reach all their uses."""
     if plan.is_new:
         plan.run_dir.mkdir(parents=True, exist_ok=True)
+        if any(plan.run_dir.iterdir()):
+            raise CommandError(f"run_dir = {plan.run_dir} was taken by another command meanwhile; run this one again")
     if plan.is_new or plan.verb == "fit":
         fresh = plan.run_dir / "config.yaml.new"
         fresh.write_text(OmegaConf.to_yaml(plan.config))
