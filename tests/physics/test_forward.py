@@ -81,6 +81,7 @@ ONE_ARGUMENT = {
     "sum keepdim": lambda x: torch.sum(x.square(), dim=-2, keepdim=True),
     "mean": lambda x: x.square().mean(-2, keepdim=True),
     "unsqueeze": lambda x: x.square().unsqueeze(-2),
+    "unflatten": lambda x: functional.linear(x.square(), WEIGHT).unflatten(-1, (2, 2)),
     "transpose": lambda x: x.square().transpose(-2, -1),
     "movedim": lambda x: x.square().unsqueeze(-1).movedim(-2, -1),
     "getitem": lambda x: x.square()[..., 1:, :],
@@ -111,6 +112,8 @@ TWO_ARGUMENTS = {
     "div": lambda a, b: a / (3.0 + torch.cos(b)),
     "torch.div": lambda a, b: torch.div(a, 3.0 + torch.cos(b)),
     "matmul": lambda a, b: a @ b.transpose(-2, -1),
+    "einsum": lambda a, b: torch.einsum("...if,...jf->...ij", a, b),
+    "einsum of a new index": lambda a, b: torch.einsum("...if,...jf->...fij", a, b),
     "torch.matmul": lambda a, b: torch.matmul(a, b.transpose(-2, -1)),
 }
 
@@ -140,6 +143,10 @@ def test_ranks_broadcast():
     _check(lambda x: x.square() * x[..., 0, 0], batched=False)
     _check(lambda x: x[..., 0, :] + x.square(), batched=False)
     _check(lambda x: x.sum((-2, -1), keepdim=True) * x)
+    stacked = _draw(4, 3, 3, seed=15)
+    _check(lambda x: torch.einsum("...ik,...dkl->...dil", x.square(), stacked))
+    _check(lambda x: torch.einsum("...dil,...jl->...dij", x.square().unsqueeze(-3) @ stacked, torch.sin(x)))
+    _check(lambda x: torch.einsum("...ik,...kl->...il", walkers, x.square()), batched=False)
     _check(lambda x: x.unsqueeze(-3) @ _draw(2, 3, 3, seed=7) @ x.unsqueeze(-3).transpose(-2, -1))
 
 
@@ -204,6 +211,8 @@ LEAVE_PAIRS = {
     "sum over partners": lambda g, x: torch.sin(g).sum(-2),
     "mean over partners": lambda g, x: torch.sin(g).mean(-2),
     "transpose": lambda g, x: torch.sin(g).transpose(-3, -2),
+    "unflatten": lambda g, x: torch.sin(g).unflatten(-1, (3, 1)),
+    "einsum": lambda g, x: torch.einsum("...ijf,...jf->...ij", torch.sin(g), x if g.shape[-2] == NUM else PROTONS),
     "unsqueeze": lambda g, x: torch.sin(g).unsqueeze(-4),
     "movedim": lambda g, x: torch.sin(g).movedim(-1, -3),
     "getitem": lambda g, x: torch.sin(g)[..., :2, 1:, :],
@@ -344,6 +353,7 @@ def test_a_function_without_a_rule_says_so():
         lambda x: x.unsqueeze(0),
         lambda x: x.transpose(0, 1),
         lambda x: x.movedim(0, 1),
+        lambda x: x.unflatten(1, (1, 3)),
         lambda x: torch.cat([x, x]),
         lambda x: torch.cat([x, x], dim=1),
     ],
@@ -358,6 +368,13 @@ def test_two_carried_branches_of_where_are_refused():
     x = Carried.coordinates(_draw(NUM, 3))
     with pytest.raises(NotImplementedError, match="where"):
         torch.where(x > 0.0, x, torch.sin(x))
+
+
+def test_einsum_of_one_or_three_tensors_is_refused():
+    x = Carried.coordinates(_draw(NUM, 3))
+    for equation, arguments in (("...ij->...ji", (x,)), ("...ij,...ij,...ij->...", (x, x, x))):
+        with pytest.raises((NotImplementedError, TypeError)):
+            torch.einsum(equation, *arguments)
 
 
 def test_messages_of_pairs_with_all_tangents_are_refused():

@@ -132,7 +132,7 @@ class Backbone(nn.Module):
         streams_ee = self.pairs_ee(torch.cat([ee.features, spins], dim=-1))
         streams_ep = self.pairs_ep(ep.features)
         streams_pp = self.pairs_pp(pp.features)
-        leading = ep.features.shape[:-3]
+        leading = torch.broadcast_shapes(ep.features.shape[:-3], twist.shape[:-1])
         num = ep.features.shape[-2]
         electrons = self.electron_start(twist_features).expand(*leading, num, -1)
         protons = self.proton_start(twist_features).expand(*leading, num, -1)

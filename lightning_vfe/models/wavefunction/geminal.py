@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-
+from torch.nn.functional import linear
 
 START = 0.01
 """Size of phi - 1 at the start."""
 
 
 class NeuralGeminal(nn.Module):
-    r"""phi_ij = 1 + h_i^T W h_j + w . g_ij, complex, for up electron i and down electron j; one per determinant.
+    r"""phi_ij = 1 + h_i^T W h_j + w . (g_ij + g_ji) / 2, complex, for up electron i and down electron j; one per
+    determinant.
 
-    h are the single streams, g the pair stream between i and j. It starts close to 1.
+    h are the single streams, g the stream of the electron pairs. W is symmetric, so that each pair is a singlet:
+    psi does not change when all spins are swapped. It starts close to 1.
     """
 
     def __init__(self, num_determinants: int, single_width: int, pair_width: int) -> None:
@@ -23,13 +25,19 @@ class NeuralGeminal(nn.Module):
         self.bilinear = nn.Parameter(START / single_width * bilinear)
         self.pair = nn.Parameter(START / pair_width * torch.randn(num_determinants, pair_width, 2))
 
-    def forward(self, up: Tensor, down: Tensor, pair: Tensor) -> Tensor:
-        """phi (..., K, N/2, N/2) from up, down (..., N/2, single) and pair (..., N/2, N/2, pair)."""
-        parts = []
-        for part in (0, 1):
-            single = (up.unsqueeze(-3) @ self.bilinear[..., part]) @ down.unsqueeze(-3).transpose(-2, -1)
-            parts.append(single + (pair @ self.pair[..., part].T).movedim(-1, -3))
-        return torch.complex(1.0 + parts[0], parts[1])
+    def forward(self, up: Tensor, down: Tensor, pairs: Tensor) -> Tensor:
+        """phi (..., K, N/2, N/2) from up, down (..., N/2, single) and all electron pairs (..., N, N, pair)."""
+        num_up = up.shape[-2]
+        num_determinants, width, _, _ = self.bilinear.shape
+        # The sum over features comes first: few numbers are left of the pair stream and of its derivatives.
+        scores = linear(pairs, self.pair.movedim(-1, 0).flatten(0, 1)).movedim(-1, -3)  # (..., 2 K, N, N)
+        scores = scores[..., :num_up, num_up:] + scores[..., num_up:, :num_up].transpose(-2, -1)
+        # Real and imaginary parts of all determinants in one product, (..., 2 K, N/2, single).
+        symmetric = 0.5 * (self.bilinear + self.bilinear.transpose(1, 2))
+        turned = linear(up, symmetric.permute(3, 0, 2, 1).flatten(0, 2))
+        turned = turned.unflatten(-1, (2 * num_determinants, width)).movedim(-2, -3)
+        both = turned @ down.unsqueeze(-3).transpose(-2, -1) + 0.5 * scores  # (..., 2 K, N/2, N/2)
+        return torch.complex(1.0 + both[..., :num_determinants, :, :], both[..., num_determinants:, :, :])
 
 
 def log_sum_of_determinants(matrices: Tensor) -> Tensor:

@@ -9,13 +9,12 @@ from torch import Tensor, nn
 
 from lightning_vfe.physics.cell import PeriodicCell
 
-
 OPEN_SHELL = 2.0
 """beta times the distance of the chemical potential below the middle of the gap."""
 
 
 class PlaneWaveEnvelope(nn.Module):
-    r"""Phi_ij = sum_kk' exp[i (k + k_twist) . z_i] F_kk' exp[i (k' + k_twist) . z_j] for up electron i, down electron j.
+    r"""Phi_ij = sum_kk' exp[i (k + k_twist) . z_i] F_kk' exp[i (k' + k_twist) . z_j], up electron i, down j.
 
     z are the quasi-particle (backflow) positions, k the plane waves of the cell in whole shells, and
 
@@ -26,9 +25,8 @@ class PlaneWaveEnvelope(nn.Module):
     131, 126501 (2023), learned per determinant and the first fixed to 1. The screened attraction of the protons makes
     it a mean-field state of this very configuration x: the determinant fills the N/2 lowest orbitals of h, and more
     where levels lie within 1/beta of the chemical potential mu (see fermi_function), so that open shells need no
-    special case. At a twist the filled k are not pairs (k, -k); then O pairs the
-    orbitals through the protons, which take up the momentum. Everything moves with the protons: |psi| does not change
-    when all particles are shifted together.
+    special case. At a twist the filled k are not pairs (k, -k); then O pairs the orbitals through the protons, which
+    take up the momentum. Everything moves with the protons: |psi| does not change when all are shifted together.
 
     1/beta starts at a hundredth of the first level spacing of the empty cell, kappa^2 at Thomas and Fermi's
     4 k_F / pi, c at 0.3.
@@ -63,12 +61,13 @@ class PlaneWaveEnvelope(nn.Module):
 
     def forward(self, z_up: Tensor, z_down: Tensor, protons: Tensor, twist: Tensor) -> Tensor:
         """Phi (..., K, N/2, N/2), complex; positions (..., N/2, 3), protons (..., N, 3) in bohr, twist (..., 3)."""
-        up, down = self._waves(z_up, twist), self._waves(z_down, twist)  # (..., 1, N/2, k)
-        return up @ self.pairing(protons, twist) @ down.transpose(-2, -1)
+        up, down = self._waves(z_up, twist), self._waves(z_down, twist)  # (..., N/2, k)
+        paired = torch.einsum("...ik,...dkl->...dil", up, self.pairing(protons, twist))
+        return torch.einsum("...dil,...jl->...dij", paired, down)
 
     def _waves(self, z: Tensor, twist: Tensor) -> Tensor:
         phase = self.wavenumber * (z @ self.integers.T + (z * twist.unsqueeze(-2)).sum(-1, keepdim=True))
-        return _plane_wave(phase).unsqueeze(-3)
+        return _plane_wave(phase)
 
     def pairing(self, protons: Tensor, twist: Tensor) -> Tensor:
         """F (..., K, k, k), complex symmetric, of protons (..., N, 3) and fractional twist (..., 3)."""

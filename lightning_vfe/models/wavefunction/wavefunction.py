@@ -14,12 +14,12 @@ from lightning_vfe.physics.cell import PeriodicCell
 
 
 class GeminalWavefunction(nn.Module):
-    r"""ln psi_x(r) = J + ln sum_K det[Phi_ij phi_ij]: cusp and neural Jastrow, plane-wave envelope times neural geminal.
+    r"""ln psi_x(r) = J + ln sum_K det[Phi_ij phi_ij]: cusp and neural Jastrow, plane-wave envelope, neural geminal.
 
     Complex, under twisted boundary conditions: psi gains the phase exp(2 pi i twist_d) when one electron moves by L
-    along d. Antisymmetric in the up and in the down electrons, symmetric in the protons. A determinant of pair
-    functions holds the atomic, the molecular and the paired state (Xie et al., PRL 131, 126501 (2023), eq. 4 and
-    supplement). One network serves all twists. Electrons 0..N/2-1 are up, the others down.
+    along d. Antisymmetric in the up and in the down electrons, symmetric in the protons and under a swap of all spins.
+    A determinant of pair functions holds the atomic, the molecular and the paired state (Xie et al., PRL 131, 126501
+    (2023), eq. 4 and supplement). One network serves all twists. Electrons 0..N/2-1 are up, the others down.
 
     Raises ValueError for an odd number of atoms and for sizes below 1.
     """
@@ -58,11 +58,11 @@ class GeminalWavefunction(nn.Module):
         ee = pair_geometry(self.cell, electrons, electrons, same_particles=True)
         ep = pair_geometry(self.cell, electrons, protons)
         pp = pair_geometry(self.cell, protons, protons, same_particles=True)
-        single, pair = self.backbone(ee, ep, pp, self.spin_product, twist)
+        single, pairs = self.backbone(ee, ep, pp, self.spin_product, twist)
         z = electrons + self.backflow(single)
         jastrow = self.jastrow(ep.distance, ee.distance) + self.neural_jastrow(single).sum((-2, -1))
         envelope = self.envelope(z[..., :up, :], z[..., up:, :], protons, twist)
-        geminal = self.geminal(single[..., :up, :], single[..., up:, :], pair[..., :up, up:, :])
+        geminal = self.geminal(single[..., :up, :], single[..., up:, :], pairs)
         return jastrow + log_sum_of_determinants(envelope * geminal)
 
     def forward(self, protons: Tensor, electrons: Tensor, twist: Tensor) -> Tensor:

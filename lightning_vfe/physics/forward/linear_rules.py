@@ -33,7 +33,7 @@ def _after_pairs(x: Carried, dim: Any) -> bool:
 
 def _linear(function: Callable[..., Tensor], name: str) -> Rule:
     def rule(x: Carried, *args: Any, **kwargs: Any) -> Carried:
-        dims = args + tuple(kwargs.values())
+        dims = args[:1] if name == "unflatten" else args + tuple(kwargs.values())  # its second argument is a shape
         _check_from_end(name, dims)
         if x.layout is not None:
             # A new last dimension, or a sum over features, leaves the pair indices where they are.
@@ -49,7 +49,7 @@ def _linear(function: Callable[..., Tensor], name: str) -> Rule:
     return rule
 
 
-for _name in ("unsqueeze", "transpose", "movedim", "sum", "mean"):
+for _name in ("unsqueeze", "unflatten", "transpose", "movedim", "sum", "mean"):
     register_named(_name)(_linear(getattr(torch, _name), _name))
 
 

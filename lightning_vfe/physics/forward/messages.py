@@ -12,11 +12,15 @@ from lightning_vfe.physics.forward.carried import Carried
 
 def messages_to_first(pairs: Any, senders: Any) -> Any:
     """m_i = sum_j g_ij s_j (..., M, F) from pairs g (..., M, N, F) and senders s (..., N, F), plain or carried."""
+    if not isinstance(pairs, Carried) and not isinstance(senders, Carried):
+        return (pairs * senders.unsqueeze(-3)).sum(-2)
     return _messages(pairs, senders, "...ijf,...jf->...if", "...ijf,d...jf->d...if", to_first=True)
 
 
 def messages_to_second(pairs: Any, senders: Any) -> Any:
     """m_j = sum_i g_ij s_i (..., N, F) from pairs g (..., M, N, F) and senders s (..., M, F), plain or carried."""
+    if not isinstance(pairs, Carried) and not isinstance(senders, Carried):
+        return (pairs * senders.unsqueeze(-2)).sum(-3)
     return _messages(pairs, senders, "...ijf,...if->...jf", "...ijf,d...if->d...jf", to_first=False)
 
 
@@ -24,8 +28,6 @@ def _messages(pairs: Any, senders: Any, plain: str, tangents: str, to_first: boo
     """The product rule, without forming the tangents of all pairs: the first derivatives of g are those of the pair's
     own relative vector, so that  J m = g J s  (a product of matrices) plus terms of three tangents a pair.
     """
-    if not isinstance(pairs, Carried) and not isinstance(senders, Carried):
-        return torch.einsum(plain, pairs, senders)
     g, s = (x.value if isinstance(x, Carried) else x for x in (pairs, senders))
     value = torch.einsum(plain, g, s)
     jacobian: Tensor | float = 0.0

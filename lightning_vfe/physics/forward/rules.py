@@ -143,6 +143,31 @@ def _matmul(a: Any, b: Any) -> Carried:
     return _bilinear(torch.matmul, a, b)
 
 
+@register(torch.einsum)
+def _einsum(equation: str, a: Any, b: Any) -> Carried:
+    """A product of two tensors. The tangents get a letter of their own, so that the ranks of the arguments may differ
+    and the second derivatives are summed over tangents without forming them.
+    """
+    operands, _, out = equation.partition("->")
+    terms = operands.split(",")
+    if len(terms) != 2 or not out or "T" in equation:
+        raise NotImplementedError(f"carried einsum takes two tensors, an arrow and no letter T, not {equation!r}")
+    a, b = (x.dense() if isinstance(x, Carried) else x for x in (a, b))
+    first, second = terms
+    value = torch.einsum(equation, value_of(a), value_of(b))
+    jacobian: Any = 0.0
+    laplacian: Any = 0.0
+    if isinstance(a, Carried):
+        jacobian = jacobian + torch.einsum(f"T{first},{second}->T{out}", a.jacobian, value_of(b))
+        laplacian = laplacian + torch.einsum(equation, a.laplacian, value_of(b))
+    if isinstance(b, Carried):
+        jacobian = jacobian + torch.einsum(f"{first},T{second}->T{out}", value_of(a), b.jacobian)
+        laplacian = laplacian + torch.einsum(equation, value_of(a), b.laplacian)
+    if isinstance(a, Carried) and isinstance(b, Carried):
+        laplacian = laplacian + 2.0 * torch.einsum(f"T{first},T{second}->{out}", a.jacobian, b.jacobian)
+    return Carried(value, jacobian, laplacian)
+
+
 def _bilinear(product: Callable[[Any, Any], Tensor], a: Any, b: Any) -> Carried:
     """lap(a b) = lap(a) b + 2 sum_tangents J_a J_b + a lap(b)."""
     a, b = _align(a, b)
