@@ -82,7 +82,8 @@ def draw_pair_correlation(run: Run) -> Figure:
             panel.axhline(1.0, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)))
             for name in names:
                 _draw_pairs(panel, table, name)
-            panel.set_title(title)
+            is_part = len(names) < len(PAIR_PANELS[title])
+            panel.set_title(f"{title}, {PAIRS[names[0]][0]}" if is_part else title)
             panel.set_xlabel("distance $r$ / bohr")
             panel.set_xlim(0.0, table.index[-1] + table.index[0])
             panel.set_ylim(0.0, _top(table, names))
@@ -100,22 +101,17 @@ def _draw_bar(panel: Axes, place: int, start: float, end: float, error: float, c
         panel.errorbar(place, end, error, color="black", linewidth=1.1, capsize=3)
     text = value_with_error(end - start, error).replace(" \N{PLUS-MINUS SIGN}", "\n\N{PLUS-MINUS SIGN}")
     top = (place, max(start, end))
-    panel.annotate(text, top, (0, 4), textcoords="offset points", ha="center", va="bottom", fontsize=8.0)
+    label = panel.annotate(text, top, (0, 5), textcoords="offset points", ha="center", va="bottom", fontsize=8.0)
+    label.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.8})
 
 
 def _draw_pairs(panel: Axes, table: pd.DataFrame, name: str) -> None:
     label, color, marker = PAIRS[name]
     errors = table[f"{name}_error"] if f"{name}_error" in table else None
+    # the line only leads the eye: pale, so that scatter at small distances stays readable
+    panel.plot(table.index, table[name], color=color, linewidth=1.0, alpha=0.4)
     panel.errorbar(
-        table.index,
-        table[name],
-        errors,
-        color=color,
-        label=label,
-        marker=marker,
-        markersize=2.6,
-        linewidth=1.0,
-        elinewidth=0.9,
+        table.index, table[name], errors, color=color, label=label, fmt=marker, markersize=2.8, elinewidth=0.8
     )
 
 

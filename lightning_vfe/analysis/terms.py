@@ -49,11 +49,11 @@ TERMS = {
 
 
 def value_with_error(value: float, error: float) -> str:
-    """`value ± error`, both rounded to two digits of the error; the value alone where the error is unknown or zero."""
+    """`value ± error`, both rounded to two digits of the error; four digits of a value of unknown error or error 0."""
     if not math.isfinite(value):
         return "not reported"
     if not math.isfinite(error) or error <= 0.0:
-        return _with_minus(f"{value:.6g}")
+        return _with_minus(f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}")
     decimals = max(0, 1 - math.floor(math.log10(error)))
     return _with_minus(f"{value:.{decimals}f} \N{PLUS-MINUS SIGN} {error:.{decimals}f}")
 

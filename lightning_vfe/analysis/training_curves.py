@@ -37,13 +37,13 @@ def draw_training(run: Run, window: int | None = None) -> Figure:
 
     Args:
         run: the run.
-        window: steps of the running mean; None takes a twentieth of the run.
+        window: steps of the running mean; None takes a tenth of the run, at most 100.
 
     Raises:
         ValueError: window is not positive.
     """
     metrics = run.metrics
-    window = max(1, len(metrics) // 20) if window is None else window
+    window = min(max(len(metrics) // 10, 1), 100) if window is None else window
     if window < 1:
         raise ValueError(f"window = {window} must be at least 1 step")
     names = [name for name in TRAINING_PANELS if _varies(metrics, name)]

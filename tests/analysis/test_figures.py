@@ -32,7 +32,7 @@ def test_training_shows_all_terms_with_the_result(make_run: MakeRun) -> None:
     figure = draw_training(load_run(make_run()))
     assert symbols(figure)[:3] == ["$F$", "$E$", "$S$"] and len(figure.axes) == 9
     written = texts(figure)
-    for text in ("Ha / atom", "GPa", "training step", "mean of 25 steps", "−0.54700 ± 0.00050", "result of test"):
+    for text in ("Ha / atom", "GPa", "training step", "mean of 50 steps", "−0.54700 ± 0.00050", "result of test"):
         assert text in written, f"{text!r} is missing on the figure"
     lowest, highest = figure.axes[0].get_ylim()
     assert -0.6 < lowest < -0.547 and -0.45 < highest < -0.2, "the wild first steps must not set the limits"
@@ -114,7 +114,7 @@ def test_pair_correlation_of_two_atoms_and_one_walker(make_run: MakeRun) -> None
     )
     figure = draw_pair_correlation(load_run(folder))
     figure.canvas.draw()
-    assert symbols(figure) == ["protons", "electrons"]
+    assert symbols(figure) == ["protons", "electrons, unlike spins"]
 
 
 def test_save_figures_writes_what_the_files_allow(make_run: MakeRun) -> None:
