@@ -31,77 +31,71 @@ class Pairs(nn.Module):
         return streams
 
 
+class Update(nn.Module):
+    """h <- h + tanh(A h + sum_m B_m mean_m + sum_m C_m message_m): what a particle makes of what it hears."""
+
+    def __init__(self, single_width: int, pair_width: int, num_kinds: int) -> None:
+        super().__init__()
+        self.own = nn.Linear(single_width, single_width)
+        self.means = nn.ModuleList(nn.Linear(single_width, single_width, bias=False) for _ in range(num_kinds))
+        self.messages = nn.ModuleList(nn.Linear(pair_width, single_width, bias=False) for _ in range(num_kinds))
+
+    def forward(self, state: Tensor, means: tuple[Tensor, ...], messages: tuple[Tensor, ...]) -> Tensor:
+        """New state (..., N, single); means (..., 1 or N, single) and messages (..., N, pair) of the other kinds."""
+        total = self.own(state)
+        for layer, value in zip([*self.means, *self.messages], [*means, *messages], strict=True):
+            total = total + layer(value)
+        return state + torch.tanh(total)
+
+
 class Mixing(nn.Module):
     """One layer of the single streams: every particle hears the means of the others and messages along its pairs.
 
-    h_i <- h_i + tanh(A h_i + sum_kinds B mean_j h_j + C mean_j g_ij * (1 + V h_j)), kinds: for an electron the
-    electrons of the same spin, of the opposite spin, and the protons; for a proton the protons and the electrons.
+    A message is mean_j g_ij * (1 + V h_j). Kinds: for an electron the electrons of the same spin, of the opposite spin,
+    and the protons; for a proton the electrons and the protons. The last layer leaves the protons as they are: nobody
+    hears them any more.
     """
 
-    def __init__(self, single_width: int, pair_width: int) -> None:
+    def __init__(self, single_width: int, pair_width: int, is_last: bool) -> None:
         super().__init__()
-
-        def single() -> nn.Linear:
-            return nn.Linear(single_width, single_width, bias=False)
-
-        def message() -> nn.Linear:
-            return nn.Linear(pair_width, single_width, bias=False)
-
-        self.electron = nn.Linear(single_width, single_width)
-        self.electron_means = nn.ModuleList(single() for _ in range(3))
-        self.electron_messages = nn.ModuleList(message() for _ in range(3))
-        self.proton = nn.Linear(single_width, single_width)
-        self.proton_means = nn.ModuleList(single() for _ in range(2))
-        self.proton_messages = nn.ModuleList(message() for _ in range(2))
         self.gate_electron = nn.Linear(single_width, pair_width, bias=False)
         self.gate_proton = nn.Linear(single_width, pair_width, bias=False)
+        self.electron = Update(single_width, pair_width, num_kinds=3)
+        self.proton = None if is_last else Update(single_width, pair_width, num_kinds=2)
 
     def forward(
-        self, electrons: Tensor, protons: Tensor, pairs_ee: Tensor, pairs_ep: Tensor, pairs_pp: Tensor
+        self, electrons: Tensor, protons: Tensor, pairs_ee: Tensor, pairs_ep: Tensor, pairs_pp: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """New single streams of electrons and protons, both (..., N, width); pairs (..., N, N, pair width)."""
         num = electrons.shape[-2]
         up = num // 2
-        spin = torch.ones(num, dtype=pairs_pp.dtype, device=pairs_pp.device)
+        spin = torch.ones(num, dtype=protons.dtype, device=protons.device)
         spin[up:] = -1.0
         opposite = 0.5 * (1.0 - torch.outer(spin, spin)).unsqueeze(-1)  # (N, N, 1)
         others = 1.0 - torch.eye(num, dtype=spin.dtype, device=spin.device).unsqueeze(-1)
         from_electrons = 1.0 + self.gate_electron(electrons)  # (..., N, pair width)
         from_protons = 1.0 + self.gate_proton(protons)
 
-        mean_up = electrons[..., :up, :].mean(-2, keepdim=True)
-        mean_down = electrons[..., up:, :].mean(-2, keepdim=True)
         half = electrons[..., :up, :]
-        own = torch.cat([mean_up.expand_as(half), mean_down.expand_as(half)], dim=-2)
-        mean_protons = protons.mean(-2, keepdim=True)
-
-        new_electrons = self.electron(electrons) + _sum_of(
-            self.electron_means, (own, mean_up + mean_down - own, mean_protons)
-        )
-        new_electrons = new_electrons + _sum_of(
-            self.electron_messages,
+        mean_up, mean_down = half.mean(-2, keepdim=True), electrons[..., up:, :].mean(-2, keepdim=True)
+        same_spin = torch.cat([mean_up.expand_as(half), mean_down.expand_as(half)], dim=-2)
+        both_spins, mean_protons = mean_up + mean_down, protons.mean(-2, keepdim=True)
+        new_electrons = self.electron(
+            electrons,
+            (same_spin, both_spins - same_spin, mean_protons),
             (
                 messages_to_first(pairs_ee * ((others - opposite) / up), from_electrons),
                 messages_to_first(pairs_ee * (opposite / up), from_electrons),
                 messages_to_first(pairs_ep / num, from_protons),
             ),
         )
-        new_protons = self.proton(protons) + _sum_of(self.proton_means, (0.5 * (mean_up + mean_down), mean_protons))
-        new_protons = new_protons + _sum_of(
-            self.proton_messages,
-            (
-                messages_to_second(pairs_ep / num, from_electrons),
-                messages_to_first(pairs_pp * (others / num), from_protons),
-            ),
+        if self.proton is None or pairs_pp is None:
+            return new_electrons, protons
+        from_pairs = (
+            messages_to_second(pairs_ep / num, from_electrons),
+            messages_to_first(pairs_pp * (others / num), from_protons),
         )
-        return electrons + torch.tanh(new_electrons), protons + torch.tanh(new_protons)
-
-
-def _sum_of(layers: nn.ModuleList, inputs: tuple[Tensor, ...]) -> Tensor:
-    total = layers[0](inputs[0])
-    for layer, value in zip(layers[1:], inputs[1:], strict=True):
-        total = total + layer(value)
-    return total
+        return new_electrons, self.proton(protons, (0.5 * both_spins, mean_protons), from_pairs)
 
 
 class Backbone(nn.Module):
@@ -116,8 +110,8 @@ class Backbone(nn.Module):
         self.proton_start = nn.Linear(NUM_TWIST_FEATURES, single_width)
         self.pairs_ee = Pairs(NUM_PAIR_FEATURES + 1, pair_width, num_layers)
         self.pairs_ep = Pairs(NUM_PAIR_FEATURES, pair_width, num_layers)
-        self.pairs_pp = Pairs(NUM_PAIR_FEATURES, pair_width, num_layers)
-        self.mixing = nn.ModuleList(Mixing(single_width, pair_width) for _ in range(num_layers))
+        self.pairs_pp = Pairs(NUM_PAIR_FEATURES, pair_width, num_layers - 1)
+        self.mixing = nn.ModuleList(Mixing(single_width, pair_width, i == num_layers - 1) for i in range(num_layers))
 
     def forward(
         self, ee: PairGeometry, ep: PairGeometry, pp: PairGeometry, spin_product: Tensor, twist: Tensor
@@ -131,7 +125,7 @@ class Backbone(nn.Module):
         spins = spin_product.unsqueeze(-1).expand(*ee.features.shape[:-1], 1)
         streams_ee = self.pairs_ee(torch.cat([ee.features, spins], dim=-1))
         streams_ep = self.pairs_ep(ep.features)
-        streams_pp = self.pairs_pp(pp.features)
+        streams_pp = [*self.pairs_pp(pp.features), None]
         leading = torch.broadcast_shapes(ep.features.shape[:-3], twist.shape[:-1])
         num = ep.features.shape[-2]
         electrons = self.electron_start(twist_features).expand(*leading, num, -1)
