@@ -29,6 +29,7 @@ STYLE: dict[str, Any] = {
     "axes.linewidth": 0.8,
     "axes.grid": True,
     "axes.axisbelow": True,
+    "axes.formatter.useoffset": False,
     "grid.color": "#E6E6E6",
     "grid.linewidth": 0.6,
     "xtick.color": "#333333",
