@@ -38,11 +38,10 @@ class PlaneWaveEnvelope(nn.Module):
     def __init__(self, cell: PeriodicCell, num_determinants: int, num_plane_waves: int | None = None) -> None:
         super().__init__()
         num_pairs = cell.num_atoms // 2
-        integers = cell.plane_waves(cell.num_atoms + 10 if num_plane_waves is None else num_plane_waves)
-        if len(integers) < num_pairs:
-            raise ValueError(
-                f"wavefunction.num_plane_waves = {num_plane_waves} must be at least {num_pairs}, the number of pairs"
-            )
+        count = cell.num_atoms + 10 if num_plane_waves is None else num_plane_waves
+        if count < num_pairs:
+            raise ValueError(f"wavefunction.num_plane_waves = {count} must be at least {num_pairs}, one for each pair")
+        integers = cell.plane_waves(count)
         self.wavenumber = 2.0 * math.pi / cell.length
         self.volume = cell.volume
         self.num_pairs = num_pairs

@@ -88,7 +88,7 @@ def test_local_energy_stays_bounded(kind, twist, record_property):
 def test_slopes_at_contact(kind, twist):
     """Averaged over opposite directions ln|psi| = const + c d + O(d^2); same spin: after division by the node."""
     meeting = Meeting(kind, twist)
-    step = 1e-3
+    step = 2e-4
     directions = _directions()
 
     def average(multiple):
