@@ -13,16 +13,23 @@ class Term(NamedTuple):
         meaning: in words.
         symbol: in matplotlib's math notation.
         unit: in plain text.
+        plain_symbol: in plain text.
     """
 
     meaning: str
     symbol: str
     unit: str
+    plain_symbol: str
 
     @property
     def title(self) -> str:
         """Symbol and words, for a figure."""
         return f"{self.symbol}  {self.meaning}"
+
+    @property
+    def plain_title(self) -> str:
+        """Symbol and words, for a table in print."""
+        return f"{self.plain_symbol}  {self.meaning}"
 
     @property
     def axis_unit(self) -> str:
@@ -31,19 +38,19 @@ class Term(NamedTuple):
 
 
 TERMS = {
-    "free_energy_per_atom": Term("free energy", "$F$", "Ha/atom"),
-    "energy_per_atom": Term("energy", "$E$", "Ha/atom"),
-    "entropy_per_atom": Term("entropy", "$S$", "k_B/atom"),
-    "kinetic_energy_per_atom": Term("kinetic energy", "$K$", "Ha/atom"),
-    "electron_kinetic_energy_per_atom": Term("kinetic energy, electrons", r"$K_\mathrm{e}$", "Ha/atom"),
-    "v_pp_per_atom": Term("proton-proton", r"$V_\mathrm{pp}$", "Ha/atom"),
-    "v_pe_per_atom": Term("proton-electron", r"$V_\mathrm{pe}$", "Ha/atom"),
-    "v_ee_per_atom": Term("electron-electron", r"$V_\mathrm{ee}$", "Ha/atom"),
-    "pressure_gpa": Term("virial pressure", "$P$", "GPa"),
-    "base_free_energy_per_atom": Term("base free energy", r"$-kT\,\ln Z_\mathrm{ML}$", "Ha/atom"),
-    "base_energy_per_atom": Term("base energy", r"$E_\mathrm{ML}(z)$", "Ha/atom"),
-    "log_det_per_atom": Term("flow log-determinant", r"$\ln|\det\,dz/dx|$", "1/atom"),
-    "local_energy_variance": Term("variance, whole cell", r"$\sigma^2(E_\mathrm{loc})$", "Ha^2"),
+    "free_energy_per_atom": Term("free energy", "$F$", "Ha/atom", "F"),
+    "energy_per_atom": Term("energy", "$E$", "Ha/atom", "E"),
+    "entropy_per_atom": Term("entropy", "$S$", "k_B/atom", "S"),
+    "kinetic_energy_per_atom": Term("kinetic energy", "$K$", "Ha/atom", "T_kin"),
+    "electron_kinetic_energy_per_atom": Term("kinetic energy, electrons", r"$K_\mathrm{e}$", "Ha/atom", "T_e"),
+    "v_pp_per_atom": Term("proton-proton", r"$V_\mathrm{pp}$", "Ha/atom", "V_pp"),
+    "v_pe_per_atom": Term("proton-electron", r"$V_\mathrm{pe}$", "Ha/atom", "V_pe"),
+    "v_ee_per_atom": Term("electron-electron", r"$V_\mathrm{ee}$", "Ha/atom", "V_ee"),
+    "pressure_gpa": Term("virial pressure", "$P$", "GPa", "P"),
+    "base_free_energy_per_atom": Term("base free energy", r"$-kT\,\ln Z_\mathrm{ML}$", "Ha/atom", "-kT ln Z_ML"),
+    "base_energy_per_atom": Term("base energy", r"$E_\mathrm{ML}(z)$", "Ha/atom", "E_ML(z)"),
+    "log_det_per_atom": Term("flow log-determinant", r"$\ln|\det\,dz/dx|$", "1/atom", "ln|det dz/dx|"),
+    "local_energy_variance": Term("variance, whole cell", r"$\sigma^2(E_\mathrm{loc})$", "Ha^2", "var E_loc"),
 }
 """By their names in metrics.csv and summary.json, in the order of tables. The variance is the whole cell's."""
 

@@ -21,7 +21,8 @@ class RadialDistribution:
     Attributes:
         r: centres of the bins in bohr.  # (bins,)
         g: mean over walkers and samples.  # (bins,)
-        error: standard error from the spread of the independent proton walkers; nan with a single one.  # (bins,)
+        error: standard error from the spread of the independent proton walkers; nan with a single one, and in bins
+            without any pair.  # (bins,)
     """
 
     r: np.ndarray
@@ -112,6 +113,8 @@ class RadialDistributions:
             table = values.cpu().numpy()
             count = table.shape[0]
             error = table.std(axis=0, ddof=1) / math.sqrt(count) if count > 1 else np.full(self.num_bins, math.nan)
+            # No pair in a bin is no proof that there are none: the scatter of zeros is not an error.
+            error[table.sum(axis=0) == 0] = math.nan
             distributions[name] = RadialDistribution(centres, table.mean(axis=0), error)
         return distributions
 

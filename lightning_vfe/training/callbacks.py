@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from tqdm import trange
 
+from lightning_vfe.analysis.figures import save_figures
 from lightning_vfe.training.datamodule import MCMCDataModule
 from lightning_vfe.training.module import VariationalFreeEnergy
 from lightning_vfe.training.summary import Summary as RunSummary
@@ -54,8 +55,9 @@ class Equilibrate(Callback):
 
     @staticmethod
     def _run(trainer: L.Trainer, datamodule: MCMCDataModule, adapt: bool) -> None:
-        hidden = not trainer.is_global_zero or trainer.progress_bar_callback is None
-        for _ in trange(datamodule.equilibration_steps, desc="equilibrate", leave=False, disable=hidden, file=sys.stdout):
+        hidden = not trainer.is_global_zero or trainer.progress_bar_callback is None or not sys.stdout.isatty()
+        steps = datamodule.equilibration_steps
+        for _ in trange(steps, desc="equilibrate", leave=False, disable=hidden, file=sys.stdout):
             datamodule.advance(adapt)
 
 
@@ -112,11 +114,13 @@ class ProgressBar(TQDMProgressBar):
         # Where nobody watches, a line now and then is enough.
         super().__init__(refresh_rate=1 if sys.stdout.isatty() else 50)
 
-    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, int | str | float]:
+    def get_metrics(
+        self, trainer: L.Trainer, pl_module: L.LightningModule
+    ) -> dict[str, int | str | float | dict[str, float]]:
         """What stands behind the bar."""
         if not isinstance(pl_module, VariationalFreeEnergy) or not pl_module.recent:
             return {}
-        shown: dict[str, int | str | float] = dict(pl_module.recent_estimates())
+        shown: dict[str, int | str | float | dict[str, float]] = dict(pl_module.recent_estimates())
         for label, name in (("acc_p", "proton_acceptance"), ("acc_e", "electron_acceptance")):
             if name in trainer.callback_metrics:
                 shown[label] = f"{float(trainer.callback_metrics[name]):.2f}"
@@ -124,9 +128,9 @@ class ProgressBar(TQDMProgressBar):
 
 
 class Summary(Callback):
-    """Writes summary.json and pair_correlation.csv into the run folder after `test`, and prints the table.
+    """After `test`: summary.json, pair_correlation.csv and the figures in the run folder, and the table in print.
 
-    `validate` prints the table only.
+    `fit` ends with the figure of its curves, `validate` prints the table only.
 
     Args:
         run_dir: the run folder.
@@ -137,10 +141,22 @@ class Summary(Callback):
 
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Files and table."""
+        """Files, figures and table."""
         summary = self._summary(trainer)
         summary.write(self.run_dir)
         summary.print()
+        self._draw()
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Figure of the training curves, where there is a run folder with curves to draw."""
+        if (self.run_dir / "config.yaml").is_file() and (self.run_dir / "metrics.csv").is_file():
+            self._draw()
+
+    def _draw(self) -> None:
+        if (self.run_dir / "config.yaml").is_file():
+            for file in save_figures(self.run_dir):
+                print(f"figure: {file}")
 
     @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -149,7 +149,7 @@ class MCMCDataModule(L.LightningDataModule):
         assert self.trainer is not None
         if self.trainer.world_size == 1:
             return values
-        return self.trainer.strategy.reduce(values.clone(), reduce_op="sum")  # type: ignore[return-value]
+        return self.trainer.strategy.reduce(values.clone(), reduce_op="sum")
 
     def batch(self, adapt: bool) -> Batch:
         """Advance the chains and show where they stand."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from lightning_vfe.models.proton_density import ProtonDensity, ProtonTerms
+from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.free_energy import free_energy_terms
@@ -21,9 +23,6 @@ from lightning_vfe.training.metrics import FreeEnergyMetric
 from lightning_vfe.training.objective import flow_loss, wavefunction_loss
 from lightning_vfe.training.optimizers import Adam
 from lightning_vfe.training.summary import Summary
-
-if TYPE_CHECKING:
-    from lightning_vfe.models.proton_density import ProtonDensity, ProtonTerms
 
 WATCHED = {"F": "free_energy_per_atom", "E": "energy_per_atom", "S": "entropy_per_atom", "P": "pressure_gpa"}
 """What the progress bar shows, over the last RECENT_STEPS steps."""
@@ -59,7 +58,7 @@ class VariationalFreeEnergy(L.LightningModule):
     def __init__(
         self,
         cell: PeriodicCell,
-        wavefunction: nn.Module,
+        wavefunction: GeminalWavefunction,
         proton_density: ProtonDensity | None,
         temperature_kelvin: float,
         optimizer: Adam | None = None,
@@ -82,6 +81,8 @@ class VariationalFreeEnergy(L.LightningModule):
         self.clip_width = clip_width
         self.ewald = Ewald(cell, relative_accuracy=ewald_accuracy)
         self.metric = FreeEnergyMetric()
+        self.trained_steps: Tensor
+        self.register_buffer("trained_steps", torch.zeros((), dtype=torch.int64))
         self.radial: RadialDistributions | None = None
         self.summary: Summary | None = None
         self.recent: deque[Tensor] = deque(maxlen=RECENT_STEPS)  # (terms, W) of this process
@@ -105,18 +106,19 @@ class VariationalFreeEnergy(L.LightningModule):
     @torch.no_grad()
     def evaluate(self, batch: Batch) -> Sample:
         """All energies of a batch."""
-        electronic = local_energy(
-            self.ewald, self.wavefunction.log_psi, batch.protons, batch.electrons, batch.twists
-        )
-        parts = [electronic.kinetic.real, electronic.v_pp, electronic.v_pe, electronic.v_ee]
+        electronic = local_energy(self.ewald, self.wavefunction.log_psi, batch.protons, batch.electrons, batch.twists)
+        kinetic, v_pp, v_pe, v_ee = electronic.kinetic.real, electronic.v_pp, electronic.v_pe, electronic.v_ee
         if self.proton_density is None:
-            terms = free_energy_terms(self.cell, self.temperature_kelvin, *(part.flatten() for part in parts))
-            return Sample(electronic, None, terms)
+            flat = kinetic.flatten(), v_pp.flatten(), v_pe.flatten(), v_ee.flatten()
+            return Sample(electronic, None, free_energy_terms(self.cell, self.temperature_kelvin, *flat))
         protons = self.proton_density.evaluate(batch.protons)
         terms = free_energy_terms(
             self.cell,
             self.temperature_kelvin,
-            *(part.mean(1) for part in parts),
+            kinetic.mean(1),
+            v_pp.mean(1),
+            v_pe.mean(1),
+            v_ee.mean(1),
             log_prob=protons.log_prob,
             log_abs_det_dzdx=protons.log_abs_det_dzdx,
             base_energy=protons.base_energy,
@@ -137,6 +139,7 @@ class VariationalFreeEnergy(L.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The number whose gradient is that of F; the values go to the loggers."""
         sample = self.evaluate(batch)
+        self.trained_steps += 1
         loss = self.loss(batch, sample)
         self._log_step(batch, sample)
         self.recent.append(torch.stack([sample.terms[name] for name in WATCHED.values()]).cpu())
@@ -162,7 +165,7 @@ class VariationalFreeEnergy(L.LightningModule):
             values[name] = walkers.mean()
             values[f"{name}_error"] = walkers.std() / walkers.numel() ** 0.5
         values |= self.diagnostics(batch, sample)
-        self.log_dict({name: value.to(torch.float32) for name, value in values.items()}, batch_size=1)
+        self.log_dict(values, batch_size=1)
 
     def diagnostics(self, batch: Batch, sample: Sample) -> dict[str, Tensor]:
         """Acceptances, widths, spread of the local energy, negative determinants: means over all processes."""
@@ -223,7 +226,11 @@ class VariationalFreeEnergy(L.LightningModule):
             name: self.gather(torch.as_tensor(values)).cpu() for name, values in self.radial.per_walker().items()
         }
         self.summary = Summary(
-            self._system(), self.metric.compute(), self.metric.mean_diagnostics(), self.radial.result(per_walker)
+            self._system(),
+            int(self.trained_steps),
+            self.metric.compute(),
+            self.metric.mean_diagnostics(),
+            self.radial.result(per_walker),
         )
 
     on_test_epoch_end = on_validation_epoch_end

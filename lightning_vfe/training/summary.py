@@ -12,22 +12,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from lightning_vfe.analysis.terms import TERMS
 from lightning_vfe.physics.observables import RadialDistribution
 from lightning_vfe.physics.statistics import Estimate
 
-ROWS = {
-    "free_energy_per_atom": ("F  free energy", "Ha/atom"),
-    "energy_per_atom": ("E  energy", "Ha/atom"),
-    "kinetic_energy_per_atom": ("T_kin  kinetic energy", "Ha/atom"),
-    "electron_kinetic_energy_per_atom": ("   of the electrons", "Ha/atom"),
-    "v_pp_per_atom": ("V_pp  protons", "Ha/atom"),
-    "v_pe_per_atom": ("V_pe  protons-electrons", "Ha/atom"),
-    "v_ee_per_atom": ("V_ee  electrons", "Ha/atom"),
-    "entropy_per_atom": ("S  entropy", "k_B/atom"),
-    "pressure_gpa": ("P  virial pressure", "GPa"),
-    "base_free_energy_per_atom": ("-kT ln Z_ML  base", "Ha/atom"),
-    "log_det_per_atom": ("ln|det dz/dx|", "1/atom"),
-}
 NEEDS_POSITIVE_DETERMINANTS = ("free_energy_per_atom", "entropy_per_atom")
 MAX_R_HAT = 1.05
 MIN_EFFECTIVE_SAMPLES = 100.0
@@ -40,6 +28,7 @@ class Summary:
 
     Attributes:
         system: what was computed.
+        step: optimizer steps of the measured parameters.
         estimates: every term with its error.
         diagnostics: of chains and estimators.
         radial: g(r) of all kinds of pairs.
@@ -47,6 +36,7 @@ class Summary:
     """
 
     system: dict[str, Any]
+    step: int
     estimates: dict[str, Estimate]
     diagnostics: dict[str, float]
     radial: dict[str, RadialDistribution]
@@ -91,7 +81,7 @@ class Summary:
     def as_dict(self) -> dict[str, Any]:
         """What summary.json holds: {"value":, "error":} for each term, diagnostics, converged, reasons."""
         folded = self.diagnostics.get("negative_determinants", 0.0) > 0.0
-        content: dict[str, Any] = {"system": self.system}
+        content: dict[str, Any] = {"system": self.system, "step": self.step}
         for name, estimate in self.estimates.items():
             if folded and name in NEEDS_POSITIVE_DETERMINANTS:
                 content[name] = {"value": None, "error": None}
@@ -118,15 +108,15 @@ class Summary:
         """The table, the diagnostics and the verdict."""
         console = Console()
         content = self.as_dict()
-        table = Table(title="per atom, error = one standard error")
+        table = Table(title=f"after {self.step} steps; errors are one standard error")
         for heading, side in (("quantity", "left"), ("value", "right"), ("error", "right"), ("unit", "left")):
             table.add_column(heading, justify=side)  # type: ignore[arg-type]
-        for name, (label, unit) in ROWS.items():
+        for name, term in TERMS.items():
             if name in content:
                 value, error = content[name]["value"], content[name]["error"]
                 digits = 2 if name == "pressure_gpa" else 5
                 cells = ["-" if x is None else f"{x:.{digits}f}" for x in (value, error)]
-                table.add_row(label, *cells, unit)
+                table.add_row(term.plain_title, *cells, term.unit)
         console.print(table)
         shown = Table(title="diagnostics")
         shown.add_column("what")

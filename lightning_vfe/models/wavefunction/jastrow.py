@@ -23,6 +23,9 @@ class CuspJastrow(nn.Module):
     three ranges b (bohr) are learned and start at rs, the mean distance of the particles.
     """
 
+    same_spin: Tensor
+    opposite_spin: Tensor
+
     def __init__(self, cell: PeriodicCell) -> None:
         super().__init__()
         if cell.num_atoms % 2:
