@@ -37,19 +37,35 @@ def wavefunction_loss(
             electron walkers, and B/(B-1) removes the bias of a mean taken from the same samples. Fixed protons: the
             number of each walker's twist # (W,); the mean is over all electron walkers with this twist.
     """
+    num_electron_walkers = local_energy.shape[1]
+    factor = 1.0 if same_protons is not None else num_electron_walkers / (num_electron_walkers - 1)
+    parts = []
+    for energy, log in ((local_energy.real, log_psi.real), (local_energy.imag, log_psi.imag)):
+        # An outlier must not move the others: it is clipped before it enters the mean. And the mean comes last, or
+        # clipping would give a gradient to the norm of psi.
+        deviation = energy - _centres(energy, _median, gather, same_protons)
+        clipped = clip_deviation(deviation, clip_width, gather)
+        parts.append(((clipped - _centres(clipped, _mean, gather, same_protons)) * log).mean())
+    return 2.0 * factor * (parts[0] + parts[1])
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.mean(1)
+
+
+def _median(values: Tensor) -> Tensor:
+    return values.median(1).values
+
+
+def _centres(
+    values: Tensor, reduce: Callable[[Tensor], Tensor], gather: Gather, same_protons: Tensor | None
+) -> Tensor:
+    """Mean or median (W, 1) of the values (W, B) with the same protons and twist."""
     if same_protons is None:
-        num_electron_walkers = local_energy.shape[1]
-        centre = local_energy.mean(1, keepdim=True)
-        factor = num_electron_walkers / (num_electron_walkers - 1)
-    else:
-        means, strata = gather(local_energy.mean(1)), gather(same_protons)
-        twist_means = torch.stack([means[strata == twist].mean() for twist in range(int(strata.max()) + 1)])
-        centre = twist_means[same_protons].unsqueeze(1)
-        factor = 1.0
-    deviation = local_energy - centre
-    real = clip_deviation(deviation.real, clip_width, gather)
-    imag = clip_deviation(deviation.imag, clip_width, gather)
-    return 2.0 * factor * (real * log_psi.real + imag * log_psi.imag).mean()
+        return reduce(values).unsqueeze(1)
+    everything, strata = gather(values), gather(same_protons)
+    twists = range(int(strata.max()) + 1)
+    return torch.cat([reduce(everything[strata == twist].reshape(1, -1)) for twist in twists])[same_protons, None]
 
 
 def flow_loss(log_prob: Tensor, energy: Tensor, kT: float, clip_width: float, gather: Gather) -> Tensor:
