@@ -49,7 +49,7 @@ class Equilibrate(Callback):
         """Let the walkers forget the parameters of earlier steps; new ones find their width first."""
         _, datamodule = _parts(trainer)
         assert datamodule.walkers is not None
-        self._run(trainer, datamodule, adapt=not datamodule.restored)
+        self._run(trainer, datamodule, adapt=not datamodule.walkers.equilibrated)
 
     on_validation_start = on_test_start
 

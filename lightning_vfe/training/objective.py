@@ -57,9 +57,7 @@ def _median(values: Tensor) -> Tensor:
     return values.median(1).values
 
 
-def _centres(
-    values: Tensor, reduce: Callable[[Tensor], Tensor], gather: Gather, same_protons: Tensor | None
-) -> Tensor:
+def _centres(values: Tensor, reduce: Callable[[Tensor], Tensor], gather: Gather, same_protons: Tensor | None) -> Tensor:
     """Mean or median (W, 1) of the values (W, B) with the same protons and twist."""
     if same_protons is None:
         return reduce(values).unsqueeze(1)

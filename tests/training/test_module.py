@@ -1,0 +1,207 @@
+"""Module, datamodule and callbacks together: exact resume, processes, guards."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pandas as pd
+import pytest
+import torch
+
+from lightning_vfe.models.base.uniform import UniformBase
+from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
+from lightning_vfe.models.proton_density import ProtonDensity
+from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
+from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.sampling.nested import NestedSampler
+from lightning_vfe.training.callbacks import Equilibrate, NaNGuard, Summary
+from lightning_vfe.training.datamodule import MCMCDataModule
+from lightning_vfe.training.module import VariationalFreeEnergy
+
+
+def build(fixed: bool = False, rs: float = 2.0, **settings: Any) -> tuple[VariationalFreeEnergy, MCMCDataModule]:
+    """A small N = 2 problem."""
+    L.seed_everything(1, verbose=False)
+    cell = PeriodicCell(2, rs)
+    wavefunction = GeminalWavefunction(cell, num_layers=1, single_width=4, pair_width=4)
+    density = None
+    if not fixed:
+        flow = EquivariantFlow(cell, num_blocks=1, num_layers=1, num_channels=2, num_radial=2)
+        density = ProtonDensity(UniformBase(cell, 6000.0), flow)
+    module = VariationalFreeEnergy(cell, wavefunction, density, 6000.0)
+    sampler = NestedSampler(cell, num_proton_steps=2, num_electron_steps=2)
+    defaults: dict[str, Any] = {
+        "num_proton_walkers": 8,
+        "num_electron_walkers": 2,
+        "num_groups": 4,
+        "protons": "fixed" if fixed else "sampled",
+        "equilibration_steps": 2,
+        "steps_per_epoch": 3,
+        "validation_steps": 4,
+        "test_steps": 8,
+    }
+    return module, MCMCDataModule(cell, sampler, **(defaults | settings))
+
+
+def trainer(max_steps: int, *callbacks: L.Callback) -> L.Trainer:
+    return L.Trainer(
+        max_steps=max_steps,
+        max_epochs=-1,
+        accelerator="cpu",
+        devices=1,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        inference_mode=False,
+        callbacks=[Equilibrate(), NaNGuard(), *callbacks],
+    )
+
+
+def assert_equal(first: Any, second: Any, path: str = "") -> None:
+    """Bit for bit, through dicts and lists."""
+    if isinstance(first, dict):
+        assert set(first) == set(second), path
+        for key in first:
+            assert_equal(first[key], second[key], f"{path}/{key}")
+    elif isinstance(first, list | tuple):
+        assert len(first) == len(second), path
+        for i, (a, b) in enumerate(zip(first, second, strict=True)):
+            assert_equal(a, b, f"{path}/{i}")
+    elif isinstance(first, torch.Tensor):
+        assert torch.equal(first, second), f"{path} differs by {(first.double() - second.double()).abs().max()}"
+    else:
+        assert first == second, path
+
+
+@pytest.mark.parametrize("fixed", [False, True])
+def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, fixed: bool) -> None:
+    """Stopped in the middle of an epoch; parameters, optimizer, walkers, generators, widths and counters."""
+    straight = trainer(8)
+    straight.fit(*build(fixed))
+    straight.save_checkpoint(tmp_path / "straight.ckpt")
+
+    first = trainer(4)
+    first.fit(*build(fixed))
+    first.save_checkpoint(tmp_path / "half.ckpt")
+    second = trainer(8)
+    module, datamodule = build(fixed)
+    second.fit(module, datamodule=datamodule, ckpt_path=str(tmp_path / "half.ckpt"))
+    second.save_checkpoint(tmp_path / "resumed.ckpt")
+
+    saved = [torch.load(tmp_path / f"{name}.ckpt", weights_only=True) for name in ("straight", "resumed")]
+    assert saved[0]["global_step"] == 8
+    assert saved[0]["MCMCDataModule"]["num_sweeps"] == 8 + 2
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "MCMCDataModule", "callbacks", "system"):
+        assert_equal(saved[0][part], saved[1][part], part)
+
+
+def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
+    """Random numbers belong to walker groups: the same chains, updates and logged numbers, up to the order of sums."""
+    tables = []
+    for devices in (1, 2):
+        folder = tmp_path / f"ranks{devices}"
+        command = [sys.executable, "-m", "lightning_vfe", "fit", "experiment=smoke", f"run_dir={folder}"]
+        command += [f"trainer.devices={devices}", "trainer.accelerator=cpu", "trainer.max_steps=5", "logger=csv"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr[-2000:]
+        tables.append(pd.read_csv(folder / "metrics.csv"))
+    assert list(tables[0].columns) == list(tables[1].columns)
+    largest = (tables[0] - tables[1]).abs().max().max()
+    assert largest < 1e-10, f"largest difference {largest:.1e}"
+
+
+def test_summary_holds_every_term_with_its_error(tmp_path: Path) -> None:
+    module, datamodule = build()
+    runner = trainer(2, Summary(tmp_path))
+    runner.fit(module, datamodule)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    widths = datamodule.walkers.proton_log_width.clone()  # type: ignore[union-attr]
+    runner.test(module, datamodule, verbose=False)
+    assert_equal(before, dict(module.state_dict()))
+    assert torch.equal(widths, datamodule.walkers.proton_log_width)  # type: ignore[union-attr]
+
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["step"] == 2
+    kT = 6000.0 / 315775.02
+    energy, free_energy = summary["energy_per_atom"]["value"], summary["free_energy_per_atom"]["value"]
+    assert abs((energy - free_energy) / kT - summary["entropy_per_atom"]["value"]) < 1e-5
+    parts = ("kinetic_energy", "v_pp", "v_pe", "v_ee")
+    assert abs(sum(summary[f"{part}_per_atom"]["value"] for part in parts) - energy) < 1e-12
+    for name in ("free_energy", "energy", "v_pp", "v_pe", "v_ee", "kinetic_energy"):
+        assert summary[f"{name}_per_atom"]["error"] > 0
+    assert summary["base_free_energy_per_atom"]["error"] == 0
+    assert summary["converged"] is (not summary["reasons"])
+    assert (tmp_path / "pair_correlation.csv").exists()
+
+
+def test_negative_determinants_are_refused(tmp_path: Path) -> None:
+    """A folding map: F and S are not reported, and the reason says why."""
+    module, datamodule = build()
+    runner = trainer(1, Summary(tmp_path))
+    runner.fit(module, datamodule)
+    density = module.proton_density
+    assert density is not None
+    honest = density.evaluate
+    density.evaluate = lambda x: honest(x)._replace(sign_det_dzdx=-torch.ones(len(x)))  # type: ignore[method-assign]
+    runner.test(module, datamodule, verbose=False)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["free_energy_per_atom"] == {"value": None, "error": None}
+    assert summary["entropy_per_atom"] == {"value": None, "error": None}
+    assert summary["energy_per_atom"]["value"] is not None
+    assert not summary["converged"]
+    assert any("negative" in reason for reason in summary["reasons"])
+
+
+def test_broken_gradients_change_no_parameter() -> None:
+    module, datamodule = build(fixed=True)
+    start = {name: value.clone() for name, value in module.wavefunction.state_dict().items()}
+    whole = module.loss
+    module.loss = lambda batch, sample: whole(batch, sample) * float("nan")  # type: ignore[method-assign]
+    with pytest.raises(FloatingPointError, match="parameters are those of the last good step"):
+        trainer(50).fit(module, datamodule)
+    assert_equal(start, dict(module.wavefunction.state_dict()))
+
+
+def test_checkpoint_of_another_system_is_refused(tmp_path: Path) -> None:
+    runner = trainer(1)
+    runner.fit(*build())
+    runner.save_checkpoint(tmp_path / "last.ckpt")
+    module, datamodule = build(rs=1.5)
+    with pytest.raises(ValueError, match=r"system.rs = 1.5 but the checkpoint was made with 2.0"):
+        trainer(2).fit(module, datamodule=datamodule, ckpt_path=str(tmp_path / "last.ckpt"))
+
+
+def test_checkpoint_without_walkers_is_refused(tmp_path: Path) -> None:
+    """A renamed datamodule's state would be skipped in silence."""
+    runner = trainer(1)
+    runner.fit(*build())
+    runner.save_checkpoint(tmp_path / "last.ckpt")
+    content = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    content["Renamed"] = content.pop("MCMCDataModule")
+    torch.save(content, tmp_path / "last.ckpt")
+    module, datamodule = build()
+    with pytest.raises(ValueError, match="holds no walkers"):
+        trainer(2).fit(module, datamodule=datamodule, ckpt_path=str(tmp_path / "last.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"num_proton_walkers": 6}, "sampler.num_proton_walkers = 6 must be a multiple of"),
+        ({"num_electron_walkers": 1}, "sampler.num_electron_walkers = 1 must be at least 2"),
+        ({"test_steps": 0}, "datamodule.test_steps = 0 must be at least 1"),
+        ({"protons": "frozen"}, "system.protons = 'frozen' is unknown"),
+        ({"twists": [3, 1, 1]}, "multiple of the 3 twists"),
+    ],
+)
+def test_bad_settings_are_one_clear_line(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        build(**settings)
+    assert "\n" not in str(error.value)
