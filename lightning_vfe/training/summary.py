@@ -71,9 +71,9 @@ class Summary:
             )
         if given["num_stranded"] > 0.0:
             found.append("chains stand where the density is zero or not finite; start from another system.structure")
-        if given["electron_drift"] > max(MAX_ELECTRON_DRIFT, 4.0 * given["electron_drift_error"]):
+        if abs(given["electron_drift"]) > max(MAX_ELECTRON_DRIFT, 4.0 * given["electron_drift_error"]):
             found.append(
-                f"the electrons lag behind the protons (drift of ln|psi|^2 = {given['electron_drift']:.3f}); "
+                f"the electrons have not settled around the moved protons (drift of ln|psi|^2 = {given['electron_drift']:.3f}); "
                 "raise sampler.num_electron_steps"
             )
         return found
