@@ -59,3 +59,14 @@ def finite_difference_kinetic(log_psi: Callable[[Tensor], Tensor], electrons: Te
                 for sign in (-1, 1):
                     laplacian = laplacian + weight * torch.exp(log_psi(electrons + sign * multiple * shift) - centre)
     return -0.5 * laplacian / step**2
+
+
+def central_differences(function: Callable[[Tensor], Tensor], parameters: Tensor, step: float = 1e-4) -> Tensor:
+    """d function / d parameters (P,) of a number, by fourth-order differences."""
+    gradient = torch.zeros_like(parameters)
+    for index in range(len(parameters)):
+        for multiple, weight in ((1, 2.0 / 3.0), (2, -1.0 / 12.0)):
+            shift = torch.zeros_like(parameters)
+            shift[index] = multiple * step
+            gradient[index] += weight * (function(parameters + shift) - function(parameters - shift)) / step
+    return gradient
