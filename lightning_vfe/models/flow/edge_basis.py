@@ -1,0 +1,109 @@
+"""Equivariant functions of a relative vector, summed over all images within a cutoff, with their gradients."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from e3nn import o3
+from torch import Tensor, nn
+
+from lightning_vfe.models.flow.edges import Edges, sum_images
+from lightning_vfe.physics.cell import PeriodicCell
+
+# Length, in units of rs, below which the direction of a relative vector fades out (q^-l S_l is linear in r for l = 1).
+# Fields that vary on the scale of the core rather than inside it train to smaller errors and are further from folding.
+CORE_LENGTH = 0.5
+
+
+class EdgeBasis(nn.Module):
+    """phi_{lm,b}(x_i, x_j) = sum_images q^-l S_lm(r) R_b(r^2) over the edges r = x_j - x_i + L n.
+
+    S_lm are the solid harmonics of e3nn (component normalisation), q = sqrt(r^2 + epsilon^2), and
+
+        R_b(r^2) = exp[-(q - mu_b)^2 / (2 sigma^2)] (1 - r^2 / r_c^2)^3.
+
+    Everything is a polynomial in r times a smooth function of r^2: infinitely smooth as two atoms meet. The last factor
+    makes value, first and second derivatives vanish at the cutoff.
+
+    Args:
+        cell: the periodic cell.
+        lmax: largest l.
+        num_radial: number of functions R_b, with centres evenly spaced from 0 to r_c.
+        cutoff: r_c in bohr.
+    """
+
+    centres: Tensor
+    degrees: Tensor
+    ladder: Tensor
+
+    def __init__(self, cell: PeriodicCell, lmax: int, num_radial: int, cutoff: float) -> None:
+        super().__init__()
+        self.lmax = lmax
+        self.edges = Edges(cell, cutoff)
+        self.irreps = o3.Irreps([(1, (degree, (-1) ** degree)) for degree in range(lmax + 1)])
+        self.epsilon = CORE_LENGTH * cell.rs
+        self.width = cutoff / max(num_radial - 1, 1)
+        for name, constant in (
+            ("centres", torch.linspace(0.0, cutoff, num_radial, dtype=torch.float64)),
+            ("ladder", _gradient_ladder(lmax)),
+        ):
+            self.register_buffer(name, constant.to(torch.get_default_dtype()), persistent=False)
+        degrees = torch.tensor([degree for degree in range(lmax + 1) for _ in range(2 * degree + 1)])
+        self.register_buffer("degrees", degrees, persistent=False)
+
+    def forward(self, positions: Tensor, with_gradient: bool) -> Tensor:
+        """Evaluate the basis for all ordered pairs, from the sender j to the receiver i.
+
+        Args:
+            positions: bohr.  # (W, N, 3)
+            with_gradient: also give the gradients.
+
+        Returns:
+            F = (lmax + 1)^2 num_radial functions; D = 0 is phi_f, and D = 1, 2, 3 (with the gradient only) are
+            d phi_f / d x_j along the axes.  # (W, N_j, N_i, D, F)
+        """
+        vectors, pairs = self.edges(positions)
+        return sum_images(self._on_edges(vectors, with_gradient), pairs, positions)
+
+    def _on_edges(self, vectors: Tensor, with_gradient: bool) -> Tensor:
+        """The basis functions of single vectors and, where wanted, their gradients.  # (E, 3) -> (E, D, F)"""
+        squared = vectors.square().sum(-1, keepdim=True)
+        inverse = (squared + self.epsilon**2).rsqrt()  # 1/q
+        solid = o3.spherical_harmonics(list(range(self.lmax + 1)), vectors, False, "component")
+        scale = inverse**self.degrees
+        angular = solid * scale  # (E, lm)
+        offset = (1.0 / inverse - self.centres) / self.width
+        gaussian = torch.exp(-0.5 * offset.square())  # (E, b)
+        taper, taper_slope = self.edges.taper(squared)
+        radial = gaussian * taper
+        if not with_gradient:
+            return (angular.unsqueeze(-1) * radial.unsqueeze(-2)).flatten(1).unsqueeze(1)
+        # d radial / d r = r * slope, because q and the taper depend on r^2 only.
+        slope = gaussian * taper_slope - radial * offset * (inverse / self.width)
+        outward = vectors.unsqueeze(-1) * angular.unsqueeze(-2)  # (E, 3, lm)
+        turned = (solid @ self.ladder).unflatten(-1, (3, -1)) * scale.unsqueeze(-2)
+        turned = turned - outward * (self.degrees * inverse.square()).unsqueeze(-2)
+        # phi = angular * radial and grad phi = turned * radial + outward * slope, as one product of rank two.
+        first = torch.cat([angular.unsqueeze(1), turned], dim=1)
+        second = nn.functional.pad(outward, (0, 0, 1, 0))
+        factors = torch.stack([first, second], dim=-1).flatten(1, 2)  # (E, D lm, 2)
+        return (factors @ torch.stack([radial, slope], dim=1)).view(len(vectors), 4, -1)
+
+
+def _gradient_ladder(lmax: int) -> Tensor:
+    """Matrix from all solid harmonics to all their gradients: d S_lm / d r_d = sum_n S_(l-1)n ladder[n, (d, m)].
+
+    The gradient of a harmonic polynomial of degree l is made of those of degree l - 1, coupled by a Wigner 3j symbol.
+    For the component normalisation, |S_l|^2 = (2 l + 1) r^(2l), the factor is (2 l + 1) sqrt(l).
+
+    Returns:
+        float64 matrix with all l up to lmax on both sides.  # ((lmax + 1)^2, 3 (lmax + 1)^2)
+    """
+    size = (lmax + 1) ** 2
+    ladder = torch.zeros(size, 3, size, dtype=torch.float64)
+    for degree in range(1, lmax + 1):
+        coupling = o3.wigner_3j(degree, degree - 1, 1, dtype=torch.float64)  # (m, n, d)
+        lower, upper = slice((degree - 1) ** 2, degree**2), slice(degree**2, (degree + 1) ** 2)
+        ladder[lower, :, upper] = (2 * degree + 1) * math.sqrt(degree) * coupling.permute(1, 2, 0)
+    return ladder.flatten(1)
