@@ -73,7 +73,8 @@ class Summary:
             found.append("chains stand where the density is zero or not finite; start from another system.structure")
         if abs(given["electron_drift"]) > max(MAX_ELECTRON_DRIFT, 4.0 * given["electron_drift_error"]):
             found.append(
-                f"the electrons have not settled around the moved protons (drift of ln|psi|^2 = {given['electron_drift']:.3f}); "
+                "the electrons have not settled around the moved protons "
+                f"(drift of ln|psi|^2 = {given['electron_drift']:.3f}); "
                 "raise sampler.num_electron_steps"
             )
         return found

@@ -198,7 +198,7 @@ def _slogdet(a: Carried) -> tuple[Carried, Carried]:
     """
     a = a.dense()
     phase, log_abs = torch.linalg.slogdet(a.value)
-    inverse = torch.linalg.inv(a.value)
+    inverse = torch.linalg.inv_ex(a.value).inverse  # not finite, instead of an error, where det A = 0
     product = inverse @ a.jacobian  # (3N, ..., n, n)
     jacobian = product.diagonal(dim1=-2, dim2=-1).sum(-1)
     squares = torch.einsum("d...ij,d...ji->...", product, product)
