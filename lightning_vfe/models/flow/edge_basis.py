@@ -12,7 +12,7 @@ from lightning_vfe.models.flow.edges import Edges, sum_images
 from lightning_vfe.physics.cell import PeriodicCell
 
 # Length, in units of rs, below which the direction of a relative vector fades out (q^-l S_l is linear in r for l = 1).
-# Fields that vary on the scale of the core rather than inside it train to smaller errors and are further from folding.
+# Fields that vary on the scale of the core, not inside it, train as well and stay further from folding space.
 CORE_LENGTH = 0.5
 
 
@@ -88,7 +88,7 @@ class EdgeBasis(nn.Module):
         first = torch.cat([angular.unsqueeze(1), turned], dim=1)
         second = nn.functional.pad(outward, (0, 0, 1, 0))
         factors = torch.stack([first, second], dim=-1).flatten(1, 2)  # (E, D lm, 2)
-        return (factors @ torch.stack([radial, slope], dim=1)).view(len(vectors), 4, -1)
+        return (factors @ torch.stack([radial, slope], dim=1)).view(len(vectors), 4, angular.shape[1] * radial.shape[1])
 
 
 def _gradient_ladder(lmax: int) -> Tensor:

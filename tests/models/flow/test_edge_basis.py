@@ -1,0 +1,56 @@
+"""The functions of relative vectors against plain sums and autograd."""
+
+import itertools
+
+import pytest
+import torch
+from e3nn import o3
+from tests.helpers.flows import random_protons
+
+from lightning_vfe.models.flow.edge_basis import EdgeBasis
+from lightning_vfe.models.flow.edges import Edges
+from lightning_vfe.physics.cell import PeriodicCell
+
+
+@pytest.mark.parametrize("lmax", [1, 2, 4])
+def test_gradient_against_autograd(lmax):
+    """This is also the test of the factor (2 l + 1) sqrt(l) of the gradients of solid harmonics."""
+    cell = PeriodicCell(3, 1.2)
+    basis = EdgeBasis(cell, lmax, num_radial=4, cutoff=1.1 * cell.length)
+    x = random_protons(cell, 1)
+    terms = basis(x, with_gradient=True)  # (1, N_j, N_i, 4, F)
+    jacobian = torch.autograd.functional.jacobian(lambda y: basis(y, with_gradient=False)[0, :, :, 0], x).squeeze(3)
+    assert torch.equal(terms[..., :1, :], basis(x, with_gradient=False))
+    for j, i in itertools.product(range(3), repeat=2):
+        # Column x_j of a pair (j, i); for j = i the two ends of an atom's own images move together.
+        expected = jacobian[j, i, :, j].T if i != j else torch.zeros_like(jacobian[j, i, :, j].T)
+        own = terms[0, j, i, 1:] if i != j else terms[0, j, i, 1:] * 0.0
+        torch.testing.assert_close(own, expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("fraction", [0.4, 0.9, 1.6])
+def test_all_images_within_the_cutoff(fraction):
+    """The list of edges against a plain loop over many lattice vectors, with cutoffs below L/2 and above L."""
+    cell = PeriodicCell(2, 1.0)
+    cutoff = fraction * cell.length
+    x = random_protons(cell, 1) + torch.tensor([0.0, 3.0, -2.0]) * cell.length
+    vectors, pairs = Edges(cell, cutoff)(x)
+    lattice = torch.tensor(list(itertools.product(range(-8, 9), repeat=3))) * cell.length
+    for pair, (j, i) in enumerate(itertools.product(range(2), repeat=2)):
+        distances = (x[0, j] - x[0, i] + lattice).norm(dim=-1)
+        expected = distances[(distances < cutoff) & (distances > 0)].sort().values
+        torch.testing.assert_close(vectors[pairs == pair].norm(dim=-1).sort().values, expected)
+
+
+def test_values_are_spherical_harmonics():
+    """One pair, alone in a large cell: phi = q^-l S_lm(r) R_b(r^2)."""
+    cell = PeriodicCell(2, 10.0)
+    basis = EdgeBasis(cell, lmax=2, num_radial=3, cutoff=9.0)
+    vector = torch.tensor([1.0, -4.0, 2.0])
+    value = basis(torch.stack([torch.zeros(3), vector]).unsqueeze(0), with_gradient=False)[0, 1, 0, 0].view(9, 3)
+    squared = vector.square().sum()
+    q = torch.sqrt(squared + basis.epsilon**2)
+    radial = torch.exp(-0.5 * ((q - torch.tensor([0.0, 4.5, 9.0])) / 4.5).square()) * (1 - squared / 81.0) ** 3
+    powers = torch.tensor([0.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0])
+    angular = o3.spherical_harmonics([0, 1, 2], vector, normalize=False, normalization="component")
+    torch.testing.assert_close(value, torch.outer(angular * q**-powers, radial))

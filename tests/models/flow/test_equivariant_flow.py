@@ -1,0 +1,80 @@
+"""The flow's interface: identity at the start, shapes, types, memory and bad input."""
+
+import pytest
+import torch
+from tests.helpers.flows import make_flow, random_protons
+
+from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
+from lightning_vfe.physics.cell import PeriodicCell
+
+CELL = PeriodicCell(4, 1.25)
+
+
+def test_identity_at_initialisation():
+    flow, x = EquivariantFlow(CELL), random_protons(CELL, 3)
+    result = flow.to_base(x)
+    assert torch.equal(result.z, x)
+    assert torch.equal(result.log_abs_det_dzdx, torch.zeros(3))
+    assert torch.equal(result.sign_det_dzdx, torch.ones(3))
+
+
+def test_the_identity_can_be_left():
+    """ln|det| has a gradient with respect to the last mixing and the contact amplitude."""
+    flow = EquivariantFlow(CELL, num_channels=4)
+    flow.to_base(random_protons(CELL, 3)).log_abs_det_dzdx.sum().backward()
+    moving = {name for name, parameter in flow.named_parameters() if parameter.grad.abs().max() > 0}
+    assert moving == {"contact.amplitude", "networks.0.readout"}
+
+
+def test_any_leading_dimensions():
+    flow, x = make_flow(CELL), random_protons(CELL, 2, 3)
+    batch, single = flow.to_base(x), flow.to_base(x[1, 2])
+    assert batch.z.shape == (2, 3, 4, 3) and batch.log_abs_det_dzdx.shape == batch.sign_det_dzdx.shape == (2, 3)
+    assert single.log_abs_det_dzdx.shape == ()
+    torch.testing.assert_close(single.z, batch.z[1, 2], rtol=0, atol=1e-13)
+    torch.testing.assert_close(single.log_abs_det_dzdx, batch.log_abs_det_dzdx[1, 2], rtol=0, atol=1e-12)
+    assert flow.displacement(x).shape == x.shape
+
+
+def test_walkers_in_turns_give_the_same_numbers():
+    whole, turns = make_flow(CELL), make_flow(CELL, max_elements=1)
+    x = random_protons(CELL, 5)
+    assert turns.walkers_at_once == 1 and whole.walkers_at_once > 5
+    for one, other in zip(whole.to_base(x), turns.to_base(x), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+    torch.testing.assert_close(whole.displacement(x), turns.displacement(x), rtol=0, atol=1e-12)
+
+
+def test_float32():
+    x, reference = random_protons(CELL, 6), make_flow(CELL)
+    exact = reference.to_base(x)
+    torch.set_default_dtype(torch.float32)
+    flow = make_flow(CELL)
+    flow.load_state_dict(reference.state_dict())
+    result = flow.to_base(x.float())
+    assert all(field.dtype == torch.float32 for field in result)
+    torch.testing.assert_close(result.log_abs_det_dzdx.double(), exact.log_abs_det_dzdx, rtol=0, atol=1e-3)
+    result.log_abs_det_dzdx.sum().backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in flow.parameters())
+
+
+def test_only_parameters_are_saved():
+    flow = make_flow(CELL)
+    assert set(flow.state_dict()) == {name for name, _ in flow.named_parameters()}
+
+
+@pytest.mark.parametrize(
+    ("setting", "key"),
+    [({"num_blocks": 0}, "flow.num_blocks = 0"), ({"edge_lmax": 0}, "flow.edge_lmax = 0"),
+     ({"cutoff": -1.0}, "flow.cutoff = -1.0"), ({"max_elements": 0}, "flow.max_elements = 0")],
+)
+def test_bad_sizes(setting, key):
+    with pytest.raises(ValueError, match=key) as error:
+        EquivariantFlow(CELL, **setting)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (2, 4, 2), (12,)])
+def test_bad_positions(shape):
+    with pytest.raises(ValueError, match="needs"):
+        EquivariantFlow(CELL).to_base(torch.zeros(shape))
