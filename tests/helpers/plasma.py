@@ -50,7 +50,7 @@ def train(density: ProtonDensity, cell: PeriodicCell, kT: float, steps: int, wal
 
 
 def thermodynamic_integration(cell: PeriodicCell, kT: float, walkers: int, sweeps: int) -> tuple[float, float]:
-    """F - F_ideal = int_0^1 <E>_lambda d lambda by Gauss-Legendre over chains on exp(-lambda E/kT); value and error, Ha."""
+    """F - F_ideal = int_0^1 <E>_lambda d lambda by Gauss-Legendre, chains on exp(-lambda E/kT): value, error in Ha."""
     ewald, rule = Ewald(cell), GaussianProposal()
     nodes, weights = np.polynomial.legendre.leggauss(6)
     total, variance = 0.0, 0.0
