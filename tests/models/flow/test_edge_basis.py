@@ -5,11 +5,11 @@ import itertools
 import pytest
 import torch
 from e3nn import o3
-from tests.helpers.flows import random_protons
 
 from lightning_vfe.models.flow.edge_basis import EdgeBasis
 from lightning_vfe.models.flow.edges import Edges
 from lightning_vfe.physics.cell import PeriodicCell
+from tests.helpers.flows import random_protons
 
 
 @pytest.mark.parametrize("lmax", [1, 2, 4])

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from tests.helpers.flows import make_flow, random_protons
 
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.physics.cell import PeriodicCell
+from tests.helpers.flows import make_flow, random_protons
 
 CELL = PeriodicCell(4, 1.25)
 
@@ -65,8 +65,12 @@ def test_only_parameters_are_saved():
 
 @pytest.mark.parametrize(
     ("setting", "key"),
-    [({"num_blocks": 0}, "flow.num_blocks = 0"), ({"edge_lmax": 0}, "flow.edge_lmax = 0"),
-     ({"cutoff": -1.0}, "flow.cutoff = -1.0"), ({"max_elements": 0}, "flow.max_elements = 0")],
+    [
+        ({"num_blocks": 0}, "flow.num_blocks = 0"),
+        ({"edge_lmax": 0}, "flow.edge_lmax = 0"),
+        ({"cutoff": -1.0}, "flow.cutoff = -1.0"),
+        ({"max_elements": 0}, "flow.max_elements = 0"),
+    ],
 )
 def test_bad_sizes(setting, key):
     with pytest.raises(ValueError, match=key) as error:

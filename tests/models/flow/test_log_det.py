@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tests.helpers.flows import make_flow, random_protons
 
 from lightning_vfe.physics.cell import PeriodicCell
+from tests.helpers.flows import make_flow, random_protons
 
 CASES = {
     "default kind": (3, {}),

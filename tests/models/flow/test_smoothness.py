@@ -1,9 +1,9 @@
 """Derivatives at the cutoff, and where protons meet."""
 
 import torch
-from tests.helpers.flows import make_flow
 
 from lightning_vfe.physics.cell import PeriodicCell
+from tests.helpers.flows import make_flow
 
 CUTOFF = 2.6
 

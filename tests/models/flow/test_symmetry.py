@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from tests.helpers.flows import cubic_operations, make_flow, random_protons, report
 
 from lightning_vfe.physics.cell import PeriodicCell
+from tests.helpers.flows import cubic_operations, make_flow, random_protons, report
 
 TOLERANCE = 1e-10
 
