@@ -102,9 +102,7 @@ def test_walkers_do_not_see_each_other():
     together = kinetic_energy(lambda r: wavefunction.log_psi(protons, r, twists), electrons)
     for w in range(2):
         for b in range(3):
-            alone = kinetic_energy(
-                lambda r, w=w: wavefunction.log_psi(protons[w, 0], r, twists[w, 0]), electrons[w, b]
-            )
+            alone = kinetic_energy(lambda r, w=w: wavefunction.log_psi(protons[w, 0], r, twists[w, 0]), electrons[w, b])
             torch.testing.assert_close(together[w, b], alone, rtol=1e-11, atol=1e-11)
 
 

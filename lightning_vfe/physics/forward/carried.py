@@ -41,9 +41,7 @@ class Carried:
     given from the end, so that one call serves all three parts. No graph is recorded: run it under torch.no_grad.
     """
 
-    def __init__(
-        self, value: Tensor, jacobian: Tensor, laplacian: Tensor, layout: PairLayout | None = None
-    ) -> None:
+    def __init__(self, value: Tensor, jacobian: Tensor, laplacian: Tensor, layout: PairLayout | None = None) -> None:
         self.value = value
         self.jacobian = jacobian
         self.laplacian = laplacian
