@@ -4,6 +4,10 @@ import pytest
 import torch
 
 
+# The tensors of the tests are small: a second thread costs more than it brings, much more on a busy machine.
+torch.set_num_threads(1)
+
+
 @pytest.fixture(autouse=True)
 def double_precision():
     """Build all models in float64 and seed the global generator, whatever the previous test left behind."""
