@@ -24,7 +24,7 @@ def test_two_protons_reach_the_exact_free_energy() -> None:
     F of the trained density is integrated on the grid of relative vectors, so that there is no statistical error.
     """
     cell, kT = PeriodicCell(2, 1.0), 1.0
-    flow = EquivariantFlow(cell, num_blocks=1, num_layers=1, num_channels=8)
+    flow = EquivariantFlow(cell, num_blocks=1, num_steps=1, num_layers=1, num_channels=8)
     density = ProtonDensity(UniformBase(cell, temperature_kelvin=300.0), flow)
     exact = exact_excess_free_energy(cell, kT)
     assert abs(exact - exact_excess_free_energy(cell, kT, points=32)) < 1e-4
@@ -58,15 +58,15 @@ def test_eight_protons_go_most_of_the_way_from_the_uniform_density() -> None:
     thermodynamic integration; a short training gains most of it, and never more."""
     cell, kT = PeriodicCell(8, 1.0), 1.0
     exact, exact_error = thermodynamic_integration(cell, kT, walkers=128, sweeps=80)
-    flow = EquivariantFlow(cell, num_blocks=1, num_layers=1, num_channels=8)
+    flow = EquivariantFlow(cell, num_blocks=1, num_steps=1, num_layers=1, num_channels=8)
     density = ProtonDensity(UniformBase(cell, temperature_kelvin=300.0), flow)
-    positions = train(density, cell, kT, steps=60, walkers=64, rate=1e-2)
+    positions = train(density, cell, kT, steps=40, walkers=64, rate=1e-2)
 
     ewald, rule, random = Ewald(cell), GaussianProposal(), WalkerRandom(range(1), seed=5)
     uniform = ewald.proton_energy(cell.length * torch.rand(20000, 8, 3))
     series = []
     with torch.no_grad():
-        for _ in range(60):
+        for _ in range(40):
             state = rule.evaluate(density.log_prob, positions)
             state, _ = metropolis(density.log_prob, state, rule, torch.tensor(0.1 * cell.length), 3, random, cell.wrap)
             positions = state.positions
