@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-
 # The tensors of the tests are small: a second thread costs more than it brings, much more on a busy machine.
 torch.set_num_threads(1)
 
