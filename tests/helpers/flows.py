@@ -7,7 +7,7 @@ import torch
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 
 
-def make_flow(cell, seed=1, strength=2.5, **sizes):
+def make_flow(cell, seed=1, strength=1.0, **sizes):
     """A small flow with random parameters; `strength` scales the displacements of the message blocks."""
     torch.manual_seed(seed)
     sizes = {"num_blocks": 1, "num_steps": 2, "num_layers": 2, "num_channels": 4, "num_radial": 5} | sizes

@@ -46,7 +46,7 @@ def test_terms_belong_together():
     assert torch.equal(density.log_prob(x), terms.log_prob)
 
 
-@pytest.mark.parametrize("settings", [{"strength": 3.75}, {"strength": 2.5, "num_layers": 1, "hidden_lmax": 2}])
+@pytest.mark.parametrize("settings", [{"strength": 1.5}, {"strength": 1.0, "num_layers": 1, "hidden_lmax": 2}])
 def test_normalisation_for_two_protons(settings):
     """int p(x) dx = 1. For N = 2, p depends on the relative vector d only: L^3 int p(d) d^3d, on a periodic grid."""
     cell = PeriodicCell(2, 1.5)
