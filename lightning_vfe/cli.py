@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from lightning_vfe import __version__
 from lightning_vfe._cli.errors import CommandError, nearest
-from lightning_vfe._cli.help import VERBS, general_help, verb_help
+from lightning_vfe._cli.help import TRAINER_VERBS, VERBS, general_help, verb_help
 
 FAILED = 1
 USAGE_ERROR = 2
@@ -58,6 +58,10 @@ def _run(verb: str, settings: list[str], print_only: bool) -> int:
     from lightning_vfe._cli.overrides import parse
     from lightning_vfe._cli.plan import Plan, make_plan
 
+    if verb not in TRAINER_VERBS:
+        from lightning_vfe._cli.commands import run_command
+
+        return run_command(verb, parse(settings), print_only)
     plan = Plan.received() or make_plan(verb, parse(settings))
     if print_only:
         print(OmegaConf.to_yaml(plan.config), end="")

@@ -3,14 +3,16 @@
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe import __version__
 from lightning_vfe._cli.compose import compose_config
+from lightning_vfe._cli.help import TRAINER_VERBS, VERBS
 from lightning_vfe._cli.overrides import parse
 from lightning_vfe.cli import main
 from lightning_vfe.resources import resource_folder
@@ -52,10 +54,42 @@ def test_help_lists_verbs_groups_experiments_keys(words: list[str], capsys: pyte
         assert part in text, f"{part!r} is missing in the help"
 
 
-@pytest.mark.parametrize("verb", ["fit", "validate", "test"])
+@pytest.mark.parametrize("verb", VERBS)
 def test_help_of_a_verb(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb, "--help"]) == 0
-    assert capsys.readouterr().out.startswith(f"usage: lightning-vfe {verb} ")
+    text = capsys.readouterr().out
+    assert text.startswith(f"usage: lightning-vfe {verb} ") and "system.rs" in text and "run_dir" in text
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in TRAINER_VERBS])
+def test_commands_read_their_settings_alike(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main([verb, "--print-config", "system.num_atoms=6"]) == 0
+    assert OmegaConf.create(capsys.readouterr().out).system.num_atoms == 6
+    for words, parts in [
+        (["rs=2"], ["'rs'", "did you mean 'system.rs'"]),
+        (["system.num_atoms=many"], ["system.num_atoms = many", "a whole number"]),
+        (["wavefunction=geminal"], [f"wavefunction = geminal is not possible with {verb}", "system"]),
+        (["seed=-1"], ["seed = -1"]),
+    ]:
+        line = error_line([verb, *words], capsys)
+        for part in parts:
+            assert part in line, f"{part!r} is not in: {line}"
+    seen = []
+
+    def run(config: DictConfig) -> int:
+        if config.system.rs < 1:
+            raise ValueError(f"system.rs = {config.system.rs} is too dense;\nraise it")
+        seen.append((config.run_dir, torch.get_default_dtype()))
+        return 3
+
+    module = types.ModuleType(f"lightning_vfe._cli.{verb}")
+    module.run = run  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    assert main([verb, "run_dir=~/here", "dtype=float64"]) == 3
+    assert seen == [(str(Path.home() / "here"), torch.float64)]
+    assert error_line([verb, "system.rs=0.5"], capsys) == "system.rs = 0.5 is too dense; raise it"
 
 
 def test_help_is_quick_and_the_module_runs() -> None:

@@ -13,8 +13,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from lightning_vfe._cli.compose import compose_config
-from lightning_vfe._cli.help import MAIN_KEYS, describe, key_comment
+from lightning_vfe._cli.compose import compose_config, groups_of
+from lightning_vfe._cli.help import MAIN_KEYS, TRAINER_VERBS, VERBS, describe, key_comment
 from lightning_vfe._cli.overrides import group_options, parse
 from lightning_vfe._cli.run import (
     build_datamodule,
@@ -56,8 +56,17 @@ def test_help_finds_its_keys() -> None:
 
 @pytest.mark.parametrize(("group", "option"), OPTIONS)
 def test_every_option_composes(group: str, option: str) -> None:
-    config = compose_config(parse([f"{group}={option}"]))
-    assert OmegaConf.to_container(config, resolve=True)
+    roots = [file.stem for file in CONFIGS.glob("*.yaml") if group in groups_of(file.stem)]
+    assert roots, f"no root config has the group {group} in its defaults list"
+    for root in roots:
+        assert OmegaConf.to_container(compose_config(parse([f"{group}={option}"]), root), resolve=True)
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in TRAINER_VERBS])
+def test_every_command_has_its_config(verb: str) -> None:
+    config = compose_config(parse(["system.num_atoms=6"]), root=verb)
+    assert config.system.num_atoms == 6 and {"name", "seed", "dtype", "run_dir"} <= set(config)
+    assert set(groups_of(verb)) <= set(group_options())
 
 
 @pytest.mark.parametrize("name", [None, *EXPERIMENTS])

@@ -9,7 +9,11 @@ VERBS = {
     "fit": "train flow and wavefunction together, or go on with a run (ckpt_path=last)",
     "validate": "estimate F with the frozen networks, as a quick look at a run",
     "test": "freeze, equilibrate afresh, and measure: a table, summary.json and figures",
+    "label": "label proton configurations with energies and forces, into a database",
+    "integrate": "integrate the free energy ln Z of a potential, from the ideal gas on",
 }
+TRAINER_VERBS = ("fit", "validate", "test")
+"""Verbs of Lightning's Trainer; they share configs/config.yaml. The others have configs/VERB.yaml and a command."""
 
 # where the default and the comment of the most used keys stand
 MAIN_KEYS = (
@@ -31,6 +35,8 @@ EXAMPLES = {
         "lightning-vfe test run_dir=runs/default datamodule.test_steps=500",
         "lightning-vfe test ckpt_path=runs/default/checkpoints/last.ckpt",
     ),
+    "label": ("lightning-vfe label system.num_atoms=8",),
+    "integrate": ("lightning-vfe integrate system.num_atoms=8",),
 }
 
 VERB_NOTES = {
@@ -47,6 +53,8 @@ VERB_NOTES = {
         "Uses the last checkpoint of the latest run (ckpt_path=last), of the run in run_dir, or the one in ckpt_path,",
         "with that run's config. Writes summary.json and figures/ into the run folder.",
     ),
+    "label": ("Samples configurations of system.num_atoms atoms, and goes on with a database that is there already.",),
+    "integrate": ("Stores ln Z with its error beside the potential, for the base of fit.",),
 }
 
 
@@ -73,7 +81,10 @@ def general_help() -> str:
 def verb_help(verb: str) -> str:
     """Text of `lightning-vfe VERB --help`."""
     lines = [f"usage: lightning-vfe {verb} [key=value ...]", "", f"{verb}: {VERBS[verb]}.", "", *VERB_NOTES[verb]]
-    lines += _groups() + _experiments() + _main_keys()
+    if verb in TRAINER_VERBS:
+        lines += _groups() + _experiments() + _main_keys()
+    else:
+        lines += _command_groups(verb) + _command_keys(verb)
     return "\n".join([*lines, "", "examples:", *(f"  {line}" for line in EXAMPLES[verb]), "", *_flags()])
 
 
@@ -112,6 +123,27 @@ def _main_keys() -> list[str]:
         for key in keys:
             default, comment = key_comment(resource_folder("configs") / name, key)
             rows.append((f"{group}.{key}" if group else key, f"{comment} [{default}]"))
+    return ["", "most used keys [default]; --print-config shows all of them:", *_columns(rows)]
+
+
+def _command_groups(verb: str) -> list[str]:
+    """Groups in the defaults list of a command's root config, read as text: Hydra takes long to import."""
+    text = (resource_folder("configs") / f"{verb}.yaml").read_text()
+    names = re.findall(r"^  - (?:optional )?(\w+)(?:@\S+)?: ", text, flags=re.MULTILINE)
+    folders = [resource_folder("configs") / name for name in names]
+    rows = [(folder.name, ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))) for folder in folders]
+    return ["", "config groups, GROUP=OPTION:", *_columns(rows)]
+
+
+def _command_keys(verb: str) -> list[str]:
+    """Top-level keys of a command's root config, after those of the system."""
+    root, rows = resource_folder("configs") / f"{verb}.yaml", []
+    for key in ("num_atoms", "rs", "temperature_kelvin"):
+        default, comment = key_comment(resource_folder("configs") / "system" / "hydrogen.yaml", key)
+        rows.append((f"system.{key}", f"{comment} [{default}]"))
+    for key in re.findall(r"^(\w+): +[^#\s]", root.read_text(), flags=re.MULTILINE):
+        default, comment = key_comment(root, key)
+        rows.append((key, f"{comment} [{default}]"))
     return ["", "most used keys [default]; --print-config shows all of them:", *_columns(rows)]
 
 

@@ -15,9 +15,10 @@ from omegaconf.errors import OmegaConfBaseException
 from lightning_vfe._cli.errors import CommandError, nearest, one_line
 from lightning_vfe.resources import resource_folder
 
-PATH_KEYS = ("ckpt_path", "run_dir", "system.structure")
+# last parts of the keys that hold the path of a file or folder
+PATH_ENDINGS = ("path", "run_dir", "structure", "database", "trajectory", "flow_ckpt")
 # keys that take more than the type of their default
-FREE_TYPE_KEYS = ("ckpt_path", "run_dir", "trainer.devices", "trainer.precision")
+FREE_TYPE_KEYS = ("trainer.devices", "trainer.precision")
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,16 @@ def group_options() -> dict[str, list[str]]:
     return {folder.name: sorted(file.stem for file in folder.glob("*.yaml")) for folder in folders}
 
 
+def is_path_key(key: str) -> bool:
+    """Whether a key holds the path of a file or folder, or null for none."""
+    last = key.rpartition(".")[2]
+    return last.endswith(PATH_ENDINGS)
+
+
 def _quote_path(word: str) -> str:
     """Put the value of a path key in quotes: Hydra's grammar refuses `~`, `=` and other characters of file names."""
     key, _, value = word.partition("=")
-    if key not in PATH_KEYS or value in ("", "null") or value[0] in "'\"":
+    if not is_path_key(key) or value in ("", "null") or value[0] in "'\"":
         return word
     path = str(Path(value).expanduser()).replace("\\", "\\\\").replace('"', '\\"')
     return f'{key}="{path}"'
@@ -163,6 +170,9 @@ def _check_type(key: str, old: Any, value: Any) -> None:
         CommandError: it does, or the key follows another one that is to be set instead.
     """
     if key in FREE_TYPE_KEYS:
+        return
+    is_file = is_path_key(key) and _followed(old) is None and not key.endswith("structure")  # which has no null
+    if is_file and (value is None or isinstance(value, str)):
         return
     if (followed := _followed(old)) is not None:
         raise CommandError(f"{key} = {value} would tear it from {followed}, which it follows; set {followed}")

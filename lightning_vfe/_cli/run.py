@@ -6,20 +6,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe._cli.banner import num_twists, print_banner
 from lightning_vfe._cli.checkpoints import check_same_model, check_same_shapes, embedded_config, load_checkpoint
-from lightning_vfe._cli.errors import CommandError, one_line
-from lightning_vfe._cli.overrides import all_keys
+from lightning_vfe._cli.errors import CommandError
+from lightning_vfe._cli.guards import check_scalars, default_dtype, instantiate, key_errors
 from lightning_vfe._cli.plan import HANDOVER, Plan, is_first_process
 from lightning_vfe.resources import resource_folder
 
 INTERRUPTED = 130
-TRAINER = "lightning.Trainer"
-DTYPES = ("float64", "float32")
 
 
 def run(plan: Plan) -> int:
@@ -31,13 +27,14 @@ def run(plan: Plan) -> int:
     from lightning_vfe.training.launch import launch, quiet
 
     config, is_first = plan.config, is_first_process()
-    _check_scalars(config)
+    check_scalars(config)
+    _check_system(config)
     content = load_checkpoint(plan.ckpt_path) if plan.ckpt_path is not None else {}
     stored = embedded_config(content)
     if stored is not None:
         check_same_model(config, stored, same_walkers=plan.verb == "fit")
     quiet(config.seed)
-    with _default_dtype(config.dtype), _key_errors(config):
+    with default_dtype(config.dtype), key_errors(config):
         module, datamodule = build_module(config), build_datamodule(config)
         if content:
             check_same_shapes(module.state_dict(), content["state_dict"])
@@ -60,22 +57,22 @@ def build_module(config: DictConfig) -> Any:
     node._set_parent(config)
     if config.system.protons == "fixed":
         node.proton_density = None
-    return _instantiate(node)
+    return instantiate(node)
 
 
 def build_datamodule(config: DictConfig) -> Any:
     """The LightningDataModule; a structure's name stands for a file shipped with the package where there is one."""
-    return _instantiate(config.datamodule, structure=locate_structure(config.system.structure))
+    return instantiate(config.datamodule, structure=locate_structure(config.system.structure))
 
 
 def build_trainer(config: DictConfig, verb: str) -> Any:
     """Lightning's Trainer. Only `fit` writes metrics.csv; `validate` and `test` print and summarize."""
     from lightning_vfe.training.run_folder import EmbedConfig, StopOnInterrupt
 
-    callbacks = [_instantiate(node) for node in config.callbacks.values()]
+    callbacks = [instantiate(node) for node in config.callbacks.values()]
     callbacks += [StopOnInterrupt(), EmbedConfig(OmegaConf.to_yaml(config))]
-    logger: Any = [_instantiate(node) for node in config.logger.values()] if verb == "fit" else False
-    return _instantiate(config.trainer, callbacks=callbacks, logger=logger)
+    logger: Any = [instantiate(node) for node in config.logger.values()] if verb == "fit" else False
+    return instantiate(config.trainer, callbacks=callbacks, logger=logger)
 
 
 def locate_structure(name: str) -> str:
@@ -116,60 +113,11 @@ def check_structure(config: DictConfig) -> None:
     make_structure(locate_structure(config.system.structure), cell, 1, torch.Generator().manual_seed(config.seed))
 
 
-def _check_scalars(config: DictConfig) -> None:
-    if config.dtype not in DTYPES:
-        raise CommandError(f"dtype = {config.dtype} does not exist; there is: {', '.join(DTYPES)}")
+def _check_system(config: DictConfig) -> None:
     if config.system.protons not in ("sampled", "fixed"):
         raise CommandError(f"system.protons = {config.system.protons} does not exist; there is: sampled, fixed")
-    if config.seed < 0:
-        raise CommandError(f"seed = {config.seed} must not be negative; give a whole number such as 42")
     if config.sampler.num_groups < 1:
         raise CommandError(f"sampler.num_groups = {config.sampler.num_groups} must be at least 1")
-
-
-@contextmanager
-def _default_dtype(name: str) -> Iterator[None]:
-    import torch
-
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(getattr(torch, name))
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)
-
-
-@contextmanager
-def _key_errors(config: DictConfig) -> Iterator[None]:
-    """A ValueError that begins with a key of the config is the user's to mend, wherever it is raised."""
-    keys = {"system", *all_keys(config)}
-    try:
-        yield
-    except ValueError as error:
-        if str(error).replace(":", " ").split(" ", 1)[0] in keys:
-            raise CommandError(one_line(error)) from error
-        raise
-
-
-def _instantiate(node: DictConfig, **arguments: Any) -> Any:
-    """Build a node's `_target_`; what a constructor refuses becomes one line, everything else keeps its traceback."""
-    from lightning_vfe.training.launch import MisconfigurationException
-
-    try:
-        return hydra.utils.instantiate(node, **arguments)
-    except InstantiationException as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        target = str(node.get("_target_"))
-        is_trainer = target == TRAINER
-        if isinstance(cause, ValueError) and not is_trainer:
-            raise CommandError(one_line(cause)) from error
-        if is_trainer and isinstance(cause, (ValueError, TypeError, MisconfigurationException)):
-            raise CommandError(f"trainer: {one_line(cause)}") from error
-        if isinstance(cause, TypeError) and "argument" in str(cause):
-            raise CommandError(f"{target}: {one_line(cause)}") from error
-        raise
 
 
 def _prepare_folder(plan: Plan) -> None:
