@@ -1,0 +1,122 @@
+"""Several runs at one state point side by side: one table and one figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lightning_vfe.analysis.run import Run
+from lightning_vfe.analysis.style import BLUE, GREEN, GREY, PURPLE, VERMILION, house_style, panel_grid
+from lightning_vfe.analysis.terms import TERMS
+
+COMPARED = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "pressure_gpa")
+"""What the table and the figure show, by the names of summary.json."""
+STATE = ("num_atoms", "rs", "temperature_kelvin")
+COLORS = (BLUE, VERMILION, GREEN, PURPLE, GREY)
+
+
+def check_same_state(runs: Mapping[str, Run]) -> None:
+    """Only runs of one system can be compared.
+
+    Raises:
+        ValueError: no run at all, or two of different num_atoms, rs or temperature.
+    """
+    if not runs:
+        raise ValueError("runs = [] names no run; give folders, for example runs=[runs/default,runs/default-2]")
+    (first_label, first), *others = runs.items()
+    for label, run in others:
+        for key in STATE:
+            if run.system.get(key) != first.system.get(key):
+                raise ValueError(
+                    f"runs: system.{key} is {first.system.get(key)} in {first_label} but {run.system.get(key)} in "
+                    f"{label}; compare runs of one state point"
+                )
+
+
+def comparison_table(runs: Mapping[str, Run]) -> pd.DataFrame:
+    """A row for each run: F, E, S, P with their errors, F minus the lowest F, and whether the run trusts itself.
+
+    Args:
+        runs: by the names that the table shows.
+
+    Returns:
+        Columns NAME and NAME_error for each of COMPARED (nan where a run does not report it), above_lowest_f in Ha per
+        atom, and converged.
+
+    Raises:
+        ValueError: the runs are not of one system.
+        FileNotFoundError: a run has no summary.json.
+    """
+    check_same_state(runs)
+    rows = []
+    for run in runs.values():
+        row: dict[str, object] = {}
+        for name in COMPARED:
+            row[name], row[f"{name}_error"] = run.result(name)
+        rows.append(row | {"converged": bool(run.summary.get("converged", False))})
+    table = pd.DataFrame(rows, index=pd.Index(list(runs), name="run"))
+    free_energy = table["free_energy_per_atom"]
+    table.insert(2, "above_lowest_f", free_energy - free_energy.min())
+    return table
+
+
+def draw_comparison(runs: Mapping[str, Run]) -> Figure:
+    """F, E, S, P of every run with one standard error, and g(r) of the protons on top of each other.
+
+    A hollow mark means that the run does not trust the number.
+
+    Raises:
+        ValueError: the runs are not of one system.
+        FileNotFoundError: a run has no summary.json.
+    """
+    table = comparison_table(runs)
+    pairs = {label: run for label, run in runs.items() if (run.folder / "pair_correlation.csv").is_file()}
+    with house_style():
+        figure, axes = panel_grid(len(COMPARED) + bool(pairs), 3, (3.7, 0.9 + 0.35 * max(4, len(runs))))
+        for number, (panel, name) in enumerate(zip(axes, COMPARED, strict=False)):
+            _draw_values(panel, table, name, with_labels=number % 3 == 0)
+        if pairs:
+            _draw_protons(axes[-1], pairs, list(runs))
+        system = next(iter(runs.values())).system
+        title = f"dense hydrogen,  $N = {system['num_atoms']}$,  $r_s = {system['rs']:g}$"
+        title += f",  $T = {system.get('temperature_kelvin', 0.0):g}$ K"
+        figure.suptitle(title, x=0.01, ha="left", fontsize=10.5)
+    return figure
+
+
+def _draw_values(panel: Axes, table: pd.DataFrame, name: str, with_labels: bool) -> None:
+    for place, (value, error, trusted) in enumerate(
+        zip(table[name], table[f"{name}_error"], table["converged"], strict=True)
+    ):
+        if not np.isfinite(value):
+            continue
+        color = COLORS[place % len(COLORS)]
+        panel.errorbar(
+            value, place, xerr=error, fmt="o", color=color, markersize=5, capsize=3, mfc=color if trusted else "white"
+        )
+    panel.set_yticks(range(len(table)), list(table.index) if with_labels else [""] * len(table))
+    panel.set_ylim(len(table) - 0.5, -0.5)
+    panel.margins(x=0.15)
+    panel.locator_params(axis="x", nbins=5)
+    panel.set_title(TERMS[name].title)
+    panel.set_xlabel(TERMS[name].axis_unit)
+
+
+def _draw_protons(panel: Axes, pairs: Mapping[str, Run], labels: list[str]) -> None:
+    panel.axhline(1.0, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)))
+    for label, run in pairs.items():
+        g = run.pair_correlation
+        color = COLORS[labels.index(label) % len(COLORS)]
+        panel.plot(g.index, g["proton_proton"], color=color, linewidth=1.2, label=label)
+        error = g["proton_proton_error"].fillna(0.0)
+        low, high = g["proton_proton"] - error, g["proton_proton"] + error
+        panel.fill_between(g.index, low, high, color=color, alpha=0.2, linewidth=0)
+    panel.set_title("protons")
+    panel.set_xlabel("distance $r$ / bohr")
+    panel.set_ylabel("$g(r)$")
+    panel.set_ylim(bottom=0.0)
+    panel.legend(fontsize=7.5)
