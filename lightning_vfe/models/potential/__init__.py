@@ -1,0 +1,1 @@
+"""Machine-learning potentials E_ML(z) of the protons."""

@@ -1,0 +1,33 @@
+"""A baseline and a correction: what Delta-learning sums."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_vfe.models.potential.potential import Potential
+from lightning_vfe.physics.cell import PeriodicCell
+
+
+class DeltaPotential(Potential):
+    """E = E_baseline + E_correction, the baseline frozen.
+
+    Args:
+        baseline: the potential to correct; its parameters get no gradients and it stays in evaluation mode.
+        correction: the potential that is trained on the difference.
+    """
+
+    def __init__(self, baseline: Potential, correction: Potential) -> None:
+        super().__init__()
+        self.baseline = baseline.requires_grad_(False).eval()
+        self.correction = correction
+
+    def train(self, mode: bool = True) -> DeltaPotential:
+        """Set the correction's mode; the baseline is never trained."""
+        super().train(mode)
+        self.baseline.eval()
+        return self
+
+    def energy(self, z: Tensor, cell: PeriodicCell, dilation: Tensor | None = None) -> Tensor:
+        """E(z) in Ha (...) of protons (..., N, 3) in bohr; see `Potential.energy`."""
+        self.check(z, cell)
+        return self.baseline.energy(z, cell, dilation) + self.correction.energy(z, cell, dilation)

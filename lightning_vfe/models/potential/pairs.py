@@ -1,0 +1,138 @@
+"""Pairs of protons within a cutoff, over all periodic images, as one flat list for a whole batch."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_vfe.physics.cell import PeriodicCell
+
+# Protons at the same place count as 1e-12 bohr apart: their repulsion is then finite but beyond any temperature, and
+# the gradient of that pair is zero instead of NaN.
+SMALLEST_SQUARE = 1e-24
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Each unordered pair of a proton and a proton or an image within the cutoff, once.
+
+    A proton with its own images counts: L n and -L n are one pair, whose first and second are the same proton. Then
+    sum over pairs = 1/2 sum over protons and their neighbours.
+
+    Attributes:
+        squared: r^2 in bohr^2, differentiable.  # (E,)
+        first: index of one proton among all W N of the batch.  # (E,)
+        second: index of the other.  # (E,)
+        batch: leading dimensions of the positions; W is their product.
+        num_atoms: N.
+    """
+
+    squared: Tensor
+    first: Tensor
+    second: Tensor
+    batch: torch.Size
+    num_atoms: int
+
+    @property
+    def total_atoms(self) -> int:
+        """W N."""
+        return self.batch.numel() * self.num_atoms
+
+    def sum_pairs(self, terms: Tensor) -> Tensor:
+        """Sum over the pairs of each configuration.  # (E,) -> (...)"""
+        owner = self.first // self.num_atoms
+        return terms.new_zeros(self.batch.numel()).index_add(0, owner, terms).reshape(self.batch)
+
+    def sum_atoms(self, terms: Tensor) -> Tensor:
+        """Sum over the protons of each configuration.  # (W N,) -> (...)"""
+        return terms.reshape(*self.batch, self.num_atoms).sum(-1)
+
+    def exchange(self, values: Tensor, filters: Tensor) -> Tensor:
+        """What each proton receives from its neighbours j: sum_j v_j W(r_ij).
+
+        Args:
+            values: v of all protons.  # (W N, F)
+            filters: W of all pairs.  # (E, F)
+
+        Returns:
+            The sums.  # (W N, F)
+        """
+        received = torch.zeros_like(values).index_add(0, self.first, values.index_select(0, self.second) * filters)
+        return received.index_add(0, self.second, values.index_select(0, self.first) * filters)
+
+
+def find_pairs(z: Tensor, cell: PeriodicCell, cutoff: float, dilation: Tensor | None = None) -> Pairs:
+    """List the pairs of a batch of configurations; the cutoff may exceed L/2, and L.
+
+    The list depends on the positions. Under torch.func.vmap, which allows no such shapes, it holds every pair and
+    every image that may come within the cutoff: the sums are the same, for terms that vanish beyond the cutoff.
+
+    Args:
+        z: bohr, any image.  # (..., N, 3)
+        cell: the periodic cell.
+        cutoff: bohr.
+        dilation: a factor of value one on all lengths of a configuration, to differentiate with respect to.  # (...)
+    """
+    batch, atoms = z.shape[:-2], cell.num_atoms
+    table = _candidates(cell, cutoff)
+    first = torch.from_numpy(table.first).to(z.device)
+    second = torch.from_numpy(table.second).to(z.device)
+    shifts = torch.from_numpy(table.shifts).to(z)
+    flat = z.reshape(-1, atoms, 3)
+    nearest = cell.minimum_image(flat.index_select(1, second) - flat.index_select(1, first))  # (W, P, 3)
+    if _is_vmapped(z):
+        chosen, image = (torch.from_numpy(part).to(z.device) for part in np.nonzero(table.allowed))
+        configuration = torch.arange(len(flat), device=z.device).repeat_interleave(len(chosen))
+        chosen, image = chosen.repeat(len(flat)), image.repeat(len(flat))
+    else:
+        with torch.no_grad():
+            # |d + s|^2 expanded, to save memory; rounding only matters where the terms vanish
+            squared = nearest.square().sum(-1, keepdim=True) + 2.0 * nearest @ shifts.T + shifts.square().sum(-1)
+            inside = (squared < cutoff**2) & torch.from_numpy(table.allowed).to(z.device)  # (W, P, M)
+            configuration, chosen, image = inside.nonzero(as_tuple=True)
+    vectors = nearest.reshape(-1, 3).index_select(0, configuration * len(first) + chosen)
+    vectors = vectors + shifts.index_select(0, image)
+    if dilation is not None:
+        vectors = vectors * dilation.reshape(-1, 1).index_select(0, configuration)
+    return Pairs(
+        vectors.square().sum(-1).clamp(min=SMALLEST_SQUARE),
+        configuration * atoms + first.index_select(0, chosen),
+        configuration * atoms + second.index_select(0, chosen),
+        batch,
+        atoms,
+    )
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Pairs i <= j  # (P,), translations  # (M, 3), and which of them belong together  # (P, M)."""
+
+    first: np.ndarray
+    second: np.ndarray
+    shifts: np.ndarray
+    allowed: np.ndarray
+
+
+@functools.lru_cache(maxsize=16)
+def _candidates(cell: PeriodicCell, cutoff: float) -> _Candidates:
+    """All that does not depend on the positions; NumPy arrays, since a tensor remembers the mode it was made in."""
+    first, second = np.triu_indices(cell.num_atoms)
+    shifts = cell.image_shifts(cutoff, dtype=torch.float64, device="cpu").numpy()
+    # Of the translations n and -n, which give a proton the same own image twice, the one whose first component that
+    # is not zero is positive.
+    leading = np.select([shifts[:, d] != 0 for d in range(3)], [shifts[:, d] for d in range(3)], default=0.0)
+    allowed = (first != second)[:, None] | (leading > 0)
+    return _Candidates(first, second, shifts, allowed)
+
+
+def _is_vmapped(tensor: Tensor) -> bool:
+    """Whether torch.func.vmap carries a hidden batch dimension of the tensor."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        if torch._C._functorch.is_batchedtensor(tensor):
+            return True
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return False

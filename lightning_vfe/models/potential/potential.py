@@ -1,0 +1,106 @@
+"""What every potential of the protons can do: energy, forces and pressure."""
+
+from __future__ import annotations
+
+import abc
+
+import torch
+from torch import Tensor, nn
+
+from lightning_vfe.physics.cell import PeriodicCell
+
+
+class Potential(nn.Module, abc.ABC):
+    """E(z) of protons in a periodic cell: a sum over atoms, so that one potential serves all cells.
+
+    All methods take any leading dimensions and are usable under torch.func (grad, vmap, jacfwd).
+
+    Attributes:
+        rs_range: least and largest rs in bohr at which the potential may be used, or None for any.
+    """
+
+    rs_range: tuple[float, float] | None = None
+
+    @abc.abstractmethod
+    def energy(self, z: Tensor, cell: PeriodicCell, dilation: Tensor | None = None) -> Tensor:
+        """E(z) of the whole cell.
+
+        Args:
+            z: protons in bohr, any image.  # (..., N, 3)
+            cell: the periodic cell.
+            dilation: a factor of value one on all lengths, of cell and positions, to take derivatives.  # (...)
+
+        Returns:
+            Energy in Ha.  # (...)
+
+        Raises:
+            ValueError: z does not belong to the cell, or rs is outside rs_range.
+        """
+
+    def forward(self, z: Tensor, cell: PeriodicCell, dilation: Tensor | None = None) -> Tensor:
+        """The energy, so that wrappers of modules apply."""
+        return self.energy(z, cell, dilation)
+
+    def forces(self, z: Tensor, cell: PeriodicCell) -> Tensor:
+        """-dE/dz in Ha/bohr (..., N, 3), without a graph."""
+        return self.energy_and_forces(z, cell)[1]
+
+    def energy_and_forces(self, z: Tensor, cell: PeriodicCell, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+        """E and -dE/dz by automatic differentiation.
+
+        Args:
+            z: protons in bohr, any image.  # (..., N, 3)
+            cell: the periodic cell.
+            create_graph: keep both differentiable with respect to the parameters (and z, where it requires that).
+
+        Returns:
+            Energy in Ha  # (...);  forces in Ha/bohr  # (..., N, 3)
+        """
+        if torch._C._functorch.is_functorch_wrapped_tensor(z):
+            # torch.autograd.grad is not available there, and the transform decides what stays differentiable
+            gradient, energy = torch.func.grad(self._summed_energy, has_aux=True)(z, cell)
+            return energy, -gradient
+        with torch.enable_grad():
+            variables = z if create_graph and z.requires_grad else z.detach().requires_grad_()
+            energy = self.energy(variables, cell)
+            (gradient,) = torch.autograd.grad(energy.sum(), variables, create_graph=create_graph)
+        return (energy, -gradient) if create_graph else (energy.detach(), -gradient)
+
+    def pressure(self, z: Tensor, cell: PeriodicCell) -> Tensor:
+        """The potential's part of the pressure, -dE/dV at fixed scaled coordinates; the protons' N kT/V comes on top.
+
+            P = -1/(3 V) dE/ds at s = 1, all lengths multiplied by s.
+
+        Args:
+            z: protons in bohr, any image.  # (..., N, 3)
+            cell: the periodic cell.
+
+        Returns:
+            Pressure in Ha/bohr^3.  # (...)
+        """
+        with torch.enable_grad():
+            dilation = torch.ones_like(z[..., 0, 0]).requires_grad_()
+            energy = self.energy(z.detach(), cell, dilation)
+            (slope,) = torch.autograd.grad(energy.sum(), dilation)
+        return slope / (-3.0 * cell.volume)
+
+    def _summed_energy(self, z: Tensor, cell: PeriodicCell) -> tuple[Tensor, Tensor]:
+        """The sum over all configurations, and the single energies."""
+        energy = self.energy(z, cell)
+        return energy.sum(), energy
+
+    def check(self, z: Tensor, cell: PeriodicCell) -> None:
+        """Raise a ValueError where z or the cell's density do not suit."""
+        if z.shape[-2:] != (cell.num_atoms, 3) or not z.is_floating_point():
+            raise ValueError(
+                f"z of shape {tuple(z.shape)} and type {z.dtype} must be real numbers of shape "
+                f"(..., {cell.num_atoms}, 3): num_atoms = {cell.num_atoms} positions in bohr"
+            )
+        if self.rs_range is None:
+            return
+        low, high = self.rs_range
+        if not low * (1.0 - 1e-9) <= cell.rs <= high * (1.0 + 1e-9):
+            raise ValueError(
+                f"system.rs = {cell.rs!r} is outside the densities rs = {low} to {high} that the potential was trained "
+                "on; set system.rs inside, or train one on labels at this density (lightning-vfe label, then fit)"
+            )

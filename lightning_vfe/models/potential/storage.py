@@ -1,0 +1,152 @@
+"""Potentials in files, and their hash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_vfe.models.potential.delta import DeltaPotential
+from lightning_vfe.models.potential.potential import Potential
+from lightning_vfe.models.potential.schnet import SchNetPotential
+from lightning_vfe.models.potential.yukawa import YukawaPotential
+
+FORMAT = "lightning_vfe potential 1"
+KINDS: dict[str, type[YukawaPotential] | type[SchNetPotential]] = {"yukawa": YukawaPotential, "schnet": SchNetPotential}
+REQUIRED_METADATA = ("rs_range", "temperature_kelvin", "label")
+
+
+def save_potential(potential: Potential, path: str | Path, metadata: dict[str, Any]) -> None:
+    """Write a potential with what it was trained for, as one torch file of plain tensors and dictionaries.
+
+    Args:
+        potential: a YukawaPotential, SchNetPotential or DeltaPotential.
+        path: the file; an old one is replaced only once the new one is complete.
+        metadata: what JSON can hold; at least "rs_range" [lo, hi] in bohr, "temperature_kelvin" and "label", the
+            provenance of the training labels.
+
+    Raises:
+        ValueError: the metadata is incomplete or not plain, or the potential is of another kind.
+    """
+    missing = [key for key in REQUIRED_METADATA if key not in metadata]
+    if missing:
+        raise ValueError(f"metadata of potential.path = {path} lacks {missing}; give {list(REQUIRED_METADATA)}")
+    try:
+        plain = json.loads(json.dumps(metadata))
+        _rs_range(plain)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"metadata of potential.path = {path} is unusable: {error}") from error
+    content = {
+        "format": FORMAT,
+        "metadata": plain,
+        "hash": potential_hash(potential),
+        "potential": _describe(potential),
+    }
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    torch.save(content, partial)
+    partial.replace(path)
+
+
+def load_potential(path: str | Path) -> tuple[Potential, dict[str, Any]]:
+    """Read a potential that `save_potential` wrote; it then refuses densities outside the metadata's rs_range.
+
+    Parameters in a lower precision than torch's default are raised to it, which changes neither energies nor hash.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The potential, in evaluation mode on the CPU, and its metadata.
+
+    Raises:
+        ValueError: the file is missing, damaged, or of another kind.
+    """
+    if not Path(path).is_file():
+        raise ValueError(
+            f"potential.path = {path}: no such file; train a potential with lightning-vfe fit, or set another"
+        )
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(_unreadable(path)) from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(_unreadable(path))
+    try:
+        potential, metadata = _build(content["potential"]), content["metadata"]
+        potential.rs_range = _rs_range(metadata)
+        intact = potential_hash(potential) == content["hash"]
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"potential.path = {path} is damaged ({reason}); train the potential again") from error
+    if not intact:
+        raise ValueError(
+            f"potential.path = {path} is damaged: its parameters do not have the stored hash; train it again"
+        )
+    return potential.eval(), metadata
+
+
+def potential_hash(potential: Potential) -> str:
+    """16 hexadecimal digits over kind, settings and parameters, independent of device and of a wider type.
+
+    Raises:
+        ValueError: the potential is of another kind than the three.
+    """
+    digest = hashlib.sha256()
+    _update(digest, _describe(potential))
+    return digest.hexdigest()[:16]
+
+
+def _describe(potential: Potential) -> dict[str, Any]:
+    """Kind, settings and state; of a sum, the descriptions of its parts."""
+    if isinstance(potential, DeltaPotential):
+        parts = {"baseline": _describe(potential.baseline), "correction": _describe(potential.correction)}
+        return {"kind": "delta", "parts": parts}
+    for kind, class_ in KINDS.items():
+        if type(potential) is class_:
+            state = {name: value.detach().cpu().clone() for name, value in potential.state_dict().items()}
+            return {"kind": kind, "settings": dict(potential.settings), "state": state}
+    raise ValueError(f"a {type(potential).__name__} cannot be stored; only yukawa, schnet and delta potentials can")
+
+
+def _build(description: dict[str, Any]) -> Potential:
+    """The potential of a description."""
+    if description["kind"] == "delta":
+        return DeltaPotential(**{name: _build(part) for name, part in description["parts"].items()})
+    potential = KINDS[description["kind"]](**description["settings"])
+    types = {value.dtype for value in description["state"].values()}
+    for dtype in types:
+        potential.to(torch.promote_types(dtype, torch.get_default_dtype()))
+    potential.load_state_dict(description["state"])
+    return potential
+
+
+def _update(digest: Any, description: dict[str, Any]) -> None:
+    """Feed a description in a fixed order; numbers as float64, in which those of a narrower type are exact."""
+    digest.update(json.dumps([description["kind"], description.get("settings")], sort_keys=True).encode())
+    for name, value in sorted(description.get("state", {}).items()):
+        digest.update(f"{name} {tuple(value.shape)}".encode())
+        digest.update(value.to(torch.float64).contiguous().numpy().astype("<f8").tobytes())
+    for name, part in sorted(description.get("parts", {}).items()):
+        digest.update(name.encode())
+        _update(digest, part)
+
+
+def _rs_range(metadata: dict[str, Any]) -> tuple[float, float]:
+    """The densities of the training labels."""
+    low, high = (float(rs) for rs in metadata["rs_range"])
+    if not 0 < low <= high:
+        raise ValueError(f"rs_range = {metadata['rs_range']} must be [lo, hi] in bohr with 0 < lo <= hi")
+    return low, high
+
+
+def _unreadable(path: str | Path) -> str:
+    return (
+        f"potential.path = {path} is damaged or not of this package; write it with lightning-vfe fit, or convert "
+        "a SchNetPack model with SchNetPotential.from_schnetpack and save_potential"
+    )
