@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -57,3 +59,23 @@ class FreeEnergyMetric(Metric):
         means = dict(zip(self.diagnostic_names, series.mean(0).tolist(), strict=True))
         drift = series[:, self.diagnostic_names.index("electron_drift")]
         return means | {"electron_drift_error": estimate(drift.unsqueeze(1)).error}
+
+
+def with_base_error(estimates: dict[str, Estimate], base_error: float, kT: float) -> dict[str, Estimate]:
+    """The estimates with the error of ln Z_ML in those that contain it: it is the same for all samples, so that no
+    scatter of theirs shows it, and independent of them.
+
+    Args:
+        estimates: per atom.
+        base_error: standard error of -kT ln Z_ML per atom in Ha; 0 for the uniform base.
+        kT: in Ha; S = (E - F)/kT inherits the error of F.
+    """
+    added = {
+        "free_energy_per_atom": base_error,
+        "base_free_energy_per_atom": base_error,
+        "entropy_per_atom": base_error / kT,
+    }
+    return {
+        name: replace(found, error=math.hypot(found.error, added[name])) if name in added else found
+        for name, found in estimates.items()
+    }

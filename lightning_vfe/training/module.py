@@ -19,7 +19,7 @@ from lightning_vfe.physics.observables import RadialDistributions
 from lightning_vfe.physics.statistics import estimate
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
 from lightning_vfe.training.batch import Batch
-from lightning_vfe.training.metrics import FreeEnergyMetric
+from lightning_vfe.training.metrics import FreeEnergyMetric, with_base_error
 from lightning_vfe.training.objective import flow_loss, wavefunction_loss
 from lightning_vfe.training.optimizers import Adam
 from lightning_vfe.training.summary import Summary
@@ -225,10 +225,14 @@ class VariationalFreeEnergy(L.LightningModule):
         per_walker = {
             name: self.gather(torch.as_tensor(values)).cpu() for name, values in self.radial.per_walker().items()
         }
+        estimates = self.metric.compute()
+        if self.proton_density is not None:
+            base_error = self.proton_density.base.free_energy_error / self.cell.num_atoms
+            estimates = with_base_error(estimates, base_error, KELVIN_TO_HARTREE * self.temperature_kelvin)
         self.summary = Summary(
             self._system(),
             int(self.trained_steps),
-            self.metric.compute(),
+            estimates,
             self.metric.mean_diagnostics(),
             self.radial.result(per_walker),
         )
