@@ -14,3 +14,14 @@ def resource_folder(name: str) -> Path:
         if folder.is_dir():
             return folder
     raise FileNotFoundError(f"the folder {name!r} of lightning_vfe is missing; install the package again with pip")
+
+
+def data_file(path: str | Path) -> Path:
+    """A path as it is given where a file is there, else the file `data/...` that the package ships, if there is one."""
+    given = Path(path).expanduser()
+    parts = given.parts[1:] if given.parts[:1] == ("data",) else given.parts
+    if not given.exists() and not given.is_absolute():
+        shipped = resource_folder("data").joinpath(*parts)
+        if shipped.is_file():
+            return shipped
+    return given

@@ -59,7 +59,10 @@ def test_every_option_composes(group: str, option: str) -> None:
     roots = [file.stem for file in CONFIGS.glob("*.yaml") if group in groups_of(file.stem)]
     assert roots, f"no root config has the group {group} in its defaults list"
     for root in roots:
-        assert OmegaConf.to_container(compose_config(parse([f"{group}={option}"]), root), resolve=True)
+        tasks = group_options()["task"] if root == "config" else []
+        for words in [[f"task={task}"] for task in tasks if group in groups_of(f"task/{task}")] or [[]]:
+            config = compose_config(parse([*words, f"{group}={option}"]), root)
+            assert OmegaConf.to_container(config, resolve=True)
 
 
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in TRAINER_VERBS])
@@ -74,16 +77,18 @@ def test_every_experiment_builds(name: str | None, tmp_path: Path) -> None:
     words = [f"run_dir={tmp_path}", "trainer.accelerator=cpu"] + ([f"experiment={name}"] if name else [])
     config = compose_config(parse(words))
     assert config.name == (name or "default"), "an experiment is named as its file"
+    module, datamodule, trainer = build_module(config), build_datamodule(config), build_trainer(config, "fit")
+    assert all(parameter.dtype == torch.float64 for parameter in module.parameters())
+    assert trainer.max_steps == config.trainer.max_steps
+    assert not list(tmp_path.iterdir()), "building must not write"
+    if config.task != "variational":
+        return
     check_walkers(config, num_ranks=1)
     check_structure(config)
-    module, datamodule, trainer = build_module(config), build_datamodule(config), build_trainer(config, "fit")
     is_fixed = config.system.protons == "fixed"
     assert (module.proton_density is None) == is_fixed
     assert datamodule.protons == config.system.protons
     assert module.cell == datamodule.cell == PeriodicCell(config.system.num_atoms, config.system.rs)
-    assert all(parameter.dtype == torch.float64 for parameter in module.parameters())
-    assert trainer.max_steps == config.trainer.max_steps
-    assert not list(tmp_path.iterdir()), "building must not write"
 
 
 def test_shipped_structures_are_those_of_the_reference_energies() -> None:

@@ -9,15 +9,36 @@ from rich.table import Table
 from lightning_vfe._cli.plan import Plan
 
 
-def print_banner(plan: Plan, module: Any) -> None:
-    """Print system, sampling, sizes of the networks and the run folder."""
+def print_banner(plan: Plan, module: Any, datamodule: Any) -> None:
+    """Print what is computed from what, the sizes of the networks and the run folder."""
+    config = plan.config
+    title = f"lightning-vfe {plan.verb}: {config.name}"
+    table = Table(title=title, title_justify="left", show_header=False, box=None)
+    if is_variational(config):
+        _add_variational(table, config, module)
+    else:
+        for name, text in (datamodule.description() | module.description()).items():
+            table.add_row(name, text)
+    if plan.ckpt_path is not None:
+        table.add_row("checkpoint", str(plan.ckpt_path))
+    table.add_row("run folder", str(plan.run_dir))
+    # a long path must stay in one piece
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table)
+
+
+def is_variational(config: DictConfig) -> bool:
+    """Whether a run trains the variational free energy; configs of runs before there were other tasks say nothing."""
+    return str(config.get("task", "variational")) == "variational"
+
+
+def _add_variational(table: Table, config: DictConfig, module: Any) -> None:
+    """System, sampling and networks of a variational run."""
     from lightning_vfe.physics.cell import PeriodicCell
 
-    config = plan.config
     system, sampler = config.system, config.sampler
     cell = PeriodicCell(system.num_atoms, system.rs)
     twists = num_twists(config)
-    table = Table(title=f"lightning-vfe {plan.verb}: {config.name}", title_justify="left", show_header=False, box=None)
     table.add_row("system", f"hydrogen, N = {cell.num_atoms}, rs = {cell.rs:g}, L = {cell.length:.4f} bohr")
     if system.protons == "fixed":
         table.add_row("protons", f"fixed, structure {system.structure}")
@@ -28,12 +49,6 @@ def print_banner(plan: Plan, module: Any) -> None:
     table.add_row("walkers", f"{walkers}, in {sampler.num_groups} groups")
     flow = "no flow, " if module.proton_density is None else f"flow {_count(module.proton_density)}, "
     table.add_row("parameters", f"{flow}wavefunction {_count(module.wavefunction)}")
-    if plan.ckpt_path is not None:
-        table.add_row("checkpoint", str(plan.ckpt_path))
-    table.add_row("run folder", str(plan.run_dir))
-    # a long path must stay in one piece
-    console = Console(soft_wrap=True, highlight=False)
-    console.print(table)
 
 
 def num_twists(config: DictConfig) -> int:

@@ -12,11 +12,11 @@ from lightning_vfe._cli.errors import CommandError, one_line
 
 # a run that goes on keeps its walkers, which these keys shape
 WALKER_KEYS = ("sampler.num_proton_walkers", "sampler.num_electron_walkers", "sampler.num_groups")
-MODEL_GROUPS = ("system", "base", "flow", "wavefunction")
+MODEL_GROUPS = ("system", "base", "flow", "wavefunction", "potential")
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """The checkpoint's content on the CPU.
+def load_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
+    """The content of the checkpoint that a key names, on the CPU.
 
     Raises:
         CommandError: the file is missing, damaged, or not a checkpoint of this package.
@@ -24,23 +24,24 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     import torch
 
     if not path.is_file():
-        raise CommandError(f"ckpt_path = {path} does not exist; give a .ckpt file, or ckpt_path=last")
+        other = ", or ckpt_path=last" if key == "ckpt_path" else ""
+        raise CommandError(f"{key} = {path} does not exist; give a .ckpt file{other}")
     advice = "take an older copy, or start again with fit"
     try:
         if not zipfile.is_zipfile(path):
-            raise CommandError(f"ckpt_path = {path} is damaged or cut short, or no checkpoint at all; {advice}")
+            raise CommandError(f"{key} = {path} is damaged or cut short, or no checkpoint at all; {advice}")
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
         if broken is not None:
-            raise CommandError(f"ckpt_path = {path} is damaged (wrong checksum in {broken}); {advice}")
+            raise CommandError(f"{key} = {path} is damaged (wrong checksum in {broken}); {advice}")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         reason = "holds objects that could run code when loaded, which no checkpoint of lightning-vfe does"
-        raise CommandError(f"ckpt_path = {path} {reason}; give one that fit wrote") from error
+        raise CommandError(f"{key} = {path} {reason}; give one that fit wrote") from error
     except (RuntimeError, EOFError, zipfile.BadZipFile, OSError, KeyError) as error:
-        raise CommandError(f"ckpt_path = {path} is damaged ({one_line(error)[:120]}); {advice}") from error
+        raise CommandError(f"{key} = {path} is damaged ({one_line(error)[:120]}); {advice}") from error
     if not isinstance(content, dict) or "state_dict" not in content:
-        raise CommandError(f"ckpt_path = {path} is not a checkpoint of lightning-vfe; give one that fit wrote")
+        raise CommandError(f"{key} = {path} is not a checkpoint of lightning-vfe; give one that fit wrote")
     return content
 
 
@@ -74,6 +75,19 @@ def check_same_model(config: DictConfig, checkpoint_config: DictConfig, same_wal
         if here.get(key) != there.get(key):
             advice = f"drop the override or use the checkpoint of such a run, or start one with fit {key}=..."
             raise CommandError(f"{key} = {here.get(key)} here but {there.get(key)} in the checkpoint; {advice}")
+
+
+def check_same_flow(config: DictConfig, checkpoint_config: DictConfig) -> None:
+    """Compare the settings of the flow with those of the checkpoint flow_ckpt; state points may differ.
+
+    Raises:
+        CommandError: the first key that differs, with both values.
+    """
+    here, there = _flat(config), _flat(checkpoint_config)
+    for key in here:
+        if key.startswith("flow.") and not key.startswith("flow.cell.") and here[key] != there.get(key):
+            advice = f"start with {key}={there.get(key)}"
+            raise CommandError(f"{key} = {here[key]} here but {there.get(key)} in {config.flow_ckpt}; {advice}")
 
 
 def check_same_shapes(module_state: Mapping[str, Any], checkpoint_state: Mapping[str, Any]) -> None:

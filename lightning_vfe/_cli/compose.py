@@ -1,6 +1,8 @@
 """Compose a config from the package's groups, without a working-directory change or an output folder."""
 
+import re
 from functools import cache
+from pathlib import Path
 
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
@@ -24,29 +26,45 @@ def compose_config(overrides: Overrides, root: str = RUN_ROOT) -> DictConfig:
     Raises:
         CommandError: unknown key, wrong type, or choices that do not fit together.
     """
-    for group in overrides.groups:
-        if group not in groups_of(root):
-            verb = "fit" if root == RUN_ROOT else root
-            raise CommandError(
-                f"{group} = {overrides.groups[group]} is not possible with {verb}; "
-                f"its config groups are: {', '.join(groups_of(root))}"
-            )
     choices = [f"{group}={'null' if option is None else option}" for group, option in overrides.groups.items()]
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(resource_folder("configs"))):
             config = compose(config_name=root, overrides=choices)
     except HydraException as error:
+        refused = re.search(r"Could not override '(\w+)'", str(error))
+        if refused is not None:
+            raise CommandError(_not_a_group_here(refused[1], overrides, root)) from error
         raise CommandError(f"cannot compose {' '.join(choices)}: {one_line(error)}") from error
     return override_config(config, overrides)
 
 
-@cache
 def groups_of(root: str) -> tuple[str, ...]:
-    """The config groups that the defaults list of `configs/ROOT.yaml` names."""
-    content = OmegaConf.load(resource_folder("configs") / f"{root}.yaml")
-    entries = [entry for entry in content.defaults if not isinstance(entry, str)]
-    names = [str(key).removeprefix("optional ").removeprefix("override ") for entry in entries for key in entry]
-    return tuple(name.partition("@")[0] for name in names)
+    """The config groups that the defaults list of `configs/ROOT.yaml` names, and those that its tasks name."""
+    found = list(_named_groups(resource_folder("configs") / f"{root}.yaml"))
+    if "task" in found:
+        for file in sorted((resource_folder("configs") / "task").glob("*.yaml")):
+            found += [name for name in _named_groups(file) if name not in found]
+    return tuple(found)
+
+
+@cache
+def _named_groups(file: Path) -> tuple[str, ...]:
+    entries = [entry for entry in OmegaConf.load(file).get("defaults", []) if not isinstance(entry, str)]
+    keys = [str(key).rpartition(" ")[2] for entry in entries for key in entry]  # without `optional`, `override`
+    return tuple(key.partition("@")[0].removeprefix("/") for key in keys)
+
+
+def _not_a_group_here(group: str, overrides: Overrides, root: str) -> str:
+    choice = f"{group} = {overrides.groups[group]} is not possible"
+    if root != RUN_ROOT:
+        return f"{choice} with {root}; its config groups are: {', '.join(groups_of(root))}"
+    experiment = overrides.groups.get("experiment")
+    users = [file.stem for file in sorted((resource_folder("configs") / "task").glob("*.yaml"))]
+    users = [task for task in users if group in _named_groups(resource_folder("configs") / "task" / f"{task}.yaml")]
+    where = f"experiment {experiment}" if experiment else f"task {overrides.groups.get('task') or 'variational'}"
+    return f"{choice} in {where}; the group {group} belongs to: " + (
+        ", ".join(f"task {task}" for task in users) or "other verbs"
+    )
 
 
 def override_config(config: DictConfig, overrides: Overrides) -> DictConfig:

@@ -6,9 +6,9 @@ from pathlib import Path
 from lightning_vfe.resources import resource_folder
 
 VERBS = {
-    "fit": "train flow and wavefunction together, or go on with a run (ckpt_path=last)",
-    "validate": "estimate F with the frozen networks, as a quick look at a run",
-    "test": "freeze, equilibrate afresh, and measure: a table, summary.json and figures",
+    "fit": "train what the experiment names (by default flow and wavefunction), or go on with a run (ckpt_path=last)",
+    "validate": "measure with the frozen networks, as a quick look at a run",
+    "test": "freeze, equilibrate afresh, and measure: a table, a summary file and figures",
     "label": "label proton configurations with energies and forces, into a database",
     "integrate": "integrate the free energy ln Z of a potential, from the ideal gas on",
 }
@@ -84,7 +84,7 @@ def verb_help(verb: str) -> str:
     if verb in TRAINER_VERBS:
         lines += _groups() + _experiments() + _main_keys()
     else:
-        lines += _command_groups(verb) + _command_keys(verb)
+        lines += _groups(verb) + _command_keys(verb)
     return "\n".join([*lines, "", "examples:", *(f"  {line}" for line in EXAMPLES[verb]), "", *_flags()])
 
 
@@ -104,10 +104,12 @@ def key_comment(file: Path, key: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
-def _groups() -> list[str]:
-    folders = sorted(
-        path for path in resource_folder("configs").iterdir() if path.is_dir() and path.name != "experiment"
-    )
+def _groups(root: str = "config") -> list[str]:
+    """Groups in the defaults list of a root config and of its tasks, read as text: Hydra takes long to import."""
+    configs = resource_folder("configs")
+    files = [configs / f"{root}.yaml", *(sorted((configs / "task").glob("*.yaml")) if root == "config" else ())]
+    names = {name for file in files for name in re.findall(r"^  - /?(\w+)(?:@\S+)?: ", file.read_text(), re.MULTILINE)}
+    folders = [configs / name for name in sorted(names - {"experiment"})]
     rows = [(folder.name, ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))) for folder in folders]
     return ["", "config groups, GROUP=OPTION:", *_columns(rows)]
 
@@ -124,15 +126,6 @@ def _main_keys() -> list[str]:
             default, comment = key_comment(resource_folder("configs") / name, key)
             rows.append((f"{group}.{key}" if group else key, f"{comment} [{default}]"))
     return ["", "most used keys [default]; --print-config shows all of them:", *_columns(rows)]
-
-
-def _command_groups(verb: str) -> list[str]:
-    """Groups in the defaults list of a command's root config, read as text: Hydra takes long to import."""
-    text = (resource_folder("configs") / f"{verb}.yaml").read_text()
-    names = re.findall(r"^  - (?:optional )?(\w+)(?:@\S+)?: ", text, flags=re.MULTILINE)
-    folders = [resource_folder("configs") / name for name in names]
-    rows = [(folder.name, ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))) for folder in folders]
-    return ["", "config groups, GROUP=OPTION:", *_columns(rows)]
 
 
 def _command_keys(verb: str) -> list[str]:

@@ -17,6 +17,10 @@ HANDOVER = "LIGHTNING_VFE_PLAN"
 """Environment variable by which the first process tells those that Lightning starts what it has decided."""
 
 
+INPUT_FILES = ("system.structure", "datamodule.database", "datamodule.trajectory", "flow_ckpt")
+"""Keys of files that a run reads."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """One command, decided.
@@ -104,9 +108,11 @@ def started_together() -> bool:
 
 
 def _plan(verb: str, config: DictConfig, folder: Path, checkpoint: Path | None, is_new: bool, notes: tuple) -> Plan:
-    if Path(config.system.structure).is_file():
-        # the run may be looked at from another working directory
-        config.system.structure = str(Path(config.system.structure).resolve())
+    for key in INPUT_FILES:
+        value = OmegaConf.select(config, key)
+        if isinstance(value, str) and Path(value).is_file():
+            # the run may be looked at from another working directory
+            OmegaConf.update(config, key, str(Path(value).resolve()))
     config.run_dir = str(folder)
     config.ckpt_path = None if checkpoint is None else str(checkpoint)
     return Plan(verb, config, folder, checkpoint, is_new, notes)

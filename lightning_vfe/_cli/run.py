@@ -8,8 +8,14 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_vfe._cli.banner import num_twists, print_banner
-from lightning_vfe._cli.checkpoints import check_same_model, check_same_shapes, embedded_config, load_checkpoint
+from lightning_vfe._cli.banner import is_variational, num_twists, print_banner
+from lightning_vfe._cli.checkpoints import (
+    check_same_flow,
+    check_same_model,
+    check_same_shapes,
+    embedded_config,
+    load_checkpoint,
+)
 from lightning_vfe._cli.errors import CommandError
 from lightning_vfe._cli.guards import check_scalars, default_dtype, instantiate, key_errors
 from lightning_vfe._cli.plan import HANDOVER, Plan, is_first_process
@@ -28,7 +34,8 @@ def run(plan: Plan) -> int:
 
     config, is_first = plan.config, is_first_process()
     check_scalars(config)
-    _check_system(config)
+    if is_variational(config):
+        _check_system(config)
     content = load_checkpoint(plan.ckpt_path) if plan.ckpt_path is not None else {}
     stored = embedded_config(content)
     if stored is not None:
@@ -38,12 +45,13 @@ def run(plan: Plan) -> int:
         module, datamodule = build_module(config), build_datamodule(config)
         if content:
             check_same_shapes(module.state_dict(), content["state_dict"])
+        elif config.get("flow_ckpt"):
+            start_flow(module, config)
         trainer = build_trainer(config, plan.verb)
-        check_walkers(config, trainer.world_size)
-        check_structure(config)
+        check_data(config, datamodule, trainer.world_size)
         if is_first:
             _prepare_folder(plan)
-            print_banner(plan, module)
+            print_banner(plan, module, datamodule)
         with _handed_over(plan):
             interrupted = launch(trainer, plan.verb, module, datamodule, plan.config.ckpt_path)
     if is_first:
@@ -55,13 +63,15 @@ def build_module(config: DictConfig) -> Any:
     """The LightningModule, in the current default dtype; it has no proton density where the protons are fixed."""
     node = config.module.copy()
     node._set_parent(config)
-    if config.system.protons == "fixed":
+    if is_variational(config) and config.system.protons == "fixed":
         node.proton_density = None
     return instantiate(node)
 
 
 def build_datamodule(config: DictConfig) -> Any:
     """The LightningDataModule; a structure's name stands for a file shipped with the package where there is one."""
+    if not is_variational(config):
+        return instantiate(config.datamodule)
     return instantiate(config.datamodule, structure=locate_structure(config.system.structure))
 
 
@@ -79,6 +89,37 @@ def locate_structure(name: str) -> str:
     """Path of a shipped structure (`data/structures/NAME.xyz`); other names, and paths, stay as they are."""
     shipped = resource_folder("data") / "structures" / f"{name}.xyz"
     return str(shipped) if shipped.is_file() and not Path(name).exists() else name
+
+
+def start_flow(module: Any, config: DictConfig) -> None:
+    """Give a new variational run the flow of the checkpoint flow_ckpt.
+
+    Raises:
+        CommandError: the protons are fixed, or the checkpoint holds no flow of this kind and system.
+    """
+    from lightning_vfe.training.flow_checkpoint import load_flow
+
+    if module.proton_density is None:
+        raise CommandError(f"flow_ckpt = {config.flow_ckpt} needs moving protons; set system.protons=sampled")
+    content = load_checkpoint(Path(config.flow_ckpt), key="flow_ckpt")
+    stored = embedded_config(content)
+    if stored is not None and "flow" in stored:
+        check_same_flow(config, stored)
+    load_flow(module.proton_density.flow, content, config.flow_ckpt)
+
+
+def check_data(config: DictConfig, datamodule: Any, num_ranks: int) -> None:
+    """Look over what the run computes with before its folder is made: walkers and structure, or the data it reads.
+
+    Raises:
+        CommandError: walkers do not divide.
+        ValueError: a structure or data that cannot be used.
+    """
+    if is_variational(config):
+        check_walkers(config, num_ranks)
+        check_structure(config)
+    else:
+        datamodule.read(num_ranks)
 
 
 def check_walkers(config: DictConfig, num_ranks: int) -> None:
