@@ -1,0 +1,1 @@
+"""Calculators that come ready: ASE calculators of ours, and energies of a trained wavefunction."""

@@ -1,0 +1,269 @@
+"""The database of labels: an ASE database (sqlite) with one row for each configuration."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_vfe.labels.label import Configuration, Label
+from lightning_vfe.labels.schema import (
+    FORMAT,
+    MEANINGS,
+    UNITS,
+    UNITS_OF_ROW,
+    check_metadata,
+    check_row,
+    schnetpack_entries,
+    settings_name,
+)
+from lightning_vfe.physics.cell import PeriodicCell
+
+PENDING, DONE, FAILED = "pending", "done", "failed"
+
+
+@dataclass(frozen=True)
+class State:
+    """A state point (N, rs in bohr, T in K of protons and electrons)."""
+
+    num_atoms: int
+    rs: float
+    temperature_kelvin: float
+
+    @property
+    def cell(self) -> PeriodicCell:
+        """Its periodic cell."""
+        return PeriodicCell(self.num_atoms, self.rs)
+
+
+class LabelDatabase:
+    """Labels of a finished or growing database, for reading.
+
+    Attributes:
+        path: the file.
+        metadata: units, calculator and settings, states, provenance.
+    """
+
+    def __init__(self, path: str, metadata: dict[str, Any], rows: Sequence[Any]) -> None:
+        self.path = path
+        self.metadata = metadata
+        self._rows: dict[tuple[int, float], list[Any]] = {}
+        for row in rows:
+            self._rows.setdefault((int(row.natoms), float(row.rs)), []).append(row)
+
+    @classmethod
+    def open(cls, path: str | Path, key: str = "datamodule.database") -> LabelDatabase:
+        """Read a database and check that its rows are of one kind.
+
+        Args:
+            path: the file.
+            key: the setting that named it, for the messages.
+
+        Raises:
+            ValueError: no such file, no database, no labels, missing metadata, other units, mixed units or mixed
+                calculators.
+        """
+        path = str(path)
+        with _reading(path, key) as connection:
+            metadata = dict(connection.metadata)
+            check_metadata(metadata, path, key)
+            rows = [row for row in connection.select(sort="id") if row.get("state", DONE) == DONE]
+        for row in rows:
+            check_row(row, metadata, path, key)
+            _check_numbers(row, path, key)
+        if not rows:
+            raise ValueError(f"{key} = {path} holds no finished labels; go on with lightning-vfe label")
+        return cls(path, metadata, rows)
+
+    def __len__(self) -> int:
+        return sum(len(rows) for rows in self._rows.values())
+
+    def groups(self) -> list[tuple[int, float]]:
+        """The (num_atoms, rs) that have labels, sorted."""
+        return sorted(self._rows)
+
+    def arrays(self, num_atoms: int, rs: float) -> dict[str, np.ndarray]:
+        """Labels of one group in Ha and bohr, in the order of their ids; C configurations.
+
+        Returns:
+            positions (C, N, 3); free_energy (C,), E - TS, the target; energy (C,), E; where the calculator has them
+            forces (C, N, 3), pressure_gpa (C,) and energy_error (C,); temperature_kelvin (C,), round (C,) of sampling
+            and id (C,) of the row.
+
+        Raises:
+            ValueError: no labels of that group, or some rows have an entry that others lack.
+        """
+        rows = self._rows.get((num_atoms, rs))
+        if rows is None:
+            raise ValueError(f"{self.path} has no labels of num_atoms = {num_atoms}, rs = {rs}; it has {self.groups()}")
+        arrays = {
+            "positions": np.stack([Configuration.from_atoms(row.toatoms()).positions for row in rows]),
+            "temperature_kelvin": np.array([float(row.temperature_kelvin) for row in rows]),
+            "round": np.array([int(row.round) for row in rows]),
+            "id": np.array([int(row.id) for row in rows]),
+        }
+        for name in ("free_energy", "energy", "forces", "pressure_gpa", "energy_error"):
+            having = [row for row in rows if name in row.data]
+            if having and len(having) < len(rows):
+                raise ValueError(f"{self.path} has {name} in some rows only, not in row {_first_without(name, rows)}")
+            if having:
+                arrays[name] = np.array([row.data[name] for row in rows], dtype=float)
+        return arrays
+
+
+class LabelStore:
+    """The same database for writing: configurations enter it before they are labelled, so that nothing is lost."""
+
+    def __init__(self, path: str | Path, states: Sequence[State], calculator: Mapping[str, Any]) -> None:
+        """Open or make the database.
+
+        Args:
+            path: the file; its folder is made.
+            states: the state points.
+            calculator: its `_target_` and settings.
+
+        Raises:
+            ValueError: the file holds something else, or labels of other states or another calculator.
+        """
+        from ase.db import connect
+
+        self.path, key = str(path), "label.database"
+        self.settings = settings_name(calculator)
+        described = [vars(state) for state in states]
+        is_new = not Path(path).exists()
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        # a lock file left by a killed process would block for ever, and sqlite locks by itself
+        self._connection = connect(self.path, type="db", use_lock_file=False)
+        if is_new:
+            self.update_metadata(
+                format=FORMAT,
+                units=UNITS,
+                meanings=MEANINGS,
+                calculator=dict(calculator),
+                settings=self.settings,
+                states=described,
+                **schnetpack_entries(),
+            )
+            return
+        with _reading(self.path, key) as connection:
+            metadata = dict(connection.metadata)
+        check_metadata(metadata, self.path, key)
+        for name, value, what in (("settings", self.settings, "calculator"), ("states", described, "states")):
+            if metadata[name] != value:
+                raise ValueError(
+                    f"{key} = {self.path} was begun with the {what} {metadata[name]}, not {value}; "
+                    f"keep them, or give another file"
+                )
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """A copy of the metadata."""
+        return dict(self._connection.metadata)
+
+    def update_metadata(self, **entries: Any) -> None:
+        """Set entries of the metadata, which become JSON."""
+        self._connection.metadata = {**self._connection.metadata, **entries}
+
+    def count(self, **properties: Any) -> int:
+        """Number of rows with these properties, such as state="done" or round=0."""
+        return self._connection.count(**properties)
+
+    def add_pending(self, batches: Sequence[tuple[State, Sequence[Configuration]]], number: int, origin: str) -> None:
+        """Store all configurations of a round in one transaction.
+
+        Args:
+            batches: configurations of every state.
+            number: of the round.
+            origin: where they come from, a word.
+        """
+        with self._connection:
+            for state, configurations in batches:
+                for configuration in configurations:
+                    self._connection.write(
+                        configuration.to_atoms(),
+                        state=PENDING,
+                        rs=state.rs,
+                        temperature_kelvin=state.temperature_kelvin,
+                        round=number,
+                        origin=origin,
+                        units=UNITS_OF_ROW,
+                        settings=self.settings,
+                    )
+
+    def pending(self) -> list[tuple[int, State, Configuration]]:
+        """Rows that wait for their labels: (id, state, configuration)."""
+        return self._select(PENDING)
+
+    def labelled(self) -> list[tuple[int, State, Configuration]]:
+        """Rows that have their labels: (id, state, configuration)."""
+        return self._select(DONE)
+
+    def label(self, row_id: int) -> Label:
+        """The label of a row."""
+        data = self._connection.get(id=row_id).data
+        return Label(**{name: data.get(name) for name in Label.__dataclass_fields__})
+
+    def finish(self, row_id: int, result: Label | str) -> None:
+        """Store a label, or the message of a failure."""
+        if isinstance(result, str):
+            self._connection.update(row_id, state=FAILED, data={"failure": result})
+            return
+        data = {name: value for name, value in vars(result).items() if value is not None}
+        self._connection.update(row_id, state=DONE, data=data)
+
+    def failures(self) -> list[tuple[int, str]]:
+        """(id, message) of the rows without a label."""
+        return [(row.id, row.data["failure"]) for row in self._connection.select(state=FAILED, sort="id")]
+
+    def retry_failed(self) -> None:
+        """Let the failed rows wait again."""
+        with self._connection:
+            for row_id, _ in self.failures():
+                self._connection.update(row_id, state=PENDING)
+
+    def _select(self, state: str) -> list[tuple[int, State, Configuration]]:
+        found = []
+        for row in self._connection.select(state=state, sort="id"):
+            point = State(int(row.natoms), float(row.rs), float(row.temperature_kelvin))
+            found.append((int(row.id), point, Configuration.from_atoms(row.toatoms())))
+        return found
+
+
+@contextlib.contextmanager
+def _reading(path: str, key: str) -> Iterator[Any]:
+    """A connection for reading; a file that is no database becomes one line."""
+    from ase.db import connect
+
+    if not Path(path).is_file():
+        raise ValueError(f"{key} = {path} does not exist; make it with lightning-vfe label")
+    try:
+        yield connect(path, type="db", use_lock_file=False)
+    except (sqlite3.DatabaseError, KeyError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{key} = {path} is no ASE database, or a damaged one ({reason}); take another file"
+        ) from error
+
+
+def _first_without(name: str, rows: Sequence[Any]) -> int:
+    return next(int(row.id) for row in rows if name not in row.data)
+
+
+def _check_numbers(row: Any, path: str, key: str) -> None:
+    """Refuse a finished row without an energy, with numbers that are not finite, or in another box than its rs says."""
+    energy = row.data.get("free_energy")
+    forces = row.data.get("forces", 0.0)
+    if energy is None or not np.isfinite(energy) or not np.isfinite(forces).all():
+        raise ValueError(f"{key} = {path}: row {row.id} has no finite free_energy and forces; remove it")
+    length = Configuration.from_atoms(row.toatoms()).length
+    wanted = PeriodicCell(int(row.natoms), float(row.rs)).length
+    if abs(length - wanted) > 1e-6 * wanted:
+        raise ValueError(
+            f"{key} = {path}: row {row.id} has a box of {length:.6f} bohr, but {row.natoms} atoms at rs = {row.rs} "
+            f"need {wanted:.6f}; its positions are in other units than {UNITS['positions']}, or its rs is wrong"
+        )

@@ -1,0 +1,169 @@
+"""A labelling run: sample configurations, label them, and again where a committee of potentials disagrees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from lightning_vfe.labels.committee import Committee, CommitteeSettings, TrainPotential
+from lightning_vfe.labels.database import DONE, LabelStore, State
+from lightning_vfe.labels.force_check import check_forces
+from lightning_vfe.labels.label import Configuration, Labeller
+from lightning_vfe.labels.sampling import ChainSettings, sample_configurations
+from lightning_vfe.models.potential.potential import Potential
+from lightning_vfe.sampling.random import group_seed
+
+FORCE_TOLERANCE = 1e-3
+"""Deviation of a force from the finite difference in Ha/bohr above which there is a warning."""
+
+
+@dataclass
+class LabelRun:
+    """Labels `num_configurations` of every state in round 0 and in each active round, into a database.
+
+    The configurations of a round are stored before they are labelled, so that a run which was interrupted at any
+    moment goes on with the very same ones.
+
+    Args:
+        store: the database.
+        labeller: the calculator, in parallel processes or as a batch.
+        states: the state points.
+        start_potential: round 0 samples its Boltzmann law.
+        num_configurations: of each state in each round.
+        rounds: active rounds after round 0.
+        train: fits the members of the committee; not needed without active rounds.
+        chains: of all samplings.
+        committee: how active rounds choose.
+        num_force_checks: labels whose forces are checked at the end.
+        seed: of all random numbers.
+        report: takes the lines that tell the user what happens.
+
+    Raises:
+        ValueError: a number is out of its range, or the database was begun with another one.
+    """
+
+    store: LabelStore
+    labeller: Labeller
+    states: Sequence[State]
+    start_potential: Potential
+    num_configurations: int
+    rounds: int = 0
+    train: TrainPotential | None = None
+    chains: ChainSettings = field(default_factory=ChainSettings)
+    committee: CommitteeSettings = field(default_factory=CommitteeSettings)
+    num_force_checks: int = 2
+    seed: int = 42
+    report: Callable[[str], None] = print
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("num_configurations", self.num_configurations, 1),
+            ("rounds", self.rounds, 0),
+            ("num_force_checks", self.num_force_checks, 0),
+        ):
+            if value < least:
+                raise ValueError(f"label.{name} = {value} must be at least {least}")
+        begun = self.store.metadata.get("sampling")
+        sampling = {"num_configurations": self.num_configurations, "seed": self.seed}
+        for name, value in sampling.items():
+            if begun is not None and begun[name] != value:
+                key = "seed" if name == "seed" else f"label.{name}"
+                raise ValueError(
+                    f"{key} = {value} differs from {begun[name]}, with which {self.store.path} was begun; "
+                    "keep it and raise label.rounds for more labels, or give another label.database"
+                )
+        self.store.update_metadata(sampling=sampling)
+
+    def run(self) -> None:
+        """All rounds, then the check of the forces.
+
+        Raises:
+            RuntimeError: every calculation of the run has failed.
+        """
+        for number in range(self.rounds + 1):
+            if self.store.count(round=number) == 0:
+                origin = "start_potential" if number == 0 else "committee"
+                self.store.add_pending([*self._sampled(number)], number, origin)
+            label_pending(self.store, self.labeller, f"round {number}", self.report)
+        report_force_checks(self.store, self.labeller, self.num_force_checks, self.seed, self.report)
+
+    def _sampled(self, number: int) -> list[tuple[State, list[Configuration]]]:
+        """Configurations of all states for a round."""
+        members: list[Potential] = []
+        if number > 0:
+            assert self.train is not None, "active rounds need a function that trains"
+            for member in range(self.committee.size):
+                self.report(f"round {number}: training potential {member + 1} of {self.committee.size}")
+                members.append(self.train(self.store.path, group_seed(self.seed, 1000 * number + member)))
+        batches = []
+        for index, state in enumerate(self.states):
+            seed = group_seed(self.seed, 1000 * number + 500 + index)
+            batches.append((state, self._sample_state(state, members, seed, number)))
+        return batches
+
+    def _sample_state(self, state: State, members: list[Potential], seed: int, number: int) -> list[Configuration]:
+        cell, count = state.cell, self.num_configurations
+        committee = Committee(members, cell)
+
+        def start_energy(positions: torch.Tensor) -> torch.Tensor:
+            return self.start_potential.energy(positions, cell)
+
+        energy = committee.energy if members else start_energy
+        total = count * self.committee.candidates if members else count
+        samples = sample_configurations(energy, cell, state.temperature_kelvin, total, self.chains, seed)
+        positions = samples.positions
+        text = f"round {number}, N = {state.num_atoms}, rs = {state.rs:g}: acceptance {samples.acceptance:.2f}"
+        text += f", energy correlated over {samples.autocorrelation_steps:.0f} steps"
+        if samples.autocorrelation_steps > self.chains.spacing:
+            text += f", more than label.chains.spacing = {self.chains.spacing}: the configurations are correlated"
+        if members:
+            spread = committee.disagreement(positions)
+            text += f"; the committee disagrees by {1e3 * spread[0].median():.2g} mHa per atom"
+            text += f" and {1e3 * spread[1].median():.2g} mHa/bohr (medians)"
+            positions = positions[committee.select(positions, count, self.committee, seed)]
+        self.report(text)
+        return [Configuration(one, cell.length) for one in positions.double().numpy()]
+
+
+def label_pending(store: LabelStore, labeller: Labeller, what: str, report: Callable[[str], None]) -> None:
+    """Label all rows that wait, each stored as soon as it is done; failures are stored with their message.
+
+    Raises:
+        RuntimeError: every calculation has failed.
+    """
+    rows = store.pending()
+    if not rows:
+        return
+    num_failed = 0
+    results: Any = labeller([configuration for _, _, configuration in rows])
+    with closing(results), tqdm(total=len(rows), desc=f"label {what}", unit="label", mininterval=0.5) as bar:
+        for index, result in results:
+            store.finish(rows[index][0], result)
+            num_failed += isinstance(result, str)
+            bar.update()
+            if num_failed:
+                bar.set_postfix(failed=num_failed, refresh=False)
+    if num_failed:
+        failures = store.failures()
+        report(f"{len(failures)} configurations have no label, for example row {failures[-1][0]}: {failures[-1][1]}")
+    if store.count(state=DONE) == 0:
+        raise RuntimeError(f"no configuration could be labelled, for example: {store.failures()[0][1]}")
+
+
+def report_force_checks(
+    store: LabelStore, labeller: Labeller, count: int, seed: int, report: Callable[[str], None]
+) -> None:
+    """Check forces and say how they compare; a warning where they are off."""
+    if count == 0 or len(store.metadata.get("force_checks", [])) >= count:
+        return
+    for check in check_forces(store, labeller, count, seed):
+        text = f"force of row {check.row}: {check.force:.6f} Ha/bohr, by finite differences "
+        text += f"{check.finite_difference:.6f}"
+        if check.deviation > FORCE_TOLERANCE:
+            text = f"warning: {text}; the calculator's forces are not those of its free energy, check its convergence"
+        report(text)

@@ -1,0 +1,87 @@
+"""What stands in a database of labels: its units, its metadata, and the checks of both."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+FORMAT = "lightning-vfe labels 1"
+UNITS = {
+    "positions": "Ang",
+    "free_energy": "Hartree",
+    "energy": "Hartree",
+    "energy_error": "Hartree",
+    "forces": "Hartree/Bohr",
+    "pressure_gpa": "GPa",
+}
+"""Units of a row: the positions are ASE's own, the rest is in row.data. The names are those of SchNetPack."""
+UNITS_OF_ROW = "Ang, Hartree, Hartree/Bohr"
+"""Repeated in every row, so that rows copied from another database are recognized."""
+MEANINGS = {
+    "free_energy": "E - TS of the electrons, whole cell; forces are its negative gradient; the target of a fit",
+    "energy": "what the calculator calls energy, whole cell; E (without -TS) for those of lightning-vfe",
+    "energy_error": "standard error of free_energy and energy where the calculator has noise",
+    "pressure_gpa": "-dF/dV of free_energy, without the protons' kT N/V",
+}
+NEEDED = ("format", "units", "calculator", "settings", "states", "code_version", "command")
+# where programs stand says nothing about the numbers
+LOCAL_SETTINGS = ("command", "pseudo_dir", "num_threads")
+
+
+def schnetpack_entries() -> dict[str, Any]:
+    """The metadata by which SchNetPack's ASEAtomsData reads the same file."""
+    properties = {name: unit for name, unit in UNITS.items() if name in ("free_energy", "energy", "forces")}
+    return {"_distance_unit": UNITS["positions"], "_property_unit_dict": properties, "atomrefs": {}}
+
+
+def settings_name(calculator: Mapping[str, Any]) -> str:
+    """Name of a calculator with its settings: the last part of its target, and a digest of all that matters."""
+    kept = {key: value for key, value in calculator.items() if key not in LOCAL_SETTINGS}
+    digest = hashlib.sha256(json.dumps(kept, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    return f"{str(calculator['_target_']).rpartition('.')[2]}-{digest}"
+
+
+def check_metadata(metadata: Mapping[str, Any], path: str, key: str) -> None:
+    """Refuse a database whose metadata is incomplete or names other units than those it must have.
+
+    Raises:
+        ValueError: one line that begins with `key`.
+    """
+    missing = [name for name in NEEDED if name not in metadata]
+    if missing:
+        raise ValueError(
+            f"{key} = {path} lacks the metadata {', '.join(missing)}; "
+            "give a database made by lightning-vfe label, whose metadata must be copied along with its rows"
+        )
+    if metadata["format"] != FORMAT:
+        raise ValueError(f"{key} = {path} has the format {metadata['format']!r}, not {FORMAT!r}; label anew")
+    units = metadata["units"]
+    units = units if isinstance(units, Mapping) else {}
+    for name, unit in UNITS.items():
+        if units.get(name) != unit:
+            raise ValueError(
+                f"{key} = {path} has {name} in {units.get(name, 'no unit')}, which must be in {unit}; "
+                "convert the data and its metadata, or make it with lightning-vfe label"
+            )
+
+
+def check_row(row: Any, metadata: Mapping[str, Any], path: str, key: str) -> None:
+    """Refuse a row that comes from another calculator or has other units than its database says.
+
+    Raises:
+        ValueError: one line that begins with `key`.
+    """
+    units, settings = row.get("units"), row.get("settings")
+    if units != UNITS_OF_ROW:
+        found = f"units {units!r}" if units else "no units"
+        raise ValueError(
+            f"{key} = {path} mixes units: row {row.id} has {found}, the database has {UNITS_OF_ROW!r}; "
+            "keep one kind of rows in each database"
+        )
+    if settings != metadata["settings"]:
+        raise ValueError(
+            f"{key} = {path} mixes calculators: row {row.id} is of {settings!r}, the database of "
+            f"{metadata['settings']!r}; keep the labels of one calculator with one choice of settings in each database"
+        )
