@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from lightning_vfe.models.flow.block import ResidualBlock
 from lightning_vfe.models.flow.contact import ContactBlock
+from lightning_vfe.models.flow.inverse import InverseResult, invert_step
 from lightning_vfe.physics.cell import PeriodicCell
 
 # Default range of the messages in units of rs. A sphere of radius r_c holds (r_c / rs)^3 atoms on average, 16 here,
@@ -136,6 +137,37 @@ class EquivariantFlow(nn.Module):
             parts.append(z - walkers)
         return torch.cat(parts).view(x.shape)
 
+    @torch.no_grad()
+    def from_base(self, z: Tensor, tolerance: float = 1e-9) -> InverseResult:
+        """Invert the map step by step, from the last to the first, and verify x for every walker by the whole map.
+
+        A map that folds can have several x for one z; this is one of them. Derivatives are not carried.
+
+        Args:
+            z: base coordinates in bohr, any images.  # (..., N, 3)
+            tolerance: largest |to_base(x) - z| over all coordinates of a walker, bohr. Not below what the precision of
+                z allows, which matters in float32 only.
+
+        Raises:
+            ValueError: z does not hold the cell's number of protons.
+        """
+        rounding = 64 * torch.finfo(z.dtype).eps * self.cell.length * (3 * self.cell.num_atoms) ** 0.5
+        parts = [self._from_base(walkers, max(tolerance, rounding)) for walkers in self._walkers(z)]
+        x, converged, residual = (torch.cat(columns) for columns in zip(*parts, strict=True))
+        shape = z.shape[:-2]
+        return InverseResult(x.view(z.shape), converged.view(shape), residual.view(shape))
+
+    def _from_base(self, z: Tensor, tolerance: float) -> InverseResult:
+        """from_base of one batch.  # (W, N, 3)"""
+        x, going = z.clone(), torch.arange(len(z), device=z.device)
+        for step in reversed(self._steps()):
+            # The later steps stretch what a step leaves over, though never far.
+            found, arrived = invert_step(step, x[going], 0.1 * tolerance)
+            x[going] = found
+            going = going[arrived]
+        residual = (x + self.displacement(x) - z).flatten(1).norm(dim=-1)
+        return InverseResult(x, residual < tolerance, residual)
+
     def _steps(self) -> list[nn.Module]:
         """All maps x_k -> Delta_k in their order."""
         return [self.contact, *(network for network in self.networks for _ in range(self.num_steps))]
@@ -143,7 +175,7 @@ class EquivariantFlow(nn.Module):
     def _walkers(self, x: Tensor) -> tuple[Tensor, ...]:
         """x as a batch of walkers, in parts that fit the memory.  # (..., N, 3) -> (W, N, 3) each"""
         if x.shape[-2:] != (self.cell.num_atoms, 3):
-            raise ValueError(f"x has shape {tuple(x.shape)}; the flow needs (..., {self.cell.num_atoms}, 3)")
+            raise ValueError(f"positions have shape {tuple(x.shape)}; the flow needs (..., {self.cell.num_atoms}, 3)")
         return x.reshape(x.shape[:-2].numel(), *x.shape[-2:]).split(self.walkers_at_once)
 
     def _to_base(self, x: Tensor) -> FlowResult:
