@@ -11,11 +11,14 @@ from torch import Tensor
 
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.sampling.adaptation import adapt_log_width
+from lightning_vfe.sampling.direct import BaseDensity, ProtonMove, move_through_base, num_not_finite
 from lightning_vfe.sampling.metropolis import metropolis
 from lightning_vfe.sampling.proposals import ChainState, LogProb, Proposal, make_proposal
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.sampling.space_warp import space_warp
 from lightning_vfe.sampling.state import Walkers, initial_electrons, twist_index
+
+PROTON_SAMPLING = ("metropolis", "direct")
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,8 @@ class SweepReport:
     """What one sweep did; 0-dim tensors. The proton entries are None when the protons are fixed.
 
     Attributes:
-        proton_acceptance: accepted fraction over all proton walkers of all processes.
+        proton_acceptance: accepted fraction over all proton walkers of all processes; of the moves of base protons
+            where p(x) is sampled directly, 1 where these are drawn independently.
         electron_acceptance: accepted fraction over all electron walkers of all processes.
         proton_width: width of the proton moves in bohr, as used in this sweep.
         electron_width: width of the electron moves in bohr, as used in this sweep.
@@ -31,6 +35,8 @@ class SweepReport:
             through them. Its average over sweeps vanishes once num_electron_steps lets the electrons forget how they
             were carried along; a positive average means that they lag behind the protons, and a biased energy.
         num_stranded: chains of all processes that stand where ln p is not finite; not zero means a broken density.
+        num_failed_inversions: proton walkers of all processes whose map could not be inverted, and which stayed; None
+            where p(x) is not sampled directly.
     """
 
     proton_acceptance: Tensor | None
@@ -39,6 +45,7 @@ class SweepReport:
     electron_width: Tensor
     electron_drift: Tensor
     num_stranded: Tensor
+    num_failed_inversions: Tensor | None = None
 
 
 class NestedSampler:
@@ -48,13 +55,15 @@ class NestedSampler:
         cell: the periodic cell.
         proton_proposal: "gaussian", "langevin" or a rule.
         electron_proposal: "gaussian", "langevin" or a rule.
-        num_proton_steps: Metropolis steps of the protons in a sweep.
+        num_proton_steps: Metropolis steps of the protons (or base protons) in a sweep.
         num_electron_steps: Metropolis steps of the electrons in a sweep, after the protons have moved.
         proton_target_acceptance: wanted accepted fraction, in (0, 1); None takes the rule's own.
         electron_target_acceptance: the same for electrons.
         initial_proton_width: width of the first proton moves in bohr.
         initial_electron_width: width of the first electron moves in bohr.
         adaptation_gain: change of ln(width) per sweep and unit of acceptance off the target.
+        proton_sampling: "metropolis" moves the protons x on p(x); "direct" moves the base protons z, on p_base(z), and
+            inverts the map. It says what `step` is to be given.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -72,8 +81,12 @@ class NestedSampler:
         initial_proton_width: float = 0.1,
         initial_electron_width: float = 0.3,
         adaptation_gain: float = 1.0,
+        proton_sampling: str = "metropolis",
     ) -> None:
+        if proton_sampling not in PROTON_SAMPLING:
+            raise ValueError(f"sampler.proton_sampling = {proton_sampling!r} is unknown; choose metropolis or direct")
         self.cell = cell
+        self.proton_sampling = proton_sampling
         self.proton_proposal = make_proposal(proton_proposal, "sampler.proton_proposal")
         self.electron_proposal = make_proposal(electron_proposal, "sampler.electron_proposal")
         self.num_proton_steps = _positive_integer("num_proton_steps", num_proton_steps)
@@ -134,7 +147,7 @@ class NestedSampler:
     def step(
         self,
         walkers: Walkers,
-        proton_log_prob: LogProb | None,
+        proton_density: LogProb | BaseDensity | None,
         electron_log_prob: Callable[[Tensor, Tensor], Tensor],
         adapt: bool,
         sum_over_processes: Callable[[Tensor], Tensor] | None = None,
@@ -148,7 +161,8 @@ class NestedSampler:
 
         Args:
             walkers: updated in place.
-            proton_log_prob: ln p(x) up to a constant, (W, N, 3) -> (W,); None keeps the protons fixed.
+            proton_density: ln p(x) up to a constant, (W, N, 3) -> (W,); or base density and map, to sample p(x)
+                directly; None keeps the protons fixed.
             electron_log_prob: ln |psi_x(r)|^2 up to a constant per walker, ((W, N, 3), (W, B, N, 3)) -> (W, B).
             adapt: adapt the widths after the sweep; False freezes them, as every measurement must.
             sum_over_processes: adds a float64 tensor up over the processes; None where there is one process. It makes
@@ -158,19 +172,16 @@ class NestedSampler:
             Acceptances, widths and the number of stranded chains.
         """
         add_up = sum_over_processes or (lambda tensor: tensor)
-        proton_acceptance = proton_width = None
+        proton_acceptance = proton_width = failed = None
         proton_stranded: Tensor | int = 0
-        if proton_log_prob is not None:
-            old, proton_width = walkers.protons, walkers.proton_log_width.exp()
-            rule, num_steps = self.proton_proposal, self.num_proton_steps
-            state = rule.evaluate(proton_log_prob, old)
-            state, accepted = metropolis(
-                proton_log_prob, state, rule, proton_width, num_steps, walkers.random, self.cell.wrap
-            )
-            carried = walkers.electrons + space_warp(self.cell, walkers.electrons, old, state.displacement)
-            walkers.protons, walkers.electrons = state.positions, self.cell.wrap(carried)
-            proton_acceptance = _global_fraction(accepted, num_steps, add_up)
-            proton_stranded = _num_stranded(state)
+        if proton_density is not None:
+            proton_width = walkers.proton_log_width.exp()
+            move = self._move_protons(walkers, proton_density, proton_width)
+            shift = space_warp(self.cell, walkers.electrons, walkers.protons, move.displacement)
+            walkers.protons, walkers.electrons = move.protons, self.cell.wrap(walkers.electrons + shift)
+            proton_acceptance = _global_fraction(move.accepted, self.num_proton_steps, add_up)
+            proton_stranded = move.num_stranded
+            failed = None if move.num_failed_inversions is None else add_up(move.num_failed_inversions)
 
         electron_width = walkers.electron_log_width.exp()
         state, accepted, gain = self._move_electrons(walkers, electron_log_prob, electron_width)
@@ -178,7 +189,8 @@ class NestedSampler:
         electron_acceptance = _global_fraction(accepted, self.num_electron_steps, add_up)
         walkers.num_sweeps += 1
         if adapt:
-            self._adapt(walkers, proton_acceptance, electron_acceptance)
+            drawn = isinstance(proton_density, BaseDensity) and proton_density.sample is not None
+            self._adapt(walkers, None if drawn else proton_acceptance, electron_acceptance)
         drift = add_up(torch.stack([gain.sum(), gain.new_tensor(gain.numel())]))
         return SweepReport(
             proton_acceptance=proton_acceptance,
@@ -186,8 +198,19 @@ class NestedSampler:
             proton_width=proton_width,
             electron_width=electron_width,
             electron_drift=drift[0] / drift[1],
-            num_stranded=add_up(proton_stranded + _num_stranded(state)),
+            num_stranded=add_up(proton_stranded + num_not_finite(state.log_prob)),
+            num_failed_inversions=failed,
         )
+
+    def _move_protons(self, walkers: Walkers, density: LogProb | BaseDensity, width: Tensor) -> ProtonMove:
+        """Moves of the protons, on p(x) or through the base."""
+        rule, num_steps = self.proton_proposal, self.num_proton_steps
+        if isinstance(density, BaseDensity):
+            return move_through_base(walkers, density, rule, width, num_steps, self.cell)
+        walkers.base_protons = None
+        start = rule.evaluate(density, walkers.protons)
+        state, accepted = metropolis(density, start, rule, width, num_steps, walkers.random, self.cell.wrap)
+        return ProtonMove(state.positions, state.displacement, accepted, num_not_finite(state.log_prob))
 
     def _move_electrons(
         self, walkers: Walkers, electron_log_prob: Callable[[Tensor, Tensor], Tensor], width: Tensor
@@ -226,10 +249,6 @@ def _global_fraction(accepted: Tensor, num_steps: int, add_up: Callable[[Tensor]
     counts = torch.stack([accepted.sum(), accepted.new_tensor(accepted.numel() * num_steps)]).to(torch.float64)
     totals = add_up(counts)
     return totals[0] / totals[1]
-
-
-def _num_stranded(state: ChainState) -> Tensor:
-    return (~torch.isfinite(state.log_prob)).sum().to(torch.float64)
 
 
 def _positive_integer(name: str, value: int) -> int:

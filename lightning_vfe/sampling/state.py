@@ -12,8 +12,6 @@ from torch import Tensor
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.sampling.random import WalkerRandom, rows_of_groups
 
-_PER_WALKER = ("protons", "electrons", "twists")
-
 
 @dataclass
 class Walkers:
@@ -30,6 +28,7 @@ class Walkers:
         random: the streams of the walker groups.
         num_sweeps: sweeps made so far.
         equilibrated: set by whoever decides that the chains have forgotten their start; the sampler does not use it.
+        base_protons: z in bohr, inside the cell, where p(x) is sampled through them; None elsewhere.  # (W, N, 3)
     """
 
     protons: Tensor
@@ -40,10 +39,11 @@ class Walkers:
     random: WalkerRandom
     num_sweeps: int = 0
     equilibrated: bool = False
+    base_protons: Tensor | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Plain tensors and numbers (torch.load takes them with weights_only=True)."""
-        return {
+        state = {
             "protons": self.protons.detach().clone(),
             "electrons": self.electrons.detach().clone(),
             "twists": self.twists.detach().clone(),
@@ -53,15 +53,20 @@ class Walkers:
             "num_sweeps": self.num_sweeps,
             "equilibrated": self.equilibrated,
         }
+        if self.base_protons is not None:
+            state["base_protons"] = self.base_protons.detach().clone()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from a saved state. It may hold the walkers of all processes: the own groups are picked out of it.
 
+        A state without base protons is one of chains on p(x).
+
         Raises:
             ValueError: the state lacks an entry or a group, has other shapes, or was made with other twists.
         """
-        expected = set(self.state_dict())
-        if set(state) != expected:
+        expected = set(self.state_dict()) - {"base_protons"}
+        if set(state) - {"base_protons"} != expected:
             raise ValueError(
                 f"saved walkers have the entries {sorted(state)} instead of {sorted(expected)}; "
                 "the checkpoint is damaged or from another version"
@@ -70,8 +75,8 @@ class Walkers:
         share = self.random.walkers_per_group(self.protons.shape[0])
         rows = rows_of_groups(saved_groups, self.random.groups)
         picked = {}
-        for name in _PER_WALKER:
-            current = getattr(self, name)
+        for name in _per_walker(state):
+            current = self.protons if name == "base_protons" else getattr(self, name)
             needed = (len(saved_groups) * share, *current.shape[1:])
             if tuple(state[name].shape) != needed:
                 raise ValueError(
@@ -84,10 +89,16 @@ class Walkers:
             raise ValueError("saved walkers have other twists than system.twists; resume with those of the saved run")
         self.random.load_state_dict(state["random"])
         self.protons, self.electrons = picked["protons"], picked["electrons"]
+        self.base_protons = picked.get("base_protons")
         self.proton_log_width = state["proton_log_width"].to(self.proton_log_width)
         self.electron_log_width = state["electron_log_width"].to(self.electron_log_width)
         self.num_sweeps = int(state["num_sweeps"])
         self.equilibrated = bool(state["equilibrated"])
+
+
+def _per_walker(state: dict[str, Any]) -> list[str]:
+    """Entries of a saved state that have one row per proton walker."""
+    return [name for name in ("protons", "electrons", "twists", "base_protons") if name in state]
 
 
 def merge_walker_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -98,7 +109,7 @@ def merge_walker_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
     groups = [group for state in states for group in state["random"]["groups"]]
     order = sorted(range(len(groups)), key=groups.__getitem__)
     merged = dict(states[0])
-    for name in _PER_WALKER:
+    for name in _per_walker(merged):
         parts = [state[name].unflatten(0, (len(state["random"]["groups"]), -1)) for state in states]
         merged[name] = torch.cat(parts)[order].flatten(0, 1)
     generators = torch.cat([state["random"]["generators"] for state in states])[order]

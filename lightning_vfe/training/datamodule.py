@@ -12,7 +12,9 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.structures import make_structure
 from lightning_vfe.physics.twists import fractional_twists
+from lightning_vfe.sampling.direct import BaseDensity
 from lightning_vfe.sampling.nested import NestedSampler, SweepReport
+from lightning_vfe.sampling.proposals import LogProb
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.sampling.state import Walkers, merge_walker_states, twist_index
 from lightning_vfe.training.batch import Batch
@@ -137,9 +139,13 @@ class MCMCDataModule(L.LightningDataModule):
         if not isinstance(module, VariationalFreeEnergy):
             raise TypeError(f"MCMCDataModule samples for VariationalFreeEnergy, not for {type(module).__name__}")
         twists = self.walkers.twists
+        proton_density: LogProb | BaseDensity | None = None
+        if self.protons == "sampled":
+            direct = self.sampler.proton_sampling == "direct"
+            proton_density = module.base_density() if direct else module.proton_log_prob
         return self.sampler.step(
             self.walkers,
-            None if self.protons == "fixed" else module.proton_log_prob,
+            proton_density,
             lambda protons, electrons: module.electron_log_prob(protons, electrons, twists),
             adapt,
             self._sum_over_processes,

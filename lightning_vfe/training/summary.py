@@ -16,7 +16,8 @@ from lightning_vfe.analysis.terms import TERMS
 from lightning_vfe.physics.observables import RadialDistribution
 from lightning_vfe.physics.statistics import Estimate
 
-NEEDS_POSITIVE_DETERMINANTS = ("free_energy_per_atom", "entropy_per_atom")
+NEEDS_INVERTIBLE_MAP = ("free_energy_per_atom", "entropy_per_atom")
+SIGNS_OF_A_BROKEN_MAP = ("negative_determinants", "num_failed_inversions")
 MAX_R_HAT = 1.05
 MIN_EFFECTIVE_SAMPLES = 100.0
 MAX_ELECTRON_DRIFT = 0.05
@@ -69,6 +70,12 @@ class Summary:
                 "folds, p(x) is not normalised and F and S are not reported; train longer or lower "
                 "optimizer.flow_learning_rate"
             )
+        if given.get("num_failed_inversions", 0.0) > 0.0:
+            found.append(
+                f"the flow could not be inverted for {given['num_failed_inversions']:.2g} walkers a sweep: they stayed "
+                "where they were: F and S would be biased and are not reported; measure with "
+                "sampler.proton_sampling=metropolis"
+            )
         if given["num_stranded"] > 0.0:
             found.append("chains stand where the density is zero or not finite; start from another system.structure")
         if abs(given["electron_drift"]) > max(MAX_ELECTRON_DRIFT, 4.0 * given["electron_drift_error"]):
@@ -81,10 +88,10 @@ class Summary:
 
     def as_dict(self) -> dict[str, Any]:
         """What summary.json holds: {"value":, "error":} for each term, diagnostics, converged, reasons."""
-        folded = self.diagnostics.get("negative_determinants", 0.0) > 0.0
+        refused = any(self.diagnostics.get(name, 0.0) > 0.0 for name in SIGNS_OF_A_BROKEN_MAP)
         content: dict[str, Any] = {"system": self.system, "step": self.step}
         for name, estimate in self.estimates.items():
-            if folded and name in NEEDS_POSITIVE_DETERMINANTS:
+            if refused and name in NEEDS_INVERTIBLE_MAP:
                 content[name] = {"value": None, "error": None}
             else:
                 content[name] = {"value": _plain(estimate.value), "error": _plain(estimate.error)}

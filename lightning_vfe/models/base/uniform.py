@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
+
+
+class RandomNumbers(Protocol):
+    """Where random numbers come from: the streams of the walkers."""
+
+    def uniform(self, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+        """Uniform numbers in [0, 1) of this shape; its first entry is the number of walkers."""
+        ...
 
 
 class UniformBase(nn.Module):
@@ -32,6 +42,7 @@ class UniformBase(nn.Module):
                 f"system.temperature_kelvin = {temperature_kelvin} must be positive; "
                 "for T = 0 keep the protons fixed with system.protons=fixed"
             )
+        self.cell = cell
         self.log_volume = 3 * cell.num_atoms * math.log(cell.length)
         self.free_energy = -KELVIN_TO_HARTREE * temperature_kelvin * self.log_volume
         """-kT ln Z_ML in Ha, whole cell."""
@@ -43,3 +54,7 @@ class UniformBase(nn.Module):
     def log_prob(self, z: Tensor) -> Tensor:
         """ln p_base(z) = -3N ln L (...) of base protons (..., N, 3)."""
         return torch.full_like(z[..., 0, 0], -self.log_volume)
+
+    def sample(self, num_walkers: int, random: RandomNumbers) -> Tensor:
+        """Independent draws of base protons in bohr.  # (W, N, 3)"""
+        return self.cell.length * random.uniform((num_walkers, self.cell.num_atoms, 3), torch.get_default_dtype())

@@ -1,0 +1,91 @@
+"""Direct sampling of p(x): chains on the base density p_base(z), and x by inverting the map z(x)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.sampling.metropolis import metropolis
+from lightning_vfe.sampling.proposals import LogProb, Proposal
+from lightning_vfe.sampling.random import WalkerRandom
+from lightning_vfe.sampling.state import Walkers
+
+
+@dataclass(frozen=True)
+class BaseDensity:
+    """p(x) = p_base(z(x)) |det dz/dx|, given by its base density and the map, instead of by ln p(x).
+
+    Attributes:
+        log_prob: ln p_base(z) up to a constant, (W, N, 3) -> (W,).
+        to_base: z of protons x, bohr, (W, N, 3) -> (W, N, 3).
+        from_base: protons x of z, bohr, and which walkers have one, (W, N, 3) -> (W, N, 3), (W,).
+        sample: independent draws of z, (W, random) -> (W, N, 3), of a base that has them; None asks for chains.
+    """
+
+    log_prob: LogProb
+    to_base: Callable[[Tensor], Tensor]
+    from_base: Callable[[Tensor], tuple[Tensor, Tensor]]
+    sample: Callable[[int, WalkerRandom], Tensor] | None = None
+
+
+class ProtonMove(NamedTuple):
+    """Where the protons went in a sweep."""
+
+    protons: Tensor  # (W, N, 3)
+    displacement: Tensor
+    """Along which the electrons are carried, not wrapped, bohr. # (W, N, 3)"""
+    accepted: Tensor
+    """Accepted moves of each walker, int64. # (W,)"""
+    num_stranded: Tensor
+    """Walkers that stand where the density is not finite, float64. # ()"""
+    num_failed_inversions: Tensor | None = None
+    """Walkers whose z has no x; None where no map is inverted, float64. # ()"""
+
+
+def move_through_base(
+    walkers: Walkers, density: BaseDensity, rule: Proposal, width: Tensor, num_steps: int, cell: PeriodicCell
+) -> ProtonMove:
+    """Move the base protons z, in place, and find the protons x that they belong to.
+
+    z ~ p_base(z) gives x ~ p_base(z(x)) |det dz/dx| = p(x) for every invertible map. The chains live on p_base, which
+    does not know the map's parameters: they stay in equilibrium while these are trained, only x follows them. A walker
+    without an x keeps both its old z and its old x; the chain then is not exact, so that such walkers are counted.
+
+    Args:
+        walkers: `base_protons` is updated; where there are none yet they are z(x).
+        density: base density and map.
+        rule: moves of z.
+        width: of these moves in bohr.  # ()
+        num_steps: number of these moves.
+        cell: the periodic cell.
+    """
+    old_z = cell.wrap(density.to_base(walkers.protons)) if walkers.base_protons is None else walkers.base_protons
+    if density.sample is not None:
+        z = density.sample(len(old_z), walkers.random).to(old_z)
+        accepted = torch.full((len(z),), num_steps, dtype=torch.int64, device=z.device)
+        stranded = z.new_zeros((), dtype=torch.float64)
+    else:
+        start = rule.evaluate(density.log_prob, old_z)
+        state, accepted = metropolis(density.log_prob, start, rule, width, num_steps, walkers.random, cell.wrap)
+        z, stranded = state.positions, num_not_finite(state.log_prob)
+    x, found = density.from_base(z)
+    chosen = found[:, None, None]
+    walkers.base_protons = torch.where(chosen, z, old_z)
+    protons = torch.where(chosen, cell.wrap(x), walkers.protons)
+    return ProtonMove(
+        protons=protons,
+        displacement=cell.minimum_image(protons - walkers.protons),
+        accepted=accepted,
+        num_stranded=stranded,
+        num_failed_inversions=(~found).sum().to(torch.float64),
+    )
+
+
+def num_not_finite(log_prob: Tensor) -> Tensor:
+    """Number of chains whose log-probability is not finite, float64.  # ()"""
+    return (~torch.isfinite(log_prob)).sum().to(torch.float64)
