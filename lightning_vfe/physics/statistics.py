@@ -13,6 +13,7 @@ import logging
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -211,21 +212,21 @@ def _time_error(mean_series: np.ndarray) -> float | None:
         return None
     if _is_constant(mean_series):
         return 0.0
-    return math.sqrt(_inefficiency_function()(mean_series) * mean_series.var(ddof=1) / steps)
+    return math.sqrt(load_pymbar().timeseries.statistical_inefficiency(mean_series) * mean_series.var(ddof=1) / steps)
 
 
 @functools.cache
-def _inefficiency_function() -> Callable[[np.ndarray], float]:
-    """pymbar.timeseries.statistical_inefficiency, imported when first needed (about a second)."""
+def load_pymbar() -> Any:
+    """The module pymbar, imported when first needed (about a second)."""
     # On import pymbar prints general advice and a hint at JAX, at warning level: noise in a run's log.
     logger = logging.getLogger("pymbar")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        from pymbar import timeseries
+        import pymbar
     finally:
         logger.setLevel(level)
-    return timeseries.statistical_inefficiency
+    return pymbar
 
 
 def _is_constant(values: np.ndarray) -> bool:

@@ -1,0 +1,240 @@
+r"""ln Z of a potential, from the ideal gas along a path of potentials E_1, ..., E_S:
+
+    ln Z = ln int exp(-E_S(z)/kT) d^{3N}z = 3N ln L + sum over neighbouring windows of the path (no 1/N!).
+
+A pilot finds windows of equal thermodynamic length; the chains of all windows move together and swap; where neighbours
+overlap too little windows are added; MBAR puts the samples together. Known are callables only, never a model: the path
+may be [Yukawa, SchNet], [harmonic wells] or [Ewald energy of a plasma].
+
+Source of the two-stage path: Morales, Pierleoni and Ceperley, Phys. Rev. E 81, 021202 (2010), sec. II.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.sampling.integration_settings import Integration, IntegrationSettings, WindowReport
+from lightning_vfe.sampling.proposals import make_proposal
+from lightning_vfe.sampling.random import WalkerRandom
+from lightning_vfe.sampling.reweighting import Equilibrium, Reweighted, bootstrap_error, find_equilibrium, reweight
+from lightning_vfe.sampling.thermodynamic_path import (
+    coarse_points,
+    coefficients,
+    interval_lengths,
+    spaced_points,
+    with_midpoints,
+)
+from lightning_vfe.sampling.window_chains import Energy, WindowChains
+
+Progress = Callable[[str, int, int], None]
+"""What is being done, how many of how many sweeps are done."""
+
+LARGEST_R_HAT = 1.05
+_PILOT_ROUNDS = 3
+_MOST_INSERTIONS = 4
+_LEAST_SAMPLES = 50
+# Sampling goes on until the error estimated on the way is that much below the wanted one: the bootstrap has the last
+# word, and its own uncertainty.
+_MARGIN = 1.15
+
+
+def integrate(
+    energies: Sequence[Energy],
+    cell: PeriodicCell,
+    kT: float,
+    settings: IntegrationSettings | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Integration:
+    """ln Z of the last potential of a path that begins at the ideal gas.
+
+    Args:
+        energies: E_1, ..., E_S in Ha for the whole cell, each (..., N, 3) -> (...), periodic in the cell and
+            differentiable; none gives the ideal gas.
+        cell: the periodic cell.
+        kT: in Ha.
+        settings: numbers of chains and sweeps, and what is demanded of the result.
+        device: where the chains run.
+        progress: called after every sweep.
+
+    Returns:
+        ln Z with its error and all diagnostics; `converged` says whether to trust it, `reasons` why not.
+
+    Raises:
+        ValueError: kT is not positive.
+        FloatingPointError: an energy is not a number.
+    """
+    if not (math.isfinite(kT) and kT > 0):
+        raise ValueError(f"kT = {kT} must be positive, in Ha; system.temperature_kelvin sets it")
+    settings = settings or IntegrationSettings()
+    ideal = 3 * cell.num_atoms * math.log(cell.length)
+    if not energies:
+        return Integration(ideal, 0.0, 0.0, 0.0, (), np.ones((1, 1)), True, (), None)
+    run = _Run(energies, cell, kT, settings, device, progress or (lambda what, done, total: None))
+    chains = run.pilot()
+    for insertion in range(_MOST_INSERTIONS + 1):
+        samples, equilibrium, found = run.produce(chains)
+        poor = np.flatnonzero(found.neighbour_overlap < settings.min_overlap)
+        if not len(poor) or insertion == _MOST_INSERTIONS:
+            break
+        chains = run.restart(chains, with_midpoints(chains.points, poor))
+        run.sweeps(chains, settings.pilot_sweeps, adapt=True, what="equilibrating added windows")
+    bootstrap = bootstrap_error(
+        samples,
+        coefficients(chains.points).numpy(),
+        equilibrium.steps,
+        found.log_z,
+        settings.num_bootstraps,
+        settings.seed,
+    )
+    error = max(bootstrap, found.ladder_error)
+    windows = _window_reports(chains, found, equilibrium, ideal)
+    reasons = _reasons(windows, error / cell.num_atoms, len(samples), equilibrium, settings)
+    return Integration(
+        log_z=ideal + float(found.log_z[-1]),
+        log_z_error=error,
+        bootstrap_error=bootstrap,
+        ladder_error=found.ladder_error,
+        windows=windows,
+        overlap=found.overlap,
+        converged=not reasons,
+        reasons=reasons,
+        positions=chains.positions[-1],
+    )
+
+
+@dataclass
+class _Run:
+    """The stages of one integration."""
+
+    energies: Sequence[Energy]
+    cell: PeriodicCell
+    kT: float
+    settings: IntegrationSettings
+    device: torch.device | str
+    progress: Progress
+    streams_used: int = 0
+
+    def pilot(self) -> WindowChains:
+        """Chains on windows of equal thermodynamic length, at the last of a few guesses."""
+        settings = self.settings
+        points = coarse_points(len(self.energies))
+        random = self._random(len(points))
+        shape = (len(points), settings.num_chains, self.cell.num_atoms, 3)
+        positions = self.cell.length * random.uniform(shape, dtype=torch.get_default_dtype())
+        width = math.log(0.1 * self.cell.length)
+        chains = self._chains(points, positions, positions.new_full((len(points),), width), random)
+        for number in range(_PILOT_ROUNDS):
+            what = f"pilot {number + 1} of {_PILOT_ROUNDS}, {len(chains.points)} windows"
+            samples = self.sweeps(chains, settings.pilot_sweeps, adapt=True, what=what)
+            kept = np.moveaxis(samples[len(samples) // 3 :], 2, 1)  # (steps, C, K, S)
+            lengths = interval_lengths(chains.points, kept.reshape(-1, *kept.shape[2:]))
+            points = spaced_points(chains.points, lengths, settings.spacing, settings.max_windows_per_stage)
+            chains = self.restart(chains, points)
+        self.sweeps(chains, settings.pilot_sweeps, adapt=True, what=f"equilibrating {len(points)} windows")
+        return chains
+
+    def produce(self, chains: WindowChains) -> tuple[np.ndarray, Equilibrium, Reweighted]:
+        """Sample with frozen widths until the error is small enough, or until max_sweeps."""
+        settings = self.settings
+        samples = np.empty((0, len(chains.points), settings.num_chains, len(self.energies)))
+        chains.reset_counts()
+        length = settings.num_sweeps
+        while True:
+            more = self.sweeps(chains, length - len(samples), False, f"{len(chains.points)} windows")
+            samples = np.concatenate([samples, more])
+            equilibrium = find_equilibrium(samples, chains.points)
+            found = reweight(samples, coefficients(chains.points).numpy(), equilibrium.steps)
+            error = _MARGIN * max(found.asymptotic_error, found.ladder_error)
+            ratio = error / (settings.target_error_per_atom * self.cell.num_atoms)
+            is_done = ratio <= 1 and equilibrium.r_hat.max() <= LARGEST_R_HAT
+            poor = found.neighbour_overlap.min() < settings.min_overlap
+            if is_done or poor or length >= settings.max_sweeps:
+                return samples, equilibrium, found
+            # The error falls with the square root of the length.
+            wanted = math.ceil(length * min(4.0, max(1.5, ratio**2)))
+            length = min(wanted, settings.max_sweeps)
+
+    def sweeps(self, chains: WindowChains, count: int, adapt: bool, what: str) -> np.ndarray:
+        """Reduced energies of `count` sweeps.  # (count, K, C, S)"""
+        reduced = []
+        for number in range(count):
+            reduced.append(chains.sweep(self.settings.num_steps, adapt))
+            self.progress(what, number + 1, count)
+        return torch.stack(reduced).cpu().numpy()
+
+    def restart(self, chains: WindowChains, points: np.ndarray) -> WindowChains:
+        """Chains on another ladder: every window takes over the configurations of the nearest old one."""
+        nearest = np.abs(points[:, None] - chains.points).argmin(axis=1)
+        log_width = np.interp(points, chains.points, chains.log_width.double().cpu().numpy())
+        width = torch.from_numpy(log_width).to(chains.log_width)
+        return self._chains(points, chains.positions[nearest.tolist()], width, self._random(len(points)))
+
+    def _chains(self, points: np.ndarray, positions: Tensor, width: Tensor, random: WalkerRandom) -> WindowChains:
+        rule = make_proposal(self.settings.proposal, "integrate.proposal")
+        return WindowChains(self.energies, self.cell, self.kT, points, positions, width, rule, random)
+
+    def _random(self, num_windows: int) -> WalkerRandom:
+        """Random numbers that no earlier ladder has used."""
+        first = self.streams_used
+        self.streams_used += num_windows
+        return WalkerRandom(range(first, first + num_windows), self.settings.seed, self.device)
+
+
+def _window_reports(
+    chains: WindowChains,
+    found: Reweighted,
+    equilibrium: Equilibrium,
+    ideal: float,
+) -> tuple[WindowReport, ...]:
+    acceptance, swapped, overlap = chains.acceptance, chains.swap_acceptance, found.neighbour_overlap
+    reports = []
+    for k, point in enumerate(chains.points):
+        is_last = k == len(chains.points) - 1
+        reports.append(
+            WindowReport(
+                point=float(point),
+                log_z=ideal + float(found.log_z[k]),
+                num_samples=len(equilibrium.steps[k]) * chains.positions.shape[1],
+                inefficiency=float(equilibrium.inefficiency[k]),
+                r_hat=float(equilibrium.r_hat[k]),
+                acceptance=float(acceptance[k]),
+                width=float(chains.log_width[k].exp()),
+                overlap_with_next=None if is_last else float(overlap[k]),
+                swaps_with_next=None if is_last else float(swapped[k]),
+            )
+        )
+    return tuple(reports)
+
+
+def _reasons(
+    windows: Sequence[WindowReport],
+    error_per_atom: float,
+    num_sweeps: int,
+    equilibrium: Equilibrium,
+    settings: IntegrationSettings,
+) -> tuple[str, ...]:
+    """Why the result is not to be trusted; empty where it is."""
+    reasons = []
+    overlap = min(window.overlap_with_next for window in windows if window.overlap_with_next is not None)
+    if overlap < settings.min_overlap:
+        reasons.append(f"neighbouring windows overlap by {overlap:.3f} only (least wanted {settings.min_overlap})")
+    r_hat = max(window.r_hat for window in windows)
+    if not r_hat <= LARGEST_R_HAT:
+        reasons.append(f"R-hat = {r_hat:.3f} exceeds {LARGEST_R_HAT}: the chains disagree, sample longer")
+    if equilibrium.start.max() >= 0.4 * num_sweeps:
+        reasons.append(f"a window was not equilibrated before sweep {equilibrium.start.max()} of {num_sweeps}")
+    fewest = min(window.num_samples for window in windows)
+    if fewest < _LEAST_SAMPLES:
+        reasons.append(f"a window has {fewest} independent samples only (least wanted {_LEAST_SAMPLES})")
+    if not error_per_atom <= settings.target_error_per_atom:
+        wanted = settings.target_error_per_atom
+        reasons.append(f"error {error_per_atom:.4f} kT per atom exceeds the wanted {wanted}, sample longer")
+    return tuple(reasons)
