@@ -82,15 +82,19 @@ class PeriodicCell:
         Raises:
             ValueError: cutoff is not positive.
         """
+        dtype = torch.get_default_dtype() if dtype is None else dtype
+        integers = torch.from_numpy(self.image_vectors(cutoff))
+        return (integers.to(torch.float64) * self.length).to(device=device, dtype=dtype)
+
+    def image_vectors(self, cutoff: float) -> np.ndarray:
+        """The integer vectors n of `image_shifts`, as NumPy integers.  # (M, 3)"""
         if not (math.isfinite(cutoff) and cutoff > 0):
             raise ValueError(f"cutoff = {cutoff!r} must be positive, in bohr, for example {self.length / 2:.4g}")
         # The margin keeps images that lie on the cutoff in spite of rounding.
         reach = cutoff / self.length * (1.0 + 1e-12)
         integers = integer_vectors(int(math.floor(reach + 0.5)))
         nearest = np.maximum(np.abs(integers) - 0.5, 0.0)
-        kept = integers[(nearest**2).sum(axis=-1) <= reach**2]
-        dtype = torch.get_default_dtype() if dtype is None else dtype
-        return (torch.from_numpy(kept).to(torch.float64) * self.length).to(device=device, dtype=dtype)
+        return integers[(nearest**2).sum(axis=-1) <= reach**2]
 
     def smooth_distance(self, displacement: Tensor) -> Tensor:
         """Periodic distance (L/pi) sqrt(sum_d sin^2(pi dx_d / L)), in bohr.

@@ -92,7 +92,8 @@ def find_pairs(z: Tensor, cell: PeriodicCell, cutoff: float, dilation: Tensor | 
         with torch.no_grad():
             # |d + s|^2 expanded, to save memory; rounding only matters where the terms vanish
             squared = nearest.square().sum(-1, keepdim=True) + 2.0 * nearest @ shifts.T + shifts.square().sum(-1)
-            inside = (squared < cutoff**2) & torch.from_numpy(table.allowed).to(z.device)  # (W, P, M)
+            # not beyond, instead of within: a position that is NaN keeps its pairs, and the energy is NaN
+            inside = ~(squared >= cutoff**2) & torch.from_numpy(table.allowed).to(z.device)  # (W, P, M)
             configuration, chosen, image = inside.nonzero(as_tuple=True)
     vectors = nearest.reshape(-1, 3).index_select(0, configuration * len(first) + chosen)
     vectors = vectors + shifts.index_select(0, image)
@@ -119,9 +120,9 @@ class _Candidates:
 
 @functools.lru_cache(maxsize=16)
 def _candidates(cell: PeriodicCell, cutoff: float) -> _Candidates:
-    """All that does not depend on the positions; NumPy arrays, since a tensor remembers the mode it was made in."""
+    """All that does not depend on the positions; NumPy, since a tensor remembers the transform it was made in."""
     first, second = np.triu_indices(cell.num_atoms)
-    shifts = cell.image_shifts(cutoff, dtype=torch.float64, device="cpu").numpy()
+    shifts = cell.image_vectors(cutoff) * cell.length
     # Of the translations n and -n, which give a proton the same own image twice, the one whose first component that
     # is not zero is positive.
     leading = np.select([shifts[:, d] != 0 for d in range(3)], [shifts[:, d] for d in range(3)], default=0.0)

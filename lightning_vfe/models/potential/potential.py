@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import abc
+import functools
 
 import torch
 from torch import Tensor, nn
 
+from lightning_vfe.physics.blocks import in_parts, max_elements
 from lightning_vfe.physics.cell import PeriodicCell
+
+# Numbers that one atom takes up in a temporary: tens of pairs with tens of features each.
+ELEMENTS_PER_ATOM = 1024
 
 
 class Potential(nn.Module, abc.ABC):
@@ -60,11 +65,11 @@ class Potential(nn.Module, abc.ABC):
             # torch.autograd.grad is not available there, and the transform decides what stays differentiable
             gradient, energy = torch.func.grad(self._summed_energy, has_aux=True)(z, cell)
             return energy, -gradient
-        with torch.enable_grad():
-            variables = z if create_graph and z.requires_grad else z.detach().requires_grad_()
-            energy = self.energy(variables, cell)
-            (gradient,) = torch.autograd.grad(energy.sum(), variables, create_graph=create_graph)
-        return (energy, -gradient) if create_graph else (energy.detach(), -gradient)
+        if create_graph:
+            return self._differentiate(z, cell, create_graph=True)
+        run = functools.partial(self._differentiate, cell=cell, create_graph=False)
+        energy, forces = in_parts(run, _configurations_at_once(z), z)
+        return energy, forces
 
     def pressure(self, z: Tensor, cell: PeriodicCell) -> Tensor:
         """The potential's part of the pressure, -dE/dV at fixed scaled coordinates; the protons' N kT/V comes on top.
@@ -78,11 +83,22 @@ class Potential(nn.Module, abc.ABC):
         Returns:
             Pressure in Ha/bohr^3.  # (...)
         """
+        (slope,) = in_parts(functools.partial(self._dilate, cell=cell), _configurations_at_once(z), z)
+        return slope / (-3.0 * cell.volume)
+
+    def _dilate(self, z: Tensor, cell: PeriodicCell) -> tuple[Tensor, ...]:
+        """dE/ds at s = 1."""
         with torch.enable_grad():
             dilation = torch.ones_like(z[..., 0, 0]).requires_grad_()
-            energy = self.energy(z.detach(), cell, dilation)
-            (slope,) = torch.autograd.grad(energy.sum(), dilation)
-        return slope / (-3.0 * cell.volume)
+            return torch.autograd.grad(self.energy(z.detach(), cell, dilation).sum(), dilation)
+
+    def _differentiate(self, z: Tensor, cell: PeriodicCell, create_graph: bool) -> tuple[Tensor, Tensor]:
+        """E and -dE/dz by reverse mode."""
+        with torch.enable_grad():
+            variables = z if create_graph and z.requires_grad else z.detach().requires_grad_()
+            energy = self.energy(variables, cell)
+            (gradient,) = torch.autograd.grad(energy.sum(), variables, create_graph=create_graph)
+        return (energy, -gradient) if create_graph else (energy.detach(), -gradient)
 
     def _summed_energy(self, z: Tensor, cell: PeriodicCell) -> tuple[Tensor, Tensor]:
         """The sum over all configurations, and the single energies."""
@@ -104,3 +120,8 @@ class Potential(nn.Module, abc.ABC):
                 f"system.rs = {cell.rs!r} is outside the densities rs = {low} to {high} that the potential was trained "
                 "on; set system.rs inside, or train one on labels at this density (lightning-vfe label, then fit)"
             )
+
+
+def _configurations_at_once(z: Tensor) -> int:
+    """How many configurations fit into the bound for temporaries; a derivative without a graph needs no more."""
+    return max(1, max_elements(z) // (ELEMENTS_PER_ATOM * max(1, z.shape[-2])))

@@ -74,6 +74,11 @@ class SchNetPotential(Potential):
         output_layers = (
             [max(1, num_features // 2)] if output_layers is None else [int(width) for width in output_layers]
         )
+        if not (yukawa_strength >= 0 and yukawa_length > 0):
+            raise ValueError(
+                f"potential.yukawa_strength = {yukawa_strength!r} must not be negative, and potential.yukawa_length = "
+                f"{yukawa_length!r} must be positive; the repulsion of bare protons has 1.0 and 0.7 bohr"
+            )
         self.repulsion = YukawaPotential(yukawa_strength, yukawa_length, cutoff)
         _check_sizes(num_features, num_interactions, num_radial, num_filters, *output_layers)
         if not 0.0 <= core_radius < cutoff:
