@@ -24,6 +24,8 @@ from lightning_vfe._cli.run import (
     check_walkers,
     locate_structure,
 )
+from lightning_vfe.models.potential.storage import save_potential
+from lightning_vfe.models.potential.yukawa import YukawaPotential
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.structures import make_structure
 from lightning_vfe.resources import resource_folder
@@ -73,9 +75,14 @@ def test_every_command_has_its_config(verb: str) -> None:
 
 
 @pytest.mark.parametrize("name", [None, *EXPERIMENTS])
-def test_every_experiment_builds(name: str | None, tmp_path: Path) -> None:
+def test_every_experiment_builds(name: str | None, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     words = [f"run_dir={tmp_path}", "trainer.accelerator=cpu"] + ([f"experiment={name}"] if name else [])
     config = compose_config(parse(words))
+    if OmegaConf.select(config, "potential.baseline"):
+        # a potential that an earlier step of the user's makes
+        config.potential.baseline.path = str(tmp_path_factory.mktemp("baseline") / "potential.pt")
+        metadata = {"rs_range": [1.25, 1.25], "temperature_kelvin": 6000.0, "label": {}}
+        save_potential(YukawaPotential(), config.potential.baseline.path, metadata)
     assert config.name == (name or "default"), "an experiment is named as its file"
     module, datamodule, trainer = build_module(config), build_datamodule(config), build_trainer(config, "fit")
     assert all(parameter.dtype == torch.float64 for parameter in module.parameters())

@@ -49,7 +49,9 @@ def groups_of(root: str) -> tuple[str, ...]:
 
 @cache
 def _named_groups(file: Path) -> tuple[str, ...]:
-    entries = [entry for entry in OmegaConf.load(file).get("defaults", []) if not isinstance(entry, str)]
+    content = OmegaConf.load(file)
+    assert isinstance(content, DictConfig)
+    entries = [entry for entry in content.get("defaults", []) if not isinstance(entry, str)]
     keys = [str(key).rpartition(" ")[2] for entry in entries for key in entry]  # without `optional`, `override`
     return tuple(key.partition("@")[0].removeprefix("/") for key in keys)
 

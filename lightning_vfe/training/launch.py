@@ -20,6 +20,7 @@ def quiet(seed: int) -> None:
         ".*has `__len__` defined.*",
         ".*Total length of .* is zero.*",  # fit has no validation batches
         ".*your dataloader is not resumable.*",  # the datamodule's state holds the walkers
+        ".*in eval mode at the start of training.*",  # averages of the parameters are there to be looked at only
         ".*treespec, LeafSpec.*",
     ):
         warnings.filterwarnings("ignore", advice)

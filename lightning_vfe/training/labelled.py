@@ -1,0 +1,164 @@
+"""Labelled configurations as tensors: sets of one cell each, their split, their weights and their batches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA
+
+
+@dataclass(frozen=True)
+class LabelledSet:
+    """C configurations of one cell with their labels; what the calculator does not give is None.
+
+    Attributes:
+        cell: the periodic cell of all of them.
+        positions: bohr. # (C, N, 3)
+        energy: the target of the fit in Ha, whole cell: E - TS where the electrons are smeared. # (C,)
+        weights: of the energies in the loss, mean one over the training set. # (C,)
+        ids: row numbers in the database. # (C,)
+        forces: Ha/bohr. # (C, N, 3)
+        pressure: of the potential, without N kT/V, Ha/bohr^3. # (C,)
+        energy_error: one standard error of the energy in Ha. # (C,)
+    """
+
+    cell: PeriodicCell
+    positions: Tensor
+    energy: Tensor
+    weights: Tensor
+    ids: tuple[int, ...]
+    forces: Tensor | None = None
+    pressure: Tensor | None = None
+    energy_error: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.energy)
+
+    @classmethod
+    def from_arrays(cls, cell: PeriodicCell, arrays: Mapping[str, np.ndarray]) -> LabelledSet:
+        """From the arrays of a label database, in the default dtype: positions, free_energy (or energy), and where
+        there are any forces, pressure_gpa, energy_error, id."""
+
+        def tensor(name: str, scale: float = 1.0) -> Tensor | None:
+            if name not in arrays:
+                return None
+            return torch.as_tensor(np.asarray(arrays[name], dtype=float) * scale).to(torch.get_default_dtype())
+
+        positions, energy = tensor("positions"), tensor("free_energy")
+        energy = tensor("energy") if energy is None else energy
+        if positions is None or energy is None:
+            raise ValueError(f"labels need positions and free_energy or energy, and have {sorted(arrays)}")
+        ids = tuple(int(i) for i in arrays.get("id", range(len(energy))))
+        pressure = tensor("pressure_gpa", 1.0 / HARTREE_PER_BOHR3_TO_GPA)
+        weights = torch.ones_like(energy)
+        return cls(cell, positions, energy, weights, ids, tensor("forces"), pressure, tensor("energy_error"))
+
+    def select(self, index: Tensor) -> LabelledSet:
+        """The configurations of an index. # (C',)"""
+        parts: dict[str, Any] = {name: value[index] for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, ids=tuple(self.ids[i] for i in index.tolist()), **parts)
+
+    def to(self, device: torch.device) -> LabelledSet:
+        """The same on another device."""
+        parts: dict[str, Any] = {name: v.to(device) for name, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **parts)
+
+
+def with_error_weights(
+    sets: Sequence[LabelledSet], floor_per_atom: float, reference: Sequence[LabelledSet]
+) -> list[LabelledSet]:
+    r"""Sets whose energies have the weights w_c ~ 1 / (sigma_c^2 + floor^2), mean one over the reference sets.
+
+    sigma_c is the label's error per atom; labels without errors have sigma = 0, and sets without any have w = 1.
+
+    Args:
+        sets: get the weights.
+        floor_per_atom: what the potential itself cannot resolve, in Ha per atom; keeps single weights bounded.
+        reference: the training sets.
+
+    Raises:
+        ValueError: floor_per_atom is not positive.
+    """
+    if not floor_per_atom > 0:
+        raise ValueError(f"datamodule.energy_error_floor = {floor_per_atom} must be positive, in Ha per atom")
+
+    def raw(part: LabelledSet) -> Tensor:
+        error = torch.zeros_like(part.energy) if part.energy_error is None else part.energy_error
+        return floor_per_atom**2 / ((error / part.cell.num_atoms).square() + floor_per_atom**2)
+
+    mean = torch.cat([raw(part) for part in reference]).mean()
+    return [replace(part, weights=raw(part) / mean) for part in sets]
+
+
+def split(count: int, fractions: tuple[float, float], seed: int, group: str) -> tuple[Tensor, Tensor, Tensor]:
+    """Random training, validation and test indices of `count` configurations.
+
+    Args:
+        count: of the group.
+        fractions: of validation and test; each gets at least one configuration.
+        seed: of the split.
+        group: name of the group, so that groups are split independently of each other and of their order.
+
+    Raises:
+        ValueError: fewer than three configurations, or nothing is left to train on.
+    """
+    sizes = [max(1, round(fraction * count)) for fraction in fractions]
+    if count - sum(sizes) < 1:
+        raise ValueError(
+            f"datamodule.database has only {count} labelled configurations of {group}; training, validation and test "
+            "need one each at least: label more of them"
+        )
+    mixed = hashlib.sha256(f"{seed} {group}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(mixed[:6], "big"))
+    order = torch.randperm(count, generator=generator)
+    validation, test = order[: sizes[0]], order[sizes[0] : sum(sizes)]
+    return order[sum(sizes) :].sort().values, validation.sort().values, test.sort().values
+
+
+class BatchOrder:
+    """Shuffled batches of one set each, epoch after epoch; its state makes an interrupted epoch go on exactly.
+
+    Args:
+        sizes: configurations of each set.
+        batch_size: largest number of configurations of a batch.
+        seed: of the order.
+    """
+
+    def __init__(self, sizes: Sequence[int], batch_size: int, seed: int) -> None:
+        self.sizes, self.batch_size = list(sizes), batch_size
+        self._generator = torch.Generator().manual_seed(seed)
+        self._epoch_start = self._generator.get_state()
+        self._done = 0
+
+    def __len__(self) -> int:
+        return sum(-(-size // self.batch_size) for size in self.sizes)
+
+    def __iter__(self) -> Iterator[tuple[int, Tensor]]:
+        """The rest of the epoch that was begun, or a new one: number of the set and indices in it."""
+        if self._done == len(self):
+            self._epoch_start, self._done = self._generator.get_state(), 0
+        self._generator.set_state(self._epoch_start)
+        batches = []
+        for number, size in enumerate(self.sizes):
+            order = torch.randperm(size, generator=self._generator)
+            batches += [(number, part) for part in order.split(self.batch_size)]
+        for number in torch.randperm(len(batches), generator=self._generator)[self._done :].tolist():
+            self._done += 1
+            yield batches[number]
+
+    def state_dict(self) -> dict[str, object]:
+        """Where the order stands."""
+        return {"epoch_start": self._epoch_start, "done": self._done, "sizes": self.sizes}
+
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
+        """Go on where another order stood; the sizes have to be the same."""
+        assert state["sizes"] == self.sizes and isinstance(state["epoch_start"], Tensor)
+        self._epoch_start, self._done = state["epoch_start"], int(str(state["done"]))
