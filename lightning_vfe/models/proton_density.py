@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from lightning_vfe.models.base.boltzmann import BoltzmannBase
 from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 
@@ -27,7 +28,7 @@ class ProtonTerms(NamedTuple):
 class ProtonDensity(nn.Module):
     """ln p(x) = ln p_base(z) + ln|det dz/dx| with z = flow.to_base(x), normalised over ordered protons in the cell."""
 
-    def __init__(self, base: UniformBase, flow: EquivariantFlow) -> None:
+    def __init__(self, base: UniformBase | BoltzmannBase, flow: EquivariantFlow) -> None:
         super().__init__()
         self.base = base
         self.flow = flow
@@ -35,7 +36,8 @@ class ProtonDensity(nn.Module):
     def evaluate(self, x: Tensor) -> ProtonTerms:
         """All terms of protons x (..., N, 3) in bohr."""
         z, log_abs_det, sign = self.flow.to_base(x)
-        return ProtonTerms(self.base.log_prob(z) + log_abs_det, self.base.energy(z), log_abs_det, sign, z)
+        energy = self.base.energy(z)  # once: it may be an expensive network
+        return ProtonTerms(self.base.log_prob(z, energy) + log_abs_det, energy, log_abs_det, sign, z)
 
     def log_prob(self, x: Tensor) -> Tensor:
         """ln p(x) (...) of protons x (..., N, 3) in bohr."""

@@ -37,7 +37,7 @@ class IntegrationSettings:
     num_sweeps: int = 300
     max_sweeps: int = 3000
     pilot_sweeps: int = 50
-    target_error_per_atom: float = 0.002
+    target_error_per_atom: float = 0.004
     spacing: float = 1.0
     min_overlap: float = 0.03
     max_windows_per_stage: int = 60
@@ -50,7 +50,7 @@ class IntegrationSettings:
         for name, smallest in {**least, "max_sweeps": self.num_sweeps, "max_windows_per_stage": 1}.items():
             if getattr(self, name) < smallest:
                 raise ValueError(f"integrate.{name} = {getattr(self, name)} must be at least {smallest}")
-        for name, example in (("target_error_per_atom", 0.002), ("spacing", 1.0)):
+        for name, example in (("target_error_per_atom", 0.004), ("spacing", 1.0)):
             if not getattr(self, name) > 0:
                 raise ValueError(f"integrate.{name} = {getattr(self, name)} must be positive, for example {example}")
         if not 0 <= self.min_overlap < 0.3:

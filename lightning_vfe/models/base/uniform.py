@@ -51,8 +51,8 @@ class UniformBase(nn.Module):
         """E_ML(z) = 0 in Ha (...) of base protons (..., N, 3)."""
         return torch.zeros_like(z[..., 0, 0])
 
-    def log_prob(self, z: Tensor) -> Tensor:
-        """ln p_base(z) = -3N ln L (...) of base protons (..., N, 3)."""
+    def log_prob(self, z: Tensor, energy: Tensor | None = None) -> Tensor:
+        """ln p_base(z) = -3N ln L (...) of base protons (..., N, 3); no energy enters."""
         return torch.full_like(z[..., 0, 0], -self.log_volume)
 
     def sample(self, num_walkers: int, random: RandomNumbers) -> Tensor:

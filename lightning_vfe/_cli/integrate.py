@@ -1,0 +1,170 @@
+"""The verb `integrate`: ln Z of a stored potential at one state point, kept beside the potential."""
+
+import datetime
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from lightning_vfe import __version__
+from lightning_vfe._cli.errors import CommandError
+from lightning_vfe._cli.guards import instantiate
+
+FAILED = 1
+FILE_DPI = 160
+
+
+def run(config: DictConfig) -> int:
+    """Integrate ln Z, store it, and print it; returns 0, or 1 where the result is not to be trusted.
+
+    Raises:
+        ValueError: a potential that is missing, damaged or not made for this density.
+        CommandError: a setting out of its range, or a file that could not be written.
+    """
+    import torch
+
+    from lightning_vfe.models.base.log_z import LogZEntry, log_z_file, read_entries, store_entry
+    from lightning_vfe.models.potential.storage import load_potential, potential_hash
+    from lightning_vfe.physics.cell import PeriodicCell
+    from lightning_vfe.physics.units import KELVIN_TO_HARTREE
+    from lightning_vfe.resources import data_file
+    from lightning_vfe.sampling.free_energy_perturbation import integrate
+
+    system, file = config.system, data_file(config.potential.path)
+    cell = PeriodicCell(system.num_atoms, system.rs)
+    if not system.temperature_kelvin > 0:
+        raise CommandError(
+            f"system.temperature_kelvin = {system.temperature_kelvin} must be positive, for example 6000"
+        )
+    potential, metadata = load_potential(file)
+    potential.check(torch.zeros(cell.num_atoms, 3), cell)
+    goal = log_z_file(file) if config.log_z_path is None else Path(config.log_z_path)
+    read_entries(goal)  # a damaged file is to be known before the work
+    check_writable(goal)
+    settings, device = instantiate(config.integrate), _device(config.device)
+    path = [model.to(device).requires_grad_(False) for model in (instantiate(config.yukawa), potential)]
+    energies = [lambda z, model=model: model.energy(z, cell) for model in path]
+    run_dir = Path(config.run_dir)
+    (run_dir / "figures").mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, run_dir / "config.yaml")
+
+    kT, started = KELVIN_TO_HARTREE * system.temperature_kelvin, time.monotonic()
+    with _progress_bar() as progress:
+        result = integrate(energies, cell, kT, settings, device, progress)
+    entry = LogZEntry(
+        num_atoms=cell.num_atoms,
+        rs=cell.rs,
+        temperature_kelvin=float(system.temperature_kelvin),
+        log_z=result.log_z,
+        log_z_error=result.log_z_error,
+        potential_hash=potential_hash(potential),
+        converged=result.converged,
+        reasons=result.reasons,
+        provenance={
+            "command": shlex.join(["lightning-vfe", *sys.argv[1:]]),
+            "code_version": __version__,
+            "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+            "seconds": round(time.monotonic() - started, 1),
+            "potential_temperature_kelvin": metadata["temperature_kelvin"],
+            "num_windows": len(result.windows),
+            "num_samples": sum(window.num_samples for window in result.windows),
+            "least_overlap": round(float(min(w.overlap_with_next or 1.0 for w in result.windows)), 4),
+            "largest_r_hat": round(max(window.r_hat for window in result.windows), 4),
+            "settings": OmegaConf.to_container(config.integrate, resolve=True),
+        },
+    )
+    store_entry(goal, entry)
+    figure = _save_run(run_dir, result, entry)
+    _print_result(result, entry, kT, goal, figure)
+    return 0 if result.converged else FAILED
+
+
+def check_writable(file: Path) -> None:
+    """Make sure before the work that its result can be stored.
+
+    Raises:
+        CommandError: it cannot.
+    """
+    folder = file.parent
+    while not folder.exists():
+        folder = folder.parent
+    if not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise CommandError(f"log_z_path = {file} cannot be written, {folder} is read-only; give log_z_path=FILE.json")
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name not in ("auto", "cpu", "cuda"):
+        raise CommandError(f"device = {name} does not exist; there is: auto, cpu, cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise CommandError("device = cuda is not available here; set device=cpu")
+    return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name
+
+
+@contextmanager
+def _progress_bar() -> Iterator[Any]:
+    """A bar for each part of the work, as a function (what, done, total)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns) as bar:
+        tasks: dict[tuple[str, int], Any] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if (what, total) not in tasks or bar.tasks[tasks[what, total]].completed >= done:
+                tasks[what, total] = bar.add_task(what, total=total)
+            bar.update(tasks[what, total], completed=done)
+
+        yield show
+
+
+def _save_run(run_dir: Path, result: Any, entry: Any) -> Path:
+    """integration.json, with every window, and the figure of the overlap matrix, whose path is returned."""
+    from dataclasses import asdict
+
+    import numpy as np
+
+    from lightning_vfe.analysis.overlap import draw_overlap
+
+    content = {
+        **asdict(entry),
+        "bootstrap_error": result.bootstrap_error,
+        "ladder_error": result.ladder_error,
+        "windows": [asdict(window) for window in result.windows],
+        "overlap": np.round(result.overlap, 6).tolist(),
+    }
+    (run_dir / "integration.json").write_text(json.dumps(content, indent=1) + "\n")
+    points = np.array([window.point for window in result.windows])
+    title = f"$N = {entry.num_atoms}$,  $r_s = {entry.rs:g}$,  $T = {entry.temperature_kelvin:g}$ K"
+    file = run_dir / "figures" / "overlap.png"
+    draw_overlap(result.overlap, points, title).savefig(file, dpi=FILE_DPI)
+    return file
+
+
+def _print_result(result: Any, entry: Any, kT: float, goal: Path, figure: Path) -> None:
+    """The windows, ln Z, and F per atom."""
+    table = Table(title="windows: 0 ideal gas, 1 Yukawa, 2 the potential", title_justify="left", box=None)
+    for name in ("point", "ln Z", "samples", "g", "R-hat", "accepted", "width/bohr", "overlap", "swaps"):
+        table.add_column(name, justify="right")
+    for w in result.windows:
+        last = ("", "") if w.overlap_with_next is None else (f"{w.overlap_with_next:.3f}", f"{w.swaps_with_next:.2f}")
+        numbers = (f"{w.num_samples}", f"{w.inefficiency:.1f}", f"{w.r_hat:.3f}", f"{w.acceptance:.2f}")
+        table.add_row(f"{w.point:.4f}", f"{w.log_z:.3f}", *numbers, f"{w.width:.3f}", *last)
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table)
+    count, value, error = entry.num_atoms, result.log_z, result.log_z_error
+    console.print(f"ln Z                {value:.4f} +- {error:.4f}")
+    console.print(f"-ln Z / N           {-value / count:.5f} +- {error / count:.5f}")
+    console.print(f"-kT ln Z / N        {-kT * value / count:.6f} +- {kT * error / count:.6f} Ha per atom")
+    if not result.converged:
+        console.print(f"NOT CONVERGED: {'; '.join(result.reasons)}")
+    console.print(f"stored in {goal}; figure {figure}")

@@ -1,0 +1,100 @@
+"""The Boltzmann law of a potential as base density."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from lightning_vfe.models.base.log_z import find_entry, log_z_file
+from lightning_vfe.models.potential.potential import Potential
+from lightning_vfe.models.potential.storage import load_potential, potential_hash
+from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.units import KELVIN_TO_HARTREE
+from lightning_vfe.resources import data_file
+
+
+class BoltzmannBase(nn.Module):
+    r"""p_base(z) = exp(-E_ML(z)/kT) / Z_ML, normalised over ordered protons in the cell.
+
+    The potential is frozen: only its value and, where the flow is trained, its gradient with respect to z are used.
+
+    Args:
+        cell: the periodic cell.
+        potential: E_ML.
+        temperature_kelvin: T.
+        log_z: ln Z_ML, the logarithm of the integral of exp(-E_ML/kT) over all N protons in the cell, lengths in bohr.
+        log_z_error: its standard error.
+
+    Raises:
+        ValueError: T is not positive, ln Z is not finite, or the potential was not trained at this density.
+    """
+
+    def __init__(
+        self, cell: PeriodicCell, potential: Potential, temperature_kelvin: float, log_z: float, log_z_error: float
+    ) -> None:
+        super().__init__()
+        if not temperature_kelvin > 0:
+            raise ValueError(
+                f"system.temperature_kelvin = {temperature_kelvin} must be positive; "
+                "for T = 0 keep the protons fixed with system.protons=fixed"
+            )
+        if not (math.isfinite(log_z) and math.isfinite(log_z_error) and log_z_error >= 0):
+            raise ValueError(f"log_z = {log_z} +- {log_z_error} must be finite; run lightning-vfe integrate again")
+        # Any protons do: this looks at the density only.
+        potential.check(torch.zeros(cell.num_atoms, 3), cell)
+        self.cell = cell
+        self.potential = potential.requires_grad_(False).eval()
+        self.kT = KELVIN_TO_HARTREE * temperature_kelvin
+        self.log_z = log_z
+        self.free_energy = -self.kT * log_z
+        """-kT ln Z_ML in Ha, whole cell."""
+        self.free_energy_error = self.kT * log_z_error
+        """Its standard error in Ha, whole cell."""
+
+    @classmethod
+    def from_files(
+        cls,
+        cell: PeriodicCell,
+        potential_path: str | Path,
+        temperature_kelvin: float,
+        log_z_path: str | Path | None = None,
+    ) -> BoltzmannBase:
+        """The base of a stored potential, with the ln Z that `lightning-vfe integrate` found for it.
+
+        Args:
+            cell: the periodic cell.
+            potential_path: file of the potential; one that the package ships is found by its path inside data/.
+            temperature_kelvin: T.
+            log_z_path: file of ln Z; left out, the one beside the potential.
+
+        Raises:
+            ValueError: a file is missing or damaged, or holds no converged ln Z of these parameters of the potential
+                at this N, rs and T.
+        """
+        file = data_file(potential_path)
+        try:
+            potential, _ = load_potential(file)
+        except ValueError as error:
+            raise ValueError(str(error).replace("potential.path", "base.potential_path", 1)) from error
+        # Refuses a wrong density first: no integration would help there.
+        potential.check(torch.zeros(cell.num_atoms, 3), cell)
+        entries = log_z_file(file) if log_z_path is None else Path(log_z_path)
+        entry = find_entry(entries, file, potential_hash(potential), cell, temperature_kelvin)
+        return cls(cell, potential, temperature_kelvin, entry.log_z, entry.log_z_error)
+
+    def train(self, mode: bool = True) -> BoltzmannBase:
+        """Set the mode; the potential stays in evaluation mode."""
+        super().train(mode)
+        self.potential.eval()
+        return self
+
+    def energy(self, z: Tensor) -> Tensor:
+        """E_ML(z) in Ha (...) of base protons (..., N, 3)."""
+        return self.potential.energy(z, self.cell)
+
+    def log_prob(self, z: Tensor, energy: Tensor | None = None) -> Tensor:
+        """ln p_base(z) = -E_ML(z)/kT - ln Z_ML (...) of base protons (..., N, 3); `energy` is E_ML(z) if known."""
+        return -(self.energy(z) if energy is None else energy) / self.kT - self.log_z

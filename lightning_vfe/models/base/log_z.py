@@ -1,0 +1,128 @@
+"""ln Z of a potential, stored beside it: `<potential>.log_z.json`, one entry for each state point."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from lightning_vfe.physics.cell import PeriodicCell
+
+
+@dataclass(frozen=True)
+class LogZEntry:
+    """ln Z of one potential at one state point.
+
+    Attributes:
+        num_atoms: N.
+        rs: in bohr.
+        temperature_kelvin: T.
+        log_z: ln of the integral of exp(-E/kT) over the cell, lengths in bohr, without 1/N!.
+        log_z_error: its standard error.
+        potential_hash: of the potential that was integrated.
+        converged: whether the integration trusts its result.
+        reasons: why not.
+        provenance: how it was computed; plain values.
+    """
+
+    num_atoms: int
+    rs: float
+    temperature_kelvin: float
+    log_z: float
+    log_z_error: float
+    potential_hash: str
+    converged: bool
+    reasons: tuple[str, ...] = ()
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def is_at(self, num_atoms: int, rs: float, temperature_kelvin: float) -> bool:
+        """Whether this is the entry of a state point."""
+        same_rs = math.isclose(self.rs, rs, rel_tol=1e-9)
+        return self.num_atoms == num_atoms and same_rs and math.isclose(self.temperature_kelvin, temperature_kelvin)
+
+
+def log_z_file(potential_path: str | Path) -> Path:
+    """The file beside a potential that holds its ln Z."""
+    path = Path(potential_path)
+    return path.with_name(f"{path.stem}.log_z.json")
+
+
+def read_entries(path: str | Path) -> list[LogZEntry]:
+    """All entries of a file; none where there is no file.
+
+    Raises:
+        ValueError: the file is damaged.
+    """
+    if not Path(path).is_file():
+        return []
+    try:
+        rows = json.loads(Path(path).read_text())["entries"]
+        required = {each.name for each in fields(LogZEntry)} - {"reasons", "provenance"}
+        entries = [LogZEntry(**{**row, "reasons": tuple(row.get("reasons", ()))}) for row in rows]
+        sound = all(required <= set(row) for row in rows) and all(
+            math.isfinite(entry.log_z) and math.isfinite(entry.log_z_error) for entry in entries
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(_damaged(path)) from error
+    if not sound:
+        raise ValueError(_damaged(path))
+    return entries
+
+
+def store_entry(path: str | Path, entry: LogZEntry) -> None:
+    """Add an entry to a file, in place of an older one of the same state point; the file is never seen half written.
+
+    Raises:
+        ValueError: the file is damaged.
+        OSError: the folder cannot be written to.
+    """
+    path, state_point = Path(path), (entry.num_atoms, entry.rs, entry.temperature_kelvin)
+    entries = [old for old in read_entries(path) if not old.is_at(*state_point)] + [entry]
+    entries.sort(key=lambda each: (each.num_atoms, each.rs, each.temperature_kelvin))
+    content = {"potential_hash": entry.potential_hash, "entries": [asdict(each) for each in entries]}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(json.dumps(content, indent=2) + "\n")
+    partial.replace(path)
+
+
+def find_entry(
+    path: str | Path, potential_path: str | Path, potential_hash: str, cell: PeriodicCell, temperature_kelvin: float
+) -> LogZEntry:
+    """The converged entry of a potential at a state point.
+
+    Raises:
+        ValueError: there is none, it is of other parameters of the potential, or its integration did not converge; the
+            message ends with the command that mends it.
+    """
+    fix = (
+        f"run: lightning-vfe integrate potential.path={potential_path} system.num_atoms={cell.num_atoms} "
+        f"system.rs={cell.rs:g} system.temperature_kelvin={temperature_kelvin:g}"
+    )
+    if Path(path) != log_z_file(potential_path):
+        fix += f" log_z_path={path}"
+    entries = read_entries(path)
+    here = [entry for entry in entries if entry.is_at(cell.num_atoms, cell.rs, temperature_kelvin)]
+    if not here:
+        known = ", ".join(f"N={e.num_atoms} rs={e.rs:g} T={e.temperature_kelvin:g} K" for e in entries) or "nothing"
+        state = f"N={cell.num_atoms} rs={cell.rs:g} T={temperature_kelvin:g} K"
+        raise ValueError(f"base.log_z_path = {path} has no ln Z for {state} (it has {known}); {fix}")
+    entry = here[0]
+    if entry.potential_hash != potential_hash:
+        raise ValueError(
+            f"base.log_z_path = {path} holds the ln Z of a potential with hash {entry.potential_hash}, but that of "
+            f"{potential_path} is {potential_hash}: it was trained again since; {fix}"
+        )
+    if not entry.converged:
+        raise ValueError(
+            f"base.log_z_path = {path}: the integration had not converged ({'; '.join(entry.reasons)}); {fix} "
+            "integrate.max_sweeps=... with more sweeps"
+        )
+    return entry
+
+
+def _damaged(path: str | Path) -> str:
+    return f"log_z_path = {path} is damaged; delete it and run lightning-vfe integrate again"
