@@ -21,6 +21,7 @@ def run_command(verb: str, overrides: Overrides, print_only: bool) -> int:
     if print_only:
         print(OmegaConf.to_yaml(config), end="")
         return 0
-    check_scalars(config)
-    with default_dtype(config.dtype), key_errors(config):
+    if "dtype" in config:  # a command that computes nothing has no such keys
+        check_scalars(config)
+    with default_dtype(config.get("dtype", "float64")), key_errors(config):
         return import_module(f"lightning_vfe._cli.{verb}").run(config)

@@ -11,6 +11,7 @@ VERBS = {
     "test": "freeze, equilibrate afresh, and measure: a table, a summary file and figures",
     "label": "label proton configurations with energies and forces, into a database",
     "integrate": "integrate the free energy ln Z of a potential, from the ideal gas on",
+    "report": "compare runs of one state point: a table and a figure",
 }
 TRAINER_VERBS = ("fit", "validate", "test")
 """Verbs of Lightning's Trainer; they share configs/config.yaml. The others have configs/VERB.yaml and a command."""
@@ -37,6 +38,7 @@ EXAMPLES = {
     ),
     "label": ("lightning-vfe label system.num_atoms=8",),
     "integrate": ("lightning-vfe integrate system.num_atoms=8",),
+    "report": ("lightning-vfe report runs=[runs/default,runs/default-2]",),
 }
 
 VERB_NOTES = {
@@ -55,6 +57,7 @@ VERB_NOTES = {
     ),
     "label": ("Samples configurations of system.num_atoms atoms, and goes on with a database that is there already.",),
     "integrate": ("Stores ln Z with its error beside the potential, for the base of fit.",),
+    "report": ("Reads what test and integrate wrote into the folders; writes comparison.csv and comparison.png.",),
 }
 
 
@@ -111,6 +114,8 @@ def _groups(root: str = "config") -> list[str]:
     names = {name for file in files for name in re.findall(r"^  - /?(\w+)(?:@\S+)?: ", file.read_text(), re.MULTILINE)}
     folders = [configs / name for name in sorted(names - {"experiment"})]
     rows = [(folder.name, ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))) for folder in folders]
+    if not rows:
+        return []
     return ["", "config groups, GROUP=OPTION:", *_columns(rows)]
 
 
@@ -131,7 +136,8 @@ def _main_keys() -> list[str]:
 def _command_keys(verb: str) -> list[str]:
     """Top-level keys of a command's root config, after those of the system."""
     root, rows = resource_folder("configs") / f"{verb}.yaml", []
-    for key in ("num_atoms", "rs", "temperature_kelvin"):
+    has_system = "- system:" in root.read_text()
+    for key in ("num_atoms", "rs", "temperature_kelvin") if has_system else ():
         default, comment = key_comment(resource_folder("configs") / "system" / "hydrogen.yaml", key)
         rows.append((f"system.{key}", f"{comment} [{default}]"))
     for key in re.findall(r"^(\w+): +[^#\s]", root.read_text(), flags=re.MULTILINE):

@@ -1,5 +1,6 @@
 """The verb `label`: sample configurations, label them by a calculator, and store them in a database."""
 
+import hashlib
 import shlex
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from lightning_vfe._cli.guards import instantiate
 
 FAILED = 1
 INTERRUPTED = 130
+VMC = "lightning_vfe.labels.calculators.vmc.VMCLabeller"
 
 
 def run(config: DictConfig) -> int:
@@ -25,17 +27,14 @@ def run(config: DictConfig) -> int:
     from lightning_vfe.labels.database import LabelStore
 
     label = config.label
-    labeller, settings = build_labeller(config)
     states = states_of(config)
+    labeller, settings, program = build_labeller(config, states)
     path = Path(label.database or Path(config.run_dir) / "labels.db")
     store = LabelStore(path, states, settings)
     if label.retry_failed:
         store.retry_failed()
-    known = store.metadata
-    store.update_metadata(
-        code_version=__version__,
-        command=[*known.get("command", []), shlex.join(["lightning-vfe", *sys.argv[1:]])],
-    )
+    commands = [*store.metadata.get("command", []), shlex.join(["lightning-vfe", *sys.argv[1:]])]
+    store.update_metadata(code_version=__version__, program=program, command=commands)
     try:
         _label(config, store, labeller, states)
     except KeyboardInterrupt:
@@ -49,21 +48,64 @@ def run(config: DictConfig) -> int:
     return 0
 
 
-def build_labeller(config: DictConfig) -> tuple[Any, dict[str, Any]]:
-    """What labels configurations, and the calculator's `_target_` with its settings as they stand in the metadata.
+def build_labeller(config: DictConfig, states: list[Any]) -> tuple[Any, dict[str, Any], str]:
+    """What labels configurations, the calculator's `_target_` with its settings, and its program with its version.
 
     Raises:
         CommandError: the calculator does not exist, or does not take these settings.
     """
+    import ase
+
     from lightning_vfe.labels.workers import ProcessLabeller
 
     settings: Any = OmegaConf.to_container(config.calculator, resolve=True)
+    if settings.get("_target_") == VMC:
+        return _vmc_labeller(config, settings, states)
     make_calculator = _build(config.calculator, _partial_=True)
     try:
-        make_calculator()  # a missing program or a wrong setting is known before anything is sampled
+        calculator = make_calculator()  # a missing program or a wrong setting is known before anything is sampled
     except (TypeError, ImportError) as error:
         raise CommandError(f"calculator._target_ = {settings['_target_']}: {one_line(error)}") from error
-    return ProcessLabeller(make_calculator, config.label.num_processes), settings
+    if not hasattr(calculator, "implemented_properties"):
+        raise CommandError(f"calculator._target_ = {settings['_target_']} is no ASE calculator; give the class of one")
+    program = getattr(calculator, "program_version", settings["_target_"])
+    return ProcessLabeller(make_calculator, config.label.num_processes), settings, f"{program}, ASE {ase.__version__}"
+
+
+def _vmc_labeller(config: DictConfig, settings: dict[str, Any], states: list[Any]) -> tuple[Any, dict[str, Any], str]:
+    """The same for the wavefunction in a checkpoint, built from the config in it."""
+    from lightning_vfe._cli.checkpoints import check_same_shapes, embedded_config, load_checkpoint
+
+    if not config.calculator.ckpt_path:
+        raise CommandError(
+            "calculator.ckpt_path = null must name the run whose wavefunction labels: its folder or .ckpt"
+        )
+    path = Path(config.calculator.ckpt_path)
+    path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    content = load_checkpoint(path)
+    trained = embedded_config(content)
+    if trained is None or "wavefunction" not in trained:
+        raise CommandError(f"calculator.ckpt_path = {path} holds no config with a wavefunction; give a run made by fit")
+    system = trained.system
+    for state in states:
+        if (state.num_atoms, state.rs) != (system.num_atoms, system.rs):
+            raise CommandError(
+                f"calculator.ckpt_path = {path} is of num_atoms = {system.num_atoms}, rs = {system.rs}; "
+                f"set system.num_atoms={system.num_atoms} system.rs={system.rs}, not {state.num_atoms} and {state.rs}"
+            )
+    wavefunction = instantiate(trained.wavefunction)
+    prefix = "wavefunction."
+    state_dict = {
+        key.removeprefix(prefix): value for key, value in content["state_dict"].items() if key.startswith(prefix)
+    }
+    check_same_shapes(wavefunction.state_dict(), state_dict)
+    wavefunction.load_state_dict(state_dict)
+    settings["checkpoint_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    node = config.calculator.copy()
+    node._set_parent(config)
+    del node.ckpt_path
+    labeller = _build(node, cell=states[0].cell, wavefunction=wavefunction)
+    return labeller, settings, f"lightning-vfe {__version__}"
 
 
 def states_of(config: DictConfig) -> list[Any]:
@@ -91,9 +133,14 @@ def _build(node: DictConfig, **arguments: Any) -> Any:
 
 
 def _label(config: DictConfig, store: Any, labeller: Any, states: list[Any]) -> None:
+    from lightning_vfe.labels.files import read_configurations
     from lightning_vfe.labels.rounds import LabelRun
+    from lightning_vfe.resources import data_file
 
     label = config.label
+    given = None
+    if label.configurations_path is not None:
+        given = read_configurations(data_file(label.configurations_path), states, label.num_configurations)
     LabelRun(
         store,
         labeller,
@@ -101,6 +148,8 @@ def _label(config: DictConfig, store: Any, labeller: Any, states: list[Any]) -> 
         start_potential=instantiate(label.start_potential),
         num_configurations=label.num_configurations,
         rounds=label.rounds,
+        given=given,
+        train=instantiate(label.trainer),
         chains=instantiate(label.chains),
         committee=instantiate(label.committee),
         num_force_checks=label.num_force_checks,

@@ -1,0 +1,66 @@
+"""The verb `report`: compare runs of one state point in a table, a CSV file and a figure."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from lightning_vfe._cli.errors import CommandError, one_line
+
+
+def run(config: DictConfig) -> int:
+    """Compare the runs of the config; returns the exit code.
+
+    Raises:
+        CommandError: no run, a folder without a result, runs of different systems, or labels that do not fit.
+    """
+    from lightning_vfe.analysis.compare import comparison_table, draw_comparison
+    from lightning_vfe.analysis.figures import FILE_DPI
+    from lightning_vfe.analysis.run import load_run
+
+    folders = [Path(folder) for folder in config.runs]
+    try:
+        runs = {label: load_run(folder) for label, folder in zip(_labels(config, folders), folders, strict=True)}
+        table, figure = comparison_table(runs), draw_comparison(runs)
+    except (FileNotFoundError, ValueError) as error:
+        raise CommandError(one_line(error)) from error
+    home = Path(config.run_dir)
+    home.mkdir(parents=True, exist_ok=True)
+    table.to_csv(home / "comparison.csv")
+    figure.savefig(home / "comparison.png", dpi=FILE_DPI)
+    _print(table)
+    print(f"table: {home / 'comparison.csv'}\nfigure: {home / 'comparison.png'}")
+    return 0
+
+
+def _labels(config: DictConfig, folders: list[Path]) -> list[str]:
+    """A name for each run, all different."""
+    labels = [folder.name for folder in folders] if not config.labels else [str(label) for label in config.labels]
+    if len(labels) != len(folders):
+        raise CommandError(f"labels = {labels} are {len(labels)} but runs are {len(folders)}; give one for each run")
+    twice = [label for label, count in Counter(labels).items() if count > 1]
+    if twice:
+        raise CommandError(f"labels: {twice[0]} stands for several runs; give labels=[...] that differ")
+    return labels
+
+
+def _print(table: Any) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from lightning_vfe.analysis.compare import COMPARED
+    from lightning_vfe.analysis.terms import TERMS, value_with_error
+
+    # Runs stand side by side: three runs with their errors still fit into 80 columns.
+    shown = Table(title="errors are one standard error")
+    shown.add_column("")
+    for label in table.index:
+        shown.add_column(str(label), justify="right")
+    for name in COMPARED:
+        cells = [value_with_error(*pair) for pair in zip(table[name], table[f"{name}_error"], strict=True)]
+        shown.add_row(f"{TERMS[name].plain_symbol}, {TERMS[name].unit}", *cells)
+    above = ["-" if value != value else f"{1000 * value:.2f}" for value in table["above_lowest_f"]]
+    shown.add_row("above lowest F, mHa/atom", *above)
+    shown.add_row("converged", *("yes" if good else "NO" for good in table["converged"]))
+    Console().print(shown)
