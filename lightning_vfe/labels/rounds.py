@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,6 +36,7 @@ class LabelRun:
         start_potential: round 0 samples its Boltzmann law.
         num_configurations: of each state in each round.
         rounds: active rounds after round 0.
+        given: the configurations of round 0 where they are not to be sampled.
         train: fits the members of the committee; not needed without active rounds.
         chains: of all samplings.
         committee: how active rounds choose.
@@ -53,6 +54,7 @@ class LabelRun:
     start_potential: Potential
     num_configurations: int
     rounds: int = 0
+    given: Mapping[State, Sequence[Configuration]] | None = None
     train: TrainPotential | None = None
     chains: ChainSettings = field(default_factory=ChainSettings)
     committee: CommitteeSettings = field(default_factory=CommitteeSettings)
@@ -87,10 +89,16 @@ class LabelRun:
         """
         for number in range(self.rounds + 1):
             if self.store.count(round=number) == 0:
-                origin = "start_potential" if number == 0 else "committee"
-                self.store.add_pending([*self._sampled(number)], number, origin)
+                self._add_round(number)
             label_pending(self.store, self.labeller, f"round {number}", self.report)
         report_force_checks(self.store, self.labeller, self.num_force_checks, self.seed, self.report)
+
+    def _add_round(self, number: int) -> None:
+        if number == 0 and self.given is not None:
+            self.store.add_pending([*self.given.items()], number, "file")
+        else:
+            origin = "start_potential" if number == 0 else "committee"
+            self.store.add_pending(self._sampled(number), number, origin)
 
     def _sampled(self, number: int) -> list[tuple[State, list[Configuration]]]:
         """Configurations of all states for a round."""

@@ -27,7 +27,7 @@ MEANINGS = {
 }
 NEEDED = ("format", "units", "calculator", "settings", "states", "code_version", "command")
 # where programs stand says nothing about the numbers
-LOCAL_SETTINGS = ("command", "pseudo_dir", "num_threads")
+LOCAL_SETTINGS = ("command", "pseudo_dir", "num_threads", "ckpt_path", "device", "batch_size")
 
 
 def schnetpack_entries() -> dict[str, Any]:

@@ -125,10 +125,9 @@ def _work(pipe: Any, make_calculator: Callable[[], Any]) -> None:
     signal.signal(signal.SIGTERM, _leave)
     while True:
         try:
-            configuration = pipe.recv()
-        except EOFError:
-            return
-        pipe.send(_label_in_scratch(make_calculator, configuration))
+            pipe.send(_label_in_scratch(make_calculator, pipe.recv()))
+        except (EOFError, OSError):
+            return  # the first process is gone
 
 
 def _leave(signal_number: int, frame: Any) -> None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from ase.calculators.espresso import Espresso, EspressoProfile
 
 from lightning_vfe.physics.units import HARTREE_TO_EV, KELVIN_TO_HARTREE
 
 INSTALL = "install it with: apt-get install quantum-espresso quantum-espresso-data"
 _OUTPUT = "espresso.pwo"
+_MAX_OCCUPATION = 1e-4
+"""Largest Fermi occupation of the highest band that is taken for an empty one."""
 
 
 class EspressoCalculator(Espresso):
@@ -35,6 +40,7 @@ class EspressoCalculator(Espresso):
         pseudopotential: file in pseudo_dir; it also fixes the functional.
         pseudo_dir: folder of pseudopotentials.
         conv_thr: wanted accuracy of the self-consistent energy, whole cell, in Ry.
+        num_bands: bands; None leaves it to pw.x, which is enough at some thousand K.
         max_scf_steps: after that many iterations the calculation has failed.
         command: pw.x, or a command line that runs it.
 
@@ -52,6 +58,7 @@ class EspressoCalculator(Espresso):
         pseudopotential: str = "H.pbe-kjpaw.UPF",
         pseudo_dir: str = "/usr/share/espresso/pseudo",
         conv_thr: float = 1e-9,
+        num_bands: int | None = None,
         max_scf_steps: int = 100,
         command: str = "pw.x",
     ) -> None:
@@ -66,7 +73,7 @@ class EspressoCalculator(Espresso):
             raise ValueError(f"calculator.command = {command} is not installed; {INSTALL}")
         if not (Path(pseudo_dir) / pseudopotential).is_file():
             raise ValueError(f"calculator.pseudopotential = {pseudopotential} is not in {pseudo_dir}; {INSTALL}")
-        settings = {
+        settings: dict[str, dict[str, Any]] = {
             "control": {"tprnfor": True, "tstress": True, "disk_io": "none", "outdir": "."},
             "system": {
                 "ecutwfc": float(ecutwfc),
@@ -78,6 +85,9 @@ class EspressoCalculator(Espresso):
             },
             "electrons": {"conv_thr": float(conv_thr), "electron_maxstep": int(max_scf_steps)},
         }
+        if num_bands is not None:
+            settings["system"]["nbnd"] = num_bands
+        self.thermal_ev = KELVIN_TO_HARTREE * temperature_kelvin * HARTREE_TO_EV
         super().__init__(
             profile=EspressoProfile(command, pseudo_dir),
             pseudopotentials={"H": pseudopotential},
@@ -86,11 +96,21 @@ class EspressoCalculator(Espresso):
             koffset=tuple(koffset),
         )
 
+    @property
+    def program_version(self) -> str:
+        """pw.x and its version, as it says at its start."""
+        command = self.profile.command
+        words = command.split() if isinstance(command, str) else list(command)
+        with tempfile.TemporaryDirectory() as folder:  # pw.x leaves its input there
+            done = subprocess.run(words, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        found = re.search(r"Program PWSCF\s+(\S+)", done.stdout)
+        return f"pw.x {found[1]}" if found else "pw.x of unknown version"
+
     def calculate(self, *arguments: Any, **keywords: Any) -> None:
         """Run pw.x; what it says about a failure becomes the error's message.
 
         Raises:
-            RuntimeError: pw.x failed or did not converge.
+            RuntimeError: pw.x failed or did not converge, or the highest band is not empty.
         """
         output = Path(self.directory) / _OUTPUT
         try:
@@ -104,6 +124,10 @@ class EspressoCalculator(Espresso):
         # -TS is missing in the output where it is zero
         minus_ts_hartree = float(minus_ts[-1]) / 2.0 if minus_ts else 0.0
         results = self.results
+        top = float(np.min(np.asarray(results["eigenvalues"])[..., -1]))
+        occupation = 1.0 / (1.0 + np.exp((top - results["fermi_level"]) / self.thermal_ev))
+        if occupation > _MAX_OCCUPATION:
+            raise RuntimeError(f"pw.x: the highest band has the occupation {occupation:.1e}; give calculator.num_bands")
         results["energy"] = results["free_energy"] - minus_ts_hartree * HARTREE_TO_EV
 
 

@@ -1,0 +1,132 @@
+"""Energies of a trained wavefunction by variational Monte Carlo, with their errors; no forces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_vfe.labels.label import Configuration, Label
+from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
+from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.ewald import Ewald
+from lightning_vfe.physics.local_energy import local_energy
+from lightning_vfe.physics.statistics import estimate
+from lightning_vfe.physics.twists import fractional_twists
+from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA
+from lightning_vfe.sampling.nested import NestedSampler
+from lightning_vfe.sampling.random import WalkerRandom
+
+
+class VMCLabeller:
+    """E(x) = E_{r~|psi_x|^2} E_loc(x, r), averaged over twists, for many configurations as one batch of walkers.
+
+    The electrons are in their ground state: both energies of a label are E. The error is the larger of that across
+    walkers (within each twist) and that of the time series, as of all results of this package.
+
+    Args:
+        cell: the cell that the wavefunction was trained in; configurations of another one have no label.
+        wavefunction: psi_x(r), with log_psi(protons, electrons, twist).
+        twists: a grid [n1, n2, n3] or a list of fractional vectors.
+        num_electron_walkers: walkers of every configuration and twist, at least 2.
+        equilibration_sweeps: sweeps that adapt the width and are thrown away.
+        num_sweeps: measured sweeps.
+        num_electron_steps: moves of the electrons in a sweep.
+        batch_size: configurations at once.
+        virial_pressure: store (2 K + V) / 3V too; it holds where psi is stationary under scaling only.
+        seed: of the electrons' chains.
+        device: where the walkers live.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    def __init__(
+        self,
+        cell: PeriodicCell,
+        wavefunction: GeminalWavefunction,
+        twists: Sequence[int] | Sequence[Sequence[float]] = (1, 1, 1),
+        num_electron_walkers: int = 32,
+        equilibration_sweeps: int = 20,
+        num_sweeps: int = 100,
+        num_electron_steps: int = 20,
+        batch_size: int = 16,
+        virial_pressure: bool = False,
+        seed: int = 42,
+        device: str = "cpu",
+    ) -> None:
+        for name, value, least in (
+            ("num_electron_walkers", num_electron_walkers, 2),
+            ("equilibration_sweeps", equilibration_sweeps, 1),
+            ("num_sweeps", num_sweeps, 2),
+            ("batch_size", batch_size, 1),
+        ):
+            if value < least:
+                raise ValueError(f"calculator.{name} = {value} must be at least {least}")
+        self.cell = cell
+        self.wavefunction = wavefunction.to(device).eval().requires_grad_(False)
+        self.twists = fractional_twists(twists)
+        self.num_electron_walkers = num_electron_walkers
+        self.equilibration_sweeps = equilibration_sweeps
+        self.num_sweeps = num_sweeps
+        self.batch_size = batch_size
+        self.virial_pressure = virial_pressure
+        self.seed = seed
+        self.device = device
+        self.sampler = NestedSampler(cell, num_electron_steps=num_electron_steps)
+        self.ewald = Ewald(cell)
+
+    def __call__(self, configurations: Sequence[Configuration]) -> Iterator[tuple[int, Label | str]]:
+        """(index, label or message), batch after batch."""
+        fitting = []
+        for index, configuration in enumerate(configurations):
+            if self._fits(configuration):
+                fitting.append(index)
+            else:
+                yield index, f"the wavefunction belongs to N = {self.cell.num_atoms}, rs = {self.cell.rs:g}"
+        for first in range(0, len(fitting), self.batch_size):
+            batch = fitting[first : first + self.batch_size]
+            positions = np.stack([configurations[index].positions for index in batch])
+            labels = self._batch(torch.tensor(positions, dtype=torch.get_default_dtype(), device=self.device), first)
+            yield from zip(batch, labels, strict=True)
+
+    def _fits(self, configuration: Configuration) -> bool:
+        same_length = abs(configuration.length - self.cell.length) < 1e-6 * self.cell.length
+        return len(configuration.positions) == self.cell.num_atoms and same_length
+
+    def _batch(self, protons: Tensor, first: int) -> list[Label | str]:
+        """Labels of protons (C, N, 3); `first` tells the batches' random numbers apart."""
+        num_twists = len(self.twists)
+        repeated = protons.repeat_interleave(num_twists, dim=0)  # walker c T + t has twist t
+        random = WalkerRandom([first], self.seed, self.device)
+        walkers = self.sampler.start(repeated, self.twists, self.num_electron_walkers, random, num_groups=first + 1)
+        energies, virials = [], []
+        for sweep in range(self.equilibration_sweeps + self.num_sweeps):
+            equilibrating = sweep < self.equilibration_sweeps
+            self.sampler.step(walkers, None, lambda x, r: self._log_prob(x, r, walkers.twists), adapt=equilibrating)
+            if equilibrating:
+                continue
+            terms = local_energy(
+                self.ewald, self.wavefunction.log_psi, walkers.protons, walkers.electrons, walkers.twists
+            )
+            energies.append(terms.total.real)
+            virials.append(energies[-1] + terms.kinetic.real)  # 2 K + V
+        strata = torch.arange(num_twists).repeat_interleave(self.num_electron_walkers)
+        shape = (self.num_sweeps, len(protons), num_twists * self.num_electron_walkers)
+        energy = torch.stack(energies).double().reshape(shape)
+        virial = torch.stack(virials).double().reshape(shape).mean((0, 2))
+        return [self._label(energy[:, c], float(virial[c]), strata) for c in range(len(protons))]
+
+    def _label(self, series: Tensor, virial: float, strata: Tensor) -> Label | str:
+        """From the energies of one configuration  # (steps, T B)."""
+        if not torch.isfinite(series).all():
+            return "the local energy is not finite"
+        result = estimate(series, strata.tolist())
+        pressure = virial / (3.0 * self.cell.volume) * HARTREE_PER_BOHR3_TO_GPA if self.virial_pressure else None
+        return Label(result.value, result.value, pressure_gpa=pressure, energy_error=result.error)
+
+    def _log_prob(self, protons: Tensor, electrons: Tensor, twists: Tensor) -> Any:
+        return 2.0 * self.wavefunction.log_psi(protons.unsqueeze(1), electrons, twists.unsqueeze(1)).real
