@@ -38,7 +38,7 @@ def test_bad_lists_end_in_one_line(runs: list[Path], capsys: pytest.CaptureFixtu
         (["report", both], "labels: run stands for several runs"),
         (["report", both, "labels=[one]"], "are 1 but runs are 2"),
         (["report", "runs=[nowhere]"], "nowhere does not exist"),
-        (["report", both, "label=[a,b]"], "labels"),
+        (["report", both, "lables=[a,b]"], "labels"),
     ]:
         assert main(words) == 2
         error = capsys.readouterr().err
