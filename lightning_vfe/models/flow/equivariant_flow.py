@@ -166,7 +166,9 @@ class EquivariantFlow(nn.Module):
             x[going] = found
             going = going[arrived]
         residual = (x + self.displacement(x) - z).flatten(1).norm(dim=-1)
-        return InverseResult(x, residual < tolerance, residual)
+        converged = torch.zeros_like(residual, dtype=torch.bool)
+        converged[going] = residual[going] < tolerance
+        return InverseResult(x, converged, residual)
 
     def _steps(self) -> list[nn.Module]:
         """All maps x_k -> Delta_k in their order."""

@@ -68,9 +68,9 @@ def _anderson(step: Step, target: Tensor, tolerance: float) -> tuple[Tensor, Ten
     for _ in range(MAX_MIXING):
         residual = target[active] - x - step(x, False).value
         now = torch.stack([x.flatten(1), residual.flatten(1)], dim=1)  # (W, 2, 3N)
+        arrived = _arrived(now[:, 0], now[:, 1].norm(dim=-1), tolerance)
         x = _mixed(now, history).view_as(x)
         history = torch.cat([history[:, -MEMORY + 1 :], now.unsqueeze(1)], dim=1)
-        arrived = now[:, 1].norm(dim=-1) < tolerance
         solution[active[arrived]] = x[arrived]
         converged[active[arrived]] = True
         away = ~arrived
@@ -125,4 +125,10 @@ def _newton(step: Step, target: Tensor, tolerance: float) -> tuple[Tensor, Tenso
         distance = torch.where(closer, new_distance, distance)
         if not (closer & (distance >= tolerance)).any():
             break
-    return x, distance < tolerance
+    return x, _arrived(x.flatten(1), distance, tolerance)
+
+
+def _arrived(x: Tensor, distance: Tensor, tolerance: float) -> Tensor:
+    """Whether walkers x (W, 3N) are close enough to their target; one that ran off so far that its distance is made of
+    rounding errors is not."""
+    return (distance < tolerance) & (torch.finfo(x.dtype).eps * x.norm(dim=-1) < tolerance)
