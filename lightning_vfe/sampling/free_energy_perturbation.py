@@ -29,7 +29,7 @@ from lightning_vfe.sampling.thermodynamic_path import (
     coefficients,
     interval_lengths,
     spaced_points,
-    with_midpoints,
+    with_more_points,
 )
 from lightning_vfe.sampling.window_chains import Energy, WindowChains
 
@@ -39,6 +39,9 @@ Progress = Callable[[str, int, int], None]
 LARGEST_R_HAT = 1.05
 _PILOT_ROUNDS = 3
 _MOST_INSERTIONS = 4
+# Gaussians that many standard deviations apart have too little in common for MBAR's equations to be solved.
+_GAP = 4.0
+_MOST_ADDED = 20
 _LEAST_SAMPLES = 50
 # Sampling goes on until the error estimated on the way is that much below the wanted one: the bootstrap has the last
 # word, and its own uncertainty.
@@ -78,14 +81,8 @@ def integrate(
     if not energies:
         return Integration(ideal, 0.0, 0.0, 0.0, (), np.ones((1, 1)), True, (), None)
     run = _Run(energies, cell, kT, settings, device, progress or (lambda what, done, total: None))
-    chains = run.pilot()
-    for insertion in range(_MOST_INSERTIONS + 1):
-        samples, equilibrium, found = run.produce(chains)
-        poor = np.flatnonzero(found.neighbour_overlap < settings.min_overlap)
-        if not len(poor) or insertion == _MOST_INSERTIONS:
-            break
-        chains = run.restart(chains, with_midpoints(chains.points, poor))
-        run.sweeps(chains, settings.pilot_sweeps, adapt=True, what="equilibrating added windows")
+    chains, samples = run.without_gaps(run.pilot())
+    samples, equilibrium, found = run.produce(chains, samples)
     bootstrap = bootstrap_error(
         samples,
         coefficients(chains.points).numpy(),
@@ -96,7 +93,7 @@ def integrate(
     )
     error = max(bootstrap, found.ladder_error)
     windows = _window_reports(chains, found, equilibrium, ideal)
-    reasons = _reasons(windows, error / cell.num_atoms, len(samples), equilibrium, settings)
+    reasons = _reasons(windows, error / cell.num_atoms, found, settings)
     return Integration(
         log_z=ideal + float(found.log_z[-1]),
         log_z_error=error,
@@ -134,33 +131,59 @@ class _Run:
         for number in range(_PILOT_ROUNDS):
             what = f"pilot {number + 1} of {_PILOT_ROUNDS}, {len(chains.points)} windows"
             samples = self.sweeps(chains, settings.pilot_sweeps, adapt=True, what=what)
-            kept = np.moveaxis(samples[len(samples) // 3 :], 2, 1)  # (steps, C, K, S)
-            lengths = interval_lengths(chains.points, kept.reshape(-1, *kept.shape[2:]))
+            lengths = _lengths(chains.points, samples[len(samples) // 3 :])
             points = spaced_points(chains.points, lengths, settings.spacing, settings.max_windows_per_stage)
             chains = self.restart(chains, points)
         self.sweeps(chains, settings.pilot_sweeps, adapt=True, what=f"equilibrating {len(points)} windows")
         return chains
 
-    def produce(self, chains: WindowChains) -> tuple[np.ndarray, Equilibrium, Reweighted]:
-        """Sample with frozen widths until the error is small enough, or until max_sweeps."""
+    def without_gaps(self, chains: WindowChains) -> tuple[WindowChains, np.ndarray]:
+        """Add windows until all neighbours overlap; the chains, and their first samples with frozen widths.
+
+        Raises:
+            FloatingPointError: windows remain that have nothing in common.
+        """
         settings = self.settings
-        samples = np.empty((0, len(chains.points), settings.num_chains, len(self.energies)))
-        chains.reset_counts()
-        length = settings.num_sweeps
+        for insertion in range(_MOST_INSERTIONS + 1):
+            chains.reset_counts()
+            samples = self.sweeps(chains, settings.num_sweeps, False, f"{len(chains.points)} windows")
+            lengths = _lengths(chains.points, samples)
+            has_gap = bool((lengths > _GAP).any())
+            if has_gap:
+                extra = np.where(lengths > _GAP, np.ceil(lengths / 2) - 1, 0).clip(max=_MOST_ADDED).astype(int)
+            else:
+                steps = find_equilibrium(samples, chains.points).steps
+                found = reweight(samples, coefficients(chains.points).numpy(), steps)
+                extra = (found.neighbour_overlap < settings.min_overlap).astype(int)
+            if not extra.any() or insertion == _MOST_INSERTIONS:
+                break
+            chains = self.restart(chains, with_more_points(chains.points, extra))
+            what = f"equilibrating {len(chains.points)} windows"
+            self.sweeps(chains, settings.pilot_sweeps, adapt=True, what=what)
+        if has_gap:
+            k = int(lengths.argmax())
+            raise FloatingPointError(
+                f"windows {chains.points[k]:.4g} and {chains.points[k + 1]:.4g} of the path have nothing in common "
+                f"after adding windows {_MOST_INSERTIONS} times; raise integrate.max_windows_per_stage"
+            )
+        return chains, samples
+
+    def produce(self, chains: WindowChains, samples: np.ndarray) -> tuple[np.ndarray, Equilibrium, Reweighted]:
+        """Go on sampling with frozen widths until the error and R-hat are small enough, or until max_sweeps."""
+        settings = self.settings
         while True:
-            more = self.sweeps(chains, length - len(samples), False, f"{len(chains.points)} windows")
-            samples = np.concatenate([samples, more])
             equilibrium = find_equilibrium(samples, chains.points)
             found = reweight(samples, coefficients(chains.points).numpy(), equilibrium.steps)
             error = _MARGIN * max(found.asymptotic_error, found.ladder_error)
             ratio = error / (settings.target_error_per_atom * self.cell.num_atoms)
             is_done = ratio <= 1 and equilibrium.r_hat.max() <= LARGEST_R_HAT
-            poor = found.neighbour_overlap.min() < settings.min_overlap
-            if is_done or poor or length >= settings.max_sweeps:
+            length = len(samples)
+            if is_done or length >= settings.max_sweeps:
                 return samples, equilibrium, found
             # The error falls with the square root of the length.
-            wanted = math.ceil(length * min(4.0, max(1.5, ratio**2)))
-            length = min(wanted, settings.max_sweeps)
+            wanted = min(math.ceil(length * min(4.0, max(1.5, ratio**2))), settings.max_sweeps)
+            more = self.sweeps(chains, wanted - length, False, f"{len(chains.points)} windows")
+            samples = np.concatenate([samples, more])
 
     def sweeps(self, chains: WindowChains, count: int, adapt: bool, what: str) -> np.ndarray:
         """Reduced energies of `count` sweeps.  # (count, K, C, S)"""
@@ -186,6 +209,12 @@ class _Run:
         first = self.streams_used
         self.streams_used += num_windows
         return WalkerRandom(range(first, first + num_windows), self.settings.seed, self.device)
+
+
+def _lengths(points: np.ndarray, samples: np.ndarray) -> np.ndarray:
+    """Thermodynamic lengths of the intervals from reduced energies (steps, K, C, S)  # (K - 1,)."""
+    pooled = np.moveaxis(samples, 2, 1)
+    return interval_lengths(points, pooled.reshape(-1, *pooled.shape[2:]))
 
 
 def _window_reports(
@@ -217,8 +246,7 @@ def _window_reports(
 def _reasons(
     windows: Sequence[WindowReport],
     error_per_atom: float,
-    num_sweeps: int,
-    equilibrium: Equilibrium,
+    found: Reweighted,
     settings: IntegrationSettings,
 ) -> tuple[str, ...]:
     """Why the result is not to be trusted; empty where it is."""
@@ -229,8 +257,8 @@ def _reasons(
     r_hat = max(window.r_hat for window in windows)
     if not r_hat <= LARGEST_R_HAT:
         reasons.append(f"R-hat = {r_hat:.3f} exceeds {LARGEST_R_HAT}: the chains disagree, sample longer")
-    if equilibrium.start.max() >= 0.4 * num_sweeps:
-        reasons.append(f"a window was not equilibrated before sweep {equilibrium.start.max()} of {num_sweeps}")
+    if not math.isfinite(found.asymptotic_error):
+        reasons.append("MBAR's equations are singular: the windows fall apart into groups")
     fewest = min(window.num_samples for window in windows)
     if fewest < _LEAST_SAMPLES:
         reasons.append(f"a window has {fewest} independent samples only (least wanted {_LEAST_SAMPLES})")

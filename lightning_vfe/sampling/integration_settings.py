@@ -53,8 +53,8 @@ class IntegrationSettings:
         for name, example in (("target_error_per_atom", 0.004), ("spacing", 1.0)):
             if not getattr(self, name) > 0:
                 raise ValueError(f"integrate.{name} = {getattr(self, name)} must be positive, for example {example}")
-        if not 0 <= self.min_overlap < 0.3:
-            raise ValueError(f"integrate.min_overlap = {self.min_overlap} must be between 0 and 0.3; 0.03 is usual")
+        if not 0.01 <= self.min_overlap <= 0.2:
+            raise ValueError(f"integrate.min_overlap = {self.min_overlap} must be from 0.01 to 0.2; 0.03 is usual")
         if self.seed < 0:
             raise ValueError(f"seed = {self.seed} must not be negative; give a whole number such as 42")
         make_proposal(self.proposal, "integrate.proposal")

@@ -149,7 +149,13 @@ def bootstrap_error(
     total = sum(len(each) for each in steps)
     stride = -(-total * reduced.shape[2] // _MOST_RESAMPLED)
     part = [each[::stride] for each in steps]
-    mbar = _solve(reduced, coefficients, part, initial_f_k=-log_z, n_bootstraps=num_bootstraps, rseed=seed)
+    # pymbar 4.0 draws from NumPy's global generator: without rseed it seeds that at random, with it not at all.
+    state = np.random.get_state()
+    np.random.seed(seed % 2**32)
+    try:
+        mbar = _solve(reduced, coefficients, part, initial_f_k=-log_z, n_bootstraps=num_bootstraps, rseed=seed)
+    finally:
+        np.random.set_state(state)
     error = mbar.compute_free_energy_differences(uncertainty_method="bootstrap")["dDelta_f"][0, -1]
     return float(error) * math.sqrt(sum(len(each) for each in part) / total)
 
