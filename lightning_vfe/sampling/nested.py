@@ -31,7 +31,7 @@ class SweepReport:
         electron_acceptance: accepted fraction over all electron walkers of all processes.
         proton_width: width of the proton moves in bohr, as used in this sweep.
         electron_width: width of the electron moves in bohr, as used in this sweep.
-        electron_drift: mean over all electron walkers of ln|psi|^2 at the end of the electron moves minus half way
+        electron_drift: mean over all electron walkers of ln|psi|^2 at the end of the electron moves minus three quarters
             through them. Its average over sweeps vanishes once num_electron_steps lets the electrons forget how they
             were carried along; a positive average means that they lag behind the protons, and a biased energy.
         num_stranded: chains of all processes that stand where ln p is not finite; not zero means a broken density.
@@ -215,17 +215,19 @@ class NestedSampler:
     def _move_electrons(
         self, walkers: Walkers, electron_log_prob: Callable[[Tensor, Tensor], Tensor], width: Tensor
     ) -> tuple[ChainState, Tensor, Tensor]:
-        """New state, accepted moves and the gain of ln|psi|^2 in the second half of the steps  # (W, B) each."""
-        protons, rule, half = walkers.protons, self.electron_proposal, self.num_electron_steps // 2
+        """New state, accepted moves and the gain of ln|psi|^2 in the last quarter of the steps  # (W, B) each."""
+        protons, rule = walkers.protons, self.electron_proposal
+        # An exponential relaxation that gains less in the last quarter than in the one before has even less to go.
+        early = 3 * self.num_electron_steps // 4
 
         def log_prob(electrons: Tensor) -> Tensor:
             return electron_log_prob(protons, electrons)
 
         # ln|psi|^2 of the old positions is computed anew: parameters or protons changed since the last sweep.
         start = rule.evaluate(log_prob, walkers.electrons)
-        middle, first = metropolis(log_prob, start, rule, width, half, walkers.random, self.cell.wrap)
+        middle, first = metropolis(log_prob, start, rule, width, early, walkers.random, self.cell.wrap)
         end, second = metropolis(
-            log_prob, middle, rule, width, self.num_electron_steps - half, walkers.random, self.cell.wrap
+            log_prob, middle, rule, width, self.num_electron_steps - early, walkers.random, self.cell.wrap
         )
         gain = (end.log_prob - middle.log_prob).to(torch.float64)
         return end, first + second, gain
