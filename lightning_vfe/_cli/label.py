@@ -104,7 +104,7 @@ def _vmc_labeller(config: DictConfig, settings: dict[str, Any], states: list[Any
     node = config.calculator.copy()
     node._set_parent(config)
     del node.ckpt_path
-    labeller = _build(node, cell=states[0].cell, wavefunction=wavefunction)
+    labeller = _build(node, _partial_=True)(cell=states[0].cell, wavefunction=wavefunction)
     return labeller, settings, f"lightning-vfe {__version__}"
 
 

@@ -24,6 +24,7 @@ from lightning_vfe.labels.schema import (
 )
 from lightning_vfe.physics.cell import PeriodicCell
 
+SCALARS = ("free_energy", "energy", "pressure_gpa", "energy_error")
 PENDING, DONE, FAILED = "pending", "done", "failed"
 
 
@@ -112,7 +113,8 @@ class LabelDatabase:
             if having and len(having) < len(rows):
                 raise ValueError(f"{self.path} has {name} in some rows only, not in row {_first_without(name, rows)}")
             if having:
-                arrays[name] = np.array([row.data[name] for row in rows], dtype=float)
+                stacked = np.stack([np.asarray(row.data[name], dtype=float) for row in rows])
+                arrays[name] = stacked if name == "forces" else stacked.reshape(len(rows))
         return arrays
 
 
@@ -135,7 +137,7 @@ class LabelStore:
         self.path, key = str(path), "label.database"
         self.settings = settings_name(calculator)
         described = [vars(state) for state in states]
-        is_new = not Path(path).exists()
+        is_new = not Path(path).exists() or _is_empty(self.path, key)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         # a lock file left by a killed process would block for ever, and sqlite locks by itself
         self._connection = connect(self.path, type="db", use_lock_file=False)
@@ -147,7 +149,6 @@ class LabelStore:
                 calculator=dict(calculator),
                 settings=self.settings,
                 states=described,
-                **schnetpack_entries(),
             )
             return
         with _reading(self.path, key) as connection:
@@ -206,14 +207,18 @@ class LabelStore:
     def label(self, row_id: int) -> Label:
         """The label of a row."""
         data = self._connection.get(id=row_id).data
-        return Label(**{name: data.get(name) for name in Label.__dataclass_fields__})
+        scalars = {name: float(np.asarray(data[name]).item()) for name in SCALARS if name in data}
+        return Label(forces=data.get("forces"), **scalars)
 
     def finish(self, row_id: int, result: Label | str) -> None:
         """Store a label, or the message of a failure."""
         if isinstance(result, str):
             self._connection.update(row_id, state=FAILED, data={"failure": result})
             return
-        data = {name: value for name, value in vars(result).items() if value is not None}
+        # arrays of one number, as SchNetPack wants them
+        data = {name: np.atleast_1d(value) for name, value in vars(result).items() if value is not None}
+        if (entries := schnetpack_entries(data)) != {name: self._connection.metadata.get(name) for name in entries}:
+            self.update_metadata(**entries)
         self._connection.update(row_id, state=DONE, data=data)
 
     def failures(self) -> list[tuple[int, str]]:
@@ -250,6 +255,12 @@ def _reading(path: str, key: str) -> Iterator[Any]:
         ) from error
 
 
+def _is_empty(path: str, key: str) -> bool:
+    """Whether a database holds no configuration, as after a command that was refused."""
+    with _reading(path, key) as connection:
+        return int(connection.count()) == 0
+
+
 def _first_without(name: str, rows: Sequence[Any]) -> int:
     return next(int(row.id) for row in rows if name not in row.data)
 
@@ -258,7 +269,7 @@ def _check_numbers(row: Any, path: str, key: str) -> None:
     """Refuse a finished row without an energy, with numbers that are not finite, or in another box than its rs says."""
     energy = row.data.get("free_energy")
     forces = row.data.get("forces", 0.0)
-    if energy is None or not np.isfinite(energy) or not np.isfinite(forces).all():
+    if energy is None or not np.isfinite(energy).all() or not np.isfinite(forces).all():
         raise ValueError(f"{key} = {path}: row {row.id} has no finite free_energy and forces; remove it")
     length = Configuration.from_atoms(row.toatoms()).length
     wanted = PeriodicCell(int(row.natoms), float(row.rs)).length

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 FORMAT = "lightning-vfe labels 1"
@@ -30,9 +30,13 @@ NEEDED = ("format", "units", "calculator", "settings", "states", "code_version",
 LOCAL_SETTINGS = ("command", "pseudo_dir", "num_threads", "ckpt_path", "device", "batch_size")
 
 
-def schnetpack_entries() -> dict[str, Any]:
-    """The metadata by which SchNetPack's ASEAtomsData reads the same file."""
-    properties = {name: unit for name, unit in UNITS.items() if name in ("free_energy", "energy", "forces")}
+def schnetpack_entries(data: Collection[str]) -> dict[str, Any]:
+    """The metadata by which SchNetPack's ASEAtomsData reads the same file, once every row has its label.
+
+    Args:
+        data: names of a row's entries.
+    """
+    properties = {name: UNITS[name] for name in ("free_energy", "energy", "forces") if name in data}
     return {"_distance_unit": UNITS["positions"], "_property_unit_dict": properties, "atomrefs": {}}
 
 

@@ -69,6 +69,11 @@ class EspressoCalculator(Espresso):
                 f"calculator.ecutwfc = {ecutwfc} must be positive and at most a quarter of "
                 f"calculator.ecutrho = {ecutrho}; 60 and 240 Ry are converged"
             )
+        if len(kpts) != 3 or min(kpts) < 1 or len(koffset) != 3 or not set(koffset) <= {0, 1}:
+            raise ValueError(
+                f"calculator.kpts = {list(kpts)} must be three positive integers such as [2, 2, 2], and "
+                f"calculator.koffset = {list(koffset)} three of 0 and 1"
+            )
         if not command.split() or shutil.which(command.split()[0]) is None:
             raise ValueError(f"calculator.command = {command} is not installed; {INSTALL}")
         if not (Path(pseudo_dir) / pseudopotential).is_file():

@@ -1,0 +1,76 @@
+"""Configurations to label: the law they follow, and the choice of a committee."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import iv
+
+from lightning_vfe.labels.committee import Committee, CommitteeSettings
+from lightning_vfe.labels.sampling import ChainSettings, sample_configurations
+from lightning_vfe.models.potential.yukawa import YukawaPotential
+from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.units import KELVIN_TO_HARTREE
+
+CELL = PeriodicCell(4, 1.25)
+
+
+def test_samples_follow_boltzmann() -> None:
+    # independent atoms in -kT a cos(2 pi x/L): <cos> = I_1(a) / I_0(a), variance of the cosine 1 - m/a - m^2
+    strength, temperature = 1.5, 6000.0
+    thermal = KELVIN_TO_HARTREE * temperature
+
+    def energy(positions: torch.Tensor) -> torch.Tensor:
+        return -thermal * strength * torch.cos(positions * (2 * torch.pi / CELL.length)).sum((-2, -1))
+
+    count = 256
+    samples = sample_configurations(energy, CELL, temperature, count, ChainSettings(64, 200, 100), seed=3)
+    assert samples.positions.shape == (count, 4, 3)
+    assert (samples.positions >= 0).all() and (samples.positions < CELL.length).all()
+    assert 0.4 < samples.acceptance < 0.75 and samples.autocorrelation_steps < 100
+    cosines = torch.cos(samples.positions * (2 * torch.pi / CELL.length))
+    mean = iv(1, strength) / iv(0, strength)
+    error = np.sqrt((1 - mean / strength - mean**2) / cosines.numel())
+    assert abs(float(cosines.mean()) - mean) < 4 * error
+
+
+def test_equal_seeds_give_equal_configurations() -> None:
+    potential = YukawaPotential()
+    settings = ChainSettings(num_walkers=4, equilibration_steps=20, spacing=10)
+    runs = [
+        sample_configurations(lambda z: potential.energy(z, CELL), CELL, 6000.0, 6, settings, seed).positions
+        for seed in (1, 1, 2)
+    ]
+    assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
+
+
+def test_a_committee_takes_where_it_disagrees() -> None:
+    committee = Committee([YukawaPotential(strength) for strength in (0.9, 1.0, 1.2)], CELL)
+    generator = torch.Generator().manual_seed(0)
+    positions = CELL.length * torch.rand(40, 4, 3, generator=generator)
+    energy, force = committee.disagreement(positions)
+    # all energies and forces are proportional to the strength
+    spread = float(torch.tensor([0.9, 1.0, 1.2]).std())
+    unit = YukawaPotential(1.0)
+    torch.testing.assert_close(energy, spread * unit.energy(positions, CELL) / 4)
+    torch.testing.assert_close(force, spread * unit.forces(positions, CELL).norm(dim=-1).amax(-1))
+    torch.testing.assert_close(committee.energy(positions), unit.energy(positions, CELL) * 3.1 / 3)
+    score = torch.maximum(energy / energy.median(), force / force.median())
+    chosen = committee.select(positions, 10, CommitteeSettings(random_share=0.0), seed=1)
+    assert set(chosen.tolist()) == set(score.topk(10).indices.tolist())
+    mixed = committee.select(positions, 10, CommitteeSettings(random_share=0.3), seed=1)
+    assert len(set(mixed.tolist())) == 10
+    assert set(score.topk(7).indices.tolist()) <= set(mixed.tolist())
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: ChainSettings(spacing=0), "label.chains.spacing = 0"),
+        (lambda: CommitteeSettings(size=1), "label.committee.size = 1"),
+        (lambda: CommitteeSettings(random_share=1.5), "label.committee.random_share = 1.5"),
+        (lambda: CommitteeSettings(candidates=0), "label.committee.candidates = 0"),
+    ],
+)
+def test_settings_out_of_range(build, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build()
