@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe._cli.compose import compose_config, groups_of
 from lightning_vfe._cli.help import MAIN_KEYS, TRAINER_VERBS, VERBS, describe, key_comment
@@ -24,7 +24,8 @@ from lightning_vfe._cli.run import (
     check_walkers,
     locate_structure,
 )
-from lightning_vfe.models.potential.storage import save_potential
+from lightning_vfe.models.base.log_z import LogZEntry, log_z_file, store_entry
+from lightning_vfe.models.potential.storage import load_potential, potential_hash, save_potential
 from lightning_vfe.models.potential.yukawa import YukawaPotential
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.structures import make_structure
@@ -74,16 +75,22 @@ def test_every_command_has_its_config(verb: str) -> None:
     assert set(groups_of(verb)) <= set(group_options())
 
 
+def use_potential(config: DictConfig, file: Path) -> None:
+    """Put a potential with its ln Z where a config reads one that an earlier step of the user's makes."""
+    save_potential(YukawaPotential(), file, {"rs_range": [0.5, 5.0], "temperature_kelvin": 6000.0, "label": {}})
+    if OmegaConf.select(config, "potential.baseline"):
+        config.potential.baseline.path = str(file)
+    if OmegaConf.select(config, "data.target"):
+        state = config.system.num_atoms, config.system.rs, config.system.temperature_kelvin
+        store_entry(log_z_file(file), LogZEntry(*state, 1.0, 0.1, potential_hash(load_potential(file)[0]), True))
+        config.data.target.potential_path = str(file)
+
+
 @pytest.mark.parametrize("name", [None, *EXPERIMENTS])
 def test_every_experiment_builds(name: str | None, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     words = [f"run_dir={tmp_path}", "trainer.accelerator=cpu"] + ([f"experiment={name}"] if name else [])
     config = compose_config(parse(words))
-    if OmegaConf.select(config, "potential.baseline"):
-        # a potential that an earlier step of the user's makes
-        config.potential.baseline.path = str(tmp_path_factory.mktemp("baseline") / "potential.pt")
-        metadata = {"rs_range": [1.25, 1.25], "temperature_kelvin": 6000.0, "label": {}}
-        save_potential(YukawaPotential(), config.potential.baseline.path, metadata)
-    assert config.name == (name or "default"), "an experiment is named as its file"
+    use_potential(config, tmp_path_factory.mktemp("potential") / "potential.pt")
     module, datamodule, trainer = build_module(config), build_datamodule(config), build_trainer(config, "fit")
     assert all(parameter.dtype == torch.float64 for parameter in module.parameters())
     assert trainer.max_steps == config.trainer.max_steps

@@ -17,7 +17,7 @@ HANDOVER = "LIGHTNING_VFE_PLAN"
 """Environment variable by which the first process tells those that Lightning starts what it has decided."""
 
 
-INPUT_FILES = ("system.structure", "datamodule.database", "datamodule.trajectory", "flow_ckpt")
+INPUT_FILES = ("system.structure", "datamodule.database", "data.source.database", "data.source.trajectory", "flow_ckpt")
 """Keys of files that a run reads."""
 
 

@@ -110,25 +110,25 @@ class PotentialFit(L.LightningModule):
         """Errors of the moving average during `fit`, of the best one in `validate`."""
         predicted = predict(self.average if self.trainer.state.fn == "fit" else self.best, batch)
         self.errors.update(predicted, batch)
-        self.log("validation_loss", self.loss(predicted, batch), batch_size=len(batch), on_epoch=True, prog_bar=True)
+        if self.trainer.state.fn == "fit":
+            self.log("validation_loss", self.loss(predicted, batch), batch_size=len(batch), prog_bar=True)
+        else:
+            self.predictions.append((batch, predicted))
 
     def on_validation_epoch_end(self) -> None:
-        """Log the errors, and keep the average if it is the best so far."""
+        """During `fit`: log the errors, keep the average if it is the best so far, and tell the plateau scheduler."""
+        if self.trainer.state.fn != "fit":
+            return
         self.log_dict({f"validation_{name}": value for name, value in self.errors.compute().items()})
-        if self.trainer.state.fn == "fit":
-            loss = self.trainer.callback_metrics["validation_loss"].to(self.best_loss)
-            if bool(loss < self.best_loss):
-                self.best_loss.copy_(loss)
-                self.best.load_state_dict(self.average.state_dict())
-            scheduler = self.lr_schedulers()
-            if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-                scheduler.step(float(loss))
+        loss = self.trainer.callback_metrics["validation_loss"].to(self.best_loss)
+        if bool(loss < self.best_loss):
+            self.best_loss.copy_(loss)
+            self.best.load_state_dict(self.average.state_dict())
+        scheduler = self.lr_schedulers()
+        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            scheduler.step(float(loss))
 
-    def test_step(self, batch: LabelledSet, batch_idx: int) -> None:
-        """Predictions of the best potential."""
-        predicted = predict(self.best, batch)
-        self.errors.update(predicted, batch)
-        self.predictions.append((batch, predicted))
+    test_step = validation_step
 
 
 def stored_potential(path: str) -> Potential:
@@ -140,7 +140,7 @@ def stored_potential(path: str) -> Potential:
     try:
         return load_potential(data_file(path))[0]
     except ValueError as error:
-        raise ValueError(str(error).replace("potential.path", "potential.baseline.path", 1)) from error
+        raise ValueError(str(error).replace("potential.path", "potential.baseline.path", 1)) from None
 
 
 def frozen_copy(potential: Potential) -> Potential:

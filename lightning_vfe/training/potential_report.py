@@ -63,6 +63,15 @@ class PotentialReport(Callback):
         print(f"potential: {file}")
 
     @rank_zero_only
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The table of `validate`."""
+        if trainer.state.fn != "fit":
+            module, _ = _parts(trainer)
+            print_errors(
+                errors_of(module.predictions), f"errors on validation, after {int(module.trained_steps)} steps"
+            )
+
+    @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Table, files and figures."""
         module, datamodule = _parts(trainer)

@@ -1,0 +1,158 @@
+"""Proton configurations to learn a density from: Markov chains, a label database, or a trajectory."""
+
+from __future__ import annotations
+
+import abc
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lightning_vfe.labels.database import LabelDatabase, State
+from lightning_vfe.labels.files import read_configurations
+from lightning_vfe.labels.sampling import ChainSettings, sample_configurations
+from lightning_vfe.models.base.boltzmann import BoltzmannBase
+from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.resources import data_file
+
+ALL = 10**9
+
+
+class Source(abc.ABC):
+    """Where configurations come from."""
+
+    @abc.abstractmethod
+    def check(self, cell: PeriodicCell) -> None:
+        """Look at the source without the work of drawing from it.
+
+        Raises:
+            ValueError: it cannot be used for this cell.
+        """
+
+    @abc.abstractmethod
+    def draw(self, cell: PeriodicCell, seed: int) -> Tensor:
+        """Configurations in bohr, in the default dtype. # (C, N, 3)"""
+
+
+class ChainSource(Source):
+    """Metropolis-adjusted Langevin chains on a Boltzmann law.
+
+    Args:
+        base: the law.
+        temperature_kelvin: its T.
+        num_configurations: C.
+        num_walkers: independent chains.
+        equilibration_steps: steps that are thrown away.
+        spacing: steps between two configurations of one chain.
+
+    Raises:
+        ValueError: a number is not positive.
+    """
+
+    def __init__(
+        self,
+        base: BoltzmannBase,
+        temperature_kelvin: float,
+        num_configurations: int = 1024,
+        num_walkers: int = 128,
+        equilibration_steps: int = 300,
+        spacing: int = 50,
+    ) -> None:
+        if num_configurations < 1:
+            raise ValueError(f"data.source.num_configurations = {num_configurations} must be at least 1")
+        try:
+            self.settings = ChainSettings(num_walkers, equilibration_steps, spacing)
+        except ValueError as error:
+            raise ValueError(str(error).replace("label.chains", "data.source")) from None
+        self.base, self.temperature_kelvin, self.count = base, temperature_kelvin, num_configurations
+
+    def check(self, cell: PeriodicCell) -> None:
+        """The law is of this cell."""
+        if self.base.cell != cell:
+            raise ValueError(f"system.num_atoms = {cell.num_atoms}, rs = {cell.rs:g} is not the cell of data.target")
+
+    def draw(self, cell: PeriodicCell, seed: int) -> Tensor:
+        """Run the chains."""
+        energy, temperature = self.base.energy, self.temperature_kelvin
+        return sample_configurations(energy, cell, temperature, self.count, self.settings, seed).positions
+
+
+class DatabaseSource(Source):
+    """The configurations of one (N, rs) in a label database, whatever law they were sampled from.
+
+    Args:
+        database: path; `data/...` also finds the databases that the package ships.
+    """
+
+    def __init__(self, database: str) -> None:
+        self.path = data_file(database)
+
+    def check(self, cell: PeriodicCell) -> None:
+        """The database has configurations of this cell."""
+        self._arrays(cell)
+
+    def draw(self, cell: PeriodicCell, seed: int) -> Tensor:
+        """Read them."""
+        return torch.as_tensor(self._arrays(cell)).to(torch.get_default_dtype())
+
+    def _arrays(self, cell: PeriodicCell) -> np.ndarray:
+        database = LabelDatabase.open(self.path, key="data.source.database")
+        for num_atoms, rs in database.groups():
+            if num_atoms == cell.num_atoms and abs(rs - cell.rs) < 1e-9 * rs:
+                return database.arrays(num_atoms, rs)["positions"]
+        raise ValueError(
+            f"data.source.database = {self.path} has no configurations of num_atoms = {cell.num_atoms}, rs = "
+            f"{cell.rs:g}; it has {database.groups()}"
+        )
+
+
+class TrajectorySource(Source):
+    """The frames of one (N, rs) in a file that ASE reads.
+
+    Args:
+        trajectory: path of the file.
+        skip: frames left out at the beginning.
+
+    Raises:
+        ValueError: skip is negative.
+    """
+
+    def __init__(self, trajectory: str, skip: int = 0) -> None:
+        if skip < 0:
+            raise ValueError(f"data.source.skip = {skip} must not be negative")
+        self.path, self.skip = Path(trajectory), skip
+
+    def check(self, cell: PeriodicCell) -> None:
+        """The file has frames of this cell."""
+        self._frames(cell)
+
+    def draw(self, cell: PeriodicCell, seed: int) -> Tensor:
+        """Read them."""
+        return cell.wrap(torch.as_tensor(self._frames(cell)).to(torch.get_default_dtype()))
+
+    def _frames(self, cell: PeriodicCell) -> np.ndarray:
+        state = State(cell.num_atoms, cell.rs, 0.0)  # the temperature of a file is not known
+        try:
+            found = read_configurations(self.path, [state], ALL)[state]
+        except ValueError as error:
+            raise ValueError(str(error).replace("label.configurations_path", "data.source.trajectory")) from None
+        if len(found) <= self.skip:
+            raise ValueError(f"data.source.skip = {self.skip} leaves none of the {len(found)} frames of {self.path}")
+        return np.stack([configuration.positions for configuration in found[self.skip :]])
+
+
+def boltzmann_law(
+    cell: PeriodicCell, potential_path: str | None, temperature_kelvin: float, log_z_path: str | None = None
+) -> BoltzmannBase | None:
+    """The Boltzmann law of a stored potential with its ln Z; None without a path.
+
+    Raises:
+        ValueError: a file is missing or damaged, or has no ln Z of this state point.
+    """
+    if potential_path is None:
+        return None
+    try:
+        return BoltzmannBase.from_files(cell, potential_path, temperature_kelvin, log_z_path)
+    except ValueError as error:
+        raise ValueError(str(error).replace("base.", "data.target.", 1)) from None
