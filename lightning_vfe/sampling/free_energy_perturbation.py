@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from lightning_vfe.physics.cell import PeriodicCell
-from lightning_vfe.sampling.integration_settings import Integration, IntegrationSettings, WindowReport
+from lightning_vfe.sampling.integration_report import LARGEST_R_HAT, Integration, reasons_against, window_reports
+from lightning_vfe.sampling.integration_settings import IntegrationSettings
 from lightning_vfe.sampling.proposals import make_proposal
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.sampling.reweighting import Equilibrium, Reweighted, bootstrap_error, find_equilibrium, reweight
@@ -36,13 +37,11 @@ from lightning_vfe.sampling.window_chains import Energy, WindowChains
 Progress = Callable[[str, int, int], None]
 """What is being done, how many of how many sweeps are done."""
 
-LARGEST_R_HAT = 1.05
 _PILOT_ROUNDS = 3
 _MOST_INSERTIONS = 4
 # Gaussians that many standard deviations apart have too little in common for MBAR's equations to be solved.
 _GAP = 4.0
 _MOST_ADDED = 20
-_LEAST_SAMPLES = 50
 # Sampling goes on until the error estimated on the way is that much below the wanted one: the bootstrap has the last
 # word, and its own uncertainty.
 _MARGIN = 1.15
@@ -92,8 +91,8 @@ def integrate(
         settings.seed,
     )
     error = max(bootstrap, found.ladder_error)
-    windows = _window_reports(chains, found, equilibrium, ideal)
-    reasons = _reasons(windows, error / cell.num_atoms, found, settings)
+    windows = window_reports(chains, found, equilibrium, ideal)
+    reasons = reasons_against(windows, error / cell.num_atoms, found, settings)
     return Integration(
         log_z=ideal + float(found.log_z[-1]),
         log_z_error=error,
@@ -215,54 +214,3 @@ def _lengths(points: np.ndarray, samples: np.ndarray) -> np.ndarray:
     """Thermodynamic lengths of the intervals from reduced energies (steps, K, C, S)  # (K - 1,)."""
     pooled = np.moveaxis(samples, 2, 1)
     return interval_lengths(points, pooled.reshape(-1, *pooled.shape[2:]))
-
-
-def _window_reports(
-    chains: WindowChains,
-    found: Reweighted,
-    equilibrium: Equilibrium,
-    ideal: float,
-) -> tuple[WindowReport, ...]:
-    acceptance, swapped, overlap = chains.acceptance, chains.swap_acceptance, found.neighbour_overlap
-    reports = []
-    for k, point in enumerate(chains.points):
-        is_last = k == len(chains.points) - 1
-        reports.append(
-            WindowReport(
-                point=float(point),
-                log_z=ideal + float(found.log_z[k]),
-                num_samples=len(equilibrium.steps[k]) * chains.positions.shape[1],
-                inefficiency=float(equilibrium.inefficiency[k]),
-                r_hat=float(equilibrium.r_hat[k]),
-                acceptance=float(acceptance[k]),
-                width=float(chains.log_width[k].exp()),
-                overlap_with_next=None if is_last else float(overlap[k]),
-                swaps_with_next=None if is_last else float(swapped[k]),
-            )
-        )
-    return tuple(reports)
-
-
-def _reasons(
-    windows: Sequence[WindowReport],
-    error_per_atom: float,
-    found: Reweighted,
-    settings: IntegrationSettings,
-) -> tuple[str, ...]:
-    """Why the result is not to be trusted; empty where it is."""
-    reasons = []
-    overlap = min(window.overlap_with_next for window in windows if window.overlap_with_next is not None)
-    if overlap < settings.min_overlap:
-        reasons.append(f"neighbouring windows overlap by {overlap:.3f} only (least wanted {settings.min_overlap})")
-    r_hat = max(window.r_hat for window in windows)
-    if not r_hat <= LARGEST_R_HAT:
-        reasons.append(f"R-hat = {r_hat:.3f} exceeds {LARGEST_R_HAT}: the chains disagree, sample longer")
-    if not math.isfinite(found.asymptotic_error):
-        reasons.append("MBAR's equations are singular: the windows fall apart into groups")
-    fewest = min(window.num_samples for window in windows)
-    if fewest < _LEAST_SAMPLES:
-        reasons.append(f"a window has {fewest} independent samples only (least wanted {_LEAST_SAMPLES})")
-    if not error_per_atom <= settings.target_error_per_atom:
-        wanted = settings.target_error_per_atom
-        reasons.append(f"error {error_per_atom:.4f} kT per atom exceeds the wanted {wanted}, sample longer")
-    return tuple(reasons)

@@ -1,11 +1,8 @@
-"""What an integration of ln Z is asked for, and what it returns."""
+"""What an integration of ln Z is asked for."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-
-import numpy as np
-from torch import Tensor
 
 from lightning_vfe.sampling.proposals import make_proposal
 
@@ -58,58 +55,3 @@ class IntegrationSettings:
         if self.seed < 0:
             raise ValueError(f"seed = {self.seed} must not be negative; give a whole number such as 42")
         make_proposal(self.proposal, "integrate.proposal")
-
-
-@dataclass(frozen=True)
-class WindowReport:
-    """One window of the path.
-
-    Attributes:
-        point: s; its whole part is the stage, its fraction the share of the stage's second potential.
-        log_z: ln Z of this window, with the ideal gas's 3N ln L.
-        num_samples: independent samples used.
-        inefficiency: sweeps from one independent sample to the next.
-        r_hat: split R-hat of the energy differences over the chains.
-        acceptance: accepted fraction of the moves.
-        width: of the moves, in bohr.
-        overlap_with_next: the smaller of the two entries of the overlap matrix; None for the last window.
-        swaps_with_next: accepted fraction of the swaps; None for the last window.
-    """
-
-    point: float
-    log_z: float
-    num_samples: int
-    inefficiency: float
-    r_hat: float
-    acceptance: float
-    width: float
-    overlap_with_next: float | None
-    swaps_with_next: float | None
-
-
-@dataclass(frozen=True)
-class Integration:
-    """ln Z and how it came about.
-
-    Attributes:
-        log_z: ln of the integral of exp(-E/kT) over the cell, lengths in bohr, without 1/N!.
-        log_z_error: its standard error, the larger of the next two.
-        bootstrap_error: from resampling each window's uncorrelated samples.
-        ladder_error: from the spread over the independent ladders of chains.
-        windows: along the path, first the ideal gas.  # K
-        overlap: overlap matrix of the windows.  # (K, K)
-        converged: whether the result can be trusted.
-        reasons: why not.
-        positions: last configurations of the target's chains in bohr, equilibrated starts for others; None for the
-            ideal gas.  # (C, N, 3)
-    """
-
-    log_z: float
-    log_z_error: float
-    bootstrap_error: float
-    ladder_error: float
-    windows: tuple[WindowReport, ...]
-    overlap: np.ndarray
-    converged: bool
-    reasons: tuple[str, ...]
-    positions: Tensor | None

@@ -82,7 +82,7 @@ def spaced_points(points: np.ndarray, lengths: np.ndarray, spacing: float, most:
         # A little of the parameter itself keeps the map monotonic where the energy does not fluctuate at all.
         steps = lengths[inside[:-1] & inside[1:]] + 1e-6 * np.diff(own)
         along = np.append(0.0, np.cumsum(steps))
-        count = min(most, max(1, math.ceil(along[-1] / spacing)))
+        count = min(most, max(1, math.ceil(along[-1] / spacing - 1e-3)))
         stages.append(np.interp(np.linspace(0.0, along[-1], count + 1)[:-1], along, own))
     return np.append(np.concatenate(stages), points[-1])
 
