@@ -6,7 +6,7 @@ A pilot finds windows of equal thermodynamic length; the chains of all windows m
 overlap too little windows are added; MBAR puts the samples together. Known are callables only, never a model: the path
 may be [Yukawa, SchNet], [harmonic wells] or [Ewald energy of a plasma].
 
-Source of the two-stage path: Morales, Pierleoni and Ceperley, Phys. Rev. E 81, 021202 (2010), sec. II.
+Source of the two-stage path: Morales, Pierleoni and Ceperley, Phys. Rev. E 81, 021202 (2010).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def integrate(
 
     Raises:
         ValueError: kT is not positive.
-        FloatingPointError: an energy is not a number.
+        FloatingPointError: an energy is not a number, or windows cannot be joined.
     """
     if not (math.isfinite(kT) and kT > 0):
         raise ValueError(f"kT = {kT} must be positive, in Ha; system.temperature_kelvin sets it")

@@ -53,7 +53,7 @@ def interval_lengths(points: np.ndarray, reduced_energies: np.ndarray) -> np.nda
     Returns:
         Without units.  # (K - 1,)
 
-    Source: Gelman and Meng, Stat. Sci. 13, 163 (1998), eq. 22; Crooks, Phys. Rev. Lett. 99, 100602 (2007).
+    Source: Gelman and Meng, Stat. Sci. 13, 163 (1998); Crooks, Phys. Rev. Lett. 99, 100602 (2007).
     """
     stage = np.floor(points[:-1]).astype(int)  # j of each interval
     padded = np.concatenate([np.zeros_like(reduced_energies[..., :1]), reduced_energies], axis=-1)
