@@ -179,8 +179,8 @@ def _solve(reduced: np.ndarray, coefficients: np.ndarray, steps: Sequence[np.nda
     largest = np.abs(mbar.weights().sum(axis=0) - 1.0).max()
     if not largest < 1e-4:
         raise FloatingPointError(
-            f"MBAR found no solution: the weights of a window add up to 1 within {largest:.1e} only; sample longer with "
-            "integrate.num_sweeps, or place windows closer with integrate.spacing"
+            f"MBAR found no solution: the weights of a window add up to 1 within {largest:.1e} only; sample longer "
+            "with integrate.num_sweeps, or place windows closer with integrate.spacing"
         )
     return mbar
 

@@ -78,7 +78,8 @@ class BoltzmannBase(nn.Module):
         try:
             potential, _ = load_potential(file)
         except ValueError as error:
-            raise ValueError(str(error).replace("potential.path", "base.potential_path", 1)) from error
+            # The key by which the base knows the file; the old message as a cause would show up in its stead.
+            raise ValueError(str(error).replace("potential.path", "base.potential_path", 1)) from None
         # Refuses a wrong density first: no integration would help there.
         potential.check(torch.zeros(cell.num_atoms, 3), cell)
         entries = log_z_file(file) if log_z_path is None else Path(log_z_path)

@@ -65,8 +65,8 @@ def read_entries(path: str | Path) -> list[LogZEntry]:
         sound = all(required <= set(row) for row in rows) and all(
             math.isfinite(entry.log_z) and math.isfinite(entry.log_z_error) for entry in entries
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(_damaged(path)) from error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(_damaged(path)) from None
     if not sound:
         raise ValueError(_damaged(path))
     return entries
