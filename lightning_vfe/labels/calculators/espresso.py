@@ -17,7 +17,8 @@ from lightning_vfe.physics.units import HARTREE_TO_EV, KELVIN_TO_HARTREE
 
 INSTALL = "install it with: apt-get install quantum-espresso quantum-espresso-data"
 _OUTPUT = "espresso.pwo"
-_MAX_OCCUPATION = 1e-4
+_MAX_TRIALS = 5
+_MAX_OCCUPATION = 1e-5
 """Largest Fermi occupation of the highest band that is taken for an empty one."""
 
 
@@ -40,7 +41,7 @@ class EspressoCalculator(Espresso):
         pseudopotential: file in pseudo_dir; it also fixes the functional.
         pseudo_dir: folder of pseudopotentials.
         conv_thr: wanted accuracy of the self-consistent energy, whole cell, in Ry.
-        num_bands: bands; None leaves it to pw.x, which is enough at some thousand K.
+        num_bands: bands of the first run, None for 3N/4 + 4; there are more runs where the highest one is not empty.
         max_scf_steps: after that many iterations the calculation has failed.
         command: pw.x, or a command line that runs it.
 
@@ -90,8 +91,7 @@ class EspressoCalculator(Espresso):
             },
             "electrons": {"conv_thr": float(conv_thr), "electron_maxstep": int(max_scf_steps)},
         }
-        if num_bands is not None:
-            settings["system"]["nbnd"] = num_bands
+        self.num_bands = num_bands
         self.thermal_ev = KELVIN_TO_HARTREE * temperature_kelvin * HARTREE_TO_EV
         super().__init__(
             profile=EspressoProfile(command, pseudo_dir),
@@ -111,12 +111,26 @@ class EspressoCalculator(Espresso):
         found = re.search(r"Program PWSCF\s+(\S+)", done.stdout)
         return f"pw.x {found[1]}" if found else "pw.x of unknown version"
 
-    def calculate(self, *arguments: Any, **keywords: Any) -> None:
-        """Run pw.x; what it says about a failure becomes the error's message.
+    def calculate(self, atoms: Any = None, *arguments: Any, **keywords: Any) -> None:
+        """Run pw.x, and again with half as many bands more as long as the highest one is not empty.
 
         Raises:
-            RuntimeError: pw.x failed or did not converge, or the highest band is not empty.
+            RuntimeError: pw.x failed or did not converge, or the highest band is never empty.
         """
+        # partly filled shells of a small cell take up to N bands at the corners of its Brillouin zone
+        bands = self.num_bands or 3 * len(atoms) // 4 + 4
+        for _ in range(_MAX_TRIALS):
+            self.parameters["input_data"]["system"]["nbnd"] = bands
+            self._run(atoms, *arguments, **keywords)
+            top = float(np.min(np.asarray(self.results["eigenvalues"])[..., -1]))
+            occupation = 1.0 / (1.0 + np.exp((top - self.results["fermi_level"]) / self.thermal_ev))
+            if occupation < _MAX_OCCUPATION:
+                return
+            bands = 3 * bands // 2 + 1
+        raise RuntimeError(f"pw.x: the highest band has the occupation {occupation:.1e}; raise calculator.num_bands")
+
+    def _run(self, *arguments: Any, **keywords: Any) -> None:
+        """One run of pw.x; what it says about a failure becomes the error's message."""
         output = Path(self.directory) / _OUTPUT
         try:
             super().calculate(*arguments, **keywords)
@@ -128,12 +142,7 @@ class EspressoCalculator(Espresso):
         minus_ts = re.findall(r"smearing contrib\. \(-TS\)\s*=\s*(\S+) Ry", text)
         # -TS is missing in the output where it is zero
         minus_ts_hartree = float(minus_ts[-1]) / 2.0 if minus_ts else 0.0
-        results = self.results
-        top = float(np.min(np.asarray(results["eigenvalues"])[..., -1]))
-        occupation = 1.0 / (1.0 + np.exp((top - results["fermi_level"]) / self.thermal_ev))
-        if occupation > _MAX_OCCUPATION:
-            raise RuntimeError(f"pw.x: the highest band has the occupation {occupation:.1e}; give calculator.num_bands")
-        results["energy"] = results["free_energy"] - minus_ts_hartree * HARTREE_TO_EV
+        self.results["energy"] = self.results["free_energy"] - minus_ts_hartree * HARTREE_TO_EV
 
 
 def _reason(output: Path) -> str:
