@@ -15,6 +15,7 @@ from lightning_vfe.sampling.direct import BaseDensity, ProtonMove, move_through_
 from lightning_vfe.sampling.metropolis import metropolis
 from lightning_vfe.sampling.proposals import ChainState, LogProb, Proposal, make_proposal
 from lightning_vfe.sampling.random import WalkerRandom
+from lightning_vfe.sampling.settings import fraction, positive, positive_integer
 from lightning_vfe.sampling.space_warp import space_warp
 from lightning_vfe.sampling.state import Walkers, initial_electrons, twist_index
 
@@ -31,9 +32,9 @@ class SweepReport:
         electron_acceptance: accepted fraction over all electron walkers of all processes.
         proton_width: width of the proton moves in bohr, as used in this sweep.
         electron_width: width of the electron moves in bohr, as used in this sweep.
-        electron_drift: mean over all electron walkers of ln|psi|^2 at the end of the electron moves minus three quarters
-            through them. Its average over sweeps vanishes once num_electron_steps lets the electrons forget how they
-            were carried along; a positive average means that they lag behind the protons, and a biased energy.
+        electron_drift: mean over all electron walkers of ln|psi|^2 at the end of the electron moves minus that three
+            quarters through them. Its average over sweeps vanishes once num_electron_steps lets the electrons forget
+            how they were carried along; a positive average means that they lag behind the protons, and a biased energy.
         num_stranded: chains of all processes that stand where ln p is not finite; not zero means a broken density.
         num_failed_inversions: proton walkers of all processes whose map could not be inverted, and which stayed; None
             where p(x) is not sampled directly.
@@ -89,17 +90,17 @@ class NestedSampler:
         self.proton_sampling = proton_sampling
         self.proton_proposal = make_proposal(proton_proposal, "sampler.proton_proposal")
         self.electron_proposal = make_proposal(electron_proposal, "sampler.electron_proposal")
-        self.num_proton_steps = _positive_integer("num_proton_steps", num_proton_steps)
-        self.num_electron_steps = _positive_integer("num_electron_steps", num_electron_steps)
-        self.proton_target_acceptance = _fraction(
+        self.num_proton_steps = positive_integer("num_proton_steps", num_proton_steps)
+        self.num_electron_steps = positive_integer("num_electron_steps", num_electron_steps)
+        self.proton_target_acceptance = fraction(
             "proton_target_acceptance", proton_target_acceptance, self.proton_proposal.target_acceptance
         )
-        self.electron_target_acceptance = _fraction(
+        self.electron_target_acceptance = fraction(
             "electron_target_acceptance", electron_target_acceptance, self.electron_proposal.target_acceptance
         )
-        self.initial_proton_width = _positive("initial_proton_width", initial_proton_width)
-        self.initial_electron_width = _positive("initial_electron_width", initial_electron_width)
-        self.adaptation_gain = _positive("adaptation_gain", adaptation_gain)
+        self.initial_proton_width = positive("initial_proton_width", initial_proton_width)
+        self.initial_electron_width = positive("initial_electron_width", initial_electron_width)
+        self.adaptation_gain = positive("adaptation_gain", adaptation_gain)
 
     def start(
         self,
@@ -128,7 +129,7 @@ class NestedSampler:
         num_atoms = self.cell.num_atoms
         if protons.ndim != 3 or tuple(protons.shape[1:]) != (num_atoms, 3):
             raise ValueError(f"protons have shape {tuple(protons.shape)}; the cell needs (W, {num_atoms}, 3)")
-        _positive_integer("num_electron_walkers", num_electron_walkers)
+        positive_integer("num_electron_walkers", num_electron_walkers)
         random.walkers_per_group(protons.shape[0])
         index = twist_index(
             fractional_twists.shape[0], protons.shape[0], random.groups, num_groups or len(random.groups)
@@ -251,23 +252,3 @@ def _global_fraction(accepted: Tensor, num_steps: int, add_up: Callable[[Tensor]
     counts = torch.stack([accepted.sum(), accepted.new_tensor(accepted.numel() * num_steps)]).to(torch.float64)
     totals = add_up(counts)
     return totals[0] / totals[1]
-
-
-def _positive_integer(name: str, value: int) -> int:
-    if isinstance(value, bool) or int(value) != value or value < 1:
-        raise ValueError(f"sampler.{name} = {value} must be a whole number >= 1; for example 20")
-    return int(value)
-
-
-def _positive(name: str, value: float) -> float:
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"sampler.{name} = {value} must be positive; leave it out for the default")
-    return float(value)
-
-
-def _fraction(name: str, value: float | None, default: float) -> float:
-    if value is None:
-        return default
-    if not 0.0 < value < 1.0:
-        raise ValueError(f"sampler.{name} = {value} must lie between 0 and 1; {default} suits this proposal")
-    return float(value)
