@@ -18,6 +18,7 @@ from lightning_vfe.labels.schema import (
     UNITS,
     UNITS_OF_ROW,
     check_metadata,
+    check_numbers,
     check_row,
     schnetpack_entries,
     settings_name,
@@ -76,7 +77,7 @@ class LabelDatabase:
             rows = [row for row in connection.select(sort="id") if row.get("state", DONE) == DONE]
         for row in rows:
             check_row(row, metadata, path, key)
-            _check_numbers(row, path, key)
+            check_numbers(row, path, key)
         if not rows:
             raise ValueError(f"{key} = {path} holds no finished labels; go on with lightning-vfe label")
         return cls(path, metadata, rows)
@@ -263,18 +264,3 @@ def _is_empty(path: str, key: str) -> bool:
 
 def _first_without(name: str, rows: Sequence[Any]) -> int:
     return next(int(row.id) for row in rows if name not in row.data)
-
-
-def _check_numbers(row: Any, path: str, key: str) -> None:
-    """Refuse a finished row without an energy, with numbers that are not finite, or in another box than its rs says."""
-    energy = row.data.get("free_energy")
-    forces = row.data.get("forces", 0.0)
-    if energy is None or not np.isfinite(energy).all() or not np.isfinite(forces).all():
-        raise ValueError(f"{key} = {path}: row {row.id} has no finite free_energy and forces; remove it")
-    length = Configuration.from_atoms(row.toatoms()).length
-    wanted = PeriodicCell(int(row.natoms), float(row.rs)).length
-    if abs(length - wanted) > 1e-6 * wanted:
-        raise ValueError(
-            f"{key} = {path}: row {row.id} has a box of {length:.6f} bohr, but {row.natoms} atoms at rs = {row.rs} "
-            f"need {wanted:.6f}; its positions are in other units than {UNITS['positions']}, or its rs is wrong"
-        )

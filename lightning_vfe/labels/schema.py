@@ -7,6 +7,11 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import numpy as np
+
+from lightning_vfe.labels.label import Configuration
+from lightning_vfe.physics.cell import PeriodicCell
+
 FORMAT = "lightning-vfe labels 1"
 UNITS = {
     "positions": "Ang",
@@ -88,4 +93,23 @@ def check_row(row: Any, metadata: Mapping[str, Any], path: str, key: str) -> Non
         raise ValueError(
             f"{key} = {path} mixes calculators: row {row.id} is of {settings!r}, the database of "
             f"{metadata['settings']!r}; keep the labels of one calculator with one choice of settings in each database"
+        )
+
+
+def check_numbers(row: Any, path: str, key: str) -> None:
+    """Refuse a finished row without an energy, with numbers that are not finite, or in another box than its rs says.
+
+    Raises:
+        ValueError: one line that begins with `key`.
+    """
+    energy = row.data.get("free_energy")
+    forces = row.data.get("forces", 0.0)
+    if energy is None or not np.isfinite(energy).all() or not np.isfinite(forces).all():
+        raise ValueError(f"{key} = {path}: row {row.id} has no finite free_energy and forces; remove it")
+    length = Configuration.from_atoms(row.toatoms()).length
+    wanted = PeriodicCell(int(row.natoms), float(row.rs)).length
+    if abs(length - wanted) > 1e-6 * wanted:
+        raise ValueError(
+            f"{key} = {path}: row {row.id} has a box of {length:.6f} bohr, but {row.natoms} atoms at rs = {row.rs} "
+            f"need {wanted:.6f}; its positions are in other units than {UNITS['positions']}, or its rs is wrong"
         )
