@@ -34,6 +34,7 @@ def run(config: DictConfig) -> int:
     import torch
 
     from lightning_vfe.models.base.log_z import LogZEntry, log_z_file, read_entries, store_entry
+    from lightning_vfe.models.potential.parted import parted_energy
     from lightning_vfe.models.potential.storage import load_potential, potential_hash
     from lightning_vfe.physics.cell import PeriodicCell
     from lightning_vfe.physics.units import KELVIN_TO_HARTREE
@@ -53,7 +54,7 @@ def run(config: DictConfig) -> int:
     check_writable(goal)
     settings, device = instantiate(config.integrate), _device(config.device)
     path = [model.to(device).requires_grad_(False) for model in (instantiate(config.yukawa), potential)]
-    energies = [lambda z, model=model: model.energy(z, cell) for model in path]
+    energies = [parted_energy(model, cell) for model in path]
     run_dir = Path(config.run_dir)
     (run_dir / "figures").mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, run_dir / "config.yaml")

@@ -31,9 +31,9 @@ class IntegrationSettings:
 
     num_chains: int = 16
     num_steps: int = 5
-    num_sweeps: int = 300
+    num_sweeps: int = 150
     max_sweeps: int = 3000
-    pilot_sweeps: int = 50
+    pilot_sweeps: int = 30
     target_error_per_atom: float = 0.004
     spacing: float = 1.0
     min_overlap: float = 0.03

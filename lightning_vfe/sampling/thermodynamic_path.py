@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Windows of the first, coarse ladder in each stage, and the power of t by which they crowd at a stage's weakly coupled
-# end: there dE/dt is widest, since nothing keeps particles of an ideal gas apart.
-_COARSE_INTERVALS = 8
-_COARSE_POWER = 2
+# The first, coarse ladder in the first stage: its windows crowd towards the ideal gas, where dE/dt is widest, since
+# nothing keeps its particles apart. From one potential to the next a few windows do.
+_FROM_IDEAL_GAS = (np.arange(8) / 8) ** 2
+_BETWEEN_POTENTIALS = np.arange(4) / 4
 
 
 def coefficients(points: np.ndarray) -> Tensor:
@@ -33,8 +33,8 @@ def coefficients(points: np.ndarray) -> Tensor:
 
 def coarse_points(num_stages: int) -> np.ndarray:
     """A first ladder for the pilot, points (K,) in [0, S]."""
-    stage = (np.arange(_COARSE_INTERVALS) / _COARSE_INTERVALS) ** _COARSE_POWER
-    return np.append((np.arange(num_stages)[:, None] + stage).ravel(), float(num_stages))
+    stages = [_FROM_IDEAL_GAS, *(stage + _BETWEEN_POTENTIALS for stage in range(1, num_stages))]
+    return np.append(np.concatenate(stages), float(num_stages))
 
 
 def interval_lengths(points: np.ndarray, reduced_energies: np.ndarray) -> np.ndarray:
