@@ -28,7 +28,7 @@ def draw_parity(predictions: dict[str, np.ndarray]) -> Figure:
     """
     names = [name for name in PANELS if name in predictions]
     with house_style():
-        figure, axes = panel_grid(len(names), 3, (3.2, 3.0))
+        figure, axes = panel_grid(len(names), 3, (3.6, 3.2))
         for axis, name in zip(axes, names, strict=True):
             title, unit, error_unit, error_factor, colour = PANELS[name]
             label, found = predictions[name].T

@@ -15,8 +15,8 @@ def quiet(seed: int) -> None:
     """Seed all generators, and silence the advice of Lightning that does not fit data made by Markov chains."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    # SchNetPack imports the package of Lightning's old name, which takes over the messages
-    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    # SchNetPack imports the package of Lightning's old name, which sets its level and takes over the messages
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     for advice in (
         ".*does not have many workers.*",
         ".*has `__len__` defined.*",
