@@ -52,6 +52,8 @@ def run(config: DictConfig) -> int:
     goal = log_z_file(file) if config.log_z_path is None else Path(config.log_z_path)
     read_entries(goal)  # a damaged file is to be known before the work
     check_writable(goal)
+    if config.num_samples < 0:
+        raise CommandError(f"num_samples = {config.num_samples} must not be negative; 0 leaves E, P and g(r) out")
     settings, device = instantiate(config.integrate), _device(config.device)
     path = [model.to(device).requires_grad_(False) for model in (instantiate(config.yukawa), potential)]
     energies = [parted_energy(model, cell) for model in path]
@@ -87,7 +89,50 @@ def run(config: DictConfig) -> int:
     store_entry(goal, entry)
     figure = _save_run(run_dir, result, entry)
     _print_result(result, entry, kT, goal, figure)
+    if config.num_samples > 0:
+        measure(config, potential, cell, result, run_dir)
     return 0 if result.converged else FAILED
+
+
+def measure(config: DictConfig, potential: Any, cell: Any, result: Any, run_dir: Path) -> None:
+    """E, S, P and g(r) of classical protons in the potential: summary.json, pair_correlation.csv and figures, as
+    `test` writes them."""
+    from lightning_vfe.analysis.figures import save_figures
+    from lightning_vfe.physics.units import KELVIN_TO_HARTREE
+    from lightning_vfe.sampling.classical import classical_estimates, sample_potential
+    from lightning_vfe.training.summary import MAX_R_HAT, write_pair_correlation
+
+    kelvin, last = float(config.system.temperature_kelvin), result.windows[-1]
+    with _progress_bar() as progress:
+        samples = sample_potential(
+            lambda z: potential.energy(z, cell),
+            lambda z: potential.pressure(z, cell),
+            cell,
+            KELVIN_TO_HARTREE * kelvin,
+            result.positions,
+            last.width,
+            config.num_samples,
+            config.seed,
+            lambda done: progress("potential alone", done, config.num_samples),
+        )
+    found = classical_estimates(cell, kelvin, samples, result.log_z, result.log_z_error)
+    reasons, energy = list(result.reasons), found["energy_per_atom"]
+    if not energy.r_hat <= MAX_R_HAT:
+        reasons.append(f"R-hat = {energy.r_hat:.3f} is above {MAX_R_HAT}: raise num_samples")
+    system = {"num_atoms": cell.num_atoms, "rs": cell.rs, "protons": "sampled", "temperature_kelvin": kelvin}
+    content: dict[str, Any] = {"system": system, "potential": str(config.potential.path)}
+    content |= {name: {"value": term.value, "error": term.error} for name, term in found.items()}
+    content["diagnostics"] = {
+        "r_hat": energy.r_hat,
+        "autocorrelation_time": energy.autocorrelation_time,
+        "effective_sample_size": energy.effective_sample_size,
+    }
+    content |= {"converged": not reasons, "reasons": reasons}
+    (run_dir / "summary.json").write_text(json.dumps(content, indent=2) + "\n")
+    write_pair_correlation(run_dir, samples.radial)
+    _print_terms(found)
+    for file in save_figures(run_dir):
+        print(f"figure: {file}")
 
 
 def check_writable(file: Path) -> None:
@@ -169,3 +214,15 @@ def _print_result(result: Any, entry: Any, kT: float, goal: Path, figure: Path) 
     if not result.converged:
         console.print(f"NOT CONVERGED: {'; '.join(result.reasons)}")
     console.print(f"stored in {goal}; figure {figure}")
+
+
+def _print_terms(found: dict[str, Any]) -> None:
+    """F, E, S, P of the potential alone."""
+    from lightning_vfe.analysis.terms import TERMS, value_with_error
+
+    table = Table(title="classical protons in the potential, per atom", title_justify="left", box=None)
+    for heading in ("quantity", "value", "unit"):
+        table.add_column(heading, justify="right" if heading == "value" else "left")
+    for name, term in found.items():
+        table.add_row(TERMS[name].plain_title, value_with_error(term.value, term.error), TERMS[name].unit)
+    Console(highlight=False).print(table)

@@ -104,13 +104,7 @@ class Summary:
         """summary.json and pair_correlation.csv."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").write_text(json.dumps(self.as_dict(), indent=2) + "\n")
-        with (folder / "pair_correlation.csv").open("w", newline="") as stream:
-            writer = csv.writer(stream)
-            names = list(self.radial)
-            writer.writerow(["r_bohr"] + [column for name in names for column in (name, f"{name}_error")])
-            for i, r in enumerate(self.radial[names[0]].r if names else ()):
-                values = [value for name in names for value in (self.radial[name].g[i], self.radial[name].error[i])]
-                writer.writerow([float(r), *map(float, values)])
+        write_pair_correlation(folder, self.radial)
 
     def print(self) -> None:
         """The table, the diagnostics and the verdict."""
@@ -141,3 +135,14 @@ class Summary:
 def _plain(value: float) -> float | None:
     """JSON knows no nan."""
     return float(value) if math.isfinite(value) else None
+
+
+def write_pair_correlation(folder: Path, radial: dict[str, RadialDistribution]) -> None:
+    """pair_correlation.csv: g(r) of all kinds of pairs, each with its error, by the distance in bohr."""
+    with (folder / "pair_correlation.csv").open("w", newline="") as stream:
+        writer = csv.writer(stream)
+        names = list(radial)
+        writer.writerow(["r_bohr"] + [column for name in names for column in (name, f"{name}_error")])
+        for i, r in enumerate(radial[names[0]].r if names else ()):
+            values = [value for name in names for value in (radial[name].g[i], radial[name].error[i])]
+            writer.writerow([float(r), *map(float, values)])

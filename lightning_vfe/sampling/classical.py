@@ -1,0 +1,117 @@
+"""Classical protons in a potential: energy, pressure and g(r) of its Boltzmann law, from equilibrated chains."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.free_energy import momentum_free_energy
+from lightning_vfe.physics.observables import RadialDistribution, RadialDistributions
+from lightning_vfe.physics.statistics import Estimate, estimate
+from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA, KELVIN_TO_HARTREE
+from lightning_vfe.sampling.metropolis import metropolis
+from lightning_vfe.sampling.proposals import LangevinProposal
+from lightning_vfe.sampling.random import WalkerRandom
+
+NUM_STEPS = 10
+"""Metropolis steps between two samples."""
+
+
+@dataclass(frozen=True)
+class ClassicalSamples:
+    """What the chains saw; C chains.
+
+    Attributes:
+        energy: E(z) of the whole cell in Ha.  # (steps, C)
+        pressure: -dE/dV of the potential at fixed scaled positions in Ha/bohr^3, without kT N/V.  # (steps, C)
+        radial: g(r) of the protons.
+    """
+
+    energy: Tensor
+    pressure: Tensor
+    radial: dict[str, RadialDistribution]
+
+
+def sample_potential(
+    energy: Callable[[Tensor], Tensor],
+    pressure: Callable[[Tensor], Tensor],
+    cell: PeriodicCell,
+    kT: float,
+    start: Tensor,
+    width: float,
+    num_samples: int,
+    seed: int,
+    progress: Callable[[int], None] | None = None,
+) -> ClassicalSamples:
+    """Sample exp(-E/kT) by Langevin moves of fixed width.
+
+    Args:
+        energy: E in Ha of the whole cell, (C, N, 3) -> (C,), differentiable.
+        pressure: of the potential in Ha/bohr^3, (C, N, 3) -> (C,).
+        cell: the periodic cell.
+        kT: in Ha.
+        start: equilibrated configurations in bohr.  # (C, N, 3)
+        width: of the moves in bohr.
+        num_samples: samples of every chain, NUM_STEPS moves apart.
+        seed: of the random numbers.
+        progress: called with the number of samples made.
+
+    Raises:
+        ValueError: num_samples is not positive.
+    """
+    if num_samples < 1:
+        raise ValueError(f"num_samples = {num_samples} must be at least 1; 200 give errors worth having")
+    random = WalkerRandom(range(start.shape[0]), seed, start.device)
+    rule, radial = LangevinProposal(), RadialDistributions(cell)
+
+    def log_prob(positions: Tensor) -> Tensor:
+        return -energy(positions) / kT
+
+    state, energies, pressures = rule.evaluate(log_prob, start), [], []
+    for number in range(num_samples):
+        state, _ = metropolis(log_prob, state, rule, start.new_tensor(width), NUM_STEPS, random, cell.wrap)
+        energies.append(-kT * state.log_prob)
+        pressures.append(pressure(state.positions))
+        radial.update(state.positions)
+        if progress is not None:
+            progress(number + 1)
+    return ClassicalSamples(torch.stack(energies), torch.stack(pressures), radial.result())
+
+
+def classical_estimates(
+    cell: PeriodicCell, temperature_kelvin: float, samples: ClassicalSamples, log_z: float, log_z_error: float
+) -> dict[str, Estimate]:
+    r"""F, E, S, P of classical protons in a potential, by the names of summary.json, per atom.
+
+        F = -kT ln Z + kT [ln N! + 3N ln lambda_dB],   E = <E(z)> + 3/2 N kT,   S = (E - F)/T,
+        P = <P(z)> + N kT/V.
+
+    Args:
+        cell: the periodic cell.
+        temperature_kelvin: T.
+        samples: of the potential.
+        log_z: ln of the integral of exp(-E/kT) over the cell, and its error.
+        log_z_error: its error.
+    """
+    count, kT = cell.num_atoms, KELVIN_TO_HARTREE * temperature_kelvin
+    momenta = momentum_free_energy(count, temperature_kelvin)
+    energy = estimate(samples.energy / count + 1.5 * kT)
+    pressure = estimate((samples.pressure + count * kT / cell.volume) * HARTREE_PER_BOHR3_TO_GPA)
+    # Numbers of one integration, not of a time series: their other diagnostics are those of the energy.
+    free_energy = _with(energy, (-kT * log_z + momenta) / count, kT * log_z_error / count)
+    entropy = (energy.value - free_energy.value) / kT
+    return {
+        "free_energy_per_atom": free_energy,
+        "energy_per_atom": energy,
+        "entropy_per_atom": _with(energy, entropy, math.hypot(energy.error, free_energy.error) / kT),
+        "pressure_gpa": pressure,
+    }
+
+
+def _with(found: Estimate, value: float, error: float) -> Estimate:
+    return Estimate(value, error, found.autocorrelation_time, found.effective_sample_size, found.r_hat)
