@@ -47,7 +47,7 @@ def _add_variational(table: Table, config: DictConfig, module: Any) -> None:
     table.add_row("twists", f"{twists}" + (" (Gamma)" if twists == 1 and list(system.twists) == [1, 1, 1] else ""))
     walkers = f"{sampler.num_proton_walkers} proton x {sampler.num_electron_walkers} electron"
     table.add_row("walkers", f"{walkers}, in {sampler.num_groups} groups")
-    flow = "no flow, " if module.proton_density is None else f"flow {_count(module.proton_density)}, "
+    flow = "no flow, " if module.proton_density is None else f"flow {_count(module.proton_density.flow)}, "
     table.add_row("parameters", f"{flow}wavefunction {_count(module.wavefunction)}")
 
 

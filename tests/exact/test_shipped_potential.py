@@ -1,0 +1,82 @@
+"""The potential that the package ships: its labels, its ln Z, and whether it is safe to sample."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from lightning_vfe.labels.database import LabelDatabase
+from lightning_vfe.models.base.boltzmann import BoltzmannBase
+from lightning_vfe.models.potential.storage import load_potential, potential_hash
+from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.units import KELVIN_TO_HARTREE
+from lightning_vfe.resources import data_file
+from lightning_vfe.sampling.free_energy_perturbation import integrate
+from lightning_vfe.sampling.integration_settings import IntegrationSettings
+from lightning_vfe.sampling.stability import long_run
+from tests.helpers.plasma import pair_grid
+
+KELVIN, RS = 6000.0, 1.25
+KT = KELVIN_TO_HARTREE * KELVIN
+FILE = data_file("potentials/h_rs1p25_6000K.pt")
+
+
+@pytest.fixture(scope="module")
+def potential():
+    return load_potential(FILE)[0].requires_grad_(False)
+
+
+def test_it_fits_the_shipped_labels_as_well_as_it_says(potential):
+    """Over all labels, with most of which it was trained."""
+    labels = LabelDatabase.open(data_file("data/labels/h_rs1p25_6000K.db"))
+    promised = load_potential(FILE)[1]["test_errors"]
+    squares = []
+    for num_atoms, rs in labels.groups():
+        arrays = labels.arrays(num_atoms, rs)
+        energy = potential.energy(torch.as_tensor(arrays["positions"]), PeriodicCell(num_atoms, rs)).numpy()
+        squares.append(((energy - arrays["free_energy"]) / num_atoms) ** 2)
+    rmse = math.sqrt(np.concatenate(squares).mean())
+    print(f"rmse {1000 * rmse:.3f} mHa per atom, of the test split {promised}")
+    assert rmse < 1.6e-3
+
+
+def test_every_stored_ln_z_belongs_to_it(potential):
+    entries = json.loads(FILE.with_suffix(".log_z.json").read_text())["entries"]
+    assert (8, RS, KELVIN) in [(e["num_atoms"], e["rs"], e["temperature_kelvin"]) for e in entries]
+    for entry in entries:
+        assert entry["potential_hash"] == potential_hash(potential)
+        assert entry["converged"] and entry["log_z_error"] < 0.005 * entry["num_atoms"]
+    cell = PeriodicCell(8, RS)
+    base = BoltzmannBase.from_files(cell, "potentials/h_rs1p25_6000K.pt", KELVIN)
+    z = cell.length * torch.rand(3, 8, 3, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(base.log_prob(z), -potential.energy(z, cell) / KT - base.log_z)
+
+
+def test_no_hole_in_a_long_run(potential):
+    """Chains from protons at random stay at physical distances, at energies between those of the labels."""
+    cell = PeriodicCell(8, RS)
+    found = long_run(lambda z: potential.energy(z, cell), cell, KT, num_chains=16, num_sweeps=120)
+    print(found)
+    labels = LabelDatabase.open(data_file("data/labels/h_rs1p25_6000K.db")).arrays(8, RS)
+    assert found.smallest_distance > 0.7
+    assert found.lowest_energy > labels["free_energy"].min() / 8 - 3e-3
+    assert abs(found.energy_drift) < 0.3 and found.r_hat < 1.1
+
+
+def test_ln_z_of_two_protons_agrees_with_quadrature(potential):
+    cell = PeriodicCell(2, RS)
+
+    def exact(points: int) -> float:
+        energy = torch.cat([potential.energy(part, cell) for part in pair_grid(cell, points).split(4096)])
+        return torch.logsumexp(-energy / KT, 0).item() - 3 * math.log(points) + 6 * math.log(cell.length)
+
+    fine = exact(24)
+    assert abs(fine - exact(18)) < 5e-3
+    settings = IntegrationSettings(num_chains=12, num_sweeps=200, max_sweeps=600, target_error_per_atom=0.02, seed=3)
+    found = integrate([lambda z: potential.energy(z, cell)], cell, KT, settings)
+    print(f"ln Z = {found.log_z:.4f} +- {found.log_z_error:.4f}, exact {fine:.4f}")
+    assert found.converged, found.reasons
+    assert found.log_z_error < 0.05
+    assert abs(found.log_z - fine) < 2 * found.log_z_error
