@@ -134,16 +134,23 @@ def _main_keys() -> list[str]:
 
 
 def _command_keys(verb: str) -> list[str]:
-    """Top-level keys of a command's root config, after those of the system."""
-    root, rows = resource_folder("configs") / f"{verb}.yaml", []
-    has_system = "- system:" in root.read_text()
-    for key in ("num_atoms", "rs", "temperature_kelvin") if has_system else ():
-        default, comment = key_comment(resource_folder("configs") / "system" / "hydrogen.yaml", key)
-        rows.append((f"system.{key}", f"{comment} [{default}]"))
-    for key in re.findall(r"^(\w+): +[^#\s]", root.read_text(), flags=re.MULTILINE):
-        default, comment = key_comment(root, key)
-        rows.append((key, f"{comment} [{default}]"))
-    return ["", "most used keys [default]; --print-config shows all of them:", *_columns(rows)]
+    """Single keys of a command: those of the system, of its root config, and of the groups' default options."""
+    configs, rows = resource_folder("configs"), []
+    root = configs / f"{verb}.yaml"
+    groups = re.findall(r"^  - (\w+): (\w+)$", root.read_text(), flags=re.MULTILINE)
+    for group, option in groups:
+        file = configs / group / f"{option}.yaml"
+        chosen = MAIN_KEYS[0][2][:3] if group == "system" else _single_keys(file)
+        rows += [(f"{group}.{key}", *key_comment(file, key)) for key in chosen]
+    rows += [(key, *key_comment(root, key)) for key in _single_keys(root)]
+    shown = _columns((name, f"{comment} [{default}]") for name, default, comment in rows)
+    return ["", "most used keys [default]; --print-config shows all of them:", *shown]
+
+
+def _single_keys(file: Path) -> list[str]:
+    """Top-level keys of a config file that hold a value, not further keys."""
+    keys = re.findall(r"^(\w+): +[^#\s]", file.read_text(), flags=re.MULTILINE)
+    return [key for key in keys if key != "_target_"]
 
 
 def _flags() -> list[str]:
