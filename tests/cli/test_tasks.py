@@ -51,9 +51,9 @@ def test_a_potential_from_labels_to_test(capsys: pytest.CaptureFixture[str]) -> 
     steps = [line.split(",")[0] for line in (run / "metrics.csv").read_text().splitlines()[1:]]
     assert sorted({int(step) for step in steps}) == list(range(8))
     # a correction on top of it
-    delta = ["experiment=potential_delta_rs1p25_6000K", f"potential.baseline.path={run / 'potential.pt'}", *given]
+    delta = ["experiment=delta_ml_rs1p25_6000K", f"potential.baseline.path={run / 'potential.pt'}", *given]
     assert main(["fit", *delta, *POTENTIAL[1:], "potential.correction.num_features=4"]) == 0
-    assert (Path("runs/potential_delta_rs1p25_6000K") / "potential.pt").is_file()
+    assert (Path("runs/delta_ml_rs1p25_6000K") / "potential.pt").is_file()
     assert "potential.cutoff = 3 here but 4.0" in error_line(["test", *POTENTIAL[:1], "potential.cutoff=3"], capsys)
 
 
@@ -69,7 +69,7 @@ def test_bad_input_of_the_potential_ends_in_one_line(capsys: pytest.CaptureFixtu
         (["potential.cutoff=-1"], "potential.cutoff = -1"),
     ]:
         assert part in error_line(["fit", *POTENTIAL, *words], capsys)
-    delta = ["experiment=potential_delta_rs1p25_6000K", "potential.baseline.path=none.pt"]
+    delta = ["experiment=delta_ml_rs1p25_6000K", "potential.baseline.path=none.pt"]
     assert "potential.baseline.path = none.pt" in error_line(["fit", *delta], capsys)
     assert "is not possible in task variational" in error_line(["fit", "potential=schnet"], capsys)
 
