@@ -1,10 +1,14 @@
 """Settings that every test shares."""
 
+import os
+
 import pytest
 import torch
 
-# The tensors of the tests are small: a second thread costs more than it brings, much more on a busy machine.
+# The tensors of the tests are small: a second thread costs more than it brings, much more on a busy machine. Also in the
+# processes that tests start.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(autouse=True)
