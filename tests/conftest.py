@@ -5,8 +5,8 @@ import os
 import pytest
 import torch
 
-# The tensors of the tests are small: a second thread costs more than it brings, much more on a busy machine. Also in the
-# processes that tests start.
+# The tensors of the tests are small: a second thread costs more than it brings, much more on a busy machine.
+# The second line is for the processes that tests start.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
 
