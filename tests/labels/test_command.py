@@ -32,7 +32,7 @@ def test_labels_two_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "epsilon": 0.1,
         "rc": 1.2,
     }
-    assert "ASE" in metadata["program"] and metadata["command"][0].startswith("lightning-vfe ")
+    assert "ASE" in metadata["program"] and metadata["command"][0].startswith("lightning-vfe")
     assert len(metadata["force_checks"]) == 1
     assert main([*words, f"run_dir={tmp_path}"]) == 0
     assert len(LabelDatabase.open(tmp_path / "labels.db")) == 6, "nothing was left to do"
