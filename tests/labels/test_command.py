@@ -71,7 +71,7 @@ def test_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
     while not any(pids.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.1)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=30)
+    output, _ = process.communicate(timeout=200)
     assert process.returncode == 130
     assert "0 labels, 0 failed, 2 still to do" in output and "the same command goes on" in output
     with pytest.raises(ProcessLookupError):
