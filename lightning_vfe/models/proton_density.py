@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
@@ -42,3 +43,44 @@ class ProtonDensity(nn.Module):
     def log_prob(self, x: Tensor) -> Tensor:
         """ln p(x) (...) of protons x (..., N, 3) in bohr."""
         return self.evaluate(x).log_prob
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same as `log_prob`, so that torch.func.functional_call finds it."""
+        return self.log_prob(x)
+
+    def scores(self, x: Tensor, chunk_size: int | None = None) -> tuple[Tensor, Tensor]:
+        """ln p(x) and its derivatives with respect to every trainable parameter, walker by walker.
+
+        Every walker gets its own copy of the parameters, so that one backward pass gives all derivatives at once. (A
+        loop over functions of one walker would do the same work in many small pieces, and the list of edges depends on
+        the positions, which rules out torch.func.vmap.)
+
+        Args:
+            x: protons in bohr.  # (W, N, 3)
+            chunk_size: walkers at once; None takes as many as the flow's `max_elements` allows.
+
+        Returns:
+            ln p(x) in bohr^(-3N)  # (W,), and d ln p / d phi, phi the flattened trainable parameters in the order of
+            `parameters()`  # (W, P)
+
+        Raises:
+            ValueError: chunk_size is not positive.
+        """
+        if chunk_size is not None and chunk_size < 1:
+            raise ValueError(f"chunk_size = {chunk_size} must be at least 1; None chooses one that fits the memory")
+        largest = self.flow.walkers_at_once_with_gradients
+        parts = [self._scores(walkers) for walkers in x.detach().split(min(chunk_size or largest, largest))]
+        log_prob, scores = (torch.cat(columns) for columns in zip(*parts, strict=True))
+        return log_prob, scores
+
+    @torch.enable_grad()
+    def _scores(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """scores of one chunk."""
+        own = {
+            name: parameter.detach().expand(len(x), *parameter.shape).clone().requires_grad_()
+            for name, parameter in self.named_parameters()
+            if parameter.requires_grad
+        }
+        log_prob = torch.func.functional_call(self, own, (x,))
+        gradients = torch.autograd.grad(log_prob.sum(), list(own.values()))
+        return log_prob.detach(), torch.cat([gradient.unsqueeze(-1).flatten(1) for gradient in gradients], dim=1)

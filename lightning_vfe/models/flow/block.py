@@ -39,9 +39,10 @@ class GatedUpdate(nn.Module):
         """# (W, A, C, N) -> (W, A, C, N)"""
         scalars = message.components(slice(0, 1))
         gates = scalars.mixed(self.gate_weight, self.gate_bias).open_gate()  # (W, hidden_lmax, C, N)
-        parts = [scalars.mixed(self.weight[0], self.bias).silu()]
+        parts = [scalars.mixed(self.weight[..., :1, :, :], self.bias.unsqueeze(-3)).silu()]
         for degree in range(1, self.hidden_lmax + 1):
-            vectors = message.components(slice(degree**2, (degree + 1) ** 2)).mixed(self.weight[degree])
+            weight = self.weight[..., degree : degree + 1, :, :]
+            vectors = message.components(slice(degree**2, (degree + 1) ** 2)).mixed(weight)
             parts.append(vectors.times(gates.components(slice(degree - 1, degree))))
         return concatenated(parts)
 
@@ -96,8 +97,8 @@ class ResidualBlock(nn.Module):
             Delta in bohr  # (W, N, 3), and d Delta / d x  # (W, N, 3, 3 N)
         """
         basis = self.basis(positions, with_jacobian)
-        features = Jet(positions.new_ones(1, 1, self.readout.shape[1], 1))
+        features = Jet(positions.new_ones(1, 1, self.readout.shape[-1], 1))
         for layer, (message, update) in enumerate(zip(self.messages, self.updates, strict=True)):
             change = update(message(features, basis))
             features = change if layer == 0 else features.plus(change)
-        return features.components(slice(1, 4)).mixed(self.scale * self.readout).per_atom()
+        return features.components(slice(1, 4)).mixed(self.scale * self.readout.unsqueeze(-3)).per_atom()

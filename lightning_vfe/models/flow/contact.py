@@ -57,7 +57,8 @@ class ContactBlock(nn.Module):
             Delta in bohr  # (W, N, 3), and d Delta / d x  # (W, N, 3, 3 N)
         """
         vectors, pairs = self.edges(positions)
-        terms = sum_images(self._on_edges(vectors, with_jacobian), pairs, positions)  # (W, N_j, N_i, 4, D)
+        weights = self._weights(pairs // positions.shape[1] ** 2)
+        terms = sum_images(self._on_edges(vectors, weights, with_jacobian), pairs, positions)  # (W, N_j, N_i, 4, D)
         sums = Jet(terms[..., 0].sum(1).transpose(1, 2).unsqueeze(2))  # (W, 4, 1, N)
         if with_jacobian:
             slopes = terms[..., 1:].permute(0, 3, 2, 1, 4)  # (W, 4, N_i, N_j, 3)
@@ -68,14 +69,25 @@ class ContactBlock(nn.Module):
         moved = sums.components(slice(1, 4)).times(attraction.pointwise(share, -2.0 * share.square()))
         return moved.per_atom()
 
-    def _on_edges(self, vectors: Tensor, with_gradient: bool) -> Tensor:
+    def _weights(self, walkers: Tensor) -> Tensor:
+        """a w_b, for all edges together or, where each walker has its own parameters, for every edge.
+
+        Args:
+            walkers: the walker of every edge.  # (E,)
+
+        Returns:
+            # (b, 1) or (E, b, 1)
+        """
+        weights = (self._bounded_amplitude().unsqueeze(-1) * torch.softmax(self.logits, dim=-1)).unsqueeze(-1)
+        return weights if weights.ndim == 2 else weights.index_select(0, walkers)
+
+    def _on_edges(self, vectors: Tensor, weights: Tensor, with_gradient: bool) -> Tensor:
         """exp(t) g, then (exp(t) - 1) g r, and their gradients where wanted.  # (E, 3) -> (E, 4, D)"""
         squared = vectors.square().sum(-1, keepdim=True)
         taper, taper_slope = self.edges.taper(squared)
         gaussians = torch.exp(-squared * self.exponents)
         bells = gaussians * taper  # (E, b)
-        weights = self._bounded_amplitude() * torch.softmax(self.logits, dim=0)
-        grown = torch.exp(bells @ weights).unsqueeze(-1)
+        grown = torch.exp((bells.unsqueeze(-2) @ weights).squeeze(-1))
         bell = bells[:, -1:]
         attraction, excess = bell * grown, bell * (grown - 1.0)
         value = torch.cat([attraction, excess * vectors], dim=-1).unsqueeze(-1)
@@ -83,7 +95,7 @@ class ContactBlock(nn.Module):
             return value
         # As d f / d r = r * (slope of f), since everything depends on r^2.
         slopes = gaussians * taper_slope - 2.0 * self.exponents * bells
-        attraction_slope = slopes[:, -1:] * grown + attraction * (slopes @ weights).unsqueeze(-1)
+        attraction_slope = slopes[:, -1:] * grown + attraction * (slopes.unsqueeze(-2) @ weights).squeeze(-1)
         outer = (attraction_slope - slopes[:, -1:]).unsqueeze(-1) * vectors.unsqueeze(-1) * vectors.unsqueeze(-2)
         outer = outer + excess.unsqueeze(-1) * torch.eye(3, dtype=vectors.dtype, device=vectors.device)
         gradient = torch.cat([(attraction_slope * vectors).unsqueeze(1), outer], dim=1)  # (E, 4, 3)

@@ -55,6 +55,10 @@ class EquivariantFlow(nn.Module):
     al., arXiv:1802.08219; Batzner et al., Nat. Commun. 13, 2453 (2022). The carried Jacobian and the contact block are
     this package's own.
 
+    Parameters may have a leading axis of walkers, one set for each, as `ProtonDensity.scores` gives them to
+    torch.func.functional_call: then one backward pass finds the derivatives of every single walker. The positions must
+    be one batch (W, N, 3) of at most `walkers_at_once`.
+
     Args:
         cell: the periodic cell.
         num_blocks: message-passing networks after the contact block.
@@ -113,6 +117,8 @@ class EquivariantFlow(nn.Module):
         per_edge = 8 * functions
         edges = cell.num_atoms * (self.cutoff / cell.rs) ** 3
         self.walkers_at_once = max(1, int(max_elements / (cell.num_atoms**2 * per_pair + edges * per_edge)))
+        # A backward pass keeps what all layers hold.
+        self.walkers_at_once_with_gradients = max(1, self.walkers_at_once // (num_blocks * num_steps * num_layers))
 
     def to_base(self, x: Tensor) -> FlowResult:
         """Map protons to base coordinates, with the log-determinant.

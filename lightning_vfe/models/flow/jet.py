@@ -26,8 +26,8 @@ class Jet(NamedTuple):
         """Channel mixing, component by component.
 
         Args:
-            weight: one matrix per component, or one for all of them.  # (A or 1, C', C)
-            bias: added to every atom.  # (C', 1)
+            weight: one matrix per component, or one for all of them.  # (A or 1, C', C) or (W, A or 1, C', C)
+            bias: added to every atom.  # (A or 1, C', 1) or (W, A or 1, C', 1)
 
         Returns:
             weight @ features + bias.  # (W, A, C', N)

@@ -64,8 +64,8 @@ class Message(nn.Module):
         """
         walkers, atoms, _, derivatives, _ = basis.shape
         shape = (self.coupling.shape[2], self.weight.shape[-1])
-        filters = torch.einsum("pbc,pmoa->mbcoa", self.weight, self.coupling).flatten(0, 1)  # (F, C, O, A)
-        sent = torch.einsum("fcoa,wacj->wjocf", filters, features.value).flatten(2, 3)  # (W, N_j, OC, F)
+        filters = torch.einsum("...pbc,pmoa->...mbcoa", self.weight, self.coupling).flatten(-5, -4)  # (..., F, C, O, A)
+        sent = torch.einsum("...fcoa,...acj->...jocf", filters, features.value).flatten(2, 3)  # (W, N_j, OC, F)
         terms = sent @ basis.flatten(2, 3).transpose(-1, -2)  # (W, N_j, OC, N_i D)
         terms = terms.view(walkers, atoms, *shape, atoms, derivatives)
         value = terms[..., 0].sum(1)
@@ -82,7 +82,7 @@ class Message(nn.Module):
     def _carried_jacobian(self, filters: Tensor, jacobian: Tensor, value: Tensor) -> Tensor:
         """The features' own Jacobian, sent along the edges.  # (W, O, C, N_i, N_j, 3)"""
         walkers, inputs, channels, atoms, columns = jacobian.shape
-        matrices = (value @ filters.flatten(1)).unflatten(-1, filters.shape[1:])  # (W, N_j, N_i, C, O, A)
+        matrices = (value.flatten(1, 2) @ filters.flatten(-3)).view(walkers, atoms, atoms, *filters.shape[-3:])
         matrices = matrices.permute(0, 3, 4, 2, 5, 1).reshape(walkers, channels, -1, inputs * atoms)
         sent = matrices @ jacobian.transpose(1, 2).reshape(walkers, channels, inputs * atoms, columns)
         return sent.view(walkers, channels, -1, atoms, atoms, 3).transpose(1, 2)
