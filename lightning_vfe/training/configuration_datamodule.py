@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.training.configurations import Source
-from lightning_vfe.training.labelled import BatchOrder, split
+from lightning_vfe.training.labelled import BatchOrder, check_batches, check_processes, share_of_batch, split
 
 
 class ConfigurationDataModule(L.LightningDataModule):
@@ -41,11 +41,7 @@ class ConfigurationDataModule(L.LightningDataModule):
         seed: int = 42,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"datamodule.batch_size = {batch_size} must be at least 1")
-        for name, value in (("validation_fraction", validation_fraction), ("test_fraction", test_fraction)):
-            if not 0 < value < 1:
-                raise ValueError(f"datamodule.{name} = {value} must be between 0 and 1, such as 0.1")
+        check_batches(batch_size, validation_fraction, test_fraction)
         self.cell, self.source, self.batch_size, self.seed = cell, source, batch_size, seed
         self.fractions = (validation_fraction, test_fraction)
         self.parts: tuple[Tensor, ...] = ()
@@ -57,10 +53,7 @@ class ConfigurationDataModule(L.LightningDataModule):
         Raises:
             ValueError: it cannot be used, or the batches do not divide into the processes.
         """
-        if self.batch_size % num_ranks:
-            raise ValueError(
-                f"datamodule.batch_size = {self.batch_size} must be a multiple of the number of processes, {num_ranks}"
-            )
+        check_processes(self.batch_size, num_ranks)
         self.source.check(self.cell)
 
     def description(self) -> dict[str, str]:
@@ -72,7 +65,7 @@ class ConfigurationDataModule(L.LightningDataModule):
         """Training (0), validation (1) or test (2) configurations in bohr, drawn when first asked for. # (C, N, 3)"""
         if not self.parts:
             everything = self.source.draw(self.cell, self.seed)
-            indices = split(len(everything), self.fractions, self.seed, "data.source")
+            indices = split(len(everything), self.fractions, self.seed, "data.source", origin="data.source")
             self._take(tuple(everything[index] for index in indices))
         return self.parts[number]
 
@@ -124,5 +117,4 @@ class _Shuffled(IterableDataset[Tensor]):
 
     def __iter__(self) -> Iterator[Tensor]:
         for _, index in self.order:
-            # the last batch may have fewer configurations than there are processes
-            yield self.configurations[index.repeat(-(-self.num_ranks // len(index)))[self.rank :: self.num_ranks]]
+            yield self.configurations[share_of_batch(index, self.rank, self.num_ranks)]

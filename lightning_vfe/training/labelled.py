@@ -98,7 +98,36 @@ def with_error_weights(
     return [replace(part, weights=raw(part) / mean) for part in sets]
 
 
-def split(count: int, fractions: tuple[float, float], seed: int, group: str) -> tuple[Tensor, Tensor, Tensor]:
+def check_batches(batch_size: int, validation_fraction: float, test_fraction: float) -> None:
+    """Refuse settings of a datamodule that cannot make batches of three parts.
+
+    Raises:
+        ValueError: one line that begins with the setting.
+    """
+    if batch_size < 1:
+        raise ValueError(f"datamodule.batch_size = {batch_size} must be at least 1")
+    for name, value in (("validation_fraction", validation_fraction), ("test_fraction", test_fraction)):
+        if not 0 < value < 1:
+            raise ValueError(f"datamodule.{name} = {value} must be between 0 and 1, such as 0.1")
+    if validation_fraction + test_fraction >= 1:
+        raise ValueError(f"datamodule.test_fraction = {test_fraction} leaves nothing to train on; lower it")
+
+
+def check_processes(batch_size: int, num_ranks: int) -> None:
+    """Refuse batches that do not divide into the processes.
+
+    Raises:
+        ValueError: one line that begins with the setting.
+    """
+    if batch_size % num_ranks:
+        raise ValueError(
+            f"datamodule.batch_size = {batch_size} must be a multiple of the number of processes, {num_ranks}"
+        )
+
+
+def split(
+    count: int, fractions: tuple[float, float], seed: int, group: str, origin: str
+) -> tuple[Tensor, Tensor, Tensor]:
     """Random training, validation and test indices of `count` configurations.
 
     Args:
@@ -106,6 +135,7 @@ def split(count: int, fractions: tuple[float, float], seed: int, group: str) -> 
         fractions: of validation and test; each gets at least one configuration.
         seed: of the split.
         group: name of the group, so that groups are split independently of each other and of their order.
+        origin: the setting that the configurations come from, for the message.
 
     Raises:
         ValueError: fewer than three configurations, or nothing is left to train on.
@@ -113,14 +143,20 @@ def split(count: int, fractions: tuple[float, float], seed: int, group: str) -> 
     sizes = [max(1, round(fraction * count)) for fraction in fractions]
     if count - sum(sizes) < 1:
         raise ValueError(
-            f"datamodule.database has only {count} labelled configurations of {group}; training, validation and test "
-            "need one each at least: label more of them"
+            f"{origin} has only {count} configurations; training, validation and test need one each at least: "
+            "give more, or lower datamodule.validation_fraction and test_fraction"
         )
     mixed = hashlib.sha256(f"{seed} {group}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(mixed[:6], "big"))
     order = torch.randperm(count, generator=generator)
     validation, test = order[: sizes[0]], order[sizes[0] : sum(sizes)]
     return order[sum(sizes) :].sort().values, validation.sort().values, test.sort().values
+
+
+def share_of_batch(index: Tensor, rank: int, num_ranks: int) -> Tensor:
+    """Every num_ranks-th configuration of a batch, for one process. # (C,) -> (C',), C' the same for all processes"""
+    # the last, shorter batch of a set may have fewer configurations than there are processes
+    return index.repeat(-(-num_ranks // len(index)))[rank::num_ranks]
 
 
 class BatchOrder:

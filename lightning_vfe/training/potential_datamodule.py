@@ -13,7 +13,15 @@ from torch.utils.data import DataLoader, IterableDataset
 from lightning_vfe.labels.database import LabelDatabase
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.resources import data_file
-from lightning_vfe.training.labelled import BatchOrder, LabelledSet, split, with_error_weights
+from lightning_vfe.training.labelled import (
+    BatchOrder,
+    LabelledSet,
+    check_batches,
+    check_processes,
+    share_of_batch,
+    split,
+    with_error_weights,
+)
 
 PARTS = ("train", "validation", "test")
 
@@ -46,13 +54,7 @@ class LabelDataModule(L.LightningDataModule):
         seed: int = 42,
     ) -> None:
         super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"datamodule.batch_size = {batch_size} must be at least 1")
-        for name, value in (("validation_fraction", validation_fraction), ("test_fraction", test_fraction)):
-            if not 0 < value < 1:
-                raise ValueError(f"datamodule.{name} = {value} must be between 0 and 1, such as 0.1")
-        if validation_fraction + test_fraction >= 1:
-            raise ValueError(f"datamodule.test_fraction = {test_fraction} leaves nothing to train on; lower it")
+        check_batches(batch_size, validation_fraction, test_fraction)
         if not energy_error_floor > 0:
             raise ValueError(f"datamodule.energy_error_floor = {energy_error_floor} must be positive, in Ha per atom")
         self.path = data_file(database)
@@ -77,10 +79,7 @@ class LabelDataModule(L.LightningDataModule):
         Raises:
             ValueError: the database cannot be used, or the batches do not divide into the processes.
         """
-        if self.batch_size % num_ranks:
-            raise ValueError(
-                f"datamodule.batch_size = {self.batch_size} must be a multiple of the number of processes, {num_ranks}"
-            )
+        check_processes(self.batch_size, num_ranks)
         if self._everything:
             return
         database = LabelDatabase.open(self.path)
@@ -93,7 +92,10 @@ class LabelDataModule(L.LightningDataModule):
         for group in self._everything:
             cell = group.cell
             name = f"num_atoms = {cell.num_atoms}, rs = {cell.rs:g}"
-            for part, index in zip(PARTS, split(len(group), self.fractions, self.seed, name), strict=True):
+            parts = split(
+                len(group), self.fractions, self.seed, name, origin=f"datamodule.database = {self.path} at {name}"
+            )
+            for part, index in zip(PARTS, parts, strict=True):
                 chosen[part].append([group.ids[i] for i in index.tolist()])
         self._choose(chosen)
 
@@ -191,9 +193,7 @@ class _Shuffled(IterableDataset[LabelledSet]):
 
     def __iter__(self) -> Iterator[LabelledSet]:
         for number, index in self.order:
-            # the last, shorter batch of a set may have fewer configurations than there are processes
-            own = index.repeat(-(-self.num_ranks // len(index)))[self.rank :: self.num_ranks]
-            yield self.sets[number].select(own)
+            yield self.sets[number].select(share_of_batch(index, self.rank, self.num_ranks))
 
 
 class _InOrder(IterableDataset[LabelledSet]):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import ase.io
 import lightning as L
+import numpy as np
 import pytest
 import torch
 
@@ -232,3 +233,19 @@ def test_flow_of_a_checkpoint_is_taken_over(tmp_path: Path) -> None:
     content["state_dict"][name] = content["state_dict"][name] * math.nan
     with pytest.raises(ValueError, match="not finite"):
         load_flow(other, content, "flow.ckpt")
+
+
+def test_bad_batches(tmp_path: Path) -> None:
+    for settings, message in [
+        ({"batch_size": 0}, "^datamodule.batch_size = 0"),
+        ({"test_fraction": 1.0}, "^datamodule.test_fraction = 1.0"),
+        ({"validation_fraction": 0.6, "test_fraction": 0.5}, "leaves nothing to train on"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            build(None, TrajectorySource("none.xyz"), **settings)
+    with pytest.raises(ValueError, match="multiple of the number of processes, 5"):
+        build(law(YUKAWA))[1].read(num_ranks=5)
+    frames = [Configuration(z, CELL.length).to_atoms() for z in np.random.default_rng(0).random((2, 2, 3))]
+    ase.io.write(tmp_path / "two.xyz", frames)
+    with pytest.raises(ValueError, match="^data.source has only 2 configurations; "):
+        build(None, TrajectorySource(str(tmp_path / "two.xyz")))[1].part(0)

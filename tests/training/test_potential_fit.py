@@ -13,7 +13,7 @@ from lightning_vfe.models.potential.schnet import SchNetPotential
 from lightning_vfe.models.potential.storage import load_potential
 from lightning_vfe.models.potential.yukawa import YukawaPotential
 from lightning_vfe.physics.cell import PeriodicCell
-from lightning_vfe.training.labelled import BatchOrder, LabelledSet, split, with_error_weights
+from lightning_vfe.training.labelled import BatchOrder, LabelledSet, share_of_batch, split, with_error_weights
 from lightning_vfe.training.potential_datamodule import LabelDataModule
 from lightning_vfe.training.potential_fit import CommitteeTrainer, fit_potential
 from lightning_vfe.training.potential_loss import PotentialLoss, predict, set_start
@@ -229,13 +229,20 @@ def test_order_is_complete_and_goes_on() -> None:
 
 
 def test_split_is_a_partition_of_its_own_for_each_group() -> None:
-    parts = split(20, (0.1, 0.2), 1, "a")
+    parts = split(20, (0.1, 0.2), 1, "a", "here")
     assert [len(part) for part in parts] == [14, 2, 4]
     assert torch.cat(parts).sort().values.tolist() == list(range(20))
-    assert [p.tolist() for p in parts] == [p.tolist() for p in split(20, (0.1, 0.2), 1, "a")]
-    assert parts[0].tolist() != split(20, (0.1, 0.2), 1, "b")[0].tolist()
-    with pytest.raises(ValueError, match="only 2 labelled configurations of a"):
-        split(2, (0.1, 0.1), 1, "a")
+    assert [p.tolist() for p in parts] == [p.tolist() for p in split(20, (0.1, 0.2), 1, "a", "here")]
+    assert parts[0].tolist() != split(20, (0.1, 0.2), 1, "b", "here")[0].tolist()
+    with pytest.raises(ValueError, match="^here has only 2 configurations; "):
+        split(2, (0.1, 0.1), 1, "a", "here")
+
+
+def test_processes_share_a_batch_evenly() -> None:
+    """Together they take the whole batch; a batch smaller than their number gives one configuration to each."""
+    shares = [share_of_batch(torch.arange(6), rank, 3).tolist() for rank in range(3)]
+    assert sorted(sum(shares, [])) == list(range(6)) and {len(share) for share in shares} == {2}
+    assert [share_of_batch(torch.tensor([5, 7]), rank, 4).tolist() for rank in range(4)] == [[5], [7], [5], [7]]
 
 
 def test_error_weights() -> None:
