@@ -11,6 +11,8 @@ from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.free_energy import momentum_free_energy
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
 from lightning_vfe.sampling.nested import NestedSampler
+from lightning_vfe.sampling.random import WalkerRandom
+from lightning_vfe.training.batch import Batch
 from lightning_vfe.training.datamodule import MCMCDataModule
 from lightning_vfe.training.module import VariationalFreeEnergy
 
@@ -37,11 +39,8 @@ def test_identity_flow_leaves_the_free_energy_difference_to_the_potential() -> N
     assert torch.allclose(sample.terms["log_det_per_atom"], torch.zeros(8), atol=1e-12)
 
 
-def _walkers(module: VariationalFreeEnergy, datamodule: MCMCDataModule):
+def _walkers(module: VariationalFreeEnergy, datamodule: MCMCDataModule) -> Batch:
     """One batch, without a trainer."""
-    from lightning_vfe.sampling.random import WalkerRandom
-    from lightning_vfe.training.batch import Batch
-
     cell, random = module.cell, WalkerRandom(range(2), 1)
     protons = cell.length * random.uniform((8, 2, 3), dtype=torch.float64)
     walkers = datamodule.sampler.start(protons, torch.zeros(1, 3), 2, random)

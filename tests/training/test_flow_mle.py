@@ -28,18 +28,11 @@ from lightning_vfe.training.flow_report import FlowReport
 from lightning_vfe.training.potential_optimizers import ExponentialAdamW
 from tests.helpers.flows import make_flow
 from tests.helpers.labels import write_database
+from tests.helpers.trainers import quiet_trainer
 
 CELL = PeriodicCell(2, 1.25)
 TEMPERATURE = 20000.0
 YUKAWA = YukawaPotential(1.0, 0.7, 3.0)
-
-
-@pytest.fixture(autouse=True)
-def double():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 def law(potential, cell=CELL) -> BoltzmannBase:
@@ -76,19 +69,7 @@ def build(
 
 
 def trainer(max_steps: int, *callbacks: L.Callback) -> L.Trainer:
-    return L.Trainer(
-        max_steps=max_steps,
-        max_epochs=-1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        inference_mode=False,
-        gradient_clip_val=10.0,
-        callbacks=list(callbacks),
-    )
+    return quiet_trainer(max_steps, *callbacks, gradient_clip_val=10.0)
 
 
 def measured(module: FlowMaximumLikelihood, data: ConfigurationDataModule) -> dict:

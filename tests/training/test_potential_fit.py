@@ -21,16 +21,9 @@ from lightning_vfe.training.potential_module import PotentialFit
 from lightning_vfe.training.potential_optimizers import CosineAdamW, PlateauAdamW
 from lightning_vfe.training.potential_report import PotentialReport, errors_of
 from tests.helpers.labels import write_database
+from tests.helpers.trainers import quiet_trainer
 
 TRUTH = YukawaPotential(strength=1.0, screening_length=0.9, cutoff=4.0, energy_per_atom=-0.6)
-
-
-@pytest.fixture(autouse=True)
-def double():
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(before)
 
 
 @pytest.fixture(scope="module")
@@ -45,21 +38,6 @@ def schnet(seed: int = 0, **settings) -> SchNetPotential:
     return SchNetPotential(**(sizes | settings))
 
 
-def trainer(max_steps: int, *callbacks: L.Callback) -> L.Trainer:
-    return L.Trainer(
-        max_steps=max_steps,
-        max_epochs=-1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        inference_mode=False,
-        callbacks=list(callbacks),
-    )
-
-
 def build(database: Path, optimizer=None, **data) -> tuple[PotentialFit, LabelDataModule]:
     module = PotentialFit(schnet(), optimizer=optimizer or CosineAdamW(5e-3), ema_decay=0.98)
     return module, LabelDataModule(str(database), **({"batch_size": 6} | data))
@@ -68,8 +46,8 @@ def build(database: Path, optimizer=None, **data) -> tuple[PotentialFit, LabelDa
 def test_fit_recovers_the_labels(database: Path, tmp_path: Path, capsys) -> None:
     module, data = build(database)
     report = PotentialReport(tmp_path)
-    trainer(300, report).fit(module, datamodule=data)
-    trainer(1, report).test(module, datamodule=data, verbose=False)
+    quiet_trainer(300, report).fit(module, datamodule=data)
+    quiet_trainer(1, report).test(module, datamodule=data, verbose=False)
     content = json.loads((tmp_path / "potential_summary.json").read_text())
     errors = content["errors"]["all"]
     spreads = [float((part.energy / part.cell.num_atoms).std()) for part in data.sets["train"]]
@@ -112,14 +90,14 @@ def test_resumed_fit_equals_the_uninterrupted_one(database: Path, tmp_path: Path
     def parts():
         return build(database, optimizer=PlateauAdamW(5e-3, patience=0))
 
-    straight = trainer(20, *([Save(half, tmp_path / "half.ckpt")] if killed else []))
+    straight = quiet_trainer(20, *([Save(half, tmp_path / "half.ckpt")] if killed else []))
     straight.fit(parts()[0], datamodule=parts()[1])
     straight.save_checkpoint(tmp_path / "straight.ckpt")
     if not killed:
-        first = trainer(half)
+        first = quiet_trainer(half)
         first.fit(parts()[0], datamodule=parts()[1])
         first.save_checkpoint(tmp_path / "half.ckpt")
-    second = trainer(20)
+    second = quiet_trainer(20)
     second.fit(parts()[0], datamodule=parts()[1], ckpt_path=str(tmp_path / "half.ckpt"))
     second.save_checkpoint(tmp_path / "resumed.ckpt")
     saved = [torch.load(tmp_path / f"{name}.ckpt", weights_only=True) for name in ("straight", "resumed")]
@@ -167,7 +145,7 @@ def test_noisy_energies_are_fitted_with_their_errors(tmp_path: Path) -> None:
     potential = DeltaPotential(baseline, schnet(yukawa_strength=0.0, num_features=6))
     module = PotentialFit(potential, optimizer=CosineAdamW(5e-3))
     data = LabelDataModule(str(file), batch_size=16)
-    trainer(200).fit(module, datamodule=data)
+    quiet_trainer(200).fit(module, datamodule=data)
     weights = data.sets["train"][0].weights
     errors = data.sets["train"][0].energy_error
     assert weights.mean() == pytest.approx(1.0) and weights[errors.argmin()] > 3 * weights[errors.argmax()]
