@@ -43,14 +43,22 @@ def local_energy(
         electrons: positions in bohr. # (W, B, N, 3)
         twists: fractional. # (W, 3)
     """
+    kinetic = kinetic_energies(log_psi, protons, electrons, twists)
+    coulomb = ewald.energies(protons.unsqueeze(1), electrons)
+    return LocalEnergy(kinetic, coulomb.v_pp.expand(kinetic.shape), coulomb.v_pe, coulomb.v_ee)
+
+
+@torch.no_grad()
+def kinetic_energies(
+    log_psi: Callable[[Any, Any, Tensor], Any], protons: Tensor, electrons: Tensor, twists: Tensor
+) -> Tensor:
+    """The kinetic term of local_energy alone, complex, Ha, a bounded number of proton walkers at a time.  # (W, B)"""
     protons, twists = protons.unsqueeze(1), twists.unsqueeze(1)
     num_atoms = electrons.shape[-2]
     bytes_per_walker = 8 * 3 * num_atoms * num_atoms * max(num_atoms, 32) * electrons.shape[1]
     chunk = max(1, TANGENT_BYTES // (4 * bytes_per_walker))
     parts = zip(protons.split(chunk), electrons.split(chunk), twists.split(chunk), strict=True)
-    kinetic = torch.cat([kinetic_energy(partial(_of_electrons, log_psi, x, k), r) for x, r, k in parts])
-    coulomb = ewald.energies(protons, electrons)
-    return LocalEnergy(kinetic, coulomb.v_pp.expand(kinetic.shape), coulomb.v_pe, coulomb.v_ee)
+    return torch.cat([kinetic_energy(partial(_of_electrons, log_psi, x, k), r) for x, r, k in parts])
 
 
 def _of_electrons(log_psi: Callable[[Any, Any, Tensor], Any], protons: Tensor, twists: Tensor, electrons: Any) -> Any:

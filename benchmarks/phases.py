@@ -1,0 +1,142 @@
+"""The phases of an optimisation step of one system, each as a function without arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_vfe.models.base.uniform import UniformBase
+from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
+from lightning_vfe.models.proton_density import ProtonDensity
+from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
+from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.ewald import Ewald
+from lightning_vfe.physics.local_energy import kinetic_energies
+from lightning_vfe.sampling.direct import BaseDensity, move_through_base
+from lightning_vfe.sampling.metropolis import metropolis
+from lightning_vfe.sampling.proposals import GaussianProposal
+from lightning_vfe.sampling.random import WalkerRandom
+from lightning_vfe.sampling.state import Walkers, initial_electrons
+
+SUMMED = ("electron sweep", "proton sweep", "kinetic energy", "Ewald")
+"""The four phases whose sum is compared with the baseline."""
+READOUT = 0.3
+"""Spread of the flow's last layer: displacements of some hundredths of rs, as after a training."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Sizes of the system, of the networks and of the chains."""
+
+    num_atoms: int
+    rs: float = 1.25
+    temperature_kelvin: float = 6000.0
+    num_proton_walkers: int = 16
+    num_electron_walkers: int = 8
+    num_electron_moves: int = 100
+    num_proton_moves: int = 10
+    num_layers: int = 4
+    single_width: int = 32
+    pair_width: int = 16
+    num_plane_waves: int = 57
+
+
+class System:
+    """Networks and walkers of a setting, on a device and in torch's default type."""
+
+    def __init__(self, setting: Setting, device: torch.device) -> None:
+        torch.manual_seed(0)
+        self.setting = setting
+        self.cell = PeriodicCell(setting.num_atoms, setting.rs)
+        waves = max(setting.num_plane_waves, setting.num_atoms // 2)
+        sizes = (setting.num_layers, setting.single_width, setting.pair_width, waves)
+        self.wavefunction = GeminalWavefunction(self.cell, 1, *sizes).to(device)
+        flow = EquivariantFlow(self.cell)
+        with torch.no_grad():
+            for name, parameter in flow.named_parameters():
+                if name.endswith("readout"):
+                    parameter.normal_(std=READOUT)
+        self.density = ProtonDensity(UniformBase(self.cell, setting.temperature_kelvin), flow).to(device)
+        self.ewald = Ewald(self.cell)
+        random = WalkerRandom([0], 0, device)
+        shape = (setting.num_proton_walkers, setting.num_atoms, 3)
+        protons = self.cell.length * random.uniform(shape, torch.get_default_dtype())
+        self.walkers = Walkers(
+            protons=protons,
+            electrons=initial_electrons(protons, setting.num_electron_walkers, random, self.cell),
+            twists=torch.full_like(protons[:, 0], 0.25),
+            proton_log_width=protons.new_tensor(0.05).log(),
+            electron_log_width=protons.new_tensor(0.15).log(),
+            random=random,
+        )
+
+    def phases(self) -> dict[str, Callable[[], object]]:
+        """Name and work of every phase, in the order of a step."""
+        return {
+            "electron sweep": self.electron_sweep,
+            "proton sweep": self.proton_sweep,
+            "direct protons": self.direct_protons,
+            "kinetic energy": self.kinetic_energy,
+            "Ewald": self.ewald_energies,
+            "gradients": self.gradients,
+        }
+
+    def log_psi(self, protons: Tensor, electrons: Tensor) -> Tensor:
+        return self.wavefunction.log_psi(protons.unsqueeze(1), electrons, self.walkers.twists.unsqueeze(1))
+
+    def electron_sweep(self) -> Tensor:
+        """Metropolis moves of all electrons on |psi|^2."""
+        walkers, rule = self.walkers, GaussianProposal()
+
+        def log_prob(electrons: Tensor) -> Tensor:
+            return 2.0 * self.log_psi(walkers.protons, electrons).real
+
+        start = rule.evaluate(log_prob, walkers.electrons)
+        width, count = walkers.electron_log_width.exp(), self.setting.num_electron_moves
+        return metropolis(log_prob, start, rule, width, count, walkers.random, self.cell.wrap)[0].positions
+
+    def proton_sweep(self) -> Tensor:
+        """Metropolis moves of the protons on p(x)."""
+        walkers, rule = self.walkers, GaussianProposal()
+        with torch.no_grad():
+            start = rule.evaluate(self.density.log_prob, walkers.protons)
+        width, count = walkers.proton_log_width.exp(), self.setting.num_proton_moves
+        return metropolis(self.density.log_prob, start, rule, width, count, walkers.random, self.cell.wrap)[0].positions
+
+    @torch.no_grad()
+    def direct_protons(self) -> Tensor:
+        """Independent protons: base protons drawn anew, and the map inverted."""
+        flow, base = self.density.flow, self.density.base
+
+        def from_base(z: Tensor) -> tuple[Tensor, Tensor]:
+            found = flow.from_base(z)
+            return found.x, found.converged
+
+        density = BaseDensity(base.log_prob, lambda x: x + flow.displacement(x), from_base, base.sample)
+        width = self.walkers.proton_log_width.exp()
+        return move_through_base(self.walkers_copy(), density, GaussianProposal(), width, 1, self.cell).protons
+
+    def walkers_copy(self) -> Walkers:
+        """The walkers, to be moved without moving those of the other phases."""
+        return Walkers(**{name: getattr(self.walkers, name) for name in Walkers.__dataclass_fields__})
+
+    def kinetic_energy(self) -> Tensor:
+        """Gradient and Laplacian of ln psi."""
+        walkers = self.walkers
+        return kinetic_energies(self.wavefunction.log_psi, walkers.protons, walkers.electrons, walkers.twists)
+
+    @torch.no_grad()
+    def ewald_energies(self) -> Tensor:
+        """All Coulomb energies."""
+        return self.ewald.energies(self.walkers.protons.unsqueeze(1), self.walkers.electrons).v_pe
+
+    def gradients(self) -> None:
+        """Derivatives of a weighted sum of ln psi and ln p by all parameters: what a step of Adam takes."""
+        self.wavefunction.zero_grad()
+        self.density.zero_grad()
+        log_psi = self.log_psi(self.walkers.protons, self.walkers.electrons)
+        total = log_psi.real.mean() + log_psi.imag.mean() + self.density.log_prob(self.walkers.protons).mean()
+        total.backward()
