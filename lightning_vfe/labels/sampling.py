@@ -14,8 +14,7 @@ from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.statistics import integrated_autocorrelation_time
 from lightning_vfe.physics.structures import make_structure
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
-from lightning_vfe.sampling.adaptation import adapt_log_width
-from lightning_vfe.sampling.metropolis import metropolis
+from lightning_vfe.sampling.chains import Chains
 from lightning_vfe.sampling.proposals import LangevinProposal
 from lightning_vfe.sampling.random import WalkerRandom
 
@@ -89,27 +88,16 @@ def sample_configurations(
     num_walkers = min(settings.num_walkers, count)
     random = WalkerRandom(range(1), seed)
     start = random.per_group(lambda generator, share: make_structure("random", cell, share, generator), num_walkers)
-    rule = LangevinProposal()
-
-    def log_prob(positions: Tensor) -> Tensor:
-        return -energy(positions) / thermal
-
-    state = rule.evaluate(log_prob, start)
-    log_width = start.new_tensor(math.log(0.1))
-    limits = math.log(1e-4), math.log(cell.length / 2)
+    chains = Chains(lambda z: -energy(z) / thermal, cell, start, LangevinProposal(), 0.1, random)
     for _ in range(math.ceil(settings.equilibration_steps / CHUNK)):
-        state, accepted = metropolis(log_prob, state, rule, log_width.exp(), CHUNK, random, cell.wrap)
-        acceptance = accepted.double().mean() / CHUNK
-        log_width = adapt_log_width(log_width, acceptance, rule.target_acceptance, 1.0, *limits)
+        chains.advance(CHUNK, adapt=True)
     snapshots, series, total = [], [], 0.0
-    chunks = math.ceil(settings.spacing / CHUNK)
     for _ in range(math.ceil(count / num_walkers)):
-        for _ in range(chunks):
-            state, accepted = metropolis(log_prob, state, rule, log_width.exp(), CHUNK, random, cell.wrap)
-            series.append(state.log_prob.double())
-            total += float(accepted.double().mean()) / CHUNK
-        snapshots.append(state.positions)
-    if not torch.isfinite(state.log_prob).all():
+        for _ in range(math.ceil(settings.spacing / CHUNK)):
+            total += chains.advance(CHUNK)
+            series.append(chains.state.log_prob.double())
+        snapshots.append(chains.state.positions)
+    if not torch.isfinite(chains.state.log_prob).all():
         raise FloatingPointError("a configuration to label has an energy that is not finite: the potential broke down")
     time = integrated_autocorrelation_time(torch.stack(series)) * CHUNK
     return Samples(torch.cat(snapshots)[:count], total / len(series), float(np.float64(time)))

@@ -14,7 +14,7 @@ from lightning_vfe.physics.free_energy import momentum_free_energy
 from lightning_vfe.physics.observables import RadialDistribution, RadialDistributions
 from lightning_vfe.physics.statistics import Estimate, estimate
 from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA, KELVIN_TO_HARTREE
-from lightning_vfe.sampling.metropolis import metropolis
+from lightning_vfe.sampling.chains import Chains
 from lightning_vfe.sampling.proposals import LangevinProposal
 from lightning_vfe.sampling.random import WalkerRandom
 
@@ -67,17 +67,13 @@ def sample_potential(
     if num_samples < 1:
         raise ValueError(f"num_samples = {num_samples} must be at least 1; 200 give errors worth having")
     random = WalkerRandom(range(start.shape[0]), seed, start.device)
-    rule, radial = LangevinProposal(), RadialDistributions(cell)
-
-    def log_prob(positions: Tensor) -> Tensor:
-        return -energy(positions) / kT
-
-    state, energies, pressures = rule.evaluate(log_prob, start), [], []
+    chains = Chains(lambda z: -energy(z) / kT, cell, start, LangevinProposal(), width, random)
+    radial, energies, pressures = RadialDistributions(cell), [], []
     for number in range(num_samples):
-        state, _ = metropolis(log_prob, state, rule, start.new_tensor(width), NUM_STEPS, random, cell.wrap)
-        energies.append(-kT * state.log_prob)
-        pressures.append(pressure(state.positions))
-        radial.update(state.positions)
+        chains.advance(NUM_STEPS)
+        energies.append(-kT * chains.state.log_prob)
+        pressures.append(pressure(chains.state.positions))
+        radial.update(chains.state.positions)
         if progress is not None:
             progress(number + 1)
     return ClassicalSamples(torch.stack(energies), torch.stack(pressures), radial.result())

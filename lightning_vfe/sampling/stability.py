@@ -11,8 +11,7 @@ from torch import Tensor
 
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.statistics import split_r_hat
-from lightning_vfe.sampling.adaptation import adapt_log_width
-from lightning_vfe.sampling.metropolis import metropolis
+from lightning_vfe.sampling.chains import Chains
 from lightning_vfe.sampling.proposals import LangevinProposal
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.sampling.window_chains import Energy
@@ -69,27 +68,17 @@ def long_run(
     """
     if num_sweeps < 16:
         raise ValueError(f"num_sweeps = {num_sweeps} must be at least 16")
-    rule, random = LangevinProposal(), WalkerRandom(range(1), seed, device)
-    positions = cell.length * random.uniform((num_chains, cell.num_atoms, 3), dtype=torch.get_default_dtype())
-    log_width, bounds = (
-        positions.new_tensor(math.log(0.05 * cell.length)),
-        (math.log(1e-4), math.log(0.5 * cell.length)),
-    )
+    random = WalkerRandom(range(1), seed, device)
+    start = cell.length * random.uniform((num_chains, cell.num_atoms, 3), dtype=torch.get_default_dtype())
+    chains = Chains(lambda z: -energy(z) / kT, cell, start, LangevinProposal(), 0.05 * cell.length, random)
     energies, distance, accepted = [], math.inf, []
     for sweep in range(num_sweeps):
-        state = rule.evaluate(lambda z: -energy(z) / kT, positions)
-        state, moves = metropolis(lambda z: -energy(z) / kT, state, rule, log_width.exp(), num_steps, random, cell.wrap)
-        positions = state.positions
-        sample = -state.log_prob.double() * kT / cell.num_atoms
+        accepted.append(chains.advance(num_steps, adapt=sweep < num_sweeps // 2))
+        sample = -chains.state.log_prob.double() * kT / cell.num_atoms
         if torch.isnan(sample).any() or (sample == -torch.inf).any():
             raise FloatingPointError(f"the potential is not a number, or minus infinity, in sweep {sweep}")
         energies.append(sample.cpu().numpy())
-        distance = min(distance, float(_pair_distances(cell, positions).min()))
-        fraction = moves.to(log_width.dtype).mean() / num_steps
-        if sweep < num_sweeps // 2:
-            log_width = adapt_log_width(log_width, fraction, rule.target_acceptance, 1.0, *bounds)
-        else:
-            accepted.append(float(fraction))
+        distance = min(distance, float(_pair_distances(cell, chains.state.positions).min()))
     series, quarter = np.stack(energies), num_sweeps // 4
     later = series[-2 * quarter :]
     drift = series[-quarter:].mean() - series[quarter : 2 * quarter].mean()
@@ -99,7 +88,7 @@ def long_run(
         mean_energy=float(later.mean()),
         energy_drift=float(drift / max(later.std(), 1e-300)),
         r_hat=split_r_hat(later),
-        acceptance=float(np.mean(accepted)),
+        acceptance=float(np.mean(accepted[num_sweeps // 2 :])),
     )
 
 

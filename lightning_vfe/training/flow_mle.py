@@ -14,8 +14,10 @@ from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.statistics import Estimate, estimate
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
+from lightning_vfe.sampling.chains import Chains
+from lightning_vfe.sampling.proposals import GaussianProposal
+from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.training.configuration_datamodule import ConfigurationDataModule
-from lightning_vfe.training.model_chains import ModelChains
 from lightning_vfe.training.potential_optimizers import AdamW, ExponentialAdamW
 
 SWEEP = 20
@@ -80,7 +82,7 @@ class FlowMaximumLikelihood(L.LightningModule):
         self.register_buffer("trained_steps", torch.zeros((), dtype=torch.int64))
         self.estimates: dict[str, Estimate] = {}
         self.negative_determinants = 0.0
-        self.chains: ModelChains | None = None
+        self.chains: Chains | None = None
         self._saved_chains: dict[str, Any] | None = None
         self._seen: list[dict[str, Tensor]] = []
 
@@ -95,10 +97,11 @@ class FlowMaximumLikelihood(L.LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """-<ln p> per atom, and the term that opens folds."""
         self.chains = self.chains or self._new_chains()
-        walkers = self.chains.advance(self.proton_density.log_prob, self.chain_steps, adapt=True).positions
+        self.chains.refresh()
+        self.chains.advance(self.chain_steps, adapt=True)
         loss = -self.proton_density.log_prob(batch).mean() / self.cell.num_atoms
         self.log("train_loss", loss, batch_size=len(batch))
-        loss = loss + self.unfolding(walkers)
+        loss = loss + self.unfolding(self.chains.state.positions)
         self.log("negative_determinants", self.negative_determinants, batch_size=len(batch))
         return loss
 
@@ -111,13 +114,14 @@ class FlowMaximumLikelihood(L.LightningModule):
             return walkers.new_zeros(())
         return 2.0 * self.proton_density.log_prob(walkers[folded]).sum() / (len(walkers) * self.cell.num_atoms)
 
-    def _new_chains(self) -> ModelChains:
+    def _new_chains(self) -> Chains:
         """Chains that begin at training configurations, or where those of the checkpoint stood."""
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(datamodule, ConfigurationDataModule)
         start = datamodule.part(0).to(self.device)
         start = start[torch.arange(self.num_walkers, device=self.device) % len(start)]
-        chains = ModelChains(self.cell, start, self.seed)
+        random = WalkerRandom(range(1), self.seed, self.device)
+        chains = Chains(self.proton_density.log_prob, self.cell, start, GaussianProposal(), 0.1, random)
         if self._saved_chains is not None:
             chains.load_state_dict(self._saved_chains)
         return chains
@@ -178,13 +182,14 @@ class FlowMaximumLikelihood(L.LightningModule):
     @torch.no_grad()
     def _on_model_samples(self) -> dict[str, Estimate]:
         r"""On chains of p(x): folds, and F_p = <E + kT ln p>_p per atom, KL(p || Boltzmann) = (F_p - F) / kT."""
-        chains, log_prob = self._new_chains(), self.proton_density.log_prob
+        chains = self._new_chains()
         for _ in range(self.equilibration_sweeps):
-            chains.advance(log_prob, SWEEP, adapt=True)
+            chains.advance(SWEEP, adapt=True)
         per_atom, kT = 1.0 / self.cell.num_atoms, KELVIN_TO_HARTREE * self.temperature_kelvin
         series, negative = [], []
         for _ in range(self.test_sweeps):
-            state = chains.advance(log_prob, SWEEP, adapt=False)
+            chains.advance(SWEEP)
+            state = chains.state
             negative.append((self.proton_density.evaluate(state.positions).sign_det_dzdx <= 0).double().mean())
             if self.target is not None:
                 series.append((self.target.energy(state.positions) + kT * state.log_prob) * per_atom)
