@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_vfe.models.proton_density import ProtonDensity, ProtonTerms
-from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
+from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction, log_psi_of_walkers
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.free_energy import free_energy_terms
@@ -116,7 +116,7 @@ class VariationalFreeEnergy(L.LightningModule):
         return 2.0 * self._log_psi(protons, electrons, twists).real
 
     def _log_psi(self, protons: Tensor, electrons: Tensor, twists: Tensor) -> Tensor:
-        return self.wavefunction.log_psi(protons.unsqueeze(1), electrons, twists.unsqueeze(1))
+        return log_psi_of_walkers(self.wavefunction, protons, electrons, twists)
 
     # --- energies ---------------------------------------------------------------------------------------------------
 

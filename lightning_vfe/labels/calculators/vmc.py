@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lightning_vfe.labels.label import Configuration, Label
-from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
+from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction, log_psi_of_walkers
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.local_energy import local_energy
@@ -128,5 +127,5 @@ class VMCLabeller:
         pressure = virial / (3.0 * self.cell.volume) * HARTREE_PER_BOHR3_TO_GPA if self.virial_pressure else None
         return Label(result.value, result.value, pressure_gpa=pressure, energy_error=result.error)
 
-    def _log_prob(self, protons: Tensor, electrons: Tensor, twists: Tensor) -> Any:
-        return 2.0 * self.wavefunction.log_psi(protons.unsqueeze(1), electrons, twists.unsqueeze(1)).real
+    def _log_prob(self, protons: Tensor, electrons: Tensor, twists: Tensor) -> Tensor:
+        return 2.0 * log_psi_of_walkers(self.wavefunction, protons, electrons, twists).real

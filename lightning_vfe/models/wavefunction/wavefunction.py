@@ -69,6 +69,18 @@ class GeminalWavefunction(nn.Module):
         return self.log_psi(protons, electrons, twist)
 
 
+def log_psi_of_walkers(wavefunction: GeminalWavefunction, protons: Tensor, electrons: Tensor, twists: Tensor) -> Tensor:
+    """ln psi of B electron walkers for each of W proton walkers, complex.  # (W, B)
+
+    Args:
+        wavefunction: psi_x(r).
+        protons: in bohr.  # (W, N, 3)
+        electrons: in bohr.  # (W, B, N, 3)
+        twists: fractional.  # (W, 3)
+    """
+    return wavefunction.log_psi(protons.unsqueeze(1), electrons, twists.unsqueeze(1))
+
+
 def _small(layer: nn.Linear) -> nn.Linear:
     with torch.no_grad():
         layer.weight.mul_(0.01)
