@@ -37,9 +37,9 @@ class Chains:
         self.state = rule.evaluate(log_prob, start)
         self.log_width = start.new_tensor(math.log(width))
 
-    def refresh(self) -> None:
-        """Evaluate ln p anew where the chains stand, after its parameters have changed."""
-        self.state = self._rule.evaluate(self._log_prob, self.state.positions)
+    def place(self, positions: Tensor) -> None:
+        """Stand at these positions, in bohr, (C, N, 3), with ln p as its parameters are now."""
+        self.state = self._rule.evaluate(self._log_prob, positions)
 
     def advance(self, num_steps: int, adapt: bool = False) -> float:
         """Move all chains by num_steps steps; returns the accepted fraction.
@@ -64,7 +64,6 @@ class Chains:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where other chains stood."""
-        positions = state["positions"].to(self.state.positions)
-        self.state = self._rule.evaluate(self._log_prob, positions)
+        self.place(state["positions"].to(self.state.positions))
         self.log_width = state["log_width"].to(self.log_width)
         self._random.load_state_dict(state["random"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
@@ -10,18 +11,21 @@ import torch
 from torch import Tensor
 
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
+from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.statistics import Estimate, estimate
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
 from lightning_vfe.sampling.chains import Chains
-from lightning_vfe.sampling.proposals import GaussianProposal
+from lightning_vfe.sampling.proposals import ChainState, GaussianProposal
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.training.configuration_datamodule import ConfigurationDataModule
 from lightning_vfe.training.potential_optimizers import AdamW, ExponentialAdamW
 
 SWEEP = 20
-"""Steps of the chains between two samples of p(x) in `test`."""
+"""Steps of the chains between two samples of p(x) in `test`, where they cannot be drawn."""
+CHECKING_MOVES = 2
+"""Steps that every drawn sample makes, to look for folds around it."""
 
 
 class FlowMaximumLikelihood(L.LightningModule):
@@ -34,7 +38,7 @@ class FlowMaximumLikelihood(L.LightningModule):
     A map that folds (det dz/dx < 0 somewhere) has the normalised density p / c with c = 1 / E_p[sign det] > 1, and
     likelihood alone would reward folding. Since the integral of p sign(det) is the same for all maps, the gradient of
     ln c is E_p[(1 - sign) d ln p]: the loss has this term, on chains that follow p. It vanishes, noise included, for
-    the sound maps. `test` looks for folds on the data and on the chains.
+    the sound maps. `test` looks for folds on the data and on samples of p.
 
     Args:
         cell: the periodic cell.
@@ -45,8 +49,9 @@ class FlowMaximumLikelihood(L.LightningModule):
         seed: of the chains on p(x).
         num_walkers: of these chains.
         chain_steps: moves of these chains for every training step.
-        equilibration_sweeps: of 20 moves each in `test`, before they are measured.
-        test_sweeps: that are measured.
+        equilibration_sweeps: of 20 moves each in `test`, before they are measured; only for a base that is not drawn
+            from independently.
+        test_sweeps: that are measured, of num_walkers samples of p(x) each.
 
     Raises:
         ValueError: T or a number is not positive.
@@ -97,7 +102,7 @@ class FlowMaximumLikelihood(L.LightningModule):
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """-<ln p> per atom, and the term that opens folds."""
         self.chains = self.chains or self._new_chains()
-        self.chains.refresh()
+        self.chains.place(self.chains.state.positions)
         self.chains.advance(self.chain_steps, adapt=True)
         loss = -self.proton_density.log_prob(batch).mean() / self.cell.num_atoms
         self.log("train_loss", loss, batch_size=len(batch))
@@ -181,15 +186,10 @@ class FlowMaximumLikelihood(L.LightningModule):
 
     @torch.no_grad()
     def _on_model_samples(self) -> dict[str, Estimate]:
-        r"""On chains of p(x): folds, and F_p = <E + kT ln p>_p per atom, KL(p || Boltzmann) = (F_p - F) / kT."""
-        chains = self._new_chains()
-        for _ in range(self.equilibration_sweeps):
-            chains.advance(SWEEP, adapt=True)
+        r"""On samples of p(x): folds, and F_p = <E + kT ln p>_p per atom, KL(p || Boltzmann) = (F_p - F) / kT."""
         per_atom, kT = 1.0 / self.cell.num_atoms, KELVIN_TO_HARTREE * self.temperature_kelvin
         series, negative = [], []
-        for _ in range(self.test_sweeps):
-            chains.advance(SWEEP)
-            state = chains.state
+        for state in self._model_samples():
             negative.append((self.proton_density.evaluate(state.positions).sign_det_dzdx <= 0).double().mean())
             if self.target is not None:
                 series.append((self.target.energy(state.positions) + kT * state.log_prob) * per_atom)
@@ -203,6 +203,29 @@ class FlowMaximumLikelihood(L.LightningModule):
             "data_free_energy": Estimate(free_energy, self.target.free_energy_error * per_atom, 1.0, math.nan, 1.0),
             "kl_model_data": estimate((model - free_energy) / kT),
         }
+
+    def _model_samples(self) -> Iterator[ChainState]:
+        """`test_sweeps` batches of samples of p(x), (W, N, 3) each.
+
+        A base that can be drawn from gives independent ones, x by inverting the map; a walker whose inversion fails
+        stays where it is. Of the several x that a folded map has for one z, the inversion finds only one; the moves
+        that follow leave p alone, but step into the fold.
+        """
+        chains, density = self._new_chains(), self.proton_density
+        if isinstance(density.base, UniformBase):
+            random = WalkerRandom([1], self.seed, self.device)  # the chains have the numbers of group 0
+            for _ in range(self.test_sweeps):
+                found = density.flow.from_base(density.base.sample(self.num_walkers, random))
+                x = torch.where(found.converged[:, None, None], self.cell.wrap(found.x), chains.state.positions)
+                chains.place(x)
+                chains.advance(CHECKING_MOVES)
+                yield chains.state
+            return
+        for _ in range(self.equilibration_sweeps):
+            chains.advance(SWEEP, adapt=True)
+        for _ in range(self.test_sweeps):
+            chains.advance(SWEEP)
+            yield chains.state
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 

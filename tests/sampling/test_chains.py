@@ -52,7 +52,7 @@ def test_width_adapts_only_when_told_and_the_law_follows_its_density() -> None:
     assert torch.equal(found.log_width, width)
     density.strength = -1.0
     assert not torch.allclose(found.state.log_prob, density(found.state.positions))
-    found.refresh()
+    found.place(found.state.positions)
     assert torch.equal(found.state.log_prob, density(found.state.positions))
     found.advance(50)
     assert_follows(found, density)
