@@ -197,6 +197,22 @@ def test_missing_and_damaged_checkpoints(empty_folder: Path, capsys: pytest.Capt
     assert "could run code" in error_line(["test", "ckpt_path=unsafe.ckpt"], capsys)
 
 
+def test_a_damaged_checkpoint_names_the_newest_whole_one(capsys: pytest.CaptureFixture[str]) -> None:
+    """It is not replaced in silence, and neither another name of it nor a damaged one is named."""
+    folder = Path("runs/smoke/checkpoints")
+    for step in (10, 20, 30, 40):
+        file = write_checkpoint(folder / f"step-{step:08d}.ckpt", "experiment=smoke")
+        if step >= 30:
+            file.write_bytes(file.read_bytes()[:-500])
+    (folder / "last.ckpt").hardlink_to(folder / "step-00000040.ckpt")
+    line = error_line(["fit", "experiment=smoke", "ckpt_path=last"], capsys)
+    assert "last.ckpt is damaged" in line and f"ckpt_path={folder}/step-00000020.ckpt" in line
+    assert f"ckpt_path={folder}/step-00000020.ckpt" in error_line(["test", "run_dir=runs/smoke"], capsys)
+    for step in (10, 20):
+        (folder / f"step-{step:08d}.ckpt").unlink()
+    assert "start again with fit" in error_line(["test", "run_dir=runs/smoke"], capsys)
+
+
 def test_checkpoint_of_another_system(capsys: pytest.CaptureFixture[str]) -> None:
     write_checkpoint(Path("runs/smoke/checkpoints/last.ckpt"), "experiment=smoke")
     for verb, word, parts in [

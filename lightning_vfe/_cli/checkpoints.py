@@ -18,31 +18,62 @@ MODEL_GROUPS = ("system", "base", "flow", "wavefunction", "potential")
 def load_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
     """The content of the checkpoint that a key names, on the CPU.
 
+    A damaged one is not replaced in silence by the one before: a killed run leaves whole files, so that damage tells of
+    a disk or a copy that went wrong, and whoever runs this should know.
+
     Raises:
         CommandError: the file is missing, damaged, or not a checkpoint of this package.
     """
-    import torch
-
     if not path.is_file():
         other = ", or ckpt_path=last" if key == "ckpt_path" else ""
         raise CommandError(f"{key} = {path} does not exist; give a .ckpt file{other}")
-    advice = "take an older copy, or start again with fit"
     try:
-        if not zipfile.is_zipfile(path):
-            raise CommandError(f"{key} = {path} is damaged or cut short, or no checkpoint at all; {advice}")
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        if broken is not None:
-            raise CommandError(f"{key} = {path} is damaged (wrong checksum in {broken}); {advice}")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _read(path)
+    except _Damaged as error:
+        older = newest_whole(path)
+        advice = f"the newest whole one beside it is {key}={older}" if older else "take a copy, or start again with fit"
+        raise CommandError(f"{key} = {path} is damaged {error}; {advice}") from error
     except pickle.UnpicklingError as error:
         reason = "holds objects that could run code when loaded, which no checkpoint of lightning-vfe does"
         raise CommandError(f"{key} = {path} {reason}; give one that fit wrote") from error
-    except (RuntimeError, EOFError, zipfile.BadZipFile, OSError, KeyError) as error:
-        raise CommandError(f"{key} = {path} is damaged ({one_line(error)[:120]}); {advice}") from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise CommandError(f"{key} = {path} is not a checkpoint of lightning-vfe; give one that fit wrote")
     return content
+
+
+def newest_whole(damaged: Path) -> Path | None:
+    """The checkpoint of the latest step in the folder of a damaged one that can be read."""
+    from lightning_vfe.training.checkpoint_files import steps
+
+    for _, file in sorted(steps(damaged.parent).items(), reverse=True):
+        try:
+            if not file.samefile(damaged) and isinstance(_read(file), dict):
+                return file
+        except (_Damaged, pickle.UnpicklingError):
+            continue
+    return None
+
+
+class _Damaged(Exception):
+    """What is wrong with a file, in brackets."""
+
+
+def _read(path: Path) -> Any:
+    """What torch reads from a file whose checksums are right."""
+    import torch
+
+    try:
+        if not zipfile.is_zipfile(path):
+            raise _Damaged("(cut short, or no checkpoint at all)")
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken is not None:
+            raise _Damaged(f"(wrong checksum in {broken})")
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError:
+        raise
+    except (RuntimeError, EOFError, zipfile.BadZipFile, OSError, KeyError) as error:
+        raise _Damaged(f"({one_line(error)[:120]})") from error
 
 
 def embedded_config(content: Mapping[str, Any]) -> DictConfig | None:

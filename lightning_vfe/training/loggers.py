@@ -70,16 +70,18 @@ class MetricsCSVLogger(Logger):
         """Drop the rows of this step and of later ones: a run that resumes at `step` logs them again."""
         columns, rows = self._read()
         kept = [row for row in rows if not row["step"] or int(row["step"]) < step]
-        if len(kept) < len(rows):
+        if columns:
             self._columns = list(columns)
             self._rewrite(kept)
 
     def _read(self) -> tuple[list[str], list[dict[str, str]]]:
         if not self.file.exists():
             return [], []
-        with self.file.open(newline="") as stream:
-            reader = csv.DictReader(stream)
-            rows = list(reader)
+        lines = self.file.read_text().splitlines(keepends=True)
+        if lines and not lines[-1].endswith("\n"):
+            lines.pop()  # a process was killed in the middle of it
+        reader = csv.DictReader(lines)
+        rows = list(reader)
         return list(reader.fieldnames or []), rows
 
     def _rewrite(self, rows: Iterable[dict[str, str]]) -> None:

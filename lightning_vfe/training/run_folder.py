@@ -1,4 +1,4 @@
-"""Callbacks that keep a run folder whole: the last checkpoint, the config inside it, and a stop that saves."""
+"""Callbacks that keep a run folder whole: the last checkpoints, the config inside them, and a stop that saves."""
 
 import os
 import signal
@@ -10,6 +10,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
+from lightning_vfe.training.checkpoint_files import AtomicCheckpointIO, CheckpointFolder
 from lightning_vfe.training.loggers import MetricsCSVLogger
 
 CONFIG_KEY = "lightning_vfe_config"
@@ -17,47 +18,87 @@ CONFIG_KEY = "lightning_vfe_config"
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves `dirpath/last.ckpt` every few steps and at the end of `fit`, over the one before.
+    """Saves `dirpath/last.ckpt` every few steps and at the end of `fit`; the last few saves stay as `step-N.ckpt`.
 
     The last state, never the one of lowest F: the minimum of noisy values is biased low. Runs after all other
-    callbacks, so that one which stops a broken step keeps it out of the file.
+    callbacks, so that one which stops a broken step keeps it out of the file. A killed run leaves whole files
+    (checkpoint_files.py), and goes on from the last of them to the same numbers and the same table of metrics.
 
     Args:
-        dirpath: folder of the checkpoint.
+        dirpath: folder of the checkpoints.
         every_n_steps: optimizer steps between two saves.
+        keep_last: saves that are kept.
 
     Raises:
-        ValueError: every_n_steps is not a positive whole number.
+        ValueError: a setting is not a positive whole number.
     """
 
-    def __init__(self, dirpath: str | os.PathLike[str], every_n_steps: int = 50) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"callbacks.checkpoint.every_n_steps = {every_n_steps} must be at least 1, such as 50")
-        self.file = Path(dirpath) / "last.ckpt"
+    def __init__(self, dirpath: str | os.PathLike[str], every_n_steps: int = 50, keep_last: int = 3) -> None:
+        for name, value, usual in (("every_n_steps", every_n_steps, 50), ("keep_last", keep_last, 3)):
+            if value < 1:
+                raise ValueError(f"callbacks.checkpoint.{name} = {value} must be at least 1, such as {usual}")
+        self.folder = CheckpointFolder(dirpath, keep_last)
         self.every_n_steps = every_n_steps
         self._saved_step = 0
+        self._is_pending = False
+
+    @property
+    def file(self) -> Path:
+        """The newest checkpoint."""
+        return self.folder.last
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Whatever the trainer saves from here on is written whole or not at all."""
+        if stage == "fit":
+            trainer.strategy.checkpoint_io = AtomicCheckpointIO()
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """A resumed run logs again what was logged after its checkpoint."""
-        self._saved_step = trainer.global_step
+        self._saved_step, self._is_pending = trainer.global_step, False
+        if trainer.is_global_zero:
+            self.folder.clean()
         for logger in trainer.loggers:
             if isinstance(logger, MetricsCSVLogger):
                 logger.forget_from(trainer.global_step)
 
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """The step before has been logged: its checkpoint counts from now on."""
+        self._commit(trainer)
+
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        """Save when every_n_steps steps have passed since the last save, or when the run is about to stop."""
-        is_last = trainer.should_stop or trainer.global_step == trainer.max_steps
-        if is_last or trainer.global_step - self._saved_step >= self.every_n_steps:
+        """Save when every_n_steps steps have passed since the last save, or when the run is about to stop; a step
+        that a validation follows is saved after it."""
+        if self._is_due(trainer) and not (trainer.is_last_batch and any(trainer.num_val_batches)):
             self._save(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save what the validation at the end of an epoch of `fit` has changed, too."""
+        if trainer.state.fn == "fit" and self._is_due(trainer):
+            self._save(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """All steps of the epoch have been logged."""
+        self._commit(trainer)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the end of a run that its number of epochs has ended."""
         if trainer.global_step > self._saved_step:
             self._save(trainer)
+        self._commit(trainer)
+
+    def _is_due(self, trainer: L.Trainer) -> bool:
+        new_steps = trainer.global_step - self._saved_step
+        is_last = trainer.should_stop or trainer.global_step == trainer.max_steps
+        return new_steps >= self.every_n_steps or (is_last and new_steps > 0)
 
     def _save(self, trainer: L.Trainer) -> None:
-        trainer.save_checkpoint(self.file)
-        self._saved_step = trainer.global_step
+        trainer.save_checkpoint(self.folder.pending)
+        self._saved_step, self._is_pending = trainer.global_step, True
+
+    def _commit(self, trainer: L.Trainer) -> None:
+        if self._is_pending and trainer.is_global_zero:
+            self.folder.commit(self._saved_step)
+        self._is_pending = False
 
 
 class EmbedConfig(Callback):

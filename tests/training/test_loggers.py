@@ -35,3 +35,14 @@ def test_forget_what_came_after_the_checkpoint(tmp_path: Path) -> None:
     second.log_metrics({"a": 30.0}, step=3)
     assert list(pd.read_csv(second.file).a) == [0.0, 1.0, 2.0, 30.0]
     MetricsCSVLogger(tmp_path / "none").forget_from(0)  # no file, nothing to forget
+
+
+def test_a_row_that_a_kill_cut_short_is_forgotten(tmp_path: Path) -> None:
+    first = MetricsCSVLogger(tmp_path)
+    for step in range(13):
+        first.log_metrics({"a": 1000.0 + step}, step=step)
+    for tail in ("1", "12,10", "12,1012.0"):
+        whole = first.file.read_text().splitlines()[:13]
+        first.file.write_text("\n".join([*whole, tail]))
+        MetricsCSVLogger(tmp_path).forget_from(13)
+        assert list(pd.read_csv(first.file).step) == list(range(12))
