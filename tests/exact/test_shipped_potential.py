@@ -42,6 +42,26 @@ def test_it_fits_the_shipped_labels_as_well_as_it_says(potential):
     assert rmse < 1.6e-3
 
 
+def test_the_shipped_vmc_labels_are_of_the_shipped_configurations():
+    """Energies with errors at the Gamma point, of protons that have DFT labels, too."""
+    vmc = LabelDatabase.open(data_file("data/labels/h_vmc_rs1p25_6000K.db"))
+    assert vmc.groups() == [(8, RS)] and len(vmc) == 80
+    assert (
+        vmc.metadata["calculator"]["twists"] == [1, 1, 1] and len(vmc.metadata["calculator"]["checkpoint_sha256"]) == 64
+    )
+    found, known = vmc.arrays(8, RS), LabelDatabase.open(data_file("data/labels/h_rs1p25_6000K.db")).arrays(8, RS)
+    distance = np.abs(found["positions"][:, None] - known["positions"]).max(axis=(2, 3))
+    assert (distance.min(axis=1) < 1e-9).all()
+    error = found["energy_error"] / 8
+    assert 3e-3 < error.min() and error.max() < 0.014 and abs(error.mean() - 6e-3) < 5e-4
+
+
+@pytest.mark.parametrize("name", ["h_rs1p25_6000K.db", "h_vmc_rs1p25_6000K.db"])
+def test_provenance_names_no_folder_of_one_machine(name):
+    metadata = json.dumps(LabelDatabase.open(data_file(f"data/labels/{name}")).metadata)
+    assert "/tmp" not in metadata and "/home" not in metadata
+
+
 def test_every_stored_ln_z_belongs_to_it(potential):
     entries = json.loads(FILE.with_suffix(".log_z.json").read_text())["entries"]
     assert (8, RS, KELVIN) in [(e["num_atoms"], e["rs"], e["temperature_kelvin"]) for e in entries]
