@@ -11,6 +11,7 @@ from lightning_vfe.labels.database import LabelDatabase
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
 from lightning_vfe.models.potential.storage import load_potential, potential_hash
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.free_energy import momentum_free_energy
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
 from lightning_vfe.resources import data_file
 from lightning_vfe.sampling.free_energy_perturbation import integrate
@@ -64,14 +65,24 @@ def test_provenance_names_no_folder_of_one_machine(name):
 
 def test_every_stored_ln_z_belongs_to_it(potential):
     entries = json.loads(FILE.with_suffix(".log_z.json").read_text())["entries"]
-    assert (8, RS, KELVIN) in [(e["num_atoms"], e["rs"], e["temperature_kelvin"]) for e in entries]
+    assert [(e["num_atoms"], e["rs"], e["temperature_kelvin"]) for e in entries] == [
+        (n, RS, KELVIN) for n in (8, 14, 16)
+    ]
     for entry in entries:
         assert entry["potential_hash"] == potential_hash(potential)
         assert entry["converged"] and entry["log_z_error"] < 0.005 * entry["num_atoms"]
-    cell = PeriodicCell(8, RS)
-    base = BoltzmannBase.from_files(cell, "potentials/h_rs1p25_6000K.pt", KELVIN)
-    z = cell.length * torch.rand(3, 8, 3, generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(base.log_prob(z), -potential.energy(z, cell) / KT - base.log_z)
+        assert "/tmp" not in entry["provenance"]["command"]
+        cell = PeriodicCell(entry["num_atoms"], RS)
+        base = BoltzmannBase.from_files(cell, "potentials/h_rs1p25_6000K.pt", KELVIN)
+        z = cell.length * torch.rand(3, cell.num_atoms, 3, generator=torch.Generator().manual_seed(0))
+        torch.testing.assert_close(base.log_prob(z), -potential.energy(z, cell) / KT - base.log_z)
+
+
+def test_free_energy_per_atom_hardly_depends_on_the_cell():
+    """Momenta included; the interaction is of short range, so that N = 8, 14 and 16 differ by 0.4 mHa at most."""
+    entries = json.loads(FILE.with_suffix(".log_z.json").read_text())["entries"]
+    found = [(momentum_free_energy(e["num_atoms"], KELVIN) - KT * e["log_z"]) / e["num_atoms"] for e in entries]
+    assert found == pytest.approx([-0.57567, -0.57582, -0.57606], abs=1e-5)
 
 
 def test_no_hole_in_a_long_run(potential):
