@@ -1,5 +1,9 @@
-"""The base density only moves terms around: with an identity flow, F(ML base) = <E - E_ML>_ML + F_ML."""
+"""What F does not depend on: where its terms stand, and how p(x) is sampled."""
 
+import math
+
+import numpy as np
+import pytest
 import torch
 
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
@@ -9,12 +13,15 @@ from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.free_energy import momentum_free_energy
+from lightning_vfe.physics.observables import RadialDistribution, RadialDistributions
+from lightning_vfe.physics.statistics import Estimate, estimate
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
 from lightning_vfe.sampling.nested import NestedSampler
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.training.batch import Batch
 from lightning_vfe.training.datamodule import MCMCDataModule
 from lightning_vfe.training.module import VariationalFreeEnergy
+from tests.helpers.flows import make_flow
 
 KELVIN, LOG_Z = 6000.0, 12.3
 
@@ -50,3 +57,59 @@ def _walkers(module: VariationalFreeEnergy, datamodule: MCMCDataModule) -> Batch
 
     report = datamodule.sampler.step(walkers, module.proton_log_prob, electron_log_prob, adapt=False)
     return Batch(walkers.protons, walkers.electrons, walkers.twists, torch.zeros(8, dtype=torch.int64), report)
+
+
+@torch.no_grad()
+def _measure(proton_sampling: str) -> tuple[dict[str, Estimate], dict[str, RadialDistribution]]:
+    """F and its terms, and g(r), of two protons with electrons, at frozen parameters of a map that matters."""
+    cell = PeriodicCell(2, 2.0)
+    base = BoltzmannBase(cell, YukawaPotential(strength=0.3), 5 * KELVIN, LOG_Z, log_z_error=0.0)
+    density = ProtonDensity(base, make_flow(cell, strength=1.5, num_steps=1, num_layers=1))
+    torch.manual_seed(3)
+    wavefunction = GeminalWavefunction(cell, num_layers=1, single_width=4, pair_width=4)
+    module = VariationalFreeEnergy(cell, wavefunction, density, 5 * KELVIN)
+    direct = proton_sampling == "direct"
+    sampler = NestedSampler(
+        cell,
+        proton_proposal="langevin" if direct else "gaussian",
+        num_proton_steps=4 if direct else 10,
+        num_electron_steps=8,
+        proton_sampling=proton_sampling,
+    )
+    random = WalkerRandom(range(1), 1)
+    protons = cell.length * random.uniform((64, 2, 3), dtype=torch.float64)
+    walkers = sampler.start(protons, torch.zeros(1, 3), 1, random)
+    strata, radial, series = (
+        torch.zeros(64, dtype=torch.int64),
+        RadialDistributions(cell, num_bins=8, r_max=0.8 * cell.length),
+        [],
+    )
+    for sweep in range(30):
+        report = sampler.step(
+            walkers,
+            module.base_density() if direct else module.proton_log_prob,
+            lambda x, r: module.electron_log_prob(x, r, walkers.twists),
+            adapt=sweep < 10,
+        )
+        if sweep >= 10:
+            sample = module.evaluate(Batch(walkers.protons, walkers.electrons, walkers.twists, strata, report))
+            assert sample.protons is not None and (sample.protons.sign_det_dzdx > 0).all()
+            series.append(sample.terms)
+            radial.update(walkers.protons, walkers.electrons)
+    terms = {name: estimate(torch.stack([sample[name] for sample in series])) for name in series[0]}
+    return terms, radial.result()
+
+
+def test_both_ways_of_sampling_give_the_same_free_energy_and_distances() -> None:
+    """Chains on the base with inverted maps, and chains on p(x): all terms of F, and g(r) of all pairs."""
+    terms, radial = _measure("direct")
+    others, other_radial = _measure("metropolis")
+    assert abs(terms["log_det_per_atom"].value) > 10 * terms["log_det_per_atom"].error, "the map hardly matters"
+    for name, found in terms.items():
+        error = math.hypot(found.error, others[name].error)
+        assert found.value == pytest.approx(others[name].value, abs=4 * error), name
+    for name, found in radial.items():
+        known = np.isfinite(found.error) & np.isfinite(other_radial[name].error)
+        pull = (found.g - other_radial[name].g)[known]
+        pull /= np.hypot(found.error, other_radial[name].error)[known]
+        assert known.sum() >= 4 and np.abs(pull).max() < 4, f"{name}: {pull} standard errors off"
