@@ -2,49 +2,22 @@
 
 from __future__ import annotations
 
-import math
+from typing import cast
 
 import torch
 from e3nn import o3
 from torch import Tensor, nn
 
 from lightning_vfe.models.flow.edge_basis import EdgeBasis
-from lightning_vfe.models.flow.jet import Jet, concatenated
+from lightning_vfe.models.flow.first_message import FirstMessage
+from lightning_vfe.models.flow.jet import Jet
 from lightning_vfe.models.flow.message import Message
+from lightning_vfe.models.flow.update import GatedUpdate
 from lightning_vfe.physics.cell import PeriodicCell
 
 # Displacements per unit of the readout, in units of rs. It only sets how far one optimizer step moves atoms: with Adam
 # a learning rate of 1e-3 to 1e-2 then neither crawls nor lets neighbouring atoms overtake each other.
 DISPLACEMENT_SCALE = 0.25
-
-
-class GatedUpdate(nn.Module):
-    """Channel mixing of a message; then SiLU on the scalars, and a gate 2 sigmoid(scalar) on every channel of l > 0.
-
-    Args:
-        hidden_lmax: largest l of the features.
-        num_channels: C.
-    """
-
-    def __init__(self, hidden_lmax: int, num_channels: int) -> None:
-        super().__init__()
-        self.hidden_lmax = hidden_lmax
-        scale = 1.0 / math.sqrt(num_channels)
-        self.weight = nn.Parameter(scale * torch.randn(hidden_lmax + 1, num_channels, num_channels))
-        self.bias = nn.Parameter(torch.zeros(num_channels, 1))
-        self.gate_weight = nn.Parameter(scale * torch.randn(hidden_lmax, num_channels, num_channels))
-        self.gate_bias = nn.Parameter(torch.zeros(hidden_lmax, num_channels, 1))
-
-    def forward(self, message: Jet) -> Jet:
-        """# (W, A, C, N) -> (W, A, C, N)"""
-        scalars = message.components(slice(0, 1))
-        gates = scalars.mixed(self.gate_weight, self.gate_bias).open_gate()  # (W, hidden_lmax, C, N)
-        parts = [scalars.mixed(self.weight[..., :1, :, :], self.bias.unsqueeze(-3)).silu()]
-        for degree in range(1, self.hidden_lmax + 1):
-            weight = self.weight[..., degree : degree + 1, :, :]
-            vectors = message.components(slice(degree**2, (degree + 1) ** 2)).mixed(weight)
-            parts.append(vectors.times(gates.components(slice(degree - 1, degree))))
-        return concatenated(parts)
 
 
 class ResidualBlock(nn.Module):
@@ -74,14 +47,16 @@ class ResidualBlock(nn.Module):
         cutoff: float,
     ) -> None:
         super().__init__()
-        self.basis = EdgeBasis(cell, edge_lmax, num_radial, cutoff)
+        self.basis = EdgeBasis(cell, max(edge_lmax, hidden_lmax), num_radial, cutoff)
         # A uniform density has this many images within the cutoff, an atom's own ones included.
         mean_neighbours = (cutoff / cell.rs) ** 3
-        hidden = o3.Irreps([(1, (degree, (-1) ** degree)) for degree in range(hidden_lmax + 1)])
-        inputs = [o3.Irreps("1x0e")] + [hidden] * (num_layers - 1)
-        self.messages = nn.ModuleList(
-            Message(irreps, hidden, self.basis.irreps, num_channels, num_radial, mean_neighbours) for irreps in inputs
-        )
+        hidden, edges = (_natural_irreps(lmax) for lmax in (hidden_lmax, edge_lmax))
+        sizes = (num_channels, num_radial, mean_neighbours)
+        num_angular = (self.basis.lmax + 1) ** 2
+        self.messages = nn.ModuleList([FirstMessage(hidden, edges, *sizes)])
+        for layer in range(1, num_layers):
+            largest_output = 1 if layer == num_layers - 1 else hidden_lmax
+            self.messages.append(Message(hidden, hidden, edges, *sizes, largest_output, num_angular))
         self.updates = nn.ModuleList(GatedUpdate(hidden_lmax, num_channels) for _ in range(num_layers))
         self.readout = nn.Parameter(torch.zeros(1, num_channels))
         self.scale = DISPLACEMENT_SCALE * cell.rs
@@ -96,9 +71,57 @@ class ResidualBlock(nn.Module):
         Returns:
             Delta in bohr  # (W, N, 3), and d Delta / d x  # (W, N, 3, 3 N)
         """
-        basis = self.basis(positions, with_jacobian)
-        features = Jet(positions.new_ones(1, 1, self.readout.shape[-1], 1))
-        for layer, (message, update) in enumerate(zip(self.messages, self.updates, strict=True)):
-            change = update(message(features, basis))
-            features = change if layer == 0 else features.plus(change)
-        return features.components(slice(1, 4)).mixed(self.scale * self.readout.unsqueeze(-3)).per_atom()
+        functions, neighbours = self.basis(positions, with_jacobian)
+        first, messages = cast(FirstMessage, self.messages[0]), cast(list[Message], list(self.messages)[1:])
+        updates = cast(list[GatedUpdate], list(self.updates))
+        readout, filters = self.scale * self.readout, first.filters()
+        message = first(functions)
+        slopes = first.jacobian(functions, neighbours) if with_jacobian else None
+        if not messages:
+            moved, reader = updates[0].read(message, readout, filters)
+            return Jet(moved, None if slopes is None else _read(slopes, reader))
+        updated = updates[0](message, filters)
+        features = updated.features
+        jacobians = None if slopes is None else _chained(updates[0].derivatives(updated, filters), slopes)
+        for layer, update in zip(messages[:-1], updates[1:-1], strict=True):
+            message, parts = layer(features, functions, neighbours)
+            updated = update(message)
+            features = features + updated.features
+            if jacobians is not None:
+                slopes = layer.full_jacobian(parts, functions, neighbours, jacobians)
+                changes = _chained(update.derivatives(updated), slopes)
+                jacobians = [jacobian + change for jacobian, change in zip(jacobians, changes, strict=True)]
+        message, parts = messages[-1](features, functions, neighbours)
+        moved, reader = updates[-1].read(message, readout)
+        moved = moved + (features[:, :, 1:4] @ readout.unsqueeze(-3).mT).squeeze(-1)
+        if jacobians is None:
+            return Jet(moved)
+        carried, edges = messages[-1].read_jacobian(parts, functions, neighbours, reader)
+        _add_own_vectors_(carried[1], readout)
+        jacobian = edges.permute(0, 1, 4, 2, 3).reshape(len(edges), *[3 * positions.shape[1]] * 2)
+        for matrix, source in zip(carried, jacobians, strict=True):
+            jacobian = jacobian + matrix.flatten(2) @ source.flatten(1, 2)
+        return Jet(moved, jacobian.unflatten(1, (-1, 3)))
+
+
+def _natural_irreps(lmax: int) -> o3.Irreps:
+    """l = 0 to lmax with parity (-1)^l, one of each."""
+    return o3.Irreps([(1, (degree, (-1) ** degree)) for degree in range(lmax + 1)])
+
+
+def _chained(matrices: list[Tensor], slopes: Tensor) -> list[Tensor]:
+    """Jacobians of features from those of messages.  # (W, N, M C, A b) each, (W, N, A b, 3 N) -> (W, N, M C, 3 N)"""
+    return [matrix @ slopes[:, :, : matrix.shape[-1]] for matrix in matrices]
+
+
+def _read(slopes: Tensor, reader: Tensor) -> Tensor:
+    """`GatedUpdate.read` applied to the Jacobian of its message.  # (W, N, A b, 3 N), (W, N, b, 4) -> (W, N, 3, 3 N)"""
+    slopes = slopes.unflatten(2, (-1, reader.shape[2]))
+    by_vectors = (reader[..., :1].mT.unsqueeze(2) @ slopes[:, :, 1:4]).squeeze(3)
+    return by_vectors + reader[..., 1:].mT @ slopes[:, :, 0]
+
+
+def _add_own_vectors_(carried: Tensor, readout: Tensor) -> None:
+    """Add, in place, what the readout takes from the vectors of the atom itself.  # (W, 3 N, N, 3, C), (1, C)"""
+    own = carried.unflatten(1, (-1, 3)).diagonal(dim1=1, dim2=3).diagonal(dim1=1, dim2=2)  # (W, C, N, 3)
+    own.add_(readout.squeeze(-2).unsqueeze(-1).unsqueeze(-1))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lightning_vfe.models.flow.edges import Edges, add_receiver_columns_, sum_images
+from lightning_vfe.models.flow.edges import Edges, jacobian_of_sum, squared_length
 from lightning_vfe.models.flow.jet import Jet
 from lightning_vfe.physics.cell import PeriodicCell
 
@@ -56,50 +56,33 @@ class ContactBlock(nn.Module):
         Returns:
             Delta in bohr  # (W, N, 3), and d Delta / d x  # (W, N, 3, 3 N)
         """
-        vectors, pairs = self.edges(positions)
-        weights = self._weights(pairs // positions.shape[1] ** 2)
-        terms = sum_images(self._on_edges(vectors, weights, with_jacobian), pairs, positions)  # (W, N_j, N_i, 4, D)
-        sums = Jet(terms[..., 0].sum(1).transpose(1, 2).unsqueeze(2))  # (W, 4, 1, N)
-        if with_jacobian:
-            slopes = terms[..., 1:].permute(0, 3, 2, 1, 4)  # (W, 4, N_i, N_j, 3)
-            jacobian = add_receiver_columns_(slopes.clone(memory_format=torch.contiguous_format), slopes)
-            sums = Jet(sums.value, jacobian.flatten(-2).unsqueeze(2))
-        attraction = sums.components(slice(0, 1))
-        share = 0.5 / (1.0 + attraction.value)
-        moved = sums.components(slice(1, 4)).times(attraction.pointwise(share, -2.0 * share.square()))
-        return moved.per_atom()
-
-    def _weights(self, walkers: Tensor) -> Tensor:
-        """a w_b, for all edges together or, where each walker has its own parameters, for every edge.
-
-        Args:
-            walkers: the walker of every edge.  # (E,)
-
-        Returns:
-            # (b, 1) or (E, b, 1)
-        """
-        weights = (self._bounded_amplitude().unsqueeze(-1) * torch.softmax(self.logits, dim=-1)).unsqueeze(-1)
-        return weights if weights.ndim == 2 else weights.index_select(0, walkers)
-
-    def _on_edges(self, vectors: Tensor, weights: Tensor, with_gradient: bool) -> Tensor:
-        """exp(t) g, then (exp(t) - 1) g r, and their gradients where wanted.  # (E, 3) -> (E, 4, D)"""
-        squared = vectors.square().sum(-1, keepdim=True)
+        vectors, _, pairs = self.edges(positions)
+        squared = squared_length(vectors)
         taper, taper_slope = self.edges.taper(squared)
         gaussians = torch.exp(-squared * self.exponents)
-        bells = gaussians * taper  # (E, b)
-        grown = torch.exp((bells.unsqueeze(-2) @ weights).squeeze(-1))
-        bell = bells[:, -1:]
-        attraction, excess = bell * grown, bell * (grown - 1.0)
-        value = torch.cat([attraction, excess * vectors], dim=-1).unsqueeze(-1)
-        if not with_gradient:
-            return value
+        bells = gaussians * taper  # (W, N, K, b)
+        weights = self._weights()
+        grown = torch.exp((bells.flatten(1, 2) @ weights).view_as(squared))
+        attraction = bells[..., -1:] * grown  # (W, N, K, 1)
+        excess = attraction - bells[..., -1:]
+        share = 0.5 / (1.0 + attraction.sum(2))  # (W, N, 1)
+        moved = share * (excess * vectors).sum(2)
+        if not with_jacobian:
+            return Jet(moved)
         # As d f / d r = r * (slope of f), since everything depends on r^2.
         slopes = gaussians * taper_slope - 2.0 * self.exponents * bells
-        attraction_slope = slopes[:, -1:] * grown + attraction * (slopes.unsqueeze(-2) @ weights).squeeze(-1)
-        outer = (attraction_slope - slopes[:, -1:]).unsqueeze(-1) * vectors.unsqueeze(-1) * vectors.unsqueeze(-2)
-        outer = outer + excess.unsqueeze(-1) * torch.eye(3, dtype=vectors.dtype, device=vectors.device)
-        gradient = torch.cat([(attraction_slope * vectors).unsqueeze(1), outer], dim=1)  # (E, 4, 3)
-        return torch.cat([value, gradient], dim=-1)
+        growth = (slopes.flatten(1, 2) @ weights).view_as(squared)
+        attraction_slope = slopes[..., -1:] * grown + attraction * growth
+        # The derivative of every term of share * sum(excess r), and of the share with every term of its own sum.
+        change = share.unsqueeze(2) * (attraction_slope - slopes[..., -1:]) * vectors
+        change = change - 2.0 * (share * moved).unsqueeze(2) * attraction_slope
+        gradient = vectors.unsqueeze(-1) * change.unsqueeze(-2)  # (W, N, K, 3, 3)
+        gradient.diagonal(dim1=-2, dim2=-1).add_(share.unsqueeze(2) * excess)
+        return Jet(moved, jacobian_of_sum(gradient, pairs).permute(0, 1, 4, 2, 3).flatten(-2))
+
+    def _weights(self) -> Tensor:
+        """a w_b.  # (b, 1) or, where each walker has its own parameters, (W, b, 1)"""
+        return (self._bounded_amplitude().unsqueeze(-1) * torch.softmax(self.logits, dim=-1)).unsqueeze(-1)
 
     def _bounded_amplitude(self) -> Tensor:
         """a between its bounds, twice differentiable, with slope GAIN at zero."""

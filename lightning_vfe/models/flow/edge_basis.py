@@ -1,14 +1,15 @@
-"""Equivariant functions of a relative vector, summed over all images within a cutoff, with their gradients."""
+"""Equivariant functions of a relative vector, with their gradients."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from e3nn import o3
 from torch import Tensor, nn
 
-from lightning_vfe.models.flow.edges import Edges, sum_images
+from lightning_vfe.models.flow.edges import Edges, Neighbours, squared_length
 from lightning_vfe.physics.cell import PeriodicCell
 
 # Length, in units of rs, below which the direction of a relative vector fades out (q^-l S_l is linear in r for l = 1).
@@ -16,8 +17,26 @@ from lightning_vfe.physics.cell import PeriodicCell
 CORE_LENGTH = 0.5
 
 
+class EdgeFunctions(NamedTuple):
+    """Angular and radial functions of the edges of `Edges`, K slots for every atom; their products are the basis.
+
+    The gradient of a product is angular_gradient * radial + outward * radial_slope. It is there where asked for.
+    """
+
+    angular: Tensor
+    """A_lm = q^-l S_lm(r), l = 0 first. # (W, N, K, (lmax + 1)^2)"""
+    radial: Tensor
+    """R_b(r^2). # (W, N, K, b)"""
+    angular_gradient: Tensor | None = None
+    """d A_lm / d r. # (W, N, K, 3, (lmax + 1)^2)"""
+    radial_slope: Tensor | None = None
+    """(d R_b / d |r|) / |r|. # (W, N, K, b)"""
+    outward: Tensor | None = None
+    """r A_lm. # (W, N, K, 3, (lmax + 1)^2)"""
+
+
 class EdgeBasis(nn.Module):
-    """phi_{lm,b}(x_i, x_j) = sum_images q^-l S_lm(r) R_b(r^2) over the edges r = x_j - x_i + L n.
+    """phi_{lm,b}(r) = q^-l S_lm(r) R_b(r^2) of the edges r = x_j - x_i + L n.
 
     S_lm are the solid harmonics of e3nn (component normalisation), q = sqrt(r^2 + epsilon^2), and
 
@@ -41,7 +60,6 @@ class EdgeBasis(nn.Module):
         super().__init__()
         self.lmax = lmax
         self.edges = Edges(cell, cutoff)
-        self.irreps = o3.Irreps([(1, (degree, (-1) ** degree)) for degree in range(lmax + 1)])
         self.epsilon = CORE_LENGTH * cell.rs
         self.width = cutoff / max(num_radial - 1, 1)
         for name, constant in (
@@ -52,43 +70,35 @@ class EdgeBasis(nn.Module):
         degrees = torch.tensor([degree for degree in range(lmax + 1) for _ in range(2 * degree + 1)])
         self.register_buffer("degrees", degrees, persistent=False)
 
-    def forward(self, positions: Tensor, with_gradient: bool) -> Tensor:
-        """Evaluate the basis for all ordered pairs, from the sender j to the receiver i.
+    def forward(self, positions: Tensor, with_gradient: bool) -> tuple[EdgeFunctions, Neighbours]:
+        """Find all edges and evaluate the functions.
 
         Args:
             positions: bohr.  # (W, N, 3)
             with_gradient: also give the gradients.
-
-        Returns:
-            F = (lmax + 1)^2 num_radial functions; D = 0 is phi_f, and D = 1, 2, 3 (with the gradient only) are
-            d phi_f / d x_j along the axes.  # (W, N_j, N_i, D, F)
         """
-        vectors, pairs = self.edges(positions)
-        return sum_images(self._on_edges(vectors, with_gradient), pairs, positions)
+        neighbours = self.edges(positions)
+        return self._on_edges(neighbours.vectors, with_gradient), neighbours
 
-    def _on_edges(self, vectors: Tensor, with_gradient: bool) -> Tensor:
-        """The basis functions of single vectors and, where wanted, their gradients.  # (E, 3) -> (E, D, F)"""
-        squared = vectors.square().sum(-1, keepdim=True)
+    def _on_edges(self, vectors: Tensor, with_gradient: bool) -> EdgeFunctions:
+        """The functions of single vectors and, where wanted, their gradients."""
+        squared = squared_length(vectors)
         inverse = (squared + self.epsilon**2).rsqrt()  # 1/q
         solid = o3.spherical_harmonics(list(range(self.lmax + 1)), vectors, False, "component")
         scale = inverse**self.degrees
-        angular = solid * scale  # (E, lm)
+        angular = solid * scale
         offset = (1.0 / inverse - self.centres) / self.width
-        gaussian = torch.exp(-0.5 * offset.square())  # (E, b)
+        gaussian = torch.exp(-0.5 * offset.square())
         taper, taper_slope = self.edges.taper(squared)
         radial = gaussian * taper
         if not with_gradient:
-            return (angular.unsqueeze(-1) * radial.unsqueeze(-2)).flatten(1).unsqueeze(1)
+            return EdgeFunctions(angular, radial)
         # d radial / d r = r * slope, because q and the taper depend on r^2 only.
         slope = gaussian * taper_slope - radial * offset * (inverse / self.width)
-        outward = vectors.unsqueeze(-1) * angular.unsqueeze(-2)  # (E, 3, lm)
+        outward = vectors.unsqueeze(-1) * angular.unsqueeze(-2)
         turned = (solid @ self.ladder).unflatten(-1, (3, -1)) * scale.unsqueeze(-2)
         turned = turned - outward * (self.degrees * inverse.square()).unsqueeze(-2)
-        # phi = angular * radial and grad phi = turned * radial + outward * slope, as one product of rank two.
-        first = torch.cat([angular.unsqueeze(1), turned], dim=1)
-        second = nn.functional.pad(outward, (0, 0, 1, 0))
-        factors = torch.stack([first, second], dim=-1).flatten(1, 2)  # (E, D lm, 2)
-        return (factors @ torch.stack([radial, slope], dim=1)).view(len(vectors), 4, angular.shape[1] * radial.shape[1])
+        return EdgeFunctions(angular, radial, turned, slope, outward)
 
 
 def _gradient_ladder(lmax: int) -> Tensor:

@@ -111,11 +111,12 @@ class EquivariantFlow(nn.Module):
             ResidualBlock(cell, num_layers, num_channels, hidden_lmax, edge_lmax, num_radial, self.cutoff)
             for _ in range(num_blocks)
         )
-        # Basis functions and their gradients per pair, message matrices, and about four Jacobians of all features.
-        functions, components = (edge_lmax + 1) ** 2 * num_radial, (hidden_lmax + 1) ** 2
-        per_pair = 4 * functions + num_channels * components * (components + 16)
-        per_edge = 8 * functions
-        edges = cell.num_atoms * (self.cutoff / cell.rs) ** 3
+        # Jacobians of all features and message matrices per pair; products of weights and features, matrices, and the
+        # edge functions with their gradients per edge, with half as many empty slots.
+        functions, components = (max(edge_lmax, hidden_lmax) + 1) ** 2, (hidden_lmax + 1) ** 2
+        per_pair = num_channels * components * (2 * components + 12)
+        per_edge = num_channels * components * (4 * components + 12) + 12 * functions + 4 * num_radial
+        edges = 1.5 * cell.num_atoms * (self.cutoff / cell.rs) ** 3
         self.walkers_at_once = max(1, int(max_elements / (cell.num_atoms**2 * per_pair + edges * per_edge)))
         # A backward pass keeps what all layers hold.
         self.walkers_at_once_with_gradients = max(1, self.walkers_at_once // (num_blocks * num_steps * num_layers))

@@ -1,42 +1,53 @@
-"""The equivariant message, linear in the neighbours' features, with its Jacobian."""
+"""The equivariant message, linear in the neighbours' features, and what its derivatives need."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from e3nn import o3
 from torch import Tensor, nn
 
-from lightning_vfe.models.flow.edges import add_receiver_columns_
-from lightning_vfe.models.flow.jet import Jet
+from lightning_vfe.models.flow.edge_basis import EdgeFunctions
+from lightning_vfe.models.flow.edges import Neighbours, jacobian_of_sum, sum_images
+
+
+class Sent(NamedTuple):
+    """Parts of the messages along all edges from the features of one degree l, with M = 2 l + 1 components.
+
+    A path p has the radial weight w_p^c = sum_b W[p, b, c] R_b of an edge.
+    """
+
+    features: Tensor
+    """h_j^c of the sender. # (W, N, K, M, C)"""
+    weights: Tensor
+    """w_p^c. # (W, N, K, paths, C)"""
+    products: Tensor
+    """w_p^c h_j^c. # (W, N, K, paths, M, C)"""
 
 
 class Message(nn.Module):
-    """m_i^c = sum_j M_ij^c h_j^c: what atom i receives from all atoms j and their images.
+    """m_i^c = sum_e M_e^c h_j^c: what atom i receives along its edges e from atoms j and their images.
 
-    M_ij^c is a small matrix between the components o of the output and a of the input, channel by channel
-    (paths "uvu" of an e3nn tensor product):
+    M_e^c is a small matrix between the components o of the output and a of the input, channel by channel (paths "uvu"
+    of an e3nn tensor product):
 
-        M_ij^c[o, a] = sum_f phi_f(i, j) G[f, c, o, a],
-        G[(lm, b), c, o, a] = sum_paths W[path, b, c] 3j_path[lm, o, a].
+        M_e^c[o, a] = sum_paths (sum_b W[path, b, c] R_b(e)) (sum_lm 3j_path[lm, o, a] A_lm(e)).
 
-    With respect to the coordinates there are two parts,
-
-        dm_i / dx = sum_j M_ij (dh_j / dx)  +  sum_j (d phi_f(i, j) / d x) G_f h_j,
-
-    a batched matrix product over (j, a), and a term in which a pair touches the columns of x_i and x_j only.
+    The features of the senders are multiplied with the radial weights first; one matrix product over edges, paths and
+    components a then gives m_i.
 
     Args:
         input_irreps: irreps of one input channel, one copy of each.
         output_irreps: irreps of one output channel.
-        edge_irreps: irreps of the edge basis.
+        edge_irreps: irreps of the edge functions; those of higher degree than these are left out.
         num_channels: C.
         num_radial: radial functions per edge component.
-        mean_neighbours: typical number of terms in the sum over j, which is divided by its square root.
+        mean_neighbours: typical number of terms in the sum over e, which is divided by its square root.
+        largest_output: degree l above which no one reads the output, so that it is not computed.
+        num_angular: number of edge functions A_lm, of the higher degrees too.
     """
-
-    coupling: Tensor
 
     def __init__(
         self,
@@ -46,55 +57,160 @@ class Message(nn.Module):
         num_channels: int,
         num_radial: int,
         mean_neighbours: float,
+        largest_output: int,
+        num_angular: int,
     ) -> None:
         super().__init__()
-        coupling = _path_couplings(input_irreps, output_irreps, edge_irreps) / math.sqrt(mean_neighbours)
-        self.register_buffer("coupling", coupling.to(torch.get_default_dtype()), persistent=False)
-        self.weight = nn.Parameter(torch.randn(len(coupling), num_radial, num_channels) / math.sqrt(num_radial))
+        paths = path_couplings(input_irreps, output_irreps, edge_irreps)
+        self.weight = nn.Parameter(torch.randn(len(paths), num_radial, num_channels) / math.sqrt(num_radial))
+        self.num_outputs = (largest_output + 1) ** 2
+        self.input_degrees = len(input_irreps)
+        for degree in range(self.input_degrees):
+            used = [i for i, (_, source, target) in enumerate(paths) if source == degree and target <= largest_output]
+            couplings = torch.zeros(len(used), num_angular, self.num_outputs, 2 * degree + 1, dtype=torch.float64)
+            for row, i in enumerate(used):
+                block = paths[i][0][:, : self.num_outputs, degree**2 : (degree + 1) ** 2]
+                couplings[row, : len(block)] = block / math.sqrt(mean_neighbours)
+            self.register_buffer(f"paths_{degree}", torch.tensor(used), persistent=False)
+            for name, constant in _arrangements(couplings).items():
+                constant = constant.to(torch.get_default_dtype())
+                self.register_buffer(f"{name}_{degree}", constant, persistent=False)
 
-    def forward(self, features: Jet, basis: Tensor) -> Jet:
-        """Sum the messages; the Jacobian is carried where `basis` has gradients.
+    def forward(self, features: Tensor, functions: EdgeFunctions, neighbours: Neighbours) -> tuple[Tensor, list[Sent]]:
+        """Sum the messages.
 
         Args:
-            features: of all atoms; axes of length one for walkers or atoms stand for equal features.  # (W, A, C, N)
-            basis: of all pairs.  # (W, N_j, N_i, D, F)
+            features: of all atoms.  # (W, N, A, C)
+            functions: of all edges.
+            neighbours: the edges.
 
         Returns:
-            # (W, O, C, N)
+            m_i  # (W, N, O, C), and the parts for the derivatives, one for each input degree
         """
-        walkers, atoms, _, derivatives, _ = basis.shape
-        shape = (self.coupling.shape[2], self.weight.shape[-1])
-        filters = torch.einsum("...pbc,pmoa->...mbcoa", self.weight, self.coupling).flatten(-5, -4)  # (..., F, C, O, A)
-        sent = torch.einsum("...fcoa,...acj->...jocf", filters, features.value).flatten(2, 3)  # (W, N_j, OC, F)
-        terms = sent @ basis.flatten(2, 3).transpose(-1, -2)  # (W, N_j, OC, N_i D)
-        terms = terms.view(walkers, atoms, *shape, atoms, derivatives)
-        value = terms[..., 0].sum(1)
-        if derivatives == 1:
-            return Jet(value)
-        slopes = terms[..., 1:].permute(0, 2, 3, 4, 1, 5)  # (W, O, C, N_i, N_j, 3)
-        if features.jacobian is None:
-            jacobian = slopes.clone(memory_format=torch.contiguous_format)
-        else:
-            jacobian = slopes + self._carried_jacobian(filters, features.jacobian, basis[..., 0, :])
-        jacobian = add_receiver_columns_(jacobian, slopes)
-        return Jet(value, jacobian.flatten(-2))
+        walkers, atoms, slots, _ = functions.radial.shape
+        message, parts = features.new_zeros(()), []
+        for degree in range(self.input_degrees):
+            block = features[:, :, degree**2 : (degree + 1) ** 2]
+            sent = block.flatten(0, 1).index_select(0, neighbours.senders).view(walkers, atoms, slots, *block.shape[2:])
+            weights = self._radial_weights(functions.radial, degree)
+            products = weights.unsqueeze(-2) * sent.unsqueeze(-3)
+            angular = functions.angular @ getattr(self, f"by_output_{degree}")  # (W, N, K, paths M O)
+            angular = angular.view(walkers, atoms, -1, self.num_outputs)
+            message = message + angular.mT @ products.flatten(2, 4)
+            parts.append(Sent(sent, weights, products))
+        return message, parts
 
-    def _carried_jacobian(self, filters: Tensor, jacobian: Tensor, value: Tensor) -> Tensor:
-        """The features' own Jacobian, sent along the edges.  # (W, O, C, N_i, N_j, 3)"""
-        walkers, inputs, channels, atoms, columns = jacobian.shape
-        matrices = (value.flatten(1, 2) @ filters.flatten(-3)).view(walkers, atoms, atoms, *filters.shape[-3:])
-        matrices = matrices.permute(0, 3, 4, 2, 5, 1).reshape(walkers, channels, -1, inputs * atoms)
-        sent = matrices @ jacobian.transpose(1, 2).reshape(walkers, channels, inputs * atoms, columns)
-        return sent.view(walkers, channels, -1, atoms, atoms, 3).transpose(1, 2)
+    def read_jacobian(
+        self, parts: list[Sent], functions: EdgeFunctions, neighbours: Neighbours, reader: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        """Derivatives of vectors d_i[v] = sum_c reader[c, 0] m_i[v, c] + reader[c, v] m_i[0, c], v = x, y, z.
+
+        Args:
+            parts: from `forward`.
+            functions: of all edges, with gradients.
+            neighbours: the edges.
+            reader: weights of the vectors, and of the scalars for each direction.  # (W, N, C, 4)
+
+        Returns:
+            d d_i / d h_j for each input degree  # (W, 3 N_i, N_j, M, C), and the derivative through the edges alone,
+            with the features fixed  # (W, N_i, N_j, 3 of x_j, 3)
+        """
+        walkers, atoms, slots, _ = functions.radial.shape
+        assert functions.radial_slope is not None
+        assert functions.angular_gradient is not None and functions.outward is not None
+        scalars, vectors = reader[..., 1:].mT[:, :, None, :, None], reader[..., 0][:, :, None, None, None]
+        rows = torch.arange(3, device=reader.device) * atoms
+        index = neighbours.pairs.div(atoms, rounding_mode="floor") * (3 * atoms) + neighbours.pairs.remainder(atoms)
+        index = (index.unsqueeze(-1) + rows).flatten()  # (walker, i, v, j)
+        carried, turned, stretched = [], reader.new_zeros(()), reader.new_zeros(())
+        for degree, part in enumerate(parts):
+            slopes = self._radial_weights(functions.radial_slope, degree)
+            slopes = slopes.unsqueeze(-2) * part.features.unsqueeze(-3)
+            to_angular = getattr(self, f"read_{degree}")
+            turned = turned + (part.products.flatten(2, 4) @ reader).view(walkers, atoms, slots, -1) @ to_angular
+            stretched = stretched + (slopes.flatten(2, 4) @ reader).view(walkers, atoms, slots, -1) @ to_angular
+            matrices = self._matrices(part, functions.angular, degree)  # (W, N, K, O, M, C)
+            read = torch.addcmul(matrices[..., 1:, :, :] * vectors, matrices[..., :1, :, :], scalars)
+            dense = read.new_zeros(walkers * 3 * atoms**2, *read.shape[-2:]).index_add_(0, index, read.flatten(0, 3))
+            carried.append(dense.view(walkers, 3 * atoms, atoms, *read.shape[-2:]))
+        shape = (walkers, atoms, slots, -1, 3)
+        slopes = functions.angular_gradient @ turned.view(shape) + functions.outward @ stretched.view(shape)
+        return carried, jacobian_of_sum(slopes, neighbours.pairs)
+
+    def full_jacobian(
+        self, parts: list[Sent], functions: EdgeFunctions, neighbours: Neighbours, jacobians: list[Tensor]
+    ) -> Tensor:
+        """d m_i / d x for features with Jacobians.
+
+        Args:
+            parts: from `forward`.
+            functions: of all edges, with gradients.
+            neighbours: the edges.
+            jacobians: d h_j / d x for each input degree.  # (W, N, M C, 3 N)
+
+        Returns:
+            # (W, N, O C, 3 N)
+        """
+        walkers, atoms, slots, _ = functions.radial.shape
+        assert functions.radial_slope is not None
+        assert functions.angular_gradient is not None and functions.outward is not None
+        carried, slopes = jacobians[0].new_zeros(()), jacobians[0].new_zeros(())
+        for degree, (part, jacobian) in enumerate(zip(parts, jacobians, strict=True)):
+            matrices = sum_images(self._matrices(part, functions.angular, degree), neighbours.pairs)
+            channels, components = matrices.shape[-1], matrices.shape[-2]
+            matrices = matrices.permute(0, 5, 1, 3, 2, 4).reshape(walkers, channels, -1, atoms * components)
+            moved = jacobian.unflatten(2, (components, channels)).permute(0, 3, 1, 2, 4)
+            carried = carried + matrices @ moved.reshape(walkers, channels, atoms * components, -1)
+            stretched = self._radial_weights(functions.radial_slope, degree).unsqueeze(-2) * part.features.unsqueeze(-3)
+            coupling = getattr(self, f"by_output_{degree}")
+            for gradient, products in ((functions.angular_gradient, part.products), (functions.outward, stretched)):
+                angular = (gradient @ coupling).unflatten(-1, (-1, self.num_outputs))  # (W, N, K, 3, paths M, O)
+                slopes = slopes + torch.einsum("wnkdro,wnkrc->wnkdoc", angular, products.flatten(3, 4))
+        edges = jacobian_of_sum(slopes, neighbours.pairs)  # (W, N_i, N_j, 3, O, C)
+        edges = edges.permute(0, 1, 4, 5, 2, 3).reshape(walkers, atoms, -1, 3 * atoms)
+        carried = carried.unflatten(2, (atoms, self.num_outputs)).permute(0, 2, 3, 1, 4)
+        return edges + carried.reshape(edges.shape)
+
+    def _radial_weights(self, radial: Tensor, degree: int) -> Tensor:
+        """sum_b W[p, b, c] R_b for the paths from this degree.  # (W, N, K, b) -> (W, N, K, paths, C)"""
+        weight = self.weight.index_select(-3, getattr(self, f"paths_{degree}"))
+        weights = radial.flatten(1, 2) @ weight.transpose(-3, -2).flatten(-2)
+        return weights.view(*radial.shape[:3], -1, self.weight.shape[-1])
+
+    def _matrices(self, part: Sent, angular: Tensor, degree: int) -> Tensor:
+        """M_e^c[o, a] for the components a of this degree.  # (W, N, K, O, M, C)"""
+        angular = (angular @ getattr(self, f"by_path_{degree}")).unflatten(-1, (part.weights.shape[-2], -1))
+        return (angular.mT @ part.weights).unflatten(-2, (self.num_outputs, -1))
 
 
-def _path_couplings(input_irreps: o3.Irreps, output_irreps: o3.Irreps, edge_irreps: o3.Irreps) -> Tensor:
-    """Wigner 3j symbols of every allowed path (input, edge) -> output, as one array.
+def _arrangements(couplings: Tensor) -> dict[str, Tensor]:
+    """Couplings of all paths from one degree, in the order of axes that each matrix product asks for.
+
+    Args:
+        couplings: # (paths, lm, O, M)
+    """
+    paths, angular, _, components = couplings.shape
+    # (paths, M, (0 | v), lm, v): the vector output v, and the scalar output for each v
+    read = torch.zeros(paths, components, 4, angular, 3, dtype=couplings.dtype)
+    read[:, :, 0] = couplings[:, :, 1:4].permute(0, 3, 1, 2)
+    for direction in range(3):
+        read[:, :, 1 + direction, :, direction] = couplings[:, :, 0].mT
+    return {
+        "by_output": couplings.permute(1, 0, 3, 2).flatten(1),  # (lm, paths M O)
+        "by_path": couplings.transpose(0, 1).flatten(1),  # (lm, paths O M)
+        "read": read.flatten(3).flatten(0, 2),  # (paths M 4, lm 3)
+    }
+
+
+def path_couplings(
+    input_irreps: o3.Irreps, output_irreps: o3.Irreps, edge_irreps: o3.Irreps
+) -> list[tuple[Tensor, int, int]]:
+    """Wigner 3j symbols of every allowed path (input, edge) -> output, with the degrees of its input and output.
 
     Each is scaled so that independent unit-variance weights and components give outputs of unit variance.
 
     Returns:
-        float64.  # (paths, edge components, output components, input components)
+        float64.  # (edge components, output components, input components)
     """
     paths = []
     for ir_output, rows in zip(output_irreps, output_irreps.slices(), strict=True):
@@ -108,5 +224,5 @@ def _path_couplings(input_irreps: o3.Irreps, output_irreps: o3.Irreps, edge_irre
             path = torch.zeros(edge_irreps.dim, output_irreps.dim, input_irreps.dim, dtype=torch.float64)
             symbol = o3.wigner_3j(ir_edge.l, ir_output.ir.l, ir_input.l, dtype=torch.float64)
             path[components, rows, columns] = symbol * math.sqrt(ir_output.ir.dim / len(fan_in))
-            paths.append(path)
-    return torch.stack(paths)
+            paths.append((path, ir_input.l, ir_output.ir.l))
+    return paths
