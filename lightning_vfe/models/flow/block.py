@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_vfe.models.flow.edge_basis import EdgeBasis
 from lightning_vfe.models.flow.first_message import FirstMessage
 from lightning_vfe.models.flow.jet import Jet
+from lightning_vfe.models.flow.last_message import LastMessage
 from lightning_vfe.models.flow.message import Message
 from lightning_vfe.models.flow.update import GatedUpdate
 from lightning_vfe.physics.cell import PeriodicCell
@@ -55,8 +56,9 @@ class ResidualBlock(nn.Module):
         num_angular = (self.basis.lmax + 1) ** 2
         self.messages = nn.ModuleList([FirstMessage(hidden, edges, *sizes)])
         for layer in range(1, num_layers):
-            largest_output = 1 if layer == num_layers - 1 else hidden_lmax
-            self.messages.append(Message(hidden, hidden, edges, *sizes, largest_output, num_angular))
+            last = layer == num_layers - 1
+            kind, outputs = (LastMessage, 1) if last else (Message, hidden_lmax)
+            self.messages.append(kind(hidden, hidden, edges, *sizes, num_angular, outputs))
         self.updates = nn.ModuleList(GatedUpdate(hidden_lmax, num_channels) for _ in range(num_layers))
         self.readout = nn.Parameter(torch.zeros(1, num_channels))
         self.scale = DISPLACEMENT_SCALE * cell.rs
@@ -72,7 +74,7 @@ class ResidualBlock(nn.Module):
             Delta in bohr  # (W, N, 3), and d Delta / d x  # (W, N, 3, 3 N)
         """
         functions, neighbours = self.basis(positions, with_jacobian)
-        first, messages = cast(FirstMessage, self.messages[0]), cast(list[Message], list(self.messages)[1:])
+        first, messages = cast(FirstMessage, self.messages[0]), cast(list[LastMessage], list(self.messages)[1:])
         updates = cast(list[GatedUpdate], list(self.updates))
         readout, filters = self.scale * self.readout, first.filters()
         message = first(functions)
@@ -88,7 +90,7 @@ class ResidualBlock(nn.Module):
             updated = update(message)
             features = features + updated.features
             if jacobians is not None:
-                slopes = layer.full_jacobian(parts, functions, neighbours, jacobians)
+                slopes = layer.jacobian(parts, functions, neighbours, jacobians)
                 changes = _chained(update.derivatives(updated), slopes)
                 jacobians = [jacobian + change for jacobian, change in zip(jacobians, changes, strict=True)]
         message, parts = messages[-1](features, functions, neighbours)

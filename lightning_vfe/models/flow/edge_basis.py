@@ -96,8 +96,10 @@ class EdgeBasis(nn.Module):
         # d radial / d r = r * slope, because q and the taper depend on r^2 only.
         slope = gaussian * taper_slope - radial * offset * (inverse / self.width)
         outward = vectors.unsqueeze(-1) * angular.unsqueeze(-2)
-        turned = (solid @ self.ladder).unflatten(-1, (3, -1)) * scale.unsqueeze(-2)
-        turned = turned - outward * (self.degrees * inverse.square()).unsqueeze(-2)
+        # grad A = q^-l grad S - l q^-2 r A, and q^-l S_(l-1) is q^-1 A_(l-1).
+        turned = ((angular * inverse) @ self.ladder).unflatten(-1, (3, -1))
+        inner = angular * (self.degrees * inverse.square())
+        turned = turned.addcmul_(vectors.unsqueeze(-1), inner.unsqueeze(-2), value=-1.0)
         return EdgeFunctions(angular, radial, turned, slope, outward)
 
 

@@ -58,11 +58,9 @@ class FirstMessage(nn.Module):
         """d Phi_i / d x.  # (W, N, A b, 3 N)"""
         assert functions.radial_slope is not None
         assert functions.angular_gradient is not None and functions.outward is not None
-        shape = functions.outward.shape
+        turned, outward = functions.angular_gradient, functions.outward
         components = self.num_degrees**2
-        # Both terms of the gradient in one product of rank two.
-        first = torch.stack([functions.angular_gradient[..., :components], functions.outward[..., :components]], dim=-1)
-        second = torch.stack([functions.radial, functions.radial_slope], dim=-2)
-        slopes = (first.flatten(3, 4) @ second).view(*shape[:4], components, -1)
+        slopes = turned[..., :components, None] * functions.radial[..., None, None, :]
+        slopes = slopes.addcmul_(outward[..., :components, None], functions.radial_slope[..., None, None, :])
         jacobian = jacobian_of_sum(slopes, neighbours.pairs)  # (W, N_i, N_j, 3, A, b)
         return jacobian.flatten(4).flatten(2, 3).mT

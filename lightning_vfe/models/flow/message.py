@@ -45,8 +45,8 @@ class Message(nn.Module):
         num_channels: C.
         num_radial: radial functions per edge component.
         mean_neighbours: typical number of terms in the sum over e, which is divided by its square root.
-        largest_output: degree l above which no one reads the output, so that it is not computed.
         num_angular: number of edge functions A_lm, of the higher degrees too.
+        largest_output: degree above which no one reads the output, so that it is not computed; None computes all.
     """
 
     def __init__(
@@ -57,24 +57,37 @@ class Message(nn.Module):
         num_channels: int,
         num_radial: int,
         mean_neighbours: float,
-        largest_output: int,
         num_angular: int,
+        largest_output: int | None = None,
     ) -> None:
         super().__init__()
         paths = path_couplings(input_irreps, output_irreps, edge_irreps)
         self.weight = nn.Parameter(torch.randn(len(paths), num_radial, num_channels) / math.sqrt(num_radial))
+        largest_output = len(output_irreps) - 1 if largest_output is None else largest_output
         self.num_outputs = (largest_output + 1) ** 2
         self.input_degrees = len(input_irreps)
         for degree in range(self.input_degrees):
             used = [i for i, (_, source, target) in enumerate(paths) if source == degree and target <= largest_output]
+            # By their output, as `path_couplings` has them: a path to the scalars comes first.
+            self.register_buffer(f"paths_{degree}", torch.tensor(used), persistent=False)
             couplings = torch.zeros(len(used), num_angular, self.num_outputs, 2 * degree + 1, dtype=torch.float64)
             for row, i in enumerate(used):
                 block = paths[i][0][:, : self.num_outputs, degree**2 : (degree + 1) ** 2]
                 couplings[row, : len(block)] = block / math.sqrt(mean_neighbours)
-            self.register_buffer(f"paths_{degree}", torch.tensor(used), persistent=False)
-            for name, constant in _arrangements(couplings).items():
+            for name, constant in self._arrangements(couplings).items():
                 constant = constant.to(torch.get_default_dtype())
                 self.register_buffer(f"{name}_{degree}", constant, persistent=False)
+
+    def _arrangements(self, couplings: Tensor) -> dict[str, Tensor]:
+        """The couplings of all paths from one degree in the orders of axes that the matrix products ask for.
+
+        Args:
+            couplings: # (paths, lm, O, M)
+        """
+        return {
+            "by_output": couplings.permute(1, 0, 3, 2).flatten(1),  # (lm, paths M O)
+            "by_path": couplings.permute(1, 2, 3, 0).flatten(1),  # (lm, O M paths)
+        }
 
     def forward(self, features: Tensor, functions: EdgeFunctions, neighbours: Neighbours) -> tuple[Tensor, list[Sent]]:
         """Sum the messages.
@@ -100,44 +113,7 @@ class Message(nn.Module):
             parts.append(Sent(sent, weights, products))
         return message, parts
 
-    def read_jacobian(
-        self, parts: list[Sent], functions: EdgeFunctions, neighbours: Neighbours, reader: Tensor
-    ) -> tuple[list[Tensor], Tensor]:
-        """Derivatives of vectors d_i[v] = sum_c reader[c, 0] m_i[v, c] + reader[c, v] m_i[0, c], v = x, y, z.
-
-        Args:
-            parts: from `forward`.
-            functions: of all edges, with gradients.
-            neighbours: the edges.
-            reader: weights of the vectors, and of the scalars for each direction.  # (W, N, C, 4)
-
-        Returns:
-            d d_i / d h_j for each input degree  # (W, 3 N_i, N_j, M, C), and the derivative through the edges alone,
-            with the features fixed  # (W, N_i, N_j, 3 of x_j, 3)
-        """
-        walkers, atoms, slots, _ = functions.radial.shape
-        assert functions.radial_slope is not None
-        assert functions.angular_gradient is not None and functions.outward is not None
-        scalars, vectors = reader[..., 1:].mT[:, :, None, :, None], reader[..., 0][:, :, None, None, None]
-        rows = torch.arange(3, device=reader.device) * atoms
-        index = neighbours.pairs.div(atoms, rounding_mode="floor") * (3 * atoms) + neighbours.pairs.remainder(atoms)
-        index = (index.unsqueeze(-1) + rows).flatten()  # (walker, i, v, j)
-        carried, turned, stretched = [], reader.new_zeros(()), reader.new_zeros(())
-        for degree, part in enumerate(parts):
-            slopes = self._radial_weights(functions.radial_slope, degree)
-            slopes = slopes.unsqueeze(-2) * part.features.unsqueeze(-3)
-            to_angular = getattr(self, f"read_{degree}")
-            turned = turned + (part.products.flatten(2, 4) @ reader).view(walkers, atoms, slots, -1) @ to_angular
-            stretched = stretched + (slopes.flatten(2, 4) @ reader).view(walkers, atoms, slots, -1) @ to_angular
-            matrices = self._matrices(part, functions.angular, degree)  # (W, N, K, O, M, C)
-            read = torch.addcmul(matrices[..., 1:, :, :] * vectors, matrices[..., :1, :, :], scalars)
-            dense = read.new_zeros(walkers * 3 * atoms**2, *read.shape[-2:]).index_add_(0, index, read.flatten(0, 3))
-            carried.append(dense.view(walkers, 3 * atoms, atoms, *read.shape[-2:]))
-        shape = (walkers, atoms, slots, -1, 3)
-        slopes = functions.angular_gradient @ turned.view(shape) + functions.outward @ stretched.view(shape)
-        return carried, jacobian_of_sum(slopes, neighbours.pairs)
-
-    def full_jacobian(
+    def jacobian(
         self, parts: list[Sent], functions: EdgeFunctions, neighbours: Neighbours, jacobians: list[Tensor]
     ) -> Tensor:
         """d m_i / d x for features with Jacobians.
@@ -179,27 +155,8 @@ class Message(nn.Module):
 
     def _matrices(self, part: Sent, angular: Tensor, degree: int) -> Tensor:
         """M_e^c[o, a] for the components a of this degree.  # (W, N, K, O, M, C)"""
-        angular = (angular @ getattr(self, f"by_path_{degree}")).unflatten(-1, (part.weights.shape[-2], -1))
-        return (angular.mT @ part.weights).unflatten(-2, (self.num_outputs, -1))
-
-
-def _arrangements(couplings: Tensor) -> dict[str, Tensor]:
-    """Couplings of all paths from one degree, in the order of axes that each matrix product asks for.
-
-    Args:
-        couplings: # (paths, lm, O, M)
-    """
-    paths, angular, _, components = couplings.shape
-    # (paths, M, (0 | v), lm, v): the vector output v, and the scalar output for each v
-    read = torch.zeros(paths, components, 4, angular, 3, dtype=couplings.dtype)
-    read[:, :, 0] = couplings[:, :, 1:4].permute(0, 3, 1, 2)
-    for direction in range(3):
-        read[:, :, 1 + direction, :, direction] = couplings[:, :, 0].mT
-    return {
-        "by_output": couplings.permute(1, 0, 3, 2).flatten(1),  # (lm, paths M O)
-        "by_path": couplings.transpose(0, 1).flatten(1),  # (lm, paths O M)
-        "read": read.flatten(3).flatten(0, 2),  # (paths M 4, lm 3)
-    }
+        angular = (angular @ getattr(self, f"by_path_{degree}")).unflatten(-1, (-1, part.weights.shape[-2]))
+        return (angular @ part.weights).unflatten(-2, (self.num_outputs, -1))
 
 
 def path_couplings(

@@ -1,0 +1,92 @@
+"""The last message of a network: only three numbers of what it gives are read for every atom."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_vfe.models.flow.edge_basis import EdgeFunctions
+from lightning_vfe.models.flow.edges import Neighbours, jacobian_of_sum
+from lightning_vfe.models.flow.message import Message, Sent
+
+
+class LastMessage(Message):
+    """A `Message` whose Jacobian is taken from the side of its outputs, which are one vector for every atom:
+
+        d d_i[v] = sum_c reader[c, 0] d m_i^c[v] + reader[c, v] d m_i^c[0],   v = x, y, z.
+
+    These are 3 N rows instead of N O C. The sums over channels are taken for every edge.
+
+    Args:
+        as for `Message`, with largest_output = 1.
+    """
+
+    def read_jacobian(
+        self, parts: list[Sent], functions: EdgeFunctions, neighbours: Neighbours, reader: Tensor
+    ) -> tuple[list[Tensor], Tensor]:
+        """Derivatives of d_i.
+
+        Args:
+            parts: from `forward`.
+            functions: of all edges, with gradients.
+            neighbours: the edges.
+            reader: weights of the vectors, and of the scalars for each direction.  # (W, N, C, 4)
+
+        Returns:
+            d d_i / d h_j for each input degree  # (W, 3 N_i, N_j, M, C), and the derivative through the edges alone,
+            with the features fixed  # (W, N_i, N_j, 3 of x_j, 3)
+        """
+        walkers, atoms, slots, _ = functions.radial.shape
+        assert functions.radial_slope is not None
+        assert functions.angular_gradient is not None and functions.outward is not None
+        carried, turned, stretched = [], reader.new_zeros(()), reader.new_zeros(())
+        rows = self._rows(neighbours.pairs, atoms)
+        for degree, part in enumerate(parts):
+            to_angular = getattr(self, f"read_{degree}")
+            slopes = self._radial_weights(functions.radial_slope, degree).unsqueeze(-2) * part.features.unsqueeze(-3)
+            turned = turned + (part.products.flatten(2, 4) @ reader).view(walkers, atoms, slots, -1) @ to_angular
+            stretched = stretched + (slopes.flatten(2, 4) @ reader).view(walkers, atoms, slots, -1) @ to_angular
+            read = self._read_matrices(part.weights, functions.angular, reader, degree)  # (W, N, K, 3, M, C)
+            dense = read.new_zeros(walkers * 3 * atoms**2, *read.shape[-2:]).index_add_(0, rows, read.flatten(0, 3))
+            carried.append(dense.view(walkers, 3 * atoms, atoms, *read.shape[-2:]))
+        shape = (walkers, atoms, slots, -1, 3)
+        slopes = functions.angular_gradient @ turned.view(shape) + functions.outward @ stretched.view(shape)
+        return carried, jacobian_of_sum(slopes, neighbours.pairs)
+
+    def _read_matrices(self, weights: Tensor, angular: Tensor, reader: Tensor, degree: int) -> Tensor:
+        """d d_i[v] / d h_j^c[a] along every edge, for the components a of this degree.
+
+        Args:
+            weights: w_p^c.  # (W, N, K, paths, C)
+        """
+        vectors, scalars = reader[..., 0][:, :, None, None], reader[..., 1:].mT[:, :, None, :, None]
+        # The only path to the scalars, where there is one, comes first.
+        to_scalars = angular @ getattr(self, f"to_scalars_{degree}")  # (W, N, K, M)
+        to_vectors = angular @ getattr(self, f"to_vectors_{degree}")  # (W, N, K, 3 M paths)
+        first = weights.shape[-2] - to_vectors.shape[-1] // (3 * to_scalars.shape[-1])
+        opened = weights[..., first:, :] * vectors
+        read = to_vectors.unflatten(-1, (-1, opened.shape[-2])) @ opened
+        read = read.unflatten(-2, (3, -1))
+        if first:
+            read = read.addcmul_((to_scalars.unsqueeze(-1) * weights[..., :1, :]).unsqueeze(-3), scalars)
+        return read
+
+    def _rows(self, pairs: Tensor, atoms: int) -> Tensor:
+        """Flat index (walker, i, v, j) of all components v of the edges.  # (W N K,) -> (W N K 3,)"""
+        first = pairs.div(atoms, rounding_mode="floor") * (3 * atoms) + pairs.remainder(atoms)
+        return (first.unsqueeze(-1) + torch.arange(3, device=pairs.device) * atoms).flatten()
+
+    def _arrangements(self, couplings: Tensor) -> dict[str, Tensor]:
+        paths, angular, _, components = couplings.shape
+        # The vector output v, and the scalar output for each v.
+        read = torch.zeros(paths, components, 4, angular, 3, dtype=couplings.dtype)
+        read[:, :, 0] = couplings[:, :, 1:4].permute(0, 3, 1, 2)
+        for direction in range(3):
+            read[:, :, 1 + direction, :, direction] = couplings[:, :, 0].mT
+        scalar = couplings[:, :, 0].flatten(1).any(1)
+        return {
+            "by_output": super()._arrangements(couplings)["by_output"],
+            "read": read.flatten(3).flatten(0, 2),  # (paths M 4, lm 3)
+            "to_scalars": couplings[:, :, 0].sum(0),  # (lm, M)
+            "to_vectors": couplings[~scalar][:, :, 1:4].permute(1, 2, 3, 0).flatten(1),  # (lm, 3 M paths)
+        }
