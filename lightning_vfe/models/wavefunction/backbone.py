@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 
 from lightning_vfe.models.wavefunction.features import NUM_PAIR_FEATURES, PairGeometry
-from lightning_vfe.physics.forward import messages_to_first, messages_to_second
+from lightning_vfe.physics.forward import (
+    block_means,
+    messages_by_spin,
+    messages_to_first,
+    messages_to_second,
+    tanh_layer,
+)
 
 NUM_TWIST_FEATURES = 6
 
@@ -26,9 +34,14 @@ class Pairs(nn.Module):
         """The stream of every layer, each (..., M, N, width), from the features (..., M, N, F)."""
         streams: list[Tensor] = []
         for layer in self.layers:
-            new = torch.tanh(layer(streams[-1] if streams else features))
-            streams.append(streams[-1] + new if streams else new)
+            previous = streams[-1] if streams else None
+            inputs = features if previous is None else previous
+            streams.append(tanh_layer([(inputs, cast(Tensor, layer.weight))], cast(Tensor, layer.bias), state=previous))
         return streams
+
+
+def _weights(layers: nn.ModuleList) -> list[Tensor]:
+    return [cast(Tensor, layer.weight) for layer in layers]
 
 
 class Update(nn.Module):
@@ -40,12 +53,13 @@ class Update(nn.Module):
         self.means = nn.ModuleList(nn.Linear(single_width, single_width, bias=False) for _ in range(num_kinds))
         self.messages = nn.ModuleList(nn.Linear(pair_width, single_width, bias=False) for _ in range(num_kinds))
 
-    def forward(self, state: Tensor, means: tuple[Tensor, ...], messages: tuple[Tensor, ...]) -> Tensor:
-        """New state (..., N, single); means (..., 1 or N, single) and messages (..., N, pair) of the other kinds."""
-        total = self.own(state)
-        for layer, value in zip([*self.means, *self.messages], [*means, *messages], strict=True):
-            total = total + layer(value)
-        return state + torch.tanh(total)
+    def forward(self, state: Tensor, means: tuple[Tensor, ...], messages: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """New state (..., N, single); means (..., S, single), each for N / S particles in turn, and messages with the
+        weights that they are given."""
+        shared = self.means[0](means[0])
+        for layer, mean in zip(list(self.means)[1:], means[1:], strict=True):
+            shared = shared + layer(mean)
+        return tanh_layer([(state, self.own.weight), *messages], self.own.bias, shared, state)
 
 
 class Mixing(nn.Module):
@@ -68,34 +82,28 @@ class Mixing(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """New single streams of electrons and protons, both (..., N, width); pairs (..., N, N, pair width)."""
         num = electrons.shape[-2]
-        up = num // 2
-        spin = torch.ones(num, dtype=protons.dtype, device=protons.device)
-        spin[up:] = -1.0
-        opposite = 0.5 * (1.0 - torch.outer(spin, spin)).unsqueeze(-1)  # (N, N, 1)
-        others = 1.0 - torch.eye(num, dtype=spin.dtype, device=spin.device).unsqueeze(-1)
         from_electrons = 1.0 + self.gate_electron(electrons)  # (..., N, pair width)
         from_protons = 1.0 + self.gate_proton(protons)
+        of_spins = block_means(electrons, 2)  # (..., 2, single width): up, down
+        of_protons = block_means(protons, 1)
 
-        half = electrons[..., :up, :]
-        mean_up, mean_down = half.mean(-2, keepdim=True), electrons[..., up:, :].mean(-2, keepdim=True)
-        same_spin = torch.cat([mean_up.expand_as(half), mean_down.expand_as(half)], dim=-2)
-        both_spins, mean_protons = mean_up + mean_down, protons.mean(-2, keepdim=True)
-        new_electrons = self.electron(
-            electrons,
-            (same_spin, both_spins - same_spin, mean_protons),
-            (
-                messages_to_first(pairs_ee * ((others - opposite) / up), from_electrons),
-                messages_to_first(pairs_ee * (opposite / up), from_electrons),
-                messages_to_first(pairs_ep / num, from_protons),
-            ),
-        )
+        # The sums of the messages become means through the weights, which are small.
+        same_spin, opposite_spin, protons_weight = _weights(self.electron.messages)
+        by_spin = torch.stack([same_spin, opposite_spin], dim=-1).flatten(-2) * (2.0 / num)
+        heard = [
+            (messages_by_spin(pairs_ee, from_electrons), by_spin),
+            (messages_to_first(pairs_ep, from_protons), protons_weight / num),
+        ]
+        new_electrons = self.electron(electrons, (of_spins, of_spins[..., [1, 0], :], of_protons), heard)
         if self.proton is None or pairs_pp is None:
             return new_electrons, protons
-        from_pairs = (
-            messages_to_second(pairs_ep / num, from_electrons),
-            messages_to_first(pairs_pp * (others / num), from_protons),
-        )
-        return new_electrons, self.proton(protons, (0.5 * both_spins, mean_protons), from_pairs)
+        electrons_weight, protons_weight = _weights(self.proton.messages)
+        itself = 1.0 - torch.eye(num, dtype=pairs_pp.dtype, device=pairs_pp.device).unsqueeze(-1)
+        heard = [
+            (messages_to_second(pairs_ep, from_electrons), electrons_weight / num),
+            (messages_to_first(pairs_pp * itself, from_protons), protons_weight / num),
+        ]
+        return new_electrons, self.proton(protons, (block_means(of_spins, 1), of_protons), heard)
 
 
 class Backbone(nn.Module):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.forward import paired_plane_waves
 
 OPEN_SHELL = 2.0
 """beta times the distance of the chemical potential below the middle of the gap."""
@@ -60,13 +61,11 @@ class PlaneWaveEnvelope(nn.Module):
 
     def forward(self, z_up: Tensor, z_down: Tensor, protons: Tensor, twist: Tensor) -> Tensor:
         """Phi (..., K, N/2, N/2), complex; positions (..., N/2, 3), protons (..., N, 3) in bohr, twist (..., 3)."""
-        up, down = self._waves(z_up, twist), self._waves(z_down, twist)  # (..., N/2, k)
-        paired = torch.einsum("...ik,...dkl->...dil", up, self.pairing(protons, twist))
-        return torch.einsum("...dil,...jl->...dij", paired, down)
+        return paired_plane_waves(z_up, z_down, self.wavevectors(twist), self.pairing(protons, twist))
 
-    def _waves(self, z: Tensor, twist: Tensor) -> Tensor:
-        phase = self.wavenumber * (z @ self.integers.T + (z * twist.unsqueeze(-2)).sum(-1, keepdim=True))
-        return _plane_wave(phase)
+    def wavevectors(self, twist: Tensor) -> Tensor:
+        """k + k_twist in 1/bohr (..., k, 3) of a fractional twist (..., 3)."""
+        return self.wavenumber * (self.integers + twist.unsqueeze(-2))
 
     def pairing(self, protons: Tensor, twist: Tensor) -> Tensor:
         """F (..., K, k, k), complex symmetric, of protons (..., N, 3) and fractional twist (..., 3)."""
@@ -84,8 +83,7 @@ class PlaneWaveEnvelope(nn.Module):
         squared = self.wavenumber**2 * (self.integers.unsqueeze(1) - self.integers).square().sum(-1)  # (k, k)
         screened = 1.0 / (squared + torch.exp(self.log_screening)[:, None, None])  # (K, k, k)
         screened = screened * (1.0 - torch.eye(len(squared), dtype=squared.dtype, device=squared.device))
-        momenta = self.wavenumber * (self.integers + twist.unsqueeze(-2))  # (..., k, 3)
-        kinetic = torch.diag_embed(0.5 * momenta.square().sum(-1)).unsqueeze(-3)
+        kinetic = torch.diag_embed(0.5 * self.wavevectors(twist).square().sum(-1)).unsqueeze(-3)
         return kinetic - 4.0 * math.pi / self.volume * structure * screened
 
 

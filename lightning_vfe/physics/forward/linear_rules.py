@@ -16,6 +16,7 @@ from lightning_vfe.physics.forward.carried import (
     tangents_broadcast,
     value_of,
 )
+from lightning_vfe.physics.forward.memory import from_memory, num_indices, to_memory, weighted
 
 
 def _check_from_end(name: str, dims: Any) -> None:
@@ -94,8 +95,10 @@ def _constant(x: Tensor, like: Carried) -> Carried:
 
 @register(torch.nn.functional.linear)
 def _affine(x: Carried, weight: Tensor, bias: Tensor | None = None) -> Carried:
-    linear = torch.nn.functional.linear
-    return Carried(linear(x.value, weight, bias), linear(x.jacobian, weight), linear(x.laplacian, weight), x.layout)
+    linear, count = torch.nn.functional.linear, num_indices(x)
+    tangents = to_memory(x.jacobian, count)
+    product = weighted(weight, tangents.flatten(-1 - count)).unflatten(-1, tangents.shape[-1 - count :])
+    return Carried(linear(x.value, weight, bias), from_memory(product, count), linear(x.laplacian, weight), x.layout)
 
 
 @register(torch.complex)

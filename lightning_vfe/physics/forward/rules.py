@@ -26,17 +26,10 @@ def _pointwise(derivatives: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]) -
 
     def rule(x: Carried) -> Carried:
         value, first, second = derivatives(x.value)
-        laplacian = first * x.laplacian + second * _contract(x.jacobian, x.jacobian)
+        laplacian = first * x.laplacian + second * x.jacobian.square().sum(0)
         return Carried(value, first * x.jacobian, laplacian, x.layout)
 
     return rule
-
-
-def _contract(a: Tensor, b: Tensor) -> Tensor:
-    """sum over tangents of a b, without forming the product where the shapes agree."""
-    if a.shape == b.shape:
-        return torch.einsum("d...,d...->...", a, b)
-    return (a * b).sum(0)
 
 
 @register_named("tanh")
