@@ -40,9 +40,7 @@ LAYERS = {
     "block means": lambda x: block_means(torch.sin(x), 2),
     "scores": lambda x: bilinear_scores(torch.sin(x)[..., :1, :], torch.cos(x)[..., 1:, :], draw(2, 3, 3)),
     "plane waves": lambda x: paired_plane_waves(torch.sin(x)[..., :1, :], x[..., 1:, :], WAVES, PAIRING),
-    "plane waves, imaginary": lambda x: (
-        paired_plane_waves(torch.sin(x)[..., :2, :], x[..., 2:, :], WAVES, PAIRING).imag
-    ),
+    "plane waves, two and two": lambda x: paired_plane_waves(torch.sin(x)[..., :2, :], x[..., 2:, :], WAVES, PAIRING),
     "messages by spin": lambda x: messages_by_spin(_electron_pairs(x), torch.cos(x)),
     "messages by spin from plain senders": lambda x: messages_by_spin(_electron_pairs(x), draw(NUM, 3)),
     "messages by spin along plain pairs": lambda x: messages_by_spin(draw(NUM, NUM, 3), torch.cos(x)),
