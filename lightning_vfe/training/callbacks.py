@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from tqdm import trange
 
 from lightning_vfe.analysis.figures import save_figures
+from lightning_vfe.optim.natural_gradient import NaturalGradient
 from lightning_vfe.training.datamodule import MCMCDataModule
 from lightning_vfe.training.module import VariationalFreeEnergy
 from lightning_vfe.training.summary import Summary as RunSummary
@@ -78,33 +79,49 @@ class NaNGuard(Callback):
         self.patience = patience
         self.num_skipped = 0
         self._in_a_row = 0
+        self._seen = 0  # updates that the natural gradient had skipped at the last look
 
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         """Drop all gradients if one is not finite (DDP has averaged them, so all processes decide alike)."""
         parameters = [p for p in pl_module.parameters() if p.grad is not None]
+        if not parameters:
+            return  # the natural gradient skips bad updates by itself, see on_train_batch_end
         total = sum(p.grad.sum() for p in parameters if p.grad is not None)
-        if bool(torch.isfinite(torch.as_tensor(total))):
-            self._in_a_row = 0
-            return
-        for parameter in parameters:
-            parameter.grad = None  # optimizers leave parameters without a gradient alone
-        self.num_skipped += 1
-        self._in_a_row += 1
+        skipped = not bool(torch.isfinite(torch.as_tensor(total)))
+        if skipped:
+            for parameter in parameters:
+                parameter.grad = None  # optimizers leave parameters without a gradient alone
+        self._count(int(skipped))
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Count the updates that the natural gradient has skipped."""
+        for optimizer in trainer.optimizers:
+            if isinstance(optimizer, NaturalGradient):
+                self._count(optimizer.num_skipped - self._seen)
+                self._seen = optimizer.num_skipped
+
+    def _count(self, skipped: int) -> None:
+        self.num_skipped += skipped
+        self._in_a_row = self._in_a_row + 1 if skipped else 0
         if self._in_a_row >= self.patience:
             raise FloatingPointError(
-                f"gradients were not finite in {self._in_a_row} steps in a row; the parameters are those of the last "
-                "good step: lower optimizer.wavefunction_learning_rate or optimizer.flow_learning_rate and resume"
+                f"updates were not finite in {self._in_a_row} steps in a row; the parameters are those of the last "
+                "good step: lower optimizer.wavefunction_learning_rate or optimizer.flow_learning_rate, or raise the "
+                "dampings of optimizer=natural_gradient, and resume"
             )
 
     def state_dict(self) -> dict[str, Any]:
         """Counts, for an exact resume."""
-        return {"num_skipped": self.num_skipped, "in_a_row": self._in_a_row}
+        return {"num_skipped": self.num_skipped, "in_a_row": self._in_a_row, "seen": self._seen}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Counts of the checkpoint."""
         self.num_skipped, self._in_a_row = state_dict["num_skipped"], state_dict["in_a_row"]
+        self._seen = state_dict["seen"]
 
 
 class ProgressBar(TQDMProgressBar):

@@ -7,10 +7,14 @@ from typing import Any, NamedTuple
 
 import lightning as L
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_vfe.models.proton_density import ProtonDensity, ProtonTerms
+from lightning_vfe.models.wavefunction.scores import wavefunction_scores
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction, log_psi_of_walkers
+from lightning_vfe.optim.solve import ScoreBlock
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.free_energy import free_energy_terms
@@ -21,8 +25,8 @@ from lightning_vfe.physics.units import KELVIN_TO_HARTREE
 from lightning_vfe.sampling.direct import BaseDensity
 from lightning_vfe.training.batch import Batch
 from lightning_vfe.training.metrics import FreeEnergyMetric, with_base_error
-from lightning_vfe.training.objective import flow_loss, wavefunction_loss
-from lightning_vfe.training.optimizers import Adam
+from lightning_vfe.training.objective import flow_loss, flow_residuals, wavefunction_loss, wavefunction_residuals
+from lightning_vfe.training.optimizers import Adam, NaturalGradient
 from lightning_vfe.training.summary import Summary
 
 WATCHED = {"F": "free_energy_per_atom", "E": "energy_per_atom", "S": "entropy_per_atom", "P": "pressure_gpa"}
@@ -62,7 +66,7 @@ class VariationalFreeEnergy(L.LightningModule):
         wavefunction: GeminalWavefunction,
         proton_density: ProtonDensity | None,
         temperature_kelvin: float,
-        optimizer: Adam | None = None,
+        optimizer: Adam | NaturalGradient | None = None,
         clip_width: float = 5.0,
         ewald_accuracy: float = 1e-8,
     ) -> None:
@@ -78,7 +82,9 @@ class VariationalFreeEnergy(L.LightningModule):
         self.wavefunction = wavefunction
         self.proton_density = proton_density
         self.temperature_kelvin = temperature_kelvin
-        self.optimizer_settings = optimizer or Adam()
+        self.optimizer_settings = optimizer or NaturalGradient()
+        # The natural gradient takes scores instead of the derivative of a loss.
+        self.automatic_optimization = not isinstance(self.optimizer_settings, NaturalGradient)
         self.clip_width = clip_width
         self.ewald = Ewald(cell, relative_accuracy=ewald_accuracy)
         self.metric = FreeEnergyMetric()
@@ -153,14 +159,48 @@ class VariationalFreeEnergy(L.LightningModule):
 
     # --- steps ------------------------------------------------------------------------------------------------------
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The number whose gradient is that of F; the values go to the loggers."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """The number whose gradient is that of F, or an update by the natural gradient; the values go to the loggers."""
         sample = self.evaluate(batch)
         self.trained_steps += 1
-        loss = self.loss(batch, sample)
+        loss = None
+        if self.automatic_optimization:
+            loss = self.loss(batch, sample)
+        else:
+            self._update(batch, sample)
         self._log_step(batch, sample)
         self.recent.append(torch.stack([sample.terms[name] for name in WATCHED.values()]).cpu())
         return loss
+
+    def _update(self, batch: Batch, sample: Sample) -> None:
+        """One step of the natural gradient."""
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        assert isinstance(optimizer, LightningOptimizer) and isinstance(schedule, LRScheduler)
+        optimizer.step(closure=lambda: self.score_blocks(batch, sample))
+        schedule.step()
+        self.log_dict(optimizer.optimizer.report, batch_size=1)  # type: ignore[attr-defined]
+
+    @torch.no_grad()
+    def score_blocks(self, batch: Batch, sample: Sample) -> dict[str, ScoreBlock]:
+        """Scores and clipped energies of both blocks, see optim/solve.py."""
+        settings, total = self.optimizer_settings, sample.electronic.total
+        assert isinstance(settings, NaturalGradient)
+        fixed = self.proton_density is None
+        num_walkers, num_electron_walkers = total.shape
+        walkers = self.global_rank * num_walkers + torch.arange(num_walkers, device=total.device)
+        residuals = wavefunction_residuals(total, self.clip_width, self.gather, batch.strata if fixed else None)
+        scores = wavefunction_scores(
+            self.wavefunction, batch.protons, batch.electrons, batch.twists, settings.score_chunk
+        )
+        groups = (batch.strata if fixed else walkers).repeat_interleave(num_electron_walkers)
+        blocks = {"wavefunction": ScoreBlock(scores.flatten(0, 1), torch.view_as_real(residuals).flatten(0, 1), groups)}
+        if self.proton_density is not None and any(p.requires_grad for p in self.proton_density.parameters()):
+            kT = KELVIN_TO_HARTREE * self.temperature_kelvin
+            log_prob, scores = self.proton_density.scores(batch.protons, settings.score_chunk)
+            residuals = flow_residuals(log_prob, total.real.mean(1), kT, self.clip_width, self.gather)
+            groups = torch.zeros_like(walkers)
+            blocks["flow"] = ScoreBlock(scores.unsqueeze(1), residuals.unsqueeze(1), groups)
+        return blocks
 
     def loss(self, batch: Batch, sample: Sample) -> Tensor:
         """Score-function objective of both blocks, see training/objective.py."""

@@ -7,6 +7,80 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_vfe.optim import natural_gradient
+
+Blocks = dict[str, list[nn.Parameter]]
+
+
+def _trainable(wavefunction: nn.Module, flow: nn.Module | None) -> Blocks:
+    """The parameters of both blocks; a block without any is left out."""
+    modules = {"wavefunction": wavefunction} | ({} if flow is None else {"flow": flow})
+    found = {name: [p for p in module.parameters() if p.requires_grad] for name, module in modules.items()}
+    return {name: parameters for name, parameters in found.items() if parameters}
+
+
+def _decaying(optimizer: torch.optim.Optimizer, decay_steps: float) -> dict[str, Any]:
+    """With rates that fall as 1 / (1 + step / decay_steps)."""
+    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 / (1.0 + step / decay_steps))
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
+
+
+class NaturalGradient:
+    """Natural gradient of both blocks, see optim/natural_gradient.py.
+
+    Args:
+        flow_learning_rate: largest step of the flow, in units of 1/Ha: 1/kT is a Newton step for the free energy.
+        wavefunction_learning_rate: largest step of the wavefunction, in 1/Ha (a time of imaginary-time evolution).
+        flow_damping: added to the Fisher matrix of ln p.
+        wavefunction_damping: added to the Fisher matrix of ln psi.
+        flow_max_norm: largest squared length of a step of the flow in the metric of its Fisher matrix.
+        wavefunction_max_norm: the same of the wavefunction.
+        momentum: share of the last direction that is kept where the new samples do not contradict it (SPRING).
+        decay_steps: steps after which the steps are halved.
+        space: sample, parameter, or auto for the smaller matrix.
+        fisher_decay: share of the last Fisher matrix that is kept (space=parameter).
+        score_chunk: samples whose derivatives are taken at once, which bounds the memory.
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        flow_learning_rate: float = 20.0,
+        wavefunction_learning_rate: float = 1.0,
+        flow_damping: float = 1e-3,
+        wavefunction_damping: float = 1e-3,
+        flow_max_norm: float = 1e-2,
+        wavefunction_max_norm: float = 1e-2,
+        momentum: float = 0.9,
+        decay_steps: float = 200.0,
+        space: str = "auto",
+        fisher_decay: float = 0.0,
+        score_chunk: int = 256,
+    ) -> None:
+        for name, value in (("decay_steps", decay_steps), ("score_chunk", score_chunk)):
+            if not value > 0:
+                raise ValueError(f"optimizer.{name} = {value} must be positive")
+        self.learning_rates = {"flow": flow_learning_rate, "wavefunction": wavefunction_learning_rate}
+        self.dampings = {"flow": flow_damping, "wavefunction": wavefunction_damping}
+        self.max_norms = {"flow": flow_max_norm, "wavefunction": wavefunction_max_norm}
+        self.momentum = momentum
+        self.decay_steps = decay_steps
+        self.space = space
+        self.fisher_decay = fisher_decay
+        self.score_chunk = score_chunk
+        self._build({"flow": [nn.Parameter()], "wavefunction": [nn.Parameter()]})  # raises for bad settings
+
+    def _build(self, blocks: Blocks) -> natural_gradient.NaturalGradient:
+        return natural_gradient.NaturalGradient(
+            blocks, self.learning_rates, self.dampings, self.max_norms, self.momentum, self.fisher_decay, self.space
+        )
+
+    def configure(self, wavefunction: nn.Module, flow: nn.Module | None) -> dict[str, Any]:
+        """What a LightningModule returns from configure_optimizers; `flow` is None for fixed protons."""
+        return _decaying(self._build(_trainable(wavefunction, flow)), self.decay_steps)
+
 
 class Adam:
     """Adam for both blocks, each with its own learning rate, decaying as 1 / (1 + step / decay_steps).
@@ -33,9 +107,7 @@ class Adam:
 
     def configure(self, wavefunction: nn.Module, flow: nn.Module | None) -> dict[str, Any]:
         """What a LightningModule returns from configure_optimizers; `flow` is None for fixed protons."""
-        groups = [{"params": list(wavefunction.parameters()), "lr": self.wavefunction_learning_rate}]
-        if flow is not None and any(True for _ in flow.parameters()):
-            groups.append({"params": list(flow.parameters()), "lr": self.flow_learning_rate})
-        optimizer = torch.optim.Adam(groups)
-        decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 / (1.0 + step / self.decay_steps))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
+        rates = {"wavefunction": self.wavefunction_learning_rate, "flow": self.flow_learning_rate}
+        blocks = _trainable(wavefunction, flow)
+        groups = [{"params": parameters, "lr": rates[name]} for name, parameters in blocks.items()]
+        return _decaying(torch.optim.Adam(groups), self.decay_steps)

@@ -1,0 +1,49 @@
+"""Derivatives of ln psi with respect to all parameters, sample by sample."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vjp, vmap
+
+
+def wavefunction_scores(
+    wavefunction: nn.Module, protons: Tensor, electrons: Tensor, twists: Tensor, chunk_size: int | None = None
+) -> Tensor:
+    """d ln psi / d theta of every electron walker, real and imaginary part.
+
+    What depends on the protons alone is computed once for each proton walker.
+
+    Args:
+        wavefunction: called with protons (..., N, 3), electrons (..., N, 3), twist (..., 3); gives ln psi (...).
+        protons: bohr.  # (W, N, 3)
+        electrons: bohr.  # (W, B, N, 3)
+        twists: fractional.  # (W, 3)
+        chunk_size: electron walkers at a time, which bounds the memory; None for all of them at once.
+
+    Returns:
+        P runs over the parameters in the order of wavefunction.parameters().  # (W, B, 2, P)
+    """
+    parameters = {name: parameter.detach() for name, parameter in wavefunction.named_parameters()}
+
+    def pulled(protons: Tensor, electrons: Tensor, twist: Tensor) -> Tensor:
+        def parts(values: dict[str, Tensor]) -> Tensor:
+            return torch.view_as_real(functional_call(wavefunction, values, (protons, electrons, twist)))
+
+        _, pull = vjp(parts, parameters)
+        both = torch.eye(2, dtype=protons.dtype, device=protons.device)
+        gradients = vmap(pull)(both)[0]
+        return torch.cat([gradients[name].flatten(1) for name in parameters], dim=1)
+
+    num_walkers, num_electron_walkers = electrons.shape[:2]
+    samples = vmap(vmap(pulled, in_dims=(None, 0, None)))
+    chunk = num_walkers * num_electron_walkers if chunk_size is None else chunk_size
+    rows, columns = max(1, chunk // num_electron_walkers), min(chunk, num_electron_walkers)
+    size = sum(parameter.numel() for parameter in parameters.values())
+    scores = electrons.new_empty(num_walkers, num_electron_walkers, 2, size)
+    with torch.no_grad():
+        for i in range(0, num_walkers, rows):
+            for j in range(0, num_electron_walkers, columns):
+                part = slice(i, i + rows)
+                scores[part, j : j + columns] = samples(protons[part], electrons[part, j : j + columns], twists[part])
+    return scores

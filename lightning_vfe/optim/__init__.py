@@ -1,0 +1,1 @@
+"""Natural gradient of the two blocks, on plain tensors."""

@@ -1,0 +1,144 @@
+"""Stochastic reconfiguration of wavefunction and flow as an optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_vfe.optim.exchange import Exchange
+from lightning_vfe.optim.solve import (
+    Direction,
+    Preconditioner,
+    ScoreBlock,
+    fisher_and_force,
+    in_parameter_space,
+    in_sample_space,
+)
+
+SPACES = ("auto", "sample", "parameter")
+
+
+class NaturalGradient(torch.optim.Optimizer):
+    r"""theta <- theta - step phi, phi = mu phi' + (S + lambda)^-1 (f - mu S phi'), for every block on its own.
+
+    S is the Fisher matrix of the block (of ln p for the flow, of ln psi for the wavefunction), f its force (see
+    ScoreBlock), phi' the last direction; mu = 0 is plain stochastic reconfiguration. The step is
+
+        step = s_t min(lr, sqrt(max_norm / (phi^T (S + lambda) phi))),        s_t = lr_t / lr_0,
+
+    so that the distribution never moves further than max_norm in the metric of S (Xie et al., PRL 131, 126501 (2023);
+    for momentum 0 the product is f . phi). A scheduler lowers lr_t, and with it the largest step. A direction that is
+    not finite, or a matrix that is not positive definite, is counted in the group's `num_skipped`; neither parameters
+    nor phi' change then.
+
+    Args:
+        blocks: the parameters of every block, by its name.
+        lr: learning rate of every block.
+        damping: lambda of every block.
+        max_norm: largest squared length of a step, of every block.
+        momentum: mu; 0.9 to 0.99 average the direction over 1 / (1 - mu) steps.
+        fisher_decay: share of the last S that is kept, in parameter space only.
+        space: "sample" solves with a matrix of the samples, "parameter" with one of the parameters, "auto" takes the
+            smaller.
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        blocks: Mapping[str, Iterable[nn.Parameter]],
+        lr: Mapping[str, float],
+        damping: Mapping[str, float],
+        max_norm: Mapping[str, float],
+        momentum: float = 0.0,
+        fisher_decay: float = 0.0,
+        space: str = "auto",
+    ) -> None:
+        for label, values in (("learning_rate", lr), ("damping", damping), ("max_norm", max_norm)):
+            for name in blocks:
+                if not values[name] > 0:
+                    raise ValueError(f"optimizer.{name}_{label} = {values[name]} must be positive")
+        for label, share in (("momentum", momentum), ("fisher_decay", fisher_decay)):
+            if not 0 <= share < 1:
+                raise ValueError(f"optimizer.{label} = {share} must be at least 0 and below 1")
+        if space not in SPACES:
+            raise ValueError(f"optimizer.space = {space!r} is unknown; choose one of {', '.join(SPACES)}")
+        if fisher_decay > 0 and space != "parameter":
+            raise ValueError(
+                f"optimizer.fisher_decay = {fisher_decay} averages the Fisher matrix: set optimizer.space=parameter"
+            )
+        groups = [
+            {
+                "params": list(parameters),
+                "name": name,
+                "lr": lr[name],
+                "initial_lr": lr[name],
+                "damping": damping[name],
+                "max_norm": max_norm[name],
+                "num_skipped": 0,
+            }
+            for name, parameters in blocks.items()
+        ]
+        super().__init__(groups, {"momentum": momentum, "fisher_decay": fisher_decay, "space": space})
+        self.report: dict[str, Tensor] = {}
+
+    @property
+    def num_skipped(self) -> int:
+        """Updates of single blocks that were not applied."""
+        return sum(group["num_skipped"] for group in self.param_groups)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], dict[str, ScoreBlock]]) -> dict[str, ScoreBlock]:  # type: ignore[override]
+        """Update all blocks from the samples that `closure` returns by the blocks' names.
+
+        `report` holds then, for every block, the step and the length of the update in the metric of S.
+        """
+        blocks, exchange = closure(), Exchange()
+        self.report = {}
+        for group in self.param_groups:
+            found = self._direction(group, blocks[group["name"]], exchange)
+            self._apply(group, found)
+        return blocks
+
+    def _direction(self, group: dict[str, Any], block: ScoreBlock, exchange: Exchange) -> Direction:
+        first = group["params"][0]
+        last = torch.cat([self._last(parameter).flatten() for parameter in group["params"]])
+        settings = Preconditioner(group["damping"], group["momentum"])
+        rows = block.scores.shape[0] * block.scores.shape[1] * exchange.size
+        if group["space"] == "sample" or (group["space"] == "auto" and rows <= block.scores.shape[2]):
+            return in_sample_space(block, last, settings, exchange)
+        fisher, force = fisher_and_force(block, exchange)
+        if group["fisher_decay"] > 0:
+            state, keep = self.state[first], group["fisher_decay"]
+            before = state.get("fisher", fisher).to(fisher)
+            if bool(torch.isfinite(fisher).all()):
+                state["fisher"] = fisher = keep * before + (1.0 - keep) * fisher
+        return in_parameter_space(fisher, force, last, settings)
+
+    def _last(self, parameter: Tensor) -> Tensor:
+        found: Tensor = self.state[parameter].setdefault("direction", torch.zeros_like(parameter))
+        return found
+
+    def _apply(self, group: dict[str, Any], found: Direction) -> None:
+        squared = float(found.squared_norm)
+        if not (bool(found.solved) and math.isfinite(squared) and bool(torch.isfinite(found.direction).all())):
+            group["num_skipped"] += 1
+            self.report |= _report(group["name"], float("nan"), float("nan"))
+            return
+        schedule = group["lr"] / group["initial_lr"]
+        step = schedule * min(group["initial_lr"], math.sqrt(group["max_norm"] / max(squared, 1e-300)))
+        sizes = [parameter.numel() for parameter in group["params"]]
+        for parameter, part in zip(group["params"], found.direction.split(sizes), strict=True):
+            direction = part.view_as(parameter).to(parameter.dtype)
+            self.state[parameter]["direction"] = direction.clone()
+            parameter.sub_(step * direction)
+        self.report |= _report(group["name"], step, step * math.sqrt(max(squared, 0.0)))
+
+
+def _report(name: str, step: float, length: float) -> dict[str, Tensor]:
+    return {f"{name}_step": torch.tensor(step), f"{name}_update": torch.tensor(length)}
