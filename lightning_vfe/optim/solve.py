@@ -10,6 +10,9 @@ from torch import Tensor
 
 from lightning_vfe.optim.exchange import Exchange
 
+COLUMNS = 4096
+"""Parameters whose scores are centred at once."""
+
 
 class ScoreBlock(NamedTuple):
     """Samples of this process, from which one block is updated.
@@ -65,33 +68,66 @@ def in_sample_space(block: ScoreBlock, last: Tensor, settings: Preconditioner, e
         settings: lambda = damping and mu = momentum.
         exchange: the processes.
     """
-    num_parameters = block.scores.shape[-1]
-    components = block.scores.shape[1]
-    columns = exchange.own_columns(block.scores.flatten(0, 1))  # (M c, C)
-    groups, residuals = exchange.gather(block.groups), exchange.gather(block.residuals)
-    rows = columns.to(torch.float64).unflatten(0, (-1, components))
-    counts, index = _counts(groups), groups
-    means = rows.new_zeros(len(counts), *rows.shape[1:]).index_add_(0, index, rows) / counts[:, None, None]
-    weight = _weights(counts, index)
-    a = ((rows - means[index]) * weight[:, None, None]).flatten(0, 1)  # (R, C), R = M c
-    e = (residuals.to(torch.float64) * weight[:, None]).flatten()
-    gram, carried = exchange.sum(a @ a.T), exchange.sum(a @ exchange.own(last.to(torch.float64)))
-    same = (index[:, None] == index[None, :]).to(torch.float64) / counts[index]
-    null = torch.kron(same, torch.eye(components, dtype=same.dtype, device=same.device))
-    shifted = gram + null
+    num_parameters, components = block.scores.shape[-1], block.scores.shape[1]
+    rows = exchange.own_columns(block.scores.flatten(0, 1))  # (R, C), R = M c
+    groups = exchange.gather(block.groups)
+    residuals = exchange.gather(block.residuals).to(torch.float64)
+    centring = _Centring(groups, components)
+    before = exchange.own(last.to(torch.float64))
+    gram = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
+    carried = gram.new_zeros(len(rows))  # A phi'
+    for columns, part in zip(rows.split(COLUMNS, dim=1), before.split(COLUMNS), strict=True):
+        a = centring(columns.to(torch.float64))
+        gram.addmm_(a, a.T)
+        carried.addmv_(a, part)
+    gram, carried = exchange.sum(gram), exchange.sum(carried)
+    shifted = gram + centring.null_space()
     shifted.diagonal().add_(settings.damping)
     factor, info = torch.linalg.cholesky_ex(shifted)
-    solution = torch.cholesky_solve((e - settings.momentum * carried).unsqueeze(-1), factor).squeeze(-1)
-    phi = settings.momentum * last.to(torch.float64) + exchange.join(a.T @ solution, num_parameters)
+    missing = centring.weighted(residuals.flatten()) - settings.momentum * carried
+    solution = torch.cholesky_solve(missing.unsqueeze(-1), factor).squeeze(-1)
+    centred = centring.transposed(solution)
+    change = torch.cat([columns.to(torch.float64).T @ centred for columns in rows.split(COLUMNS, dim=1)])
+    phi = settings.momentum * last.to(torch.float64) + exchange.join(change, num_parameters)
     image = settings.momentum * carried + gram @ solution  # A phi
     return Direction(phi, image @ image + settings.damping * (phi @ phi), info == 0)
 
 
+class _Centring:
+    """Subtracts the means of the groups from rows (R, C) and weighs them with sqrt(c / M), R = M components."""
+
+    def __init__(self, groups: Tensor, components: int) -> None:
+        counts = _counts(groups)
+        self.weight = _weights(counts, groups).repeat_interleave(components).unsqueeze(-1)
+        parts = torch.arange(components, device=groups.device)
+        self.index = (groups.unsqueeze(-1) * components + parts).flatten()  # every component has means of its own
+        self.counts = counts.repeat_interleave(components).unsqueeze(-1)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        sums = rows.new_zeros(len(self.counts), rows.shape[1]).index_add_(0, self.index, rows)
+        return (rows - (sums / self.counts)[self.index]).mul_(self.weight)
+
+    def weighted(self, values: Tensor) -> Tensor:
+        """Weighed values (R,) whose means are zero already."""
+        return values * self.weight.squeeze(-1)
+
+    def transposed(self, values: Tensor) -> Tensor:
+        """The transpose of __call__ on a vector (R,)."""
+        weighed = (values * self.weight.squeeze(-1)).unsqueeze(-1)
+        sums = weighed.new_zeros(len(self.counts), 1).index_add_(0, self.index, weighed)
+        return (weighed - (sums / self.counts)[self.index]).squeeze(-1)
+
+    def null_space(self) -> Tensor:
+        """sum_g 1_g 1_g^T (R, R)."""
+        same = self.index.unsqueeze(-1) == self.index
+        return same.to(self.counts.dtype) / self.counts[self.index]
+
+
 def fisher_and_force(block: ScoreBlock, exchange: Exchange) -> tuple[Tensor, Tensor]:
     """S  # (P, P) and f  # (P,) of all processes."""
-    scores = block.scores.to(torch.float64)
     groups = exchange.gather(block.groups)
     counts = _counts(groups)
+    scores = block.scores.to(torch.float64)
     sums = scores.new_zeros(len(counts), *scores.shape[1:]).index_add_(0, block.groups, scores)
     means = exchange.sum(sums) / counts[:, None, None]
     weight = _weights(counts, block.groups)

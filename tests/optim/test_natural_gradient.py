@@ -1,0 +1,272 @@
+"""Updates against dense matrices built from the derivatives of every single sample."""
+
+import math
+
+import pytest
+import torch
+
+from lightning_vfe.models.base.uniform import UniformBase
+from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
+from lightning_vfe.models.proton_density import ProtonDensity
+from lightning_vfe.models.wavefunction.scores import wavefunction_scores
+from lightning_vfe.optim.exchange import Exchange
+from lightning_vfe.optim.natural_gradient import NaturalGradient
+from lightning_vfe.optim.solve import Preconditioner, ScoreBlock, fisher_and_force, in_parameter_space, in_sample_space
+from lightning_vfe.physics.cell import PeriodicCell
+from tests.helpers.wavefunctions import GENERAL_TWIST, make_wavefunction, random_configurations, trained_like
+
+ALONE = Exchange()
+
+
+def random_block(num_parameters, num_groups=6, size=4, components=2, seed=0):
+    """A block of correlated scores with large means, and residuals whose mean over every group is zero."""
+    generator = torch.Generator().manual_seed(seed)
+    shape = (num_groups, size, components)
+    scores = torch.randn(*shape, num_parameters, generator=generator) * torch.logspace(-1, 1, num_parameters)
+    scores += 3.0 * torch.randn(num_groups, 1, components, num_parameters, generator=generator)
+    residuals = torch.randn(*shape, generator=generator)
+    residuals -= residuals.mean(1, keepdim=True)
+    groups = torch.arange(num_groups).repeat_interleave(size)
+    return ScoreBlock(scores.flatten(0, 1), residuals.flatten(0, 1), groups)
+
+
+def dense(scores, residuals, size):
+    """S and f from complex scores (G, n, P) and residuals (G, n), sample by sample."""
+    num_groups = len(scores)
+    fisher = torch.zeros(scores.shape[-1], scores.shape[-1])
+    force = torch.zeros(scores.shape[-1])
+    for g in range(num_groups):
+        mean = scores[g].mean(0)
+        for m in range(size):
+            centred = scores[g, m] - mean
+            fisher += (centred.conj()[:, None] * centred[None, :]).real
+            force += (centred.conj() * residuals[g, m]).real
+    norm = num_groups * (size - 1)  # c / M with c = n / (n - 1)
+    return fisher / norm, force / norm
+
+
+def wavefunction_case():
+    """Scores of a trained-like wavefunction by one backward pass per sample and part, and random residuals."""
+    cell = PeriodicCell(2, 1.5)
+    wavefunction = make_wavefunction(cell, num_determinants=2)
+    walkers, size = 3, 4
+    protons, electrons = random_configurations(cell, walkers, size)
+    twists = torch.tensor(GENERAL_TWIST).expand(walkers, 3)
+    rows = []
+    for w in range(walkers):
+        for b in range(size):
+            log_psi = wavefunction(protons[w, 0], electrons[w, b], twists[w])
+            parts = []
+            for part in (log_psi.real, log_psi.imag):
+                gradient = torch.autograd.grad(part, list(wavefunction.parameters()), retain_graph=True)
+                parts.append(torch.cat([g.flatten() for g in gradient]))
+            rows.append(torch.complex(*parts))
+    scores = torch.stack(rows).unflatten(0, (walkers, size))
+    generator = torch.Generator().manual_seed(5)
+    residuals = torch.randn(walkers, size, dtype=torch.complex128, generator=generator)
+    residuals = residuals - residuals.mean(1, keepdim=True)
+    return wavefunction, protons[:, 0], electrons, twists, scores, residuals
+
+
+def test_wavefunction_scores_are_the_derivatives_of_every_sample() -> None:
+    wavefunction, protons, electrons, twists, reference, _ = wavefunction_case()
+    for chunk_size in (None, 5, 2):
+        found = wavefunction_scores(wavefunction, protons, electrons, twists, chunk_size)
+        found = torch.complex(found[:, :, 0], found[:, :, 1])
+        error = (found - reference).abs().max() / reference.abs().max()
+        assert error < 1e-12, f"chunk {chunk_size}: relative error {error:.1e}"
+
+
+@pytest.mark.parametrize("space", ["sample", "parameter"])
+def test_update_of_a_wavefunction_is_that_of_the_dense_matrices(space: str) -> None:
+    wavefunction, protons, electrons, twists, reference, residuals = wavefunction_case()
+    damping, momentum = 1e-3, 0.9
+    size = residuals.shape[1]
+    fisher, force = dense(reference, residuals, size)
+    last = 0.1 * torch.randn(len(force), generator=torch.Generator().manual_seed(2))
+    shifted = fisher + damping * torch.eye(len(force))
+    expected = momentum * last + torch.linalg.solve(shifted, force - momentum * fisher @ last)
+
+    scores = wavefunction_scores(wavefunction, protons, electrons, twists)
+    groups = torch.arange(len(protons)).repeat_interleave(size)
+    block = ScoreBlock(scores.flatten(0, 1), torch.view_as_real(residuals).flatten(0, 1), groups)
+    settings = Preconditioner(damping, momentum)
+    if space == "sample":
+        found = in_sample_space(block, last, settings, ALONE)
+    else:
+        found = in_parameter_space(*fisher_and_force(block, ALONE), last, settings)
+    assert bool(found.solved)
+    error = (found.direction - expected).abs().max() / expected.abs().max()
+    assert error < 1e-8, f"relative error {error:.1e}"
+    squared = expected @ shifted @ expected
+    assert abs(found.squared_norm - squared) < 1e-8 * squared
+
+
+@pytest.mark.parametrize("space", ["sample", "parameter"])
+def test_update_of_a_flow_is_that_of_the_dense_matrices(space: str) -> None:
+    cell = PeriodicCell(4, 1.5)
+    flow = EquivariantFlow(cell, num_layers=1, num_channels=2, num_radial=3)
+    density = ProtonDensity(UniformBase(cell, 6000.0), trained_like(flow, seed=3, size=0.05))
+    walkers, damping = 7, 1e-3
+    generator = torch.Generator().manual_seed(1)
+    protons = torch.rand(walkers, 4, 3, generator=generator) * cell.length
+    residuals = torch.randn(walkers, generator=generator)
+    residuals -= residuals.mean()
+    rows = []
+    for x in protons:
+        gradient = torch.autograd.grad(density.log_prob(x.unsqueeze(0)).sum(), list(density.parameters()))
+        rows.append(torch.cat([g.flatten() for g in gradient]))
+    fisher, force = dense(torch.stack(rows).unsqueeze(0), residuals.unsqueeze(0), walkers)
+    expected = torch.linalg.solve(fisher + damping * torch.eye(len(force)), force)
+
+    _, scores = density.scores(protons)
+    block = ScoreBlock(scores.unsqueeze(1), residuals.unsqueeze(1), torch.zeros(walkers, dtype=torch.int64))
+    optimizer = NaturalGradient({"flow": density.parameters()}, {"flow": 1e-3}, {"flow": damping}, {"flow": 1e9},
+                                space=space)  # fmt: skip
+    before = torch.cat([p.detach().flatten() for p in density.parameters()]).clone()
+    optimizer.step(lambda: {"flow": block})
+    after = torch.cat([p.detach().flatten() for p in density.parameters()])
+    found = (before - after) / 1e-3
+    error = (found - expected).abs().max() / expected.abs().max()
+    assert error < 1e-8, f"relative error {error:.1e}"
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.95])
+@pytest.mark.parametrize("num_parameters", [10, 200])
+def test_both_spaces_give_one_update(num_parameters: int, momentum: float) -> None:
+    """MinSR is SR with the same damping, with more samples than parameters and with fewer."""
+    block, settings = random_block(num_parameters), Preconditioner(1e-3, momentum)
+    last = torch.randn(num_parameters, generator=torch.Generator().manual_seed(3))
+    sample = in_sample_space(block, last, settings, ALONE)
+    parameter = in_parameter_space(*fisher_and_force(block, ALONE), last, settings)
+    error = (sample.direction - parameter.direction).abs().max() / parameter.direction.abs().max()
+    assert error < 1e-8, f"relative error {error:.1e}"
+    assert abs(sample.squared_norm / parameter.squared_norm - 1.0) < 1e-8
+
+
+def test_momentum_is_that_of_the_kaczmarz_projection() -> None:
+    """SPRING's formula, written down with the matrix of all samples; mu = 0 is MinSR, whatever was before."""
+    block = random_block(50)
+    size, damping = 4, 1e-2
+    scores = torch.complex(block.scores[:, 0], block.scores[:, 1]).unflatten(0, (-1, size))
+    residuals = torch.complex(block.residuals[:, 0], block.residuals[:, 1]).unflatten(0, (-1, size))
+    centred = (scores - scores.mean(1, keepdim=True)).flatten(0, 1) / math.sqrt(6 * (size - 1))
+    a = torch.cat([centred.real, centred.imag])
+    e = torch.cat([residuals.real.flatten(), residuals.imag.flatten()]) / math.sqrt(6 * (size - 1))
+    last = torch.randn(50, generator=torch.Generator().manual_seed(3))
+    kernel = a @ a.T + damping * torch.eye(len(a))
+    for momentum in (0.0, 0.99):
+        expected = momentum * last + a.T @ torch.linalg.solve(kernel, e - momentum * a @ last)
+        found = in_sample_space(block, last, Preconditioner(damping, momentum), ALONE).direction
+        assert (found - expected).abs().max() < 1e-9
+    plain = in_sample_space(block, torch.zeros(50), Preconditioner(damping, 0.0), ALONE).direction
+    assert torch.equal(in_sample_space(block, last, Preconditioner(damping, 0.0), ALONE).direction, plain)
+
+
+def test_null_vectors_keep_an_undamped_system_solvable() -> None:
+    """Centred scores have one null vector for every group and part: without it the matrix would be singular."""
+    block = random_block(100)
+    found = in_sample_space(block, torch.zeros(100), Preconditioner(0.0, 0.0), ALONE)
+    assert bool(found.solved)
+    least_squares = in_sample_space(block, torch.zeros(100), Preconditioner(1e-9, 0.0), ALONE)
+    assert (found.direction - least_squares.direction).abs().max() < 1e-5
+
+
+def one_parameter(**settings):
+    parameter = torch.nn.Parameter(torch.zeros(10))
+    arguments = {"lr": {"psi": 1.0}, "damping": {"psi": 1e-3}, "max_norm": {"psi": 1e-2}} | settings
+    return parameter, NaturalGradient({"psi": [parameter]}, **arguments)
+
+
+def test_steps_are_limited_by_learning_rate_and_norm() -> None:
+    block = random_block(10)
+    fisher, force = fisher_and_force(block, ALONE)
+    shifted = fisher + 1e-3 * torch.eye(10)
+    direction = torch.linalg.solve(shifted, force)
+    for rate, max_norm in ((1e-4, 1e9), (1.0, 1e-4)):
+        parameter, optimizer = one_parameter(lr={"psi": rate}, max_norm={"psi": max_norm})
+        optimizer.step(lambda: {"psi": block})
+        step = min(rate, math.sqrt(max_norm / float(force @ direction)))
+        assert torch.allclose(parameter.detach(), -step * direction, rtol=1e-8, atol=0.0)
+        assert abs(float(optimizer.report["psi_step"]) - step) < 1e-8 * step
+    assert abs(float(optimizer.report["psi_update"]) - 1e-2) < 1e-10
+
+
+def test_a_schedule_lowers_the_largest_step_too() -> None:
+    block = random_block(10)
+    lengths = []
+    for factor in (1.0, 0.25):
+        _, optimizer = one_parameter(max_norm={"psi": 1e-4})
+        optimizer.param_groups[0]["lr"] *= factor
+        optimizer.step(lambda: {"psi": block})
+        lengths.append(float(optimizer.report["psi_update"]))
+    assert abs(lengths[1] / lengths[0] - 0.25) < 1e-10
+
+
+@pytest.mark.parametrize("space", ["sample", "parameter"])
+@pytest.mark.parametrize("field", ["scores", "residuals"])
+def test_updates_that_are_not_finite_are_counted_and_not_applied(space: str, field: str) -> None:
+    parameter, optimizer = one_parameter(space=space, momentum=0.9)
+    good = random_block(10)
+    optimizer.step(lambda: {"psi": good})
+    before, direction = parameter.detach().clone(), optimizer.state[parameter]["direction"].clone()
+    broken = getattr(good, field).clone()
+    broken.view(-1)[3] = torch.inf
+    optimizer.step(lambda: {"psi": good._replace(**{field: broken})})
+    assert optimizer.num_skipped == 1
+    assert torch.equal(parameter.detach(), before)
+    assert torch.equal(optimizer.state[parameter]["direction"], direction)
+    assert math.isnan(float(optimizer.report["psi_step"]))
+
+
+def test_a_matrix_that_is_not_positive_is_not_applied() -> None:
+    """More parameters than samples and hardly any damping: S is singular, and rounding makes it indefinite."""
+    parameter = torch.nn.Parameter(torch.zeros(200))
+    optimizer = NaturalGradient({"psi": [parameter]}, {"psi": 1.0}, {"psi": 1e-300}, {"psi": 1.0}, space="parameter")
+    optimizer.step(lambda: {"psi": random_block(200)})
+    assert optimizer.num_skipped == 1 and not parameter.detach().any()
+
+
+def test_the_fisher_matrix_is_averaged_in_parameter_space() -> None:
+    first, second = random_block(10, seed=1), random_block(10, seed=2)
+    parameter, optimizer = one_parameter(space="parameter", fisher_decay=0.8, lr={"psi": 1e-3}, max_norm={"psi": 1e9})
+    optimizer.step(lambda: {"psi": first})
+    before = parameter.detach().clone()
+    optimizer.step(lambda: {"psi": second})
+    (fisher1, _), (fisher2, force) = fisher_and_force(first, ALONE), fisher_and_force(second, ALONE)
+    expected = torch.linalg.solve(0.8 * fisher1 + 0.2 * fisher2 + 1e-3 * torch.eye(10), force)
+    found = (before - parameter.detach()) / 1e-3
+    assert (found - expected).abs().max() < 1e-8 * expected.abs().max()
+
+
+@pytest.mark.parametrize("settings", [{"momentum": 0.9}, {"space": "parameter", "fisher_decay": 0.5, "momentum": 0.9}])
+def test_a_resumed_optimizer_goes_on_bit_for_bit(settings: dict, tmp_path) -> None:
+    blocks = [random_block(10, seed=seed) for seed in range(4)]
+    straight, optimizer = one_parameter(**settings)
+    for i, block in enumerate(blocks):
+        if i == 2:
+            torch.save({"optimizer": optimizer.state_dict(), "parameter": straight.detach()}, tmp_path / "half.pt")
+        optimizer.step(lambda block=block: {"psi": block})
+    resumed, optimizer = one_parameter(**settings)
+    saved = torch.load(tmp_path / "half.pt", weights_only=True)
+    optimizer.load_state_dict(saved["optimizer"])
+    resumed.data.copy_(saved["parameter"])
+    for block in blocks[2:]:
+        optimizer.step(lambda block=block: {"psi": block})
+    assert torch.equal(straight, resumed)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"lr": {"psi": 0.0}}, "optimizer.psi_learning_rate = 0.0 must be positive"),
+        ({"damping": {"psi": -1.0}}, "optimizer.psi_damping = -1.0 must be positive"),
+        ({"max_norm": {"psi": 0.0}}, "optimizer.psi_max_norm = 0.0 must be positive"),
+        ({"momentum": 1.0}, "optimizer.momentum = 1.0 must be at least 0 and below 1"),
+        ({"space": "both"}, "optimizer.space = 'both' is unknown"),
+        ({"fisher_decay": 0.9}, "set optimizer.space=parameter"),
+    ],
+)
+def test_bad_settings_name_the_fix(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        one_parameter(**settings)
