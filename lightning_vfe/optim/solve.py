@@ -57,7 +57,7 @@ def in_sample_space(block: ScoreBlock, last: Tensor, settings: Preconditioner, e
     r"""phi = mu phi' + A^T (A A^T + lambda + sum_g 1_g 1_g^T)^-1 (e - mu A phi'), with S = A^T A and f = A^T e.
 
     Each group has a null vector of A A^T of its own, 1_g (constant on the group, of length one), because its scores are
-    centred. Every process turns its samples into the columns of its share of the parameters; the M x M matrix is summed.
+    centred. Every process turns its samples into the columns of its share of the parameters; A A^T is summed.
 
     Source: Chen and Heyl, Nat. Phys. 20, 1476 (2024) (minSR); Goldshlager, Abrahamsen, Lin, J. Comput. Phys. 516,
     113351 (2024) (SPRING).

@@ -160,7 +160,7 @@ class VariationalFreeEnergy(L.LightningModule):
     # --- steps ------------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
-        """The number whose gradient is that of F, or an update by the natural gradient; the values go to the loggers."""
+        """The number whose gradient is that of F, or one natural-gradient step; the values go to the loggers."""
         sample = self.evaluate(batch)
         self.trained_steps += 1
         loss = None

@@ -30,7 +30,7 @@ def wavefunction_scores(
         def parts(values: dict[str, Tensor]) -> Tensor:
             return torch.view_as_real(functional_call(wavefunction, values, (protons, electrons, twist)))
 
-        _, pull = vjp(parts, parameters)
+        pull = vjp(parts, parameters)[1]
         both = torch.eye(2, dtype=protons.dtype, device=protons.device)
         gradients = vmap(pull)(both)[0]
         return torch.cat([gradients[name].flatten(1) for name in parameters], dim=1)
