@@ -19,12 +19,16 @@ from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.sampling.nested import NestedSampler
+from lightning_vfe.training.batch import Batch
 from lightning_vfe.training.callbacks import Equilibrate, NaNGuard, Summary
 from lightning_vfe.training.datamodule import MCMCDataModule
-from lightning_vfe.training.module import VariationalFreeEnergy
+from lightning_vfe.training.module import Sample, VariationalFreeEnergy
+from lightning_vfe.training.optimizers import Adam, NaturalGradient
 
 
-def build(fixed: bool = False, rs: float = 2.0, **settings: Any) -> tuple[VariationalFreeEnergy, MCMCDataModule]:
+def build(
+    fixed: bool = False, rs: float = 2.0, optimizer: Adam | NaturalGradient | None = None, **settings: Any
+) -> tuple[VariationalFreeEnergy, MCMCDataModule]:
     """A small N = 2 problem."""
     L.seed_everything(1, verbose=False)
     cell = PeriodicCell(2, rs)
@@ -33,7 +37,7 @@ def build(fixed: bool = False, rs: float = 2.0, **settings: Any) -> tuple[Variat
     if not fixed:
         flow = EquivariantFlow(cell, num_blocks=1, num_layers=1, num_channels=2, num_radial=2)
         density = ProtonDensity(UniformBase(cell, 6000.0), flow)
-    module = VariationalFreeEnergy(cell, wavefunction, density, 6000.0)
+    module = VariationalFreeEnergy(cell, wavefunction, density, 6000.0, optimizer)
     sampler = NestedSampler(cell, num_proton_steps=2, num_electron_steps=2)
     defaults: dict[str, Any] = {
         "num_proton_walkers": 8,
@@ -80,18 +84,21 @@ def assert_equal(first: Any, second: Any, path: str = "") -> None:
         assert first == second, path
 
 
+@pytest.mark.parametrize("optimizer", [Adam(), NaturalGradient()])
 @pytest.mark.parametrize("fixed", [False, True])
-def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path, fixed: bool) -> None:
+def test_resumed_run_equals_the_uninterrupted_one(
+    tmp_path: Path, fixed: bool, optimizer: Adam | NaturalGradient
+) -> None:
     """Stopped in the middle of an epoch; parameters, optimizer, walkers, generators, widths and counters."""
     straight = trainer(8)
-    straight.fit(*build(fixed))
+    straight.fit(*build(fixed, optimizer=optimizer))
     straight.save_checkpoint(tmp_path / "straight.ckpt")
 
     first = trainer(4)
-    first.fit(*build(fixed))
+    first.fit(*build(fixed, optimizer=optimizer))
     first.save_checkpoint(tmp_path / "half.ckpt")
     second = trainer(8)
-    module, datamodule = build(fixed)
+    module, datamodule = build(fixed, optimizer=optimizer)
     second.fit(module, datamodule=datamodule, ckpt_path=str(tmp_path / "half.ckpt"))
     second.save_checkpoint(tmp_path / "resumed.ckpt")
 
@@ -159,11 +166,18 @@ def test_negative_determinants_are_refused(tmp_path: Path) -> None:
     assert any("negative" in reason for reason in summary["reasons"])
 
 
-def test_broken_gradients_change_no_parameter() -> None:
-    module, datamodule = build(fixed=True)
+@pytest.mark.parametrize("optimizer", [Adam(), NaturalGradient()])
+def test_broken_gradients_change_no_parameter(optimizer: Adam | NaturalGradient) -> None:
+    module, datamodule = build(fixed=True, optimizer=optimizer)
     start = {name: value.clone() for name, value in module.wavefunction.state_dict().items()}
-    whole = module.loss
-    module.loss = lambda batch, sample: whole(batch, sample) * float("nan")  # type: ignore[method-assign]
+    whole = module.evaluate
+
+    def broken(batch: Batch) -> Sample:
+        sample = whole(batch)
+        sample.electronic.kinetic.mul_(float("nan"))
+        return sample
+
+    module.evaluate = broken  # type: ignore[method-assign]
     with pytest.raises(FloatingPointError, match="parameters are those of the last good step"):
         trainer(50).fit(module, datamodule)
     assert_equal(start, dict(module.wavefunction.state_dict()))
