@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from lightning_vfe import __version__
 from lightning_vfe._cli.errors import CommandError, nearest
 from lightning_vfe._cli.help import TRAINER_VERBS, VERBS, general_help, verb_help
+from lightning_vfe._cli.processes import is_first_process, print_error
 
 FAILED = 1
 USAGE_ERROR = 2
@@ -16,17 +17,17 @@ PRINT_CONFIG = ("--print-config", "--cfg")
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code: 0, 2 after bad input (one line on stderr), 1 where the numbers of a run
-    break down (one line as well), 130 after Ctrl-C.
+    break down (one line as well), 130 after Ctrl-C, 128 + N after signal N. The first process of several speaks.
 
     `sys.argv` stays as it is: Lightning starts the further processes of a distributed run with the same words.
     """
     try:
         return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except CommandError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(str(error))
         return USAGE_ERROR
     except FloatingPointError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(str(error))
         return FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -66,7 +67,7 @@ def _run(verb: str, settings: list[str], print_only: bool) -> int:
     if print_only:
         print(OmegaConf.to_yaml(plan.config), end="")
         return 0
-    for note in plan.notes:
+    for note in plan.notes if is_first_process() else ():
         print(note)
 
     from lightning_vfe._cli.run import run

@@ -9,8 +9,8 @@ from rich.table import Table
 from lightning_vfe._cli.plan import Plan
 
 
-def print_banner(plan: Plan, module: Any, datamodule: Any) -> None:
-    """Print what is computed from what, the sizes of the networks and the run folder."""
+def print_banner(plan: Plan, module: Any, datamodule: Any, trainer: Any) -> None:
+    """Print what is computed from what by how many processes, the sizes of the networks and the run folder."""
     config = plan.config
     title = f"lightning-vfe {plan.verb}: {config.name}"
     table = Table(title=title, title_justify="left", show_header=False, box=None)
@@ -19,6 +19,7 @@ def print_banner(plan: Plan, module: Any, datamodule: Any) -> None:
     else:
         for name, text in (datamodule.description() | module.description()).items():
             table.add_row(name, text)
+    table.add_row("processes", _processes(config, trainer))
     if plan.ckpt_path is not None:
         table.add_row("checkpoint", str(plan.ckpt_path))
     table.add_row("run folder", str(plan.run_dir))
@@ -49,6 +50,17 @@ def _add_variational(table: Table, config: DictConfig, module: Any) -> None:
     table.add_row("walkers", f"{walkers}, in {sampler.num_groups} groups")
     flow = "no flow, " if module.proton_density is None else f"flow {_count(module.proton_density.flow)}, "
     table.add_row("parameters", f"{flow}wavefunction {_count(module.wavefunction)}")
+
+
+def _processes(config: DictConfig, trainer: Any) -> str:
+    """Number of processes and what each of them owns."""
+    number, device = trainer.world_size, trainer.strategy.root_device.type
+    nodes = f" on {trainer.num_nodes} nodes" if trainer.num_nodes > 1 else ""
+    if number == 1 or not is_variational(config):
+        return f"{number} ({device}){nodes}"
+    groups, walkers = config.sampler.num_groups // number, config.sampler.num_proton_walkers // number
+    plural = "s" if groups > 1 else ""
+    return f"{number} ({device}){nodes}, each with {groups} walker group{plural} of {walkers // groups} proton walkers"
 
 
 def num_twists(config: DictConfig) -> int:

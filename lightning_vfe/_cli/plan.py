@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_vfe._cli.compose import compose_config, override_config
 from lightning_vfe._cli.errors import CommandError, one_line
 from lightning_vfe._cli.overrides import Overrides
+from lightning_vfe._cli.processes import is_first_process, started_together
 
 RUNS = Path("runs")
 HANDOVER = "LIGHTNING_VFE_PLAN"
@@ -61,8 +62,10 @@ def make_plan(verb: str, overrides: Overrides) -> Plan:
     """Plan a command.
 
     `fit` without a checkpoint gets a new folder, `runs/NAME` or the next free `runs/NAME-2`, ...; with one it goes on
-    in that checkpoint's folder. `validate` and `test` use the last checkpoint where none is given. A checkpoint's run
-    brings its config along, unless groups are chosen on the command line.
+    in that checkpoint's folder. With `ckpt_path=auto` it does what a job that may be started again needs: it goes on in
+    run_dir where there is a checkpoint, and begins there where there is none. `validate` and `test` use the last
+    checkpoint where none is given. A checkpoint's run brings its config along, unless groups are chosen on the command
+    line.
 
     Raises:
         CommandError: bad override, no such run or checkpoint, or a folder that already holds a run.
@@ -70,18 +73,26 @@ def make_plan(verb: str, overrides: Overrides) -> Plan:
     ckpt_path, run_dir = overrides.value("ckpt_path"), overrides.value("run_dir")
     if verb != "fit":
         ckpt_path = ckpt_path or "last"
+    begins_again = False
+    if ckpt_path == "auto":
+        if not run_dir:
+            raise CommandError("ckpt_path = auto needs run_dir=..., the folder to go on in or to begin with")
+        begins_again = verb == "fit" and not _last_of(Path(run_dir)).is_file()
+        ckpt_path = None if begins_again else "last"
     if ckpt_path is None:
         config = compose_config(overrides)
-        if not run_dir and started_together():
+        if not run_dir and (started_together() or config.trainer.num_nodes > 1):
             raise CommandError(
-                "run_dir = null leaves the folder open; processes started by torchrun or srun need run_dir=..."
+                "run_dir = null leaves the folder open; processes started by torchrun or srun, or on several nodes, "
+                "need run_dir=..."
             )
         folder, notes = (Path(run_dir), ()) if run_dir else _free_folder(config.name)
-        if run_dir and is_first_process() and _is_used(folder):
+        is_new = not (begins_again and (folder / "config.yaml").is_file())  # left by a run that was stopped early
+        if is_new and run_dir and is_first_process() and _is_used(folder):
             raise CommandError(
                 f"run_dir = {folder} already holds a run; go on with ckpt_path=last, or give another folder"
             )
-        return _plan(verb, config, folder, None, is_new=True, notes=notes)
+        return _plan(verb, config, folder, None, is_new, notes)
     if ckpt_path == "last":
         checkpoint, notes = _last_checkpoint(run_dir, overrides)
     else:
@@ -97,16 +108,6 @@ def make_plan(verb: str, overrides: Overrides) -> Plan:
     return _plan(verb, config, folder, checkpoint, is_new, notes)
 
 
-def is_first_process() -> bool:
-    """Whether this process prints and makes folders."""
-    return all(os.environ.get(name, "0") == "0" for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID"))
-
-
-def started_together() -> bool:
-    """Whether torchrun or srun started this process beside others: they decide on their own, and must agree."""
-    return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
-
-
 def _plan(verb: str, config: DictConfig, folder: Path, checkpoint: Path | None, is_new: bool, notes: tuple) -> Plan:
     for key in INPUT_FILES:
         value = OmegaConf.select(config, key)
@@ -116,6 +117,10 @@ def _plan(verb: str, config: DictConfig, folder: Path, checkpoint: Path | None, 
     config.run_dir = str(folder)
     config.ckpt_path = None if checkpoint is None else str(checkpoint)
     return Plan(verb, config, folder, checkpoint, is_new, notes)
+
+
+def _last_of(run_dir: Path) -> Path:
+    return run_dir / "checkpoints" / "last.ckpt"
 
 
 def _is_used(folder: Path) -> bool:
@@ -143,7 +148,7 @@ def _numbered(name: str) -> list[tuple[int, Path]]:
 def _last_checkpoint(run_dir: str | None, overrides: Overrides) -> tuple[Path, tuple[str, ...]]:
     """checkpoints/last.ckpt of the given run folder, else of the latest run of the experiment's name that has one."""
     if run_dir:
-        checkpoint = Path(run_dir) / "checkpoints" / "last.ckpt"
+        checkpoint = _last_of(Path(run_dir))
         if not checkpoint.is_file():
             raise CommandError(
                 f"run_dir = {run_dir} holds no checkpoints/last.ckpt; give the folder of a run made by fit"
@@ -152,7 +157,7 @@ def _last_checkpoint(run_dir: str | None, overrides: Overrides) -> tuple[Path, t
     name = overrides.value("name") or overrides.groups.get("experiment") or "default"
     folders = [folder for _, folder in _numbered(str(name))]
     for folder in reversed(folders):
-        checkpoint = folder / "checkpoints" / "last.ckpt"
+        checkpoint = _last_of(folder)
         if checkpoint.is_file():
             return checkpoint, (f"using the last checkpoint of {folder}",)
     choice = overrides.groups.get("experiment")

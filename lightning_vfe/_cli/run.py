@@ -18,10 +18,12 @@ from lightning_vfe._cli.checkpoints import (
 )
 from lightning_vfe._cli.errors import CommandError
 from lightning_vfe._cli.guards import check_scalars, default_dtype, instantiate, key_errors
-from lightning_vfe._cli.plan import HANDOVER, Plan, is_first_process
+from lightning_vfe._cli.plan import HANDOVER, Plan
+from lightning_vfe._cli.processes import is_first_process
 from lightning_vfe.resources import resource_folder
 
-INTERRUPTED = 130
+STOPPED = 128
+"""Exit code of a run that a signal has stopped, plus the number of the signal: 130 after Ctrl-C."""
 
 
 def run(plan: Plan) -> int:
@@ -51,12 +53,14 @@ def run(plan: Plan) -> int:
         check_data(config, datamodule, trainer.world_size)
         if is_first:
             _prepare_folder(plan)
-            print_banner(plan, module, datamodule)
+            print_banner(plan, module, datamodule, trainer)
         with _handed_over(plan):
-            interrupted = launch(trainer, plan.verb, module, datamodule, plan.config.ckpt_path)
+            signal_number = launch(trainer, plan.verb, module, datamodule, plan.config.ckpt_path)
     if is_first:
-        _say_what_next(plan, interrupted)
-    return INTERRUPTED if interrupted else 0
+        _say_what_next(plan, interrupted=signal_number > 0)
+    if signal_number and Plan.received() is None:
+        return STOPPED + signal_number
+    return 0  # Lightning takes any other code of a process that it started for a crash
 
 
 def build_module(config: DictConfig) -> Any:
@@ -77,12 +81,13 @@ def build_datamodule(config: DictConfig) -> Any:
 
 def build_trainer(config: DictConfig, verb: str) -> Any:
     """Lightning's Trainer. Only `fit` writes metrics.csv; `validate` and `test` print and summarize."""
+    from lightning_vfe.training.launch import cluster_plugins
     from lightning_vfe.training.run_folder import EmbedConfig, StopOnInterrupt
 
     callbacks = [instantiate(node) for node in config.callbacks.values()]
     callbacks += [StopOnInterrupt(), EmbedConfig(OmegaConf.to_yaml(config))]
     logger: Any = [instantiate(node) for node in config.logger.values()] if verb == "fit" else False
-    return instantiate(config.trainer, callbacks=callbacks, logger=logger)
+    return instantiate(config.trainer, callbacks=callbacks, logger=logger, **cluster_plugins())
 
 
 def locate_structure(name: str) -> str:

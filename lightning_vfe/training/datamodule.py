@@ -188,16 +188,19 @@ class MCMCDataModule(L.LightningDataModule):
     # --- checkpoints ------------------------------------------------------------------------------------------------
 
     def state_dict(self) -> dict[str, Any]:
-        """Walkers of all processes, as plain tensors and numbers; called on all of them."""
+        """Walkers of all processes, as plain tensors and numbers; called on all of them, but only the first one, which
+        writes the checkpoint, gets them."""
         assert self.trainer is not None
         if self.walkers is None:
             return {}
         own = self.walkers.state_dict()
         if self.trainer.world_size == 1:
             return own
-        states: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(states, own)
-        return merge_walker_states(states)
+        # a tensor of another process's GPU would be unpacked onto that GPU
+        own = {name: value.cpu() if isinstance(value, torch.Tensor) else value for name, value in own.items()}
+        states: list[Any] | None = [None] * self.trainer.world_size if self.trainer.is_global_zero else None
+        torch.distributed.gather_object(own, states)
+        return {} if states is None else merge_walker_states(states)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the chains of a checkpoint."""

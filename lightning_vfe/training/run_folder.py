@@ -8,6 +8,7 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
 from lightning_vfe.training.checkpoint_files import AtomicCheckpointIO, CheckpointFolder
@@ -117,39 +118,50 @@ class EmbedConfig(Callback):
 
 
 class StopOnInterrupt(Callback):
-    """The first Ctrl-C lets the running step end, after which Lightning stops and the last state is saved; the second
-    one stops at once. A run stopped between two steps resumes to the same numbers."""
+    """Ends a run between two steps: the first Ctrl-C lets the running step end, after which Lightning stops and the
+    last state is saved; the second one stops at once. A run stopped between two steps resumes to the same numbers.
+
+    SIGTERM, SIGUSR1 and SIGUSR2, by which clusters announce the end of a job's time, do the same. All processes stop
+    after the same step, whichever of them the signal reaches.
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
     def __init__(self) -> None:
-        self.interrupted = False
-        self._previous: Any = None
+        self.received = 0
+        self._speaks = False
+        self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take over Ctrl-C; only the main thread of a process can."""
+        """Take over the signals; only the main thread of a process can."""
+        self.received, self._speaks = 0, trainer.is_global_zero
         if threading.current_thread() is threading.main_thread():
-            self._previous = signal.signal(signal.SIGINT, self._on_interrupt)
+            self._previous = {number: signal.signal(number, self._on_signal) for number in self.SIGNALS}
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Stop all processes after the same step."""
-        self.interrupted = trainer.strategy.reduce_boolean_decision(self.interrupted, all=False)
-        if self.interrupted:
+        own = torch.tensor(self.received, device=trainer.strategy.root_device)
+        self.received = int(trainer.strategy.reduce(own, reduce_op="max"))
+        if self.received:
             trainer.should_stop = True
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Give Ctrl-C back."""
+        """Give the signals back."""
         self._restore()
 
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Give Ctrl-C back."""
+        """Give the signals back."""
         self._restore()
 
-    def _on_interrupt(self, signum: int, frame: FrameType | None) -> None:
-        self.interrupted = True
-        self._restore()
-        if int(os.environ.get("LOCAL_RANK", "0")) == 0:
-            print("\ninterrupt: ending this step, then saving (Ctrl-C again stops at once)", flush=True)
+    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+        self.received = signum
+        if signum == signal.SIGINT and signum in self._previous:
+            signal.signal(signum, self._previous.pop(signum))
+        if self._speaks:
+            again = " (Ctrl-C again stops at once)" if signum == signal.SIGINT else ""
+            print(f"\n{signal.Signals(signum).name}: ending this step, then saving{again}", flush=True)
 
     def _restore(self) -> None:
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)
+        self._previous = {}

@@ -107,3 +107,22 @@ def test_processes_started_together_need_a_folder(monkeypatch: pytest.MonkeyPatc
     with pytest.raises(CommandError, match="need run_dir"):
         plan("fit")
     assert plan("fit", "run_dir=shared").run_dir == Path("shared")
+
+
+def test_auto_goes_on_where_there_is_a_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a job needs that its cluster may start again with the same words."""
+    words = ("experiment=smoke", "ckpt_path=auto", "run_dir=runs/job")
+    first = plan("fit", *words)
+    assert first.ckpt_path is None and first.is_new and first.run_dir == Path("runs/job")
+    Path("runs/job").mkdir(parents=True)
+    Path("runs/job/notes.txt").write_text("not of a run")
+    with pytest.raises(CommandError, match="already holds a run"):
+        plan("fit", *words)
+    Path("runs/job/config.yaml").write_text("name: smoke")  # stopped before its first checkpoint
+    again = plan("fit", *words)
+    assert again.ckpt_path is None and not again.is_new
+    past_run("runs/other", "experiment=smoke")
+    found = plan("fit", "experiment=smoke", "ckpt_path=auto", "run_dir=runs/other")
+    assert found.ckpt_path == Path("runs/other/checkpoints/last.ckpt") and not found.is_new
+    with pytest.raises(CommandError, match="ckpt_path = auto needs run_dir"):
+        plan("fit", "experiment=smoke", "ckpt_path=auto")

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from lightning_vfe.sampling.nested import NestedSampler
 from lightning_vfe.training.callbacks import Summary
+from tests.helpers.ranks import assert_same_tables, fit_table
 from tests.training.test_module import assert_equal, build, trainer
 
 
@@ -55,19 +53,10 @@ def test_checkpoint_of_the_other_way_is_taken(tmp_path: Path) -> None:
 
 def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     """The same base protons and updates, up to the order of sums."""
-    tables = []
-    for devices in (1, 2):
-        folder = tmp_path / f"ranks{devices}"
-        command = [sys.executable, "-m", "lightning_vfe", "fit", "experiment=smoke", f"run_dir={folder}"]
-        command += [f"trainer.devices={devices}", "trainer.accelerator=cpu", "trainer.max_steps=4", "logger=csv"]
-        command += ["sampler.proton_sampling=direct"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-2000:]
-        tables.append(pd.read_csv(folder / "metrics.csv"))
-    assert list(tables[0].columns) == list(tables[1].columns)
+    words = ["experiment=smoke", "logger=csv", "trainer.max_steps=4", "sampler.proton_sampling=direct"]
+    tables = [fit_table(words, ranks, tmp_path / f"{ranks}" / "run") for ranks in (1, 2)]
     assert (tables[0]["num_failed_inversions"] == 0).all() and (tables[0]["proton_acceptance"] == 1).all()
-    largest = (tables[0] - tables[1]).abs().max().max()
-    assert largest < 1e-8, f"largest difference {largest:.1e}"
+    assert_same_tables(*tables, tolerance=1e-8)
 
 
 def test_failed_inversions_are_refused(tmp_path: Path) -> None:

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import pandas as pd
 import pytest
 import torch
 
@@ -107,21 +104,6 @@ def test_resumed_run_equals_the_uninterrupted_one(
     assert saved[0]["MCMCDataModule"]["num_sweeps"] == 8 + 2
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "MCMCDataModule", "callbacks", "system"):
         assert_equal(saved[0][part], saved[1][part], part)
-
-
-def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
-    """Random numbers belong to walker groups: the same chains, updates and logged numbers, up to the order of sums."""
-    tables = []
-    for devices in (1, 2):
-        folder = tmp_path / f"ranks{devices}"
-        command = [sys.executable, "-m", "lightning_vfe", "fit", "experiment=smoke", f"run_dir={folder}"]
-        command += [f"trainer.devices={devices}", "trainer.accelerator=cpu", "trainer.max_steps=5", "logger=csv"]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr[-2000:]
-        tables.append(pd.read_csv(folder / "metrics.csv"))
-    assert list(tables[0].columns) == list(tables[1].columns)
-    largest = (tables[0] - tables[1]).abs().max().max()
-    assert largest < 1e-10, f"largest difference {largest:.1e}"
 
 
 def test_summary_holds_every_term_with_its_error(tmp_path: Path) -> None:
