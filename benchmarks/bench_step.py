@@ -26,6 +26,8 @@ import torch
 from measure import Cost, Machine, describe, measure, measure_machine, seconds_of
 from phases import SUMMED, Setting, System
 
+from lightning_vfe.physics.blocks import keep_freed_memory
+
 BASELINE = Path(__file__).parent / "baselines" / "jax_2023.csv"
 HEADER = (
     f"{'phase':<16}{'s':>9}{'Gflop':>9}{'Mfunc':>8}{'GB':>8}{'product':>9}{'tanh':>7}{'copy':>7}{'MiB':>8}{'ratio':>8}"
@@ -65,7 +67,7 @@ def bench(setting: Setting, arguments: argparse.Namespace, machine: Machine) -> 
     """Measure and print the phases of one system."""
     device, system = torch.device(arguments.device), System(setting, torch.device(arguments.device))
     baseline = {}
-    if arguments.baseline.exists() and setting == Setting(setting.num_atoms):
+    if arguments.baseline.exists() and replace(setting, chain_dtype=None) == Setting(setting.num_atoms):
         baseline = read_baseline(arguments.baseline, setting.num_atoms, arguments.dtype)
     print(f"\nN = {setting.num_atoms}, {setting.num_proton_walkers} x {setting.num_electron_walkers} walkers\n{HEADER}")
     rows = []
@@ -120,6 +122,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-atoms", type=int, nargs="+", default=[8, 14, 16])
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float64")
+    parser.add_argument("--chain-dtype", choices=["float32", "float64"], help="of the electron moves, if another one")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--proton-walkers", type=int, default=16)
@@ -134,6 +137,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
+    keep_freed_memory()  # as the command does
     torch.set_num_threads(arguments.threads)
     torch.set_default_dtype(getattr(torch, arguments.dtype))
     device = torch.device(arguments.device)
@@ -144,13 +148,16 @@ def main() -> None:
         f"at best: product {machine.product_flops / 1e9:.0f} Gflop/s, tanh {machine.functions / 1e6:.0f} M/s, "
         f"copy {machine.copy_bytes / 1e9:.1f} GB/s"
     )
-    sizes = (arguments.proton_walkers, arguments.electron_walkers)
+    sizes: dict[str, Any] = {
+        "num_proton_walkers": arguments.proton_walkers,
+        "num_electron_walkers": arguments.electron_walkers,
+        "chain_dtype": arguments.chain_dtype and getattr(torch, arguments.chain_dtype),
+    }
     rows: list[dict[str, Any]] = []
     for num_atoms in arguments.num_atoms:
-        setting = Setting(num_atoms, num_proton_walkers=sizes[0], num_electron_walkers=sizes[1])
+        setting = Setting(num_atoms, **sizes)
         rows += bench(setting, arguments, machine)
-    smallest = Setting(min(arguments.num_atoms), num_proton_walkers=sizes[0], num_electron_walkers=sizes[1])
-    found = growth(rows, smallest, arguments)
+    found = growth(rows, Setting(min(arguments.num_atoms), **sizes), arguments)
     print(f"\n{'phase':<16}{'N^':>8}{'walkers^':>10}")
     for each in found:
         print(f"{each['phase']:<16}{each['exponent_in_atoms']:>8.2f}{each['exponent_in_walkers']:>10.2f}")

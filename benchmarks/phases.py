@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.proton_density import ProtonDensity
+from lightning_vfe.models.wavefunction.conditional import conditional_log_prob
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
@@ -42,6 +43,8 @@ class Setting:
     single_width: int = 32
     pair_width: int = 16
     num_plane_waves: int = 57
+    chain_dtype: torch.dtype | None = None
+    """Numbers in the electron moves; None for those of all else."""
 
 
 class System:
@@ -90,10 +93,7 @@ class System:
     def electron_sweep(self) -> Tensor:
         """Metropolis moves of all electrons on |psi|^2."""
         walkers, rule = self.walkers, GaussianProposal()
-
-        def log_prob(electrons: Tensor) -> Tensor:
-            return 2.0 * self.log_psi(walkers.protons, electrons).real
-
+        log_prob = conditional_log_prob(self.wavefunction, walkers.protons, walkers.twists, self.setting.chain_dtype)
         start = rule.evaluate(log_prob, walkers.electrons)
         width, count = walkers.electron_log_width.exp(), self.setting.num_electron_moves
         return metropolis(log_prob, start, rule, width, count, walkers.random, self.cell.wrap)[0].positions

@@ -32,8 +32,10 @@ def run(plan: Plan) -> int:
     Raises:
         CommandError: a value that a constructor refuses, a checkpoint that does not fit, or walkers that do not divide.
     """
+    from lightning_vfe.physics.blocks import keep_freed_memory
     from lightning_vfe.training.launch import launch, quiet
 
+    keep_freed_memory()
     config, is_first = plan.config, is_first_process()
     check_scalars(config)
     if is_variational(config):

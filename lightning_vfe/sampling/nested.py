@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -47,6 +48,17 @@ class SweepReport:
     electron_drift: Tensor
     num_stranded: Tensor
     num_failed_inversions: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class ElectronDensity:
+    """p(r | x) that is prepared for the protons once a sweep, instead of being a function of both.
+
+    Attributes:
+        at: ln p(r | x) up to a constant as a function of the electrons, (W, B, N, 3) -> (W, B), at protons (W, N, 3).
+    """
+
+    at: Callable[[Tensor], LogProb]
 
 
 class NestedSampler:
@@ -149,7 +161,7 @@ class NestedSampler:
         self,
         walkers: Walkers,
         proton_density: LogProb | BaseDensity | None,
-        electron_log_prob: Callable[[Tensor, Tensor], Tensor],
+        electron_log_prob: Callable[[Tensor, Tensor], Tensor] | ElectronDensity,
         adapt: bool,
         sum_over_processes: Callable[[Tensor], Tensor] | None = None,
     ) -> SweepReport:
@@ -214,15 +226,13 @@ class NestedSampler:
         return ProtonMove(state.positions, state.displacement, accepted, num_not_finite(state.log_prob))
 
     def _move_electrons(
-        self, walkers: Walkers, electron_log_prob: Callable[[Tensor, Tensor], Tensor], width: Tensor
+        self, walkers: Walkers, density: Callable[[Tensor, Tensor], Tensor] | ElectronDensity, width: Tensor
     ) -> tuple[ChainState, Tensor, Tensor]:
         """New state, accepted moves and the gain of ln|psi|^2 in the last quarter of the steps  # (W, B) each."""
         protons, rule = walkers.protons, self.electron_proposal
         # An exponential relaxation that gains less in the last quarter than in the one before has even less to go.
         early = 3 * self.num_electron_steps // 4
-
-        def log_prob(electrons: Tensor) -> Tensor:
-            return electron_log_prob(protons, electrons)
+        log_prob = density.at(protons) if isinstance(density, ElectronDensity) else partial(density, protons)
 
         # ln|psi|^2 of the old positions is computed anew: parameters or protons changed since the last sweep.
         start = rule.evaluate(log_prob, walkers.electrons)

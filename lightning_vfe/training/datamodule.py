@@ -9,16 +9,19 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from lightning_vfe.models.wavefunction.conditional import conditional_log_prob
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.structures import make_structure
 from lightning_vfe.physics.twists import fractional_twists
 from lightning_vfe.sampling.direct import BaseDensity
-from lightning_vfe.sampling.nested import NestedSampler, SweepReport
+from lightning_vfe.sampling.nested import ElectronDensity, NestedSampler, SweepReport
 from lightning_vfe.sampling.proposals import LogProb
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.sampling.state import Walkers, merge_walker_states, twist_index
 from lightning_vfe.training.batch import Batch
 from lightning_vfe.training.module import VariationalFreeEnergy
+
+CHAIN_PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
 
 class MCMCDataModule(L.LightningDataModule):
@@ -43,6 +46,8 @@ class MCMCDataModule(L.LightningDataModule):
         steps_per_epoch: batches between two ends of an epoch of `fit`.
         validation_steps: batches of `validate`.
         test_steps: batches of `test`.
+        chain_precision: type of numbers of the wavefunction in the electrons' moves, "float32" or "float64"; None keeps
+            that of its parameters. Energies and gradients are not affected (see models/wavefunction/conditional.py).
 
     Raises:
         ValueError: a setting is out of its range, or counts do not divide.
@@ -63,6 +68,7 @@ class MCMCDataModule(L.LightningDataModule):
         steps_per_epoch: int = 50,
         validation_steps: int = 50,
         test_steps: int = 200,
+        chain_precision: str | None = None,
     ) -> None:
         super().__init__()
         self.cell = cell
@@ -87,6 +93,10 @@ class MCMCDataModule(L.LightningDataModule):
                 f"sampler.num_electron_walkers = {num_electron_walkers} must be at least 2: "
                 "the gradient compares electron walkers that share their protons"
             )
+        if chain_precision not in (None, *CHAIN_PRECISIONS):
+            raise ValueError(
+                f"sampler.chain_precision = {chain_precision!r} is unknown; choose {' or '.join(CHAIN_PRECISIONS)}"
+            )
         if num_proton_walkers % num_groups:
             raise ValueError(
                 f"sampler.num_proton_walkers = {num_proton_walkers} must be a multiple of "
@@ -97,6 +107,7 @@ class MCMCDataModule(L.LightningDataModule):
         self.num_proton_walkers = num_proton_walkers
         self.num_electron_walkers = num_electron_walkers
         self.num_groups = num_groups
+        self.chain_dtype = None if chain_precision is None else CHAIN_PRECISIONS[chain_precision]
         self.structure = structure
         self.protons = protons
         self.seed = seed
@@ -138,7 +149,7 @@ class MCMCDataModule(L.LightningDataModule):
         module = self.trainer.lightning_module
         if not isinstance(module, VariationalFreeEnergy):
             raise TypeError(f"MCMCDataModule samples for VariationalFreeEnergy, not for {type(module).__name__}")
-        twists = self.walkers.twists
+        twists, wavefunction = self.walkers.twists, module.wavefunction
         proton_density: LogProb | BaseDensity | None = None
         if self.protons == "sampled":
             direct = self.sampler.proton_sampling == "direct"
@@ -146,7 +157,7 @@ class MCMCDataModule(L.LightningDataModule):
         return self.sampler.step(
             self.walkers,
             proton_density,
-            lambda protons, electrons: module.electron_log_prob(protons, electrons, twists),
+            ElectronDensity(lambda protons: conditional_log_prob(wavefunction, protons, twists, self.chain_dtype)),
             adapt,
             self._sum_over_processes,
         )

@@ -80,7 +80,8 @@ class Mixing(nn.Module):
     def forward(
         self, electrons: Tensor, protons: Tensor, pairs_ee: Tensor, pairs_ep: Tensor, pairs_pp: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """New single streams of electrons and protons, both (..., N, width); pairs (..., N, N, pair width)."""
+        """New single streams of electrons and protons, both (..., N, width); pairs (..., N, N, pair width),
+        those of the protons zero for a proton itself."""
         num = electrons.shape[-2]
         from_electrons = 1.0 + self.gate_electron(electrons)  # (..., N, pair width)
         from_protons = 1.0 + self.gate_proton(protons)
@@ -98,10 +99,9 @@ class Mixing(nn.Module):
         if self.proton is None or pairs_pp is None:
             return new_electrons, protons
         electrons_weight, protons_weight = _weights(self.proton.messages)
-        itself = 1.0 - torch.eye(num, dtype=pairs_pp.dtype, device=pairs_pp.device).unsqueeze(-1)
         heard = [
             (messages_to_second(pairs_ep, from_electrons), electrons_weight / num),
-            (messages_to_first(pairs_pp * itself, from_protons), protons_weight / num),
+            (messages_to_first(pairs_pp, from_protons), protons_weight / num),
         ]
         return new_electrons, self.proton(protons, (block_means(of_spins, 1), of_protons), heard)
 
@@ -121,8 +121,14 @@ class Backbone(nn.Module):
         self.pairs_pp = Pairs(NUM_PAIR_FEATURES, pair_width, num_layers - 1)
         self.mixing = nn.ModuleList(Mixing(single_width, pair_width, i == num_layers - 1) for i in range(num_layers))
 
+    def proton_pairs(self, pp: PairGeometry) -> list[Tensor]:
+        """Streams of the proton pairs (..., N, N, pair_width), zero for a proton itself: they know no electron."""
+        num = pp.features.shape[-2]
+        others = 1.0 - torch.eye(num, dtype=pp.features.dtype, device=pp.features.device).unsqueeze(-1)
+        return [stream * others for stream in self.pairs_pp(pp.features)]
+
     def forward(
-        self, ee: PairGeometry, ep: PairGeometry, pp: PairGeometry, spin_product: Tensor, twist: Tensor
+        self, ee: PairGeometry, ep: PairGeometry, proton_pairs: list[Tensor], spin_product: Tensor, twist: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Single stream (..., N, single_width) and last electron pair stream (..., N, N, pair_width).
 
@@ -133,11 +139,10 @@ class Backbone(nn.Module):
         spins = spin_product.unsqueeze(-1).expand(*ee.features.shape[:-1], 1)
         streams_ee = self.pairs_ee(torch.cat([ee.features, spins], dim=-1))
         streams_ep = self.pairs_ep(ep.features)
-        streams_pp = [*self.pairs_pp(pp.features), None]
         leading = torch.broadcast_shapes(ep.features.shape[:-3], twist.shape[:-1])
         num = ep.features.shape[-2]
         electrons = self.electron_start(twist_features).expand(*leading, num, -1)
         protons = self.proton_start(twist_features).expand(*leading, num, -1)
-        for mix, g_ee, g_ep, g_pp in zip(self.mixing, streams_ee, streams_ep, streams_pp, strict=True):
+        for mix, g_ee, g_ep, g_pp in zip(self.mixing, streams_ee, streams_ep, [*proton_pairs, None], strict=True):
             electrons, protons = mix(electrons, protons, g_ee, g_ep, g_pp)
         return electrons, streams_ee[-1]

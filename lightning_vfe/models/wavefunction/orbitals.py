@@ -61,7 +61,11 @@ class PlaneWaveEnvelope(nn.Module):
 
     def forward(self, z_up: Tensor, z_down: Tensor, protons: Tensor, twist: Tensor) -> Tensor:
         """Phi (..., K, N/2, N/2), complex; positions (..., N/2, 3), protons (..., N, 3) in bohr, twist (..., 3)."""
-        return paired_plane_waves(z_up, z_down, self.wavevectors(twist), self.pairing(protons, twist))
+        return self.pair_functions(z_up, z_down, twist, self.pairing(protons, twist))
+
+    def pair_functions(self, z_up: Tensor, z_down: Tensor, twist: Tensor, pairing: Tensor) -> Tensor:
+        """Phi with a given F (..., K, k, k): that of `pairing`."""
+        return paired_plane_waves(z_up, z_down, self.wavevectors(twist), pairing)
 
     def wavevectors(self, twist: Tensor) -> Tensor:
         """k + k_twist in 1/bohr (..., k, 3) of a fractional twist (..., 3)."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +13,19 @@ from lightning_vfe.models.wavefunction.geminal import NeuralGeminal, log_sum_of_
 from lightning_vfe.models.wavefunction.jastrow import CuspJastrow
 from lightning_vfe.models.wavefunction.orbitals import PlaneWaveEnvelope
 from lightning_vfe.physics.cell import PeriodicCell
+
+
+class FixedProtons(NamedTuple):
+    """What ln psi needs of protons and twist alone: computed once for all electrons in their field."""
+
+    proton_pairs: list[Tensor]
+    """Streams of the proton pairs, one of every layer but the last, zero for a proton itself. # (..., N, N, pair)"""
+    pairing: Tensor
+    """F of the envelope, complex. # (..., K, k, k)"""
+
+    def to(self, dtype: torch.dtype) -> FixedProtons:
+        """The same in another real type of numbers."""
+        return FixedProtons([stream.to(dtype) for stream in self.proton_pairs], self.pairing.to(dtype.to_complex()))
 
 
 class GeminalWavefunction(nn.Module):
@@ -52,21 +67,29 @@ class GeminalWavefunction(nn.Module):
         spin[cell.num_atoms // 2 :] = -1.0
         self.register_buffer("spin_product", torch.outer(spin, spin), persistent=False)
 
-    def log_psi(self, protons: Tensor, electrons: Tensor, twist: Tensor) -> Tensor:
-        """ln psi (...), complex. Positions (..., N, 3) in bohr, twist (..., 3) fractional; leading dims broadcast."""
+    def prepare(self, protons: Tensor, twist: Tensor) -> FixedProtons:
+        """What log_psi computes of protons (..., N, 3) in bohr and twist (..., 3) alone, to be given to it."""
+        pp = pair_geometry(self.cell, protons, protons, same_particles=True)
+        return FixedProtons(self.backbone.proton_pairs(pp), self.envelope.pairing(protons, twist))
+
+    def log_psi(self, protons: Tensor, electrons: Tensor, twist: Tensor, fixed: FixedProtons | None = None) -> Tensor:
+        """ln psi (...), complex. Positions (..., N, 3) in bohr, twist (..., 3) fractional; leading dims broadcast.
+
+        `fixed` is `prepare(protons, twist)`, for callers that move the electrons only; left out, it is computed here.
+        """
         up = self.cell.num_atoms // 2
+        proton_pairs, pairing = self.prepare(protons, twist) if fixed is None else fixed
         ee = pair_geometry(self.cell, electrons, electrons, same_particles=True)
         ep = pair_geometry(self.cell, electrons, protons)
-        pp = pair_geometry(self.cell, protons, protons, same_particles=True)
-        single, pairs = self.backbone(ee, ep, pp, self.spin_product, twist)
+        single, pairs = self.backbone(ee, ep, proton_pairs, self.spin_product, twist)
         z = electrons + self.backflow(single)
         jastrow = self.jastrow(ep.distance, ee.distance) + self.neural_jastrow(single).sum((-2, -1))
-        envelope = self.envelope(z[..., :up, :], z[..., up:, :], protons, twist)
+        envelope = self.envelope.pair_functions(z[..., :up, :], z[..., up:, :], twist, pairing)
         geminal = self.geminal(single[..., :up, :], single[..., up:, :], pairs)
         return jastrow + log_sum_of_determinants(envelope * geminal)
 
-    def forward(self, protons: Tensor, electrons: Tensor, twist: Tensor) -> Tensor:
-        return self.log_psi(protons, electrons, twist)
+    def forward(self, protons: Tensor, electrons: Tensor, twist: Tensor, fixed: FixedProtons | None = None) -> Tensor:
+        return self.log_psi(protons, electrons, twist, fixed)
 
 
 def log_psi_of_walkers(wavefunction: GeminalWavefunction, protons: Tensor, electrons: Tensor, twists: Tensor) -> Tensor:

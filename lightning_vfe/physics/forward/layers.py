@@ -43,8 +43,10 @@ def tanh_layer(inputs: Sequence[Input], bias: Tensor, shared: Any = None, state:
     if shared is not None:
         blocks = value.unflatten(-2, (shared.shape[-2], -1))
         value = (blocks + shared.unsqueeze(-2)).flatten(-3, -2)
-    new = torch.tanh(value)
-    return new if state is None else state + new
+    new = value.tanh_()  # in place: value is new, and its own derivative does not need it
+    if state is None:
+        return new
+    return state + new if torch.is_grad_enabled() else new.add_(state)
 
 
 def block_means(x: Any, num_blocks: int) -> Any:
