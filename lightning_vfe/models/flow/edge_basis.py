@@ -84,9 +84,8 @@ class EdgeBasis(nn.Module):
         """The functions of single vectors and, where wanted, their gradients."""
         squared = squared_length(vectors)
         inverse = (squared + self.epsilon**2).rsqrt()  # 1/q
-        solid = o3.spherical_harmonics(list(range(self.lmax + 1)), vectors, False, "component")
-        scale = inverse**self.degrees
-        angular = solid * scale
+        # Homogeneous polynomials: q^-l S_l(r) = S_l(r / q).
+        angular = o3.spherical_harmonics(list(range(self.lmax + 1)), vectors * inverse, False, "component")
         offset = (1.0 / inverse - self.centres) / self.width
         gaussian = torch.exp(-0.5 * offset.square())
         taper, taper_slope = self.edges.taper(squared)

@@ -33,12 +33,16 @@ class Edges(nn.Module):
     """
 
     shifts: Tensor
+    far: Tensor
 
     def __init__(self, cell: PeriodicCell, cutoff: float) -> None:
         super().__init__()
         self.cell, self.cutoff = cell, cutoff
         shifts = cell.image_shifts(cutoff, dtype=torch.float64)
+        # Every function of an edge carries the taper, and is zero here with its derivatives.
+        far = torch.tensor([2.0 * cutoff, 0.0, 0.0])
         self.register_buffer("shifts", shifts.to(torch.get_default_dtype()), persistent=False)
+        self.register_buffer("far", far, persistent=False)
 
     def forward(self, positions: Tensor) -> Neighbours:
         """List the neighbours of every atom.
@@ -52,10 +56,8 @@ class Edges(nn.Module):
         with torch.no_grad():
             pairs, images, used = self._slots(nearest, walkers, atoms)
             senders = pairs.div(atoms**2, rounding_mode="floor") * atoms + pairs.remainder(atoms)
-        # Every function of an edge carries the taper, and is zero there with its derivatives.
-        far = nearest.new_tensor([2.0 * self.cutoff, 0.0, 0.0])
         found = nearest.index_select(0, pairs) + self.shifts.index_select(0, images)
-        vectors = torch.where(used.unsqueeze(-1), found, far)
+        vectors = torch.where(used.unsqueeze(-1), found, self.far)
         return Neighbours(vectors.view(walkers, atoms, -1, 3), senders, pairs)
 
     def _slots(self, nearest: Tensor, walkers: int, atoms: int) -> tuple[Tensor, Tensor, Tensor]:

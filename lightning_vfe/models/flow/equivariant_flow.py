@@ -166,10 +166,14 @@ class EquivariantFlow(nn.Module):
 
     def _from_base(self, z: Tensor, tolerance: float) -> InverseResult:
         """from_base of one batch.  # (W, N, 3)"""
-        x, going = z.clone(), torch.arange(len(z), device=z.device)
-        for step in reversed(self._steps()):
+        x, image, going = z.clone(), z.clone(), torch.arange(len(z), device=z.device)
+        steps = list(reversed(self._steps()))
+        for step, undone in zip(steps, [None, *steps], strict=False):
+            # A network that was applied several times: the last one undone tells the image of where this one starts.
+            known = image[going] if step is undone else None
+            image = x.clone()
             # The later steps stretch what a step leaves over, though never far.
-            found, arrived = invert_step(step, x[going], 0.1 * tolerance)
+            found, arrived = invert_step(step, x[going], 0.1 * tolerance, known)
             x[going] = found
             going = going[arrived]
         residual = (x + self.displacement(x) - z).flatten(1).norm(dim=-1)

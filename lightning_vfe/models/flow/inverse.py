@@ -32,7 +32,7 @@ class InverseResult(NamedTuple):
     """|to_base(x) - z| in bohr, over all coordinates of a walker. # (...)"""
 
 
-def invert_step(step: Step, target: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+def invert_step(step: Step, target: Tensor, tolerance: float, image: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Solve x + Delta(x) = target for every walker.
 
     By Anderson mixing first, which needs displacements only (a Jacobian costs as much as five of them, so that Newton
@@ -42,18 +42,19 @@ def invert_step(step: Step, target: Tensor, tolerance: float) -> tuple[Tensor, T
         step: Delta.
         target: y in bohr.  # (W, N, 3)
         tolerance: largest |x + Delta(x) - y| over all coordinates of a walker, bohr.
+        image: y + Delta(y) where it is known, which saves the first evaluation.  # (W, N, 3)
 
     Returns:
         x in bohr  # (W, N, 3), and whether it is within the tolerance  # (W,)
     """
-    x, converged = _anderson(step, target, tolerance)
+    x, converged = _anderson(step, target, tolerance, image)
     rest = (~converged).nonzero().squeeze(1)
     if len(rest):
         x[rest], converged[rest] = _newton(step, target[rest], tolerance)
     return x, converged
 
 
-def _anderson(step: Step, target: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+def _anderson(step: Step, target: Tensor, tolerance: float, image: Tensor | None) -> tuple[Tensor, Tensor]:
     """Anderson mixing of the fixed-point iteration x <- y - Delta(x), started at x = y.
 
     The next iterate is x + f - (dX + dF) c, with f = y - x - Delta(x), and c minimising |f - dF c| over the differences
@@ -66,7 +67,8 @@ def _anderson(step: Step, target: Tensor, tolerance: float) -> tuple[Tensor, Ten
     active = torch.arange(len(target), device=target.device)
     x, history = target, target.new_empty(len(target), 0, 2, target.shape[1:].numel())
     for _ in range(MAX_MIXING):
-        residual = target[active] - x - step(x, False).value
+        residual = target[active] - (x + step(x, False).value if image is None else image)
+        image = None
         now = torch.stack([x.flatten(1), residual.flatten(1)], dim=1)  # (W, 2, 3N)
         arrived = _arrived(now[:, 0], now[:, 1].norm(dim=-1), tolerance)
         x = _mixed(now, history).view_as(x)

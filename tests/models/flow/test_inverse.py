@@ -74,6 +74,26 @@ def test_newton_takes_over_where_mixing_does_not_arrive(monkeypatch):
     torch.testing.assert_close(found.x, mixed, atol=1e-9, rtol=0)
 
 
+def test_a_known_image_saves_the_first_evaluation():
+    """Undoing a network that was applied twice: what the second application did is known for the first one's start."""
+    cell = PeriodicCell(8, 1.25)
+    network, z = make_flow(cell).networks[0], random_protons(cell, 8)
+    calls = []
+
+    def step(x, with_jacobian):
+        calls.append(len(x))
+        return network(x, with_jacobian)
+
+    with torch.no_grad():
+        middle, _ = invert_step(network, z, 1e-10)
+        plain, arrived = invert_step(step, middle, 1e-10)
+        without = len(calls)
+        informed, also = invert_step(step, middle, 1e-10, z)
+    assert arrived.all() and also.all()
+    torch.testing.assert_close(informed, plain, atol=1e-9, rtol=0)
+    assert len(calls) - without == without - 1
+
+
 def bounded(x: torch.Tensor, with_jacobian: bool) -> Jet:
     """Delta(x) = tanh(3 x) - x: the step maps all space into (-1, 1)."""
     value = torch.tanh(3.0 * x)
