@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -178,6 +179,8 @@ class FlowMaximumLikelihood(L.LightningModule):
         self.negative_determinants = float(columns.pop("negative_determinants").mean()) if columns else 0.0
         # one step of as many chains: the error is that of their mean
         self.estimates = {name: estimate(column.unsqueeze(0).cpu()) for name, column in columns.items()}
+        if "kl_data_model" in self.estimates:
+            self.estimates["kl_data_model"] = self._with_error_of_log_z(self.estimates["kl_data_model"])
 
     def on_test_epoch_end(self) -> None:
         """The same, and the divergence of p from the target on samples of p."""
@@ -201,8 +204,15 @@ class FlowMaximumLikelihood(L.LightningModule):
         return {
             "model_free_energy": estimate(model),
             "data_free_energy": Estimate(free_energy, self.target.free_energy_error * per_atom, 1.0, math.nan, 1.0),
-            "kl_model_data": estimate((model - free_energy) / kT),
+            "kl_model_data": self._with_error_of_log_z(estimate((model - free_energy) / kT)),
         }
+
+    def _with_error_of_log_z(self, divergence: Estimate) -> Estimate:
+        """A divergence per atom, with the error of the target's ln Z in its own."""
+        assert self.target is not None
+        kT = KELVIN_TO_HARTREE * self.temperature_kelvin
+        error = math.hypot(divergence.error, self.target.free_energy_error / (kT * self.cell.num_atoms))
+        return replace(divergence, error=error)
 
     def _model_samples(self) -> Iterator[ChainState]:
         """`test_sweeps` batches of samples of p(x), (W, N, 3) each.

@@ -18,7 +18,7 @@ from lightning_vfe.training.flow_mle import FlowMaximumLikelihood
 ROWS = {
     "negative_log_likelihood": ("-<ln p>, held-out data", "1, lengths in bohr"),
     "kl_data_model": ("KL(data || p)", "1"),
-    "kl_model_data": ("KL(p || Boltzmann) = (F_p - F) / kT", "1"),
+    "kl_model_data": ("KL(p || Boltzmann) = (F_p-F)/kT", "1"),
     "model_free_energy": ("F_p = <E + kT ln p>_p", "Ha"),
     "data_free_energy": ("F = -kT ln Z", "Ha"),
 }

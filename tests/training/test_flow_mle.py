@@ -79,11 +79,13 @@ def measured(module: FlowMaximumLikelihood, data: ConfigurationDataModule) -> di
 
 def test_uniform_data_have_a_known_likelihood() -> None:
     """Ideal gas and an identity flow: -ln p = 3 ln L per atom, both divergences vanish, F_p = F; no noise anywhere."""
-    ideal = BoltzmannBase(CELL, YukawaPotential(strength=0.0), TEMPERATURE, 2 * math.log(CELL.volume), 0.0)
+    ideal = BoltzmannBase(CELL, YukawaPotential(strength=0.0), TEMPERATURE, 2 * math.log(CELL.volume), 0.02)
     found = measured(*build(ideal))
     assert found["negative_log_likelihood"].value == pytest.approx(3 * math.log(CELL.length), abs=1e-12)
     assert abs(found["kl_data_model"].value) < 1e-12 and abs(found["kl_model_data"].value) < 1e-10
     assert found["model_free_energy"].value == pytest.approx(found["data_free_energy"].value, abs=1e-12)
+    # the error of ln Z, 0.02 for two atoms, is in both
+    assert found["kl_data_model"].error == pytest.approx(0.01, rel=1e-9) == found["kl_model_data"].error
 
 
 def test_both_divergences_fall(tmp_path: Path, capsys) -> None:
