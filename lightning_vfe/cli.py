@@ -13,6 +13,8 @@ USAGE_ERROR = 2
 INTERRUPTED = 130
 HELP = ("--help", "-h")
 PRINT_CONFIG = ("--print-config", "--cfg")
+MULTIRUN = ("--multirun", "-m")
+FLAGS = (*HELP, *PRINT_CONFIG, *MULTIRUN, "--version")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,8 +40,8 @@ def _dispatch(words: list[str]) -> int:
     flags = [word for word in words if word.startswith("-")]
     verb, *settings = [word for word in words if not word.startswith("-")] or [""]
     for flag in flags:
-        if flag not in (*HELP, *PRINT_CONFIG, "--version"):
-            raise CommandError(f"unknown flag '{flag}'{nearest(flag, (*HELP, *PRINT_CONFIG, '--version'))}")
+        if flag not in FLAGS:
+            raise CommandError(f"unknown flag '{flag}'{nearest(flag, FLAGS)}")
     if "--version" in flags:
         print(__version__)
         return 0
@@ -49,6 +51,12 @@ def _dispatch(words: list[str]) -> int:
     if not verb or any(flag in HELP for flag in flags):
         print(verb_help(verb) if verb else general_help())
         return 0
+    if any(flag in MULTIRUN for flag in flags):
+        if verb not in TRAINER_VERBS or len(set(flags)) > 1:
+            raise CommandError(f"--multirun goes with {', '.join(TRAINER_VERBS)}, and with no other flag")
+        from lightning_vfe._cli.sweep import run_sweep
+
+        return run_sweep(verb, settings)
     return _run(verb, settings, print_only=bool(flags))
 
 

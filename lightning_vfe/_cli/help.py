@@ -29,6 +29,7 @@ EXAMPLES = {
         "lightning-vfe fit",
         "lightning-vfe fit experiment=h14_6000K system.rs=1.4 trainer.devices=2",
         "lightning-vfe fit ckpt_path=last trainer.max_steps=2000",
+        "lightning-vfe fit --multirun system.rs=1.2,1.4 system.temperature_kelvin=6000,8000",
     ),
     "validate": ("lightning-vfe validate", "lightning-vfe validate run_dir=runs/default"),
     "test": (
@@ -157,6 +158,7 @@ def _flags() -> list[str]:
     rows = (
         ("--help, -h", "this text; after a verb, that verb's"),
         ("--print-config, --cfg", "print the composed config, and run nothing"),
+        ("--multirun, -m", "run once for each value of key=1,2,...; fit, validate and test"),
         ("--version", "print the version"),
     )
     return ["flags:", *_columns(rows)]

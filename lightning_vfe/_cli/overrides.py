@@ -46,7 +46,7 @@ def is_path_key(key: str) -> bool:
     return last.endswith(PATH_ENDINGS)
 
 
-def _quote_path(word: str) -> str:
+def quote_path(word: str) -> str:
     """Put the value of a path key in quotes: Hydra's grammar refuses `~`, `=` and other characters of file names."""
     key, _, value = word.partition("=")
     if not is_path_key(key) or value in ("", "null") or value[0] in "'\"":
@@ -68,14 +68,14 @@ def parse(words: Iterable[str]) -> Overrides:
         if "=" not in word and not word.startswith("~"):
             raise CommandError(f"'{word}' is not of the form key=value{nearest(word, options)}")
         try:
-            override = parser.parse_override(_quote_path(word))
+            override = parser.parse_override(quote_path(word))
         except HydraException as error:
             raise CommandError(
                 f"cannot read '{word}': {one_line(error)}; put quotes around special characters"
             ) from error
         if override.is_sweep_override():
             raise CommandError(
-                f"'{word}' gives several values; write a list as [1,2], and run the command once for each value"
+                f"'{word}' gives several values; write a list as [1,2], or add --multirun for a run with each value"
             )
         if override.key_or_group in options and not override.is_delete() and not isinstance(override.value(), dict):
             _add_group(overrides, override, options)

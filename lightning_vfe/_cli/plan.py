@@ -119,6 +119,25 @@ def _plan(verb: str, config: DictConfig, folder: Path, checkpoint: Path | None, 
     return Plan(verb, config, folder, checkpoint, is_new, notes)
 
 
+def new_sweep_folder(name: str) -> Path:
+    """The next free folder runs/NAME-sweep, runs/NAME-sweep-2, ..."""
+    return _free_folder(f"{name}-sweep")[0]
+
+
+def past_sweep_folder(name: str, marker: str) -> Path:
+    """The latest of the folders runs/NAME-sweep, runs/NAME-sweep-2, ... that has a file of the marker's name.
+
+    Raises:
+        CommandError: there is none.
+    """
+    for _, folder in reversed(_numbered(f"{name}-sweep")):
+        if (folder / marker).is_file():
+            return folder
+    raise CommandError(
+        f"run_dir = null finds no sweep {RUNS / name}-sweep; run fit --multirun first, or give run_dir=..."
+    )
+
+
 def _last_of(run_dir: Path) -> Path:
     return run_dir / "checkpoints" / "last.ckpt"
 

@@ -1,0 +1,47 @@
+"""The results of a sweep side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from lightning_vfe.analysis.compare import COMPARED
+from lightning_vfe.analysis.run import Run
+from lightning_vfe.analysis.terms import value_with_error
+
+
+def print_results(home: Path, jobs: Mapping[Path, Mapping[str, str]]) -> None:
+    """Print F, E, S and P of the jobs that `test` has measured, and write them to `sweep.csv` in the sweep's folder.
+
+    Args:
+        home: folder of the sweep.
+        jobs: by their folders, the keys of the sweep with their values; jobs without a summary.json, such as fits of
+            potentials, are left out.
+    """
+    rows = [_row(values, Run(folder)) for folder, values in jobs.items() if Run(folder).tested]
+    if not rows:
+        return
+    pd.DataFrame(rows).to_csv(home / "sweep.csv", index=False)
+    shown = Table(title="per atom; errors are one standard error", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    keys = list(next(iter(jobs.values())))
+    headings = [*(key.rpartition(".")[2] for key in keys), "F, Ha", "E, Ha", "S, k_B", "P, GPa", "converged"]
+    for heading in headings:
+        shown.add_column(heading, justify="right")
+    for row in rows:
+        cells = [value_with_error(row[name], row[f"{name}_error"]) for name in COMPARED]
+        shown.add_row(*(row[key] for key in keys), *cells, "yes" if row["converged"] else "NO")
+    Console(soft_wrap=True).print(shown)
+    print(f"table: {home / 'sweep.csv'}")
+
+
+def _row(values: Mapping[str, str], run: Run) -> dict[str, Any]:
+    row: dict[str, Any] = dict(values)
+    for name in COMPARED:
+        row[name], row[f"{name}_error"] = run.result(name)
+    return row | {"converged": bool(run.summary.get("converged", False))}
