@@ -1,36 +1,43 @@
-"""Time the flow: the plain map, its log-determinant with the carried Jacobian, and the gradient of that.
+"""Time the flow: the plain map, its log-determinant, its gradient, the scores of all walkers, and the inverse.
 
     python benchmarks/bench_flow.py
-    python benchmarks/bench_flow.py --num-atoms 54 --walkers 4 --num-layers 1
+    python benchmarks/bench_flow.py --dtype float32
+    python benchmarks/bench_flow.py --num-steps 1 --num-layers 3
+    python benchmarks/bench_flow.py --num-atoms 54 --walkers 4
+    python benchmarks/bench_flow.py --device cuda --walkers 1024
 
-Prints seconds on one thread, the best of a few repetitions, and ratios to the plain map and to a Jacobian taken one
-column at a time (as many plain maps as there are coordinates, in forward mode about twice that).
+Columns: processor seconds on one thread (on an accelerator, seconds of the clock), the best of a few repetitions;
+flops and bytes moved; peak memory. The last line compares the log-determinant with a Jacobian taken one column at a
+time: as many plain maps as there are coordinates, in forward mode about twice that.
 """
 
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 
 import torch
+from measure import describe, measure
 
+from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
+from lightning_vfe.models.proton_density import ProtonDensity
+from lightning_vfe.physics.blocks import keep_freed_memory
 from lightning_vfe.physics.cell import PeriodicCell
 
-
-def best_time(function: Callable[[], object], repetitions: int) -> float:
-    """Shortest wall time in seconds, after one call that is not counted."""
-    function()
-    times = []
-    for _ in range(repetitions):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return min(times)
+TEMPERATURE_KELVIN = 6000.0
 
 
-def main() -> None:
+def trained_like(flow: EquivariantFlow, readout: float) -> None:
+    """Parameters with which every part of the map does something, as after a training."""
+    with torch.no_grad():
+        for name, parameter in flow.named_parameters():
+            if name.endswith("readout"):
+                parameter.normal_(std=readout)
+            elif name.endswith("amplitude"):
+                parameter.fill_(0.03)
+
+
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-atoms", type=int, default=16)
     parser.add_argument("--rs", type=float, default=1.25)
@@ -39,34 +46,62 @@ def main() -> None:
     parser.add_argument("--num-steps", type=int, default=3)
     parser.add_argument("--num-layers", type=int, default=2)
     parser.add_argument("--num-channels", type=int, default=16)
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--readout", type=float, default=0.3, help="spread of the last weights: strength of the map")
+    parser.add_argument("--budget", type=float, default=4.0, help="seconds for the repetitions of one line")
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float64")
-    arguments = parser.parse_args()
+    parser.add_argument("--device", default="cpu")
+    return parser.parse_args()
 
+
+def main() -> None:
+    arguments = parse()
     torch.set_num_threads(1)
     torch.set_default_dtype(getattr(torch, arguments.dtype))
+    keep_freed_memory()
     torch.manual_seed(0)
-    cell = PeriodicCell(arguments.num_atoms, arguments.rs)
+    device, cell = torch.device(arguments.device), PeriodicCell(arguments.num_atoms, arguments.rs)
     flow = EquivariantFlow(
         cell, arguments.num_blocks, arguments.num_steps, arguments.num_layers, arguments.num_channels
     )
-    x = cell.length * torch.rand(arguments.walkers, cell.num_atoms, 3)
+    trained_like(flow, arguments.readout)
+    density = ProtonDensity(UniformBase(cell, TEMPERATURE_KELVIN), flow).to(device)
+    x = (cell.length * torch.rand(arguments.walkers, cell.num_atoms, 3)).to(device)
+    inverse = flow.from_base(x)
     evaluations = arguments.num_blocks * arguments.num_steps * arguments.num_layers
 
-    def backward() -> None:
-        flow.zero_grad()
-        flow.to_base(x.clone().requires_grad_()).log_abs_det_dzdx.sum().backward()
+    def gradient() -> None:
+        density.zero_grad()
+        density.log_prob(x).sum().backward()
 
-    with torch.no_grad():
-        plain = best_time(lambda: flow.displacement(x), arguments.repetitions)
-        log_det = best_time(lambda: flow.to_base(x), arguments.repetitions)
-    both = best_time(backward, arguments.repetitions)
-    columns = 3 * cell.num_atoms
-    print(f"{arguments.walkers} walkers, N = {cell.num_atoms}, {evaluations} message layers, {arguments.dtype}")
-    print(f"plain map                {plain:8.4f} s")
-    print(f"log-determinant          {log_det:8.4f} s   {log_det / plain:6.1f} x plain")
-    print(f"with its gradient        {both:8.4f} s   {both / log_det:6.1f} x log-determinant")
-    print(f"columns one at a time   ~{columns * plain:8.4f} s   {columns * plain / log_det:6.1f} x log-determinant")
+    work = {
+        "plain map": torch.no_grad()(lambda: flow.displacement(x)),
+        "log-determinant": torch.no_grad()(lambda: flow.to_base(x)),
+        "with its gradient": gradient,
+        "scores": lambda: density.scores(x),
+        "inverse": lambda: flow.from_base(x),
+    }
+    print(", ".join(f"{key} {value}" for key, value in describe(device).items()))
+    print(
+        f"{arguments.walkers} walkers, N = {cell.num_atoms}, {evaluations} message layers, {arguments.dtype}; "
+        f"inverse found for {int(inverse.converged.sum())}, root mean square of z - x {spread(inverse.x - x):.3f} bohr"
+    )
+    print(f"{'':<20}{'s':>9}{'Gflop':>9}{'GB':>8}{'MiB':>8}{'per map':>9}")
+    costs = {}
+    for name, function in work.items():
+        costs[name] = cost = measure(function, device, arguments.budget)
+        ratio = cost.seconds / costs["plain map"].seconds
+        print(
+            f"{name:<20}{cost.seconds:>9.4f}{cost.flops / 1e9:>9.3f}{cost.bytes / 1e9:>8.3f}"
+            f"{cost.peak_bytes / 2**20:>8.0f}{ratio:>9.1f}",
+            flush=True,
+        )
+    columns = 3 * cell.num_atoms * costs["plain map"].seconds
+    print(f"columns one at a time {columns:.4f} s, {columns / costs['log-determinant'].seconds:.1f} log-determinants")
+
+
+def spread(displacement: torch.Tensor) -> float:
+    """Root mean square of a component."""
+    return float(displacement.square().mean().sqrt())
 
 
 if __name__ == "__main__":

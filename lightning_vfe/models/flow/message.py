@@ -87,6 +87,7 @@ class Message(nn.Module):
         return {
             "by_output": couplings.permute(1, 0, 3, 2).flatten(1),  # (lm, paths M O)
             "by_path": couplings.permute(1, 2, 3, 0).flatten(1),  # (lm, O M paths)
+            "by_row": couplings.permute(1, 2, 0, 3).flatten(1),  # (lm, O paths M)
         }
 
     def forward(self, features: Tensor, functions: EdgeFunctions, neighbours: Neighbours) -> tuple[Tensor, list[Sent]]:
@@ -130,7 +131,8 @@ class Message(nn.Module):
         walkers, atoms, slots, _ = functions.radial.shape
         assert functions.radial_slope is not None
         assert functions.angular_gradient is not None and functions.outward is not None
-        carried, slopes = jacobians[0].new_zeros(()), jacobians[0].new_zeros(())
+        carried = jacobians[0].new_zeros(())
+        angular, products = [], []
         for degree, (part, jacobian) in enumerate(zip(parts, jacobians, strict=True)):
             matrices = sum_images(self._matrices(part, functions.angular, degree), neighbours.pairs)
             channels, components = matrices.shape[-1], matrices.shape[-2]
@@ -138,11 +140,12 @@ class Message(nn.Module):
             moved = jacobian.unflatten(2, (components, channels)).permute(0, 3, 1, 2, 4)
             carried = carried + matrices @ moved.reshape(walkers, channels, atoms * components, -1)
             stretched = self._radial_weights(functions.radial_slope, degree).unsqueeze(-2) * part.features.unsqueeze(-3)
-            coupling = getattr(self, f"by_output_{degree}")
-            for gradient, products in ((functions.angular_gradient, part.products), (functions.outward, stretched)):
-                angular = (gradient @ coupling).unflatten(-1, (-1, self.num_outputs))  # (W, N, K, 3, paths M, O)
-                slopes = slopes + torch.einsum("wnkdro,wnkrc->wnkdoc", angular, products.flatten(3, 4))
-        edges = jacobian_of_sum(slopes, neighbours.pairs)  # (W, N_i, N_j, 3, O, C)
+            coupling = getattr(self, f"by_row_{degree}")
+            for gradient, factor in ((functions.angular_gradient, part.products), (functions.outward, stretched)):
+                angular.append((gradient @ coupling).unflatten(-1, (self.num_outputs, -1)))  # (W, N, K, 3, O, paths M)
+                products.append(factor.flatten(3, 4))  # (W, N, K, paths M, C)
+        slopes = torch.cat(angular, dim=-1).flatten(3, 4) @ torch.cat(products, dim=3)
+        edges = jacobian_of_sum(slopes.unflatten(3, (3, -1)), neighbours.pairs)  # (W, N_i, N_j, 3, O, C)
         edges = edges.permute(0, 1, 4, 5, 2, 3).reshape(walkers, atoms, -1, 3 * atoms)
         carried = carried.unflatten(2, (atoms, self.num_outputs)).permute(0, 2, 3, 1, 4)
         return edges + carried.reshape(edges.shape)
