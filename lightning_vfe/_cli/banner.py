@@ -20,6 +20,9 @@ def print_banner(plan: Plan, module: Any, datamodule: Any, trainer: Any) -> None
         for name, text in (datamodule.description() | module.description()).items():
             table.add_row(name, text)
     table.add_row("processes", _processes(config, trainer))
+    if plan.verb == "fit" and is_variational(config):
+        for text in _updates(config, module, trainer.world_size):
+            table.add_row("natural gradient", text)
     if plan.ckpt_path is not None:
         table.add_row("checkpoint", str(plan.ckpt_path))
     table.add_row("run folder", str(plan.run_dir))
@@ -61,6 +64,31 @@ def _processes(config: DictConfig, trainer: Any) -> str:
     groups, walkers = config.sampler.num_groups // number, config.sampler.num_proton_walkers // number
     plural = "s" if groups > 1 else ""
     return f"{number} ({device}){nodes}, each with {groups} walker group{plural} of {walkers // groups} proton walkers"
+
+
+def _updates(config: DictConfig, module: Any, num_processes: int) -> list[str]:
+    """Size, memory and messages of the natural gradient of both blocks; nothing for other optimizers."""
+    from lightning_vfe.optim.cost import update_cost
+    from lightning_vfe.training.optimizers import NaturalGradient
+
+    if not isinstance(module.optimizer_settings, NaturalGradient):
+        return []
+    sampler, space, lines = config.sampler, module.optimizer_settings.space, []
+    protons = sampler.num_proton_walkers
+    blocks = {"wavefunction": (module.wavefunction, protons * sampler.num_electron_walkers, 2)}
+    if module.proton_density is not None:
+        blocks["flow"] = (module.proton_density, protons, 1)
+    for name, (block, samples, components) in blocks.items():
+        parameters = sum(p.numel() for p in block.parameters() if p.requires_grad)
+        cost = update_cost(samples, components, parameters, num_processes, space)
+        sent = f", {_megabytes(cost.sent)} sent" if num_processes > 1 else ""
+        system = f"{cost.size} x {cost.size} system of the {'samples' if cost.space == 'sample' else 'parameters'}"
+        lines.append(f"{name}: {system}, {_megabytes(cost.memory)} of memory{sent} a step per process")
+    return lines
+
+
+def _megabytes(num_bytes: float) -> str:
+    return f"{num_bytes / 1e6:.3g} MB"
 
 
 def num_twists(config: DictConfig) -> int:

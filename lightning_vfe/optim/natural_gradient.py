@@ -110,7 +110,7 @@ class NaturalGradient(torch.optim.Optimizer):
         last = torch.cat([self._last(parameter).flatten() for parameter in group["params"]])
         settings = Preconditioner(group["damping"], group["momentum"])
         rows = block.scores.shape[0] * block.scores.shape[1] * exchange.size
-        if group["space"] == "sample" or (group["space"] == "auto" and rows <= block.scores.shape[2]):
+        if chosen_space(group["space"], rows, block.scores.shape[2]) == "sample":
             return in_sample_space(block, last, settings, exchange)
         fisher, force = fisher_and_force(block, exchange)
         if group["fisher_decay"] > 0:
@@ -138,6 +138,11 @@ class NaturalGradient(torch.optim.Optimizer):
             self.state[parameter]["direction"] = direction.clone()
             parameter.sub_(step * direction)
         self.report |= _report(group["name"], step, step * math.sqrt(max(squared, 0.0)))
+
+
+def chosen_space(space: str, num_rows: int, num_parameters: int) -> str:
+    """Where `auto` solves: sample or parameter, whichever matrix is smaller."""
+    return space if space != "auto" else "sample" if num_rows <= num_parameters else "parameter"
 
 
 def _report(name: str, step: float, length: float) -> dict[str, Tensor]:

@@ -58,7 +58,12 @@ def test_a_terminated_run_saves_and_goes_on(tmp_path: Path, monkeypatch: pytest.
 
 def test_an_error_of_all_processes_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    words = ["optimizer=adam", "callbacks.nan_guard.patience=1", "optimizer.wavefunction_learning_rate=1e200", "trainer.max_steps=9"]
+    words = [
+        "optimizer=adam",
+        "callbacks.nan_guard.patience=1",
+        "optimizer.wavefunction_learning_rate=1e200",
+        "trainer.max_steps=9",
+    ]
     code, _, errors = finish(start("fit", *DDP, *words))
     assert code == 1 and errors.startswith("error: ") and errors.count("\n") == 1, errors
 
