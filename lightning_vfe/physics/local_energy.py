@@ -9,11 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_vfe.physics.blocks import MAX_ELEMENTS_CPU, in_parts, max_elements
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.kinetic import kinetic_energy
 
-TANGENT_BYTES = 2**28
-"""Memory that the carried derivatives of one chunk of walkers may take, about (several tensors of 3N N N numbers)."""
+TANGENT_BYTES = 2**24
+"""Memory on a CPU that the derivatives of one chunk of walkers may take, about: four tensors of 3N N numbers for each
+of 32 features. An accelerator is given more in the proportion of blocks.max_elements."""
 
 
 class LocalEnergy(NamedTuple):
@@ -52,13 +54,18 @@ def local_energy(
 def kinetic_energies(
     log_psi: Callable[[Any, Any, Tensor], Any], protons: Tensor, electrons: Tensor, twists: Tensor
 ) -> Tensor:
-    """The kinetic term of local_energy alone, complex, Ha, a bounded number of proton walkers at a time.  # (W, B)"""
-    protons, twists = protons.unsqueeze(1), twists.unsqueeze(1)
+    """The kinetic term of local_energy alone, complex, Ha.  # (W, B)
+
+    A bounded number of configurations at a time: large tensors would not only take memory, but leave the caches.
+    """
     num_atoms = electrons.shape[-2]
-    bytes_per_walker = 8 * 3 * num_atoms * num_atoms * max(num_atoms, 32) * electrons.shape[1]
-    chunk = max(1, TANGENT_BYTES // (4 * bytes_per_walker))
-    parts = zip(protons.split(chunk), electrons.split(chunk), twists.split(chunk), strict=True)
-    return torch.cat([kinetic_energy(partial(_of_electrons, log_psi, x, k), r) for x, r, k in parts])
+    available = TANGENT_BYTES * (max_elements(electrons) // MAX_ELEMENTS_CPU)
+    limit = max(1, available // (4 * 32 * 3 * num_atoms * num_atoms * electrons.element_size()))
+
+    def kinetic(x: Tensor, r: Tensor, k: Tensor) -> tuple[Tensor]:
+        return (kinetic_energy(partial(_of_electrons, log_psi, x, k.squeeze(-2)), r),)
+
+    return in_parts(kinetic, limit, protons.unsqueeze(1), electrons, twists[:, None, None])[0]
 
 
 def _of_electrons(log_psi: Callable[[Any, Any, Tensor], Any], protons: Tensor, twists: Tensor, electrons: Any) -> Any:

@@ -41,9 +41,13 @@ LAYERS = {
     "scores": lambda x: bilinear_scores(torch.sin(x)[..., :1, :], torch.cos(x)[..., 1:, :], draw(2, 3, 3)),
     "plane waves": lambda x: paired_plane_waves(torch.sin(x)[..., :1, :], x[..., 1:, :], WAVES, PAIRING),
     "plane waves, two and two": lambda x: paired_plane_waves(torch.sin(x)[..., :2, :], x[..., 2:, :], WAVES, PAIRING),
-    "messages by spin": lambda x: messages_by_spin(_electron_pairs(x), torch.cos(x)),
-    "messages by spin from plain senders": lambda x: messages_by_spin(_electron_pairs(x), draw(NUM, 3)),
-    "messages by spin along plain pairs": lambda x: messages_by_spin(draw(NUM, NUM, 3), torch.cos(x)),
+    "messages by spin": lambda x: torch.cat(messages_by_spin(_electron_pairs(x), torch.cos(x)), dim=-1),
+    "messages by spin from plain senders": lambda x: torch.cat(
+        messages_by_spin(_electron_pairs(x), draw(NUM, 3)), dim=-1
+    ),
+    "messages by spin along plain pairs": lambda x: torch.cat(
+        messages_by_spin(draw(NUM, NUM, 3), torch.cos(x)), dim=-1
+    ),
 }
 
 
@@ -60,7 +64,7 @@ def test_carried_layers(name):
 
 def test_messages_by_spin_leave_out_the_electron_itself():
     pairs, senders = draw(2, NUM, NUM, 3), draw(2, NUM, 3, seed=9)
-    found = messages_by_spin(pairs, senders).unflatten(-1, (3, 2))
+    found = torch.stack(messages_by_spin(pairs, senders), dim=-1)
     up = torch.arange(NUM) < NUM // 2
     for i in range(NUM):
         for kind, partners in enumerate((up == up[i], up != up[i])):

@@ -89,10 +89,11 @@ class Mixing(nn.Module):
         of_protons = block_means(protons, 1)
 
         # The sums of the messages become means through the weights, which are small.
-        same_spin, opposite_spin, protons_weight = _weights(self.electron.messages)
-        by_spin = torch.stack([same_spin, opposite_spin], dim=-1).flatten(-2) * (2.0 / num)
+        same_spin, opposite_spin = messages_by_spin(pairs_ee, from_electrons)
+        same_weight, opposite_weight, protons_weight = _weights(self.electron.messages)
         heard = [
-            (messages_by_spin(pairs_ee, from_electrons), by_spin),
+            (same_spin, same_weight * (2.0 / num)),
+            (opposite_spin, opposite_weight * (2.0 / num)),
             (messages_to_first(pairs_ep, from_protons), protons_weight / num),
         ]
         new_electrons = self.electron(electrons, (of_spins, of_spins[..., [1, 0], :], of_protons), heard)

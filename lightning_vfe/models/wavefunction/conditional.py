@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
-from itertools import chain
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 
@@ -32,14 +31,7 @@ def conditional_log_prob(
         fixed = wavefunction.prepare(x, k)
     if dtype is None or dtype == protons.dtype:
         return lambda electrons: 2.0 * wavefunction.log_psi(x, electrons, k, fixed).real
-    state = {
-        name: tensor.detach().to(dtype)
-        for name, tensor in chain(wavefunction.named_parameters(), wavefunction.named_buffers())
-    }
+    with torch.no_grad():
+        rounded = copy.deepcopy(wavefunction).to(dtype)
     x, k, fixed = x.to(dtype), k.to(dtype), fixed.to(dtype)
-
-    def log_prob(electrons: Tensor) -> Tensor:
-        log_psi = functional_call(wavefunction, state, (x, electrons.to(dtype), k, fixed))
-        return 2.0 * log_psi.real.to(electrons.dtype)
-
-    return log_prob
+    return lambda electrons: 2.0 * rounded.log_psi(x, electrons.to(dtype), k, fixed).real.to(electrons.dtype)
