@@ -82,7 +82,7 @@ def test_a_further_process_speaks_where_the_first_does_not(
 
 @pytest.mark.parametrize("launcher", [by_torchrun, by_srun])
 def test_two_nodes_do_what_one_process_does(tmp_path: Path, launcher: Launcher) -> None:
-    words = ["experiment=smoke", "logger=csv"]
+    words = ["experiment=smoke", "logger=csv", "sampler.chain_precision=float64"]
     tables = [fit_table(words, ranks, tmp_path / f"{ranks}" / "run", launcher) for ranks in (1, 2)]
     assert_same_tables(*tables)
     run = tmp_path / "2" / "run"
