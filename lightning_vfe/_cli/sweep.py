@@ -95,7 +95,7 @@ def run_sweep(verb: str, given: Sequence[str]) -> int:
     Raises:
         CommandError: no key with several values, a combination that does not compose, or a folder that is no sweep's.
     """
-    words = _split(given)
+    words = split_words(given)
     for job in words.jobs:
         config = compose_config(parse(job))
     home = Path(words.run_dir) if words.run_dir else None
@@ -117,7 +117,7 @@ def run_sweep(verb: str, given: Sequence[str]) -> int:
     return FAILED if failed else 0
 
 
-def _split(given: Sequence[str]) -> Words:
+def split_words(given: Sequence[str]) -> Words:
     """Sort the words; those of Hydra are left to it."""
     hydra = tuple(word for word in given if word.lstrip("+~").startswith(("hydra.", "hydra/")))
     parser, fixed, swept = OverridesParser.create(), [], {}

@@ -86,6 +86,7 @@ class LastCheckpoint(Checkpoint):
         if trainer.global_step > self._saved_step:
             self._save(trainer)
         self._commit(trainer)
+        trainer.strategy.barrier()  # a cluster may end all processes with the first one that is through
 
     def _is_due(self, trainer: L.Trainer) -> bool:
         new_steps = trainer.global_step - self._saved_step
