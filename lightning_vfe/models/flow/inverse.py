@@ -65,38 +65,43 @@ def _anderson(step: Step, target: Tensor, tolerance: float, image: Tensor | None
     """
     solution, converged = target.clone(), target.new_zeros(len(target), dtype=torch.bool)
     active = torch.arange(len(target), device=target.device)
-    x, history = target, target.new_empty(len(target), 0, 2, target.shape[1:].numel())
+    x, before, history = target, None, target.new_empty(len(target), 0, 2, target.shape[1:].numel())
     for _ in range(MAX_MIXING):
         residual = target[active] - (x + step(x, False).value if image is None else image)
         image = None
         now = torch.stack([x.flatten(1), residual.flatten(1)], dim=1)  # (W, 2, 3N)
         arrived = _arrived(now[:, 0], now[:, 1].norm(dim=-1), tolerance)
+        if before is not None:
+            history = torch.cat([history[:, -MEMORY + 1 :], _direction(now - before).unsqueeze(1)], dim=1)
+        before = now
         x = _mixed(now, history).view_as(x)
-        history = torch.cat([history[:, -MEMORY + 1 :], now.unsqueeze(1)], dim=1)
         solution[active[arrived]] = x[arrived]
         converged[active[arrived]] = True
         away = ~arrived
         if not away.any():
             break
         if not away.all():
-            x, history, active = x[away], history[away], active[away]
+            x, before, history, active = x[away], before[away], history[away], active[away]
     return solution, converged
 
 
+def _direction(difference: Tensor) -> Tensor:
+    """(dX + dF, dF) of a pair of iterates, in units of |dF|.  # (W, 2, 3N)"""
+    size = difference[:, 1:].norm(dim=-1, keepdim=True).clamp(min=torch.finfo(difference.dtype).tiny)
+    return torch.stack([difference.sum(1), difference[:, 1]], dim=1) / size
+
+
 def _mixed(now: Tensor, history: Tensor) -> Tensor:
-    """The next iterate from (x, f) now  # (W, 2, 3N) and before  # (W, M, 2, 3N)."""
+    """The next iterate from (x, f) now  # (W, 2, 3N) and the directions before  # (W, M, 2, 3N)."""
     plain = now.sum(1)
     if history.shape[1] == 0:
         return plain
-    differences = now.unsqueeze(1) - history  # (W, M, 2, 3N)
-    change = differences[:, :, 1]
-    size = change.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(now.dtype).tiny)
-    change = change / size
+    change = history[:, :, 1]
     gram = change @ change.mT
     # Columns of length one; the shift keeps the system solvable when some of them are nearly dependent.
     gram.diagonal(dim1=-2, dim2=-1).add_(64 * torch.finfo(now.dtype).eps)
     weights, _ = torch.linalg.solve_ex(gram, change @ now[:, 1].unsqueeze(-1))
-    mixed = plain - ((differences.sum(2) / size) * weights).sum(1)
+    mixed = plain - (weights.mT @ history[:, :, 0]).squeeze(1)
     # A broken walker must not stay so: it goes on from the plain iteration.
     return torch.where(torch.isfinite(mixed).all(-1, keepdim=True), mixed, plain)
 
