@@ -98,8 +98,7 @@ class ResidualBlock(nn.Module):
         moved = moved + (features[:, :, 1:4] @ readout.unsqueeze(-3).mT).squeeze(-1)
         if jacobians is None:
             return Jet(moved)
-        carried, edges = messages[-1].read_jacobian(parts, functions, neighbours, reader)
-        _add_own_vectors_(carried[1], readout)
+        carried, edges = messages[-1].read_jacobian(parts, functions, neighbours, reader, readout)
         jacobian = edges.permute(0, 1, 4, 2, 3).reshape(len(edges), *[3 * positions.shape[1]] * 2)
         for matrix, source in zip(carried, jacobians, strict=True):
             jacobian = jacobian + matrix.flatten(2) @ source.flatten(1, 2)
@@ -121,9 +120,3 @@ def _read(slopes: Tensor, reader: Tensor) -> Tensor:
     slopes = slopes.unflatten(2, (-1, reader.shape[2]))
     by_vectors = (reader[..., :1].mT.unsqueeze(2) @ slopes[:, :, 1:4]).squeeze(3)
     return by_vectors + reader[..., 1:].mT @ slopes[:, :, 0]
-
-
-def _add_own_vectors_(carried: Tensor, readout: Tensor) -> None:
-    """Add, in place, what the readout takes from the vectors of the atom itself.  # (W, 3 N, N, 3, C), (1, C)"""
-    own = carried.unflatten(1, (-1, 3)).diagonal(dim1=1, dim2=3).diagonal(dim1=1, dim2=2)  # (W, C, N, 3)
-    own.add_(readout.squeeze(-2).unsqueeze(-1).unsqueeze(-1))

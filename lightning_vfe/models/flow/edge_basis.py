@@ -98,7 +98,7 @@ class EdgeBasis(nn.Module):
         # grad A = q^-l grad S - l q^-2 r A, and q^-l S_(l-1) is q^-1 A_(l-1).
         turned = ((angular * inverse) @ self.ladder).unflatten(-1, (3, -1))
         inner = angular * (self.degrees * inverse.square())
-        turned = turned.addcmul_(vectors.unsqueeze(-1), inner.unsqueeze(-2), value=-1.0)
+        turned = torch.addcmul(turned, vectors.unsqueeze(-1), inner.unsqueeze(-2), value=-1.0)
         return EdgeFunctions(angular, radial, turned, slope, outward)
 
 

@@ -96,8 +96,13 @@ def squared_length(vectors: Tensor) -> Tensor:
 def sum_images(terms: Tensor, pairs: Tensor) -> Tensor:
     """Add up what belongs to the same pair.  # (W, N_i, K, ...) -> (W, N_i, N_j, ...)"""
     walkers, atoms = terms.shape[:2]
-    summed = terms.new_zeros(walkers * atoms**2, *terms.shape[3:]).index_add_(0, pairs, terms.flatten(0, 2))
-    return summed.view(walkers, atoms, atoms, *terms.shape[3:])
+    return _sum_rows(terms, pairs).view(walkers, atoms, atoms, *terms.shape[3:])
+
+
+def _sum_rows(terms: Tensor, pairs: Tensor) -> Tensor:
+    """sum_images with one row for each pair.  # (W, N_i, K, ...) -> (W N_i N_j, ...)"""
+    walkers, atoms = terms.shape[:2]
+    return terms.new_zeros(walkers * atoms**2, *terms.shape[3:]).index_add_(0, pairs, terms.flatten(0, 2))
 
 
 def jacobian_of_sum(slopes: Tensor, pairs: Tensor) -> Tensor:
@@ -113,6 +118,9 @@ def jacobian_of_sum(slopes: Tensor, pairs: Tensor) -> Tensor:
     Returns:
         d (sum of atom i) / d x_j.  # (W, N_i, N_j, 3, ...)
     """
-    jacobian = sum_images(slopes, pairs)
-    jacobian.diagonal(dim1=1, dim2=2).sub_(slopes.sum(2).movedim(1, -1))
-    return jacobian
+    walkers, atoms = slopes.shape[:2]
+    own = torch.arange(walkers * atoms, device=pairs.device)
+    own = own * atoms + own.remainder(atoms)
+    # In rows, since to subtract from a view of the diagonal would have the backward pass copy the whole.
+    jacobian = _sum_rows(slopes, pairs).index_add_(0, own, slopes.sum(2).flatten(0, 1), alpha=-1)
+    return jacobian.view(walkers, atoms, atoms, *slopes.shape[3:])

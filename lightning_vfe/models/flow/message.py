@@ -65,7 +65,7 @@ class Message(nn.Module):
         self.weight = nn.Parameter(torch.randn(len(paths), num_radial, num_channels) / math.sqrt(num_radial))
         largest_output = len(output_irreps) - 1 if largest_output is None else largest_output
         self.num_outputs = (largest_output + 1) ** 2
-        self.input_degrees = len(input_irreps)
+        self.input_degrees, self.edge_lmax = len(input_irreps), edge_irreps.lmax
         for degree in range(self.input_degrees):
             used = [i for i, (_, source, target) in enumerate(paths) if source == degree and target <= largest_output]
             # By their output, as `path_couplings` has them: a path to the scalars comes first.

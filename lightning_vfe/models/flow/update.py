@@ -73,10 +73,10 @@ class GatedUpdate(nn.Module):
         for degree in range(1, self.hidden_lmax + 1):
             gated = updated.gated[:, :, degree**2 - 1 : (degree + 1) ** 2 - 1].unsqueeze(-1)  # (W, N, M, C, 1)
             own = updated.own[:, :, degree**2].unsqueeze(-1) * weight[..., degree : degree + 1, :, :]
-            matrix = gated.new_zeros(*gated.shape[:4], (degree + 1) ** 2, weight.shape[-1])
-            matrix[..., 0, :] = gated * gate_weight[..., degree - 1, :, :].unsqueeze(-3).unsqueeze(-3)
-            matrix[..., degree**2 :, :].diagonal(dim1=2, dim2=4).copy_(own.unsqueeze(-1))
-            matrices.append(matrix.flatten(4).flatten(2, 3))
+            from_scalars = (gated * gate_weight[..., degree - 1, :, :].unsqueeze(-3).unsqueeze(-3)).unsqueeze(-2)
+            unread = gated.new_zeros(*gated.shape[:4], degree**2 - 1, weight.shape[-1])
+            same = torch.diag_embed(own.unsqueeze(-1).expand(*own.shape, 2 * degree + 1), dim1=2, dim2=4)
+            matrices.append(torch.cat([from_scalars, unread, same], dim=-2).flatten(4).flatten(2, 3))
         return matrices
 
     def read(self, message: Tensor, readout: Tensor, filters: Tensor | None = None) -> tuple[Tensor, Tensor]:
