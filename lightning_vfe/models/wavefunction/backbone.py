@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -30,14 +31,16 @@ class Pairs(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(num_inputs if i == 0 else width, width) for i in range(num_layers))
 
-    def forward(self, features: Tensor) -> list[Tensor]:
-        """The stream of every layer, each (..., M, N, width), from the features (..., M, N, F)."""
-        streams: list[Tensor] = []
+    def forward(self, features: Tensor) -> Iterator[Tensor]:
+        """The stream of one layer after the other, each (..., M, N, width), from the features (..., M, N, F).
+
+        One at a time: whoever uses a stream before asking for the next one finds it in the caches.
+        """
+        stream: Tensor | None = None
         for layer in self.layers:
-            previous = streams[-1] if streams else None
-            inputs = features if previous is None else previous
-            streams.append(tanh_layer([(inputs, cast(Tensor, layer.weight))], cast(Tensor, layer.bias), state=previous))
-        return streams
+            inputs = features if stream is None else stream
+            stream = tanh_layer([(inputs, cast(Tensor, layer.weight))], cast(Tensor, layer.bias), state=stream)
+            yield stream
 
 
 def _weights(layers: nn.ModuleList) -> list[Tensor]:
@@ -146,4 +149,4 @@ class Backbone(nn.Module):
         protons = self.proton_start(twist_features).expand(*leading, num, -1)
         for mix, g_ee, g_ep, g_pp in zip(self.mixing, streams_ee, streams_ep, [*proton_pairs, None], strict=True):
             electrons, protons = mix(electrons, protons, g_ee, g_ep, g_pp)
-        return electrons, streams_ee[-1]
+        return electrons, g_ee

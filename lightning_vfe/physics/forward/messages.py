@@ -14,6 +14,9 @@ from lightning_vfe.physics.forward.memory import features_first, features_last, 
 def messages_to_first(pairs: Any, senders: Any) -> Any:
     """m_i = sum_j g_ij s_j (..., M, F) from pairs g (..., M, N, F) and senders s (..., N, F), plain or carried."""
     if not isinstance(pairs, Carried) and not isinstance(senders, Carried):
+        if pairs.ndim > 3 and pairs.shape[-4] == 1 and senders.ndim > 3:
+            # Many senders along the same pairs: products of matrices (M, N) (N, B) for each feature.
+            return (pairs.squeeze(-4).movedim(-1, -3) @ senders.movedim((-1, -3), (-3, -1))).movedim((-3, -1), (-1, -3))
         return (pairs * senders.unsqueeze(-3)).sum(-2)
     return _messages(pairs, senders, to_first=True)[0]
 
