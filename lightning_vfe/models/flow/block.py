@@ -27,6 +27,11 @@ class ResidualBlock(nn.Module):
     Atoms start alike (one constant scalar per channel); each layer adds a gated update of the message to the features;
     the last vectors (1o) are mixed into one displacement per atom. The mixing starts at zero: Delta = 0.
 
+    The Jacobian is built from both ends. The first message holds no parameters inside its sums, so that one sparse
+    Jacobian of b functions per component stands for all channels. Layers between carry the Jacobian of all features.
+    The last one is read from the side of the three displacements, which takes the sums over channels before those over
+    neighbours. A dense product over (neighbour, component, channel) joins the two.
+
     Args:
         cell: the periodic cell.
         num_layers: message layers.
@@ -100,8 +105,8 @@ class ResidualBlock(nn.Module):
             return Jet(moved)
         carried, edges = messages[-1].read_jacobian(parts, functions, neighbours, reader, readout)
         jacobian = edges.permute(0, 1, 4, 2, 3).reshape(len(edges), *[3 * positions.shape[1]] * 2)
-        for matrix, source in zip(carried, jacobians, strict=True):
-            jacobian = jacobian + matrix.flatten(2) @ source.flatten(1, 2)
+        for degree, matrix in zip(messages[-1].degrees, carried, strict=True):
+            jacobian = jacobian + matrix.flatten(2) @ jacobians[degree].flatten(1, 2)
         return Jet(moved, jacobian.unflatten(1, (-1, 3)))
 
 

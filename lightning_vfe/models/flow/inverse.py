@@ -35,7 +35,7 @@ class InverseResult(NamedTuple):
 def invert_step(step: Step, target: Tensor, tolerance: float, image: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Solve x + Delta(x) = target for every walker.
 
-    By Anderson mixing first, which needs displacements only (a Jacobian costs as much as five of them, so that Newton
+    By Anderson mixing first, which needs displacements only (a Jacobian costs as much as six of them, so that Newton
     steps do not pay); where that does not arrive, by Newton steps with the exact Jacobian and a line search.
 
     Args:

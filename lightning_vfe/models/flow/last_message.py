@@ -34,7 +34,7 @@ class LastMessage(Message):
             own: weights of the atom's own vectors.  # (1, C) or (W, 1, C)
 
         Returns:
-            d d_i / d h_j for each input degree  # (W, 3 N_i, N_j, M, C), and the derivative through the edges alone,
+            d d_i / d h_j for each of `degrees`  # (W, 3 N_i, N_j, M, C), and the derivative through the edges alone,
             with the features fixed  # (W, N_i, N_j, 3 of x_j, 3)
         """
         walkers, atoms, slots, _ = functions.radial.shape
@@ -42,7 +42,7 @@ class LastMessage(Message):
         assert functions.angular_gradient is not None and functions.outward is not None
         carried, turned, stretched = [], reader.new_zeros(()), reader.new_zeros(())
         rows = _rows(neighbours.pairs, atoms)
-        for degree, part in enumerate(parts):
+        for degree, part in zip(self.degrees, parts, strict=True):
             to_angular = getattr(self, f"read_{degree}")
             slopes = self._radial_weights(functions.radial_slope, degree).unsqueeze(-2) * part.features.unsqueeze(-3)
             turned = turned + (part.products.flatten(2, 4) @ reader).view(walkers, atoms, slots, -1) @ to_angular

@@ -65,11 +65,13 @@ class Message(nn.Module):
         self.weight = nn.Parameter(torch.randn(len(paths), num_radial, num_channels) / math.sqrt(num_radial))
         largest_output = len(output_irreps) - 1 if largest_output is None else largest_output
         self.num_outputs = (largest_output + 1) ** 2
-        self.input_degrees, self.edge_lmax = len(input_irreps), edge_irreps.lmax
-        for degree in range(self.input_degrees):
+        self.edge_lmax = edge_irreps.lmax
+        self.degrees = sorted({source for _, source, target in paths if target <= largest_output})
+        """Degrees of the input that reach an output."""
+        for degree in self.degrees:
             used = [i for i, (_, source, target) in enumerate(paths) if source == degree and target <= largest_output]
             # By their output, as `path_couplings` has them: a path to the scalars comes first.
-            self.register_buffer(f"paths_{degree}", torch.tensor(used), persistent=False)
+            self.register_buffer(f"paths_{degree}", torch.tensor(used, dtype=torch.long), persistent=False)
             couplings = torch.zeros(len(used), num_angular, self.num_outputs, 2 * degree + 1, dtype=torch.float64)
             for row, i in enumerate(used):
                 block = paths[i][0][:, : self.num_outputs, degree**2 : (degree + 1) ** 2]
@@ -99,11 +101,11 @@ class Message(nn.Module):
             neighbours: the edges.
 
         Returns:
-            m_i  # (W, N, O, C), and the parts for the derivatives, one for each input degree
+            m_i  # (W, N, O, C), and the parts for the derivatives, one for each of `degrees`
         """
         walkers, atoms, slots, _ = functions.radial.shape
         message, parts = features.new_zeros(()), []
-        for degree in range(self.input_degrees):
+        for degree in self.degrees:
             block = features[:, :, degree**2 : (degree + 1) ** 2]
             sent = block.flatten(0, 1).index_select(0, neighbours.senders).view(walkers, atoms, slots, *block.shape[2:])
             weights = self._radial_weights(functions.radial, degree)
@@ -123,7 +125,7 @@ class Message(nn.Module):
             parts: from `forward`.
             functions: of all edges, with gradients.
             neighbours: the edges.
-            jacobians: d h_j / d x for each input degree.  # (W, N, M C, 3 N)
+            jacobians: d h_j / d x for l = 0, 1, ...  # (W, N, M C, 3 N)
 
         Returns:
             # (W, N, O C, 3 N)
@@ -133,11 +135,11 @@ class Message(nn.Module):
         assert functions.angular_gradient is not None and functions.outward is not None
         carried = jacobians[0].new_zeros(())
         angular, products = [], []
-        for degree, (part, jacobian) in enumerate(zip(parts, jacobians, strict=True)):
+        for degree, part in zip(self.degrees, parts, strict=True):
             matrices = sum_images(self._matrices(part, functions.angular, degree), neighbours.pairs)
             channels, components = matrices.shape[-1], matrices.shape[-2]
             matrices = matrices.permute(0, 5, 1, 3, 2, 4).reshape(walkers, channels, -1, atoms * components)
-            moved = jacobian.unflatten(2, (components, channels)).permute(0, 3, 1, 2, 4)
+            moved = jacobians[degree].unflatten(2, (components, channels)).permute(0, 3, 1, 2, 4)
             carried = carried + matrices @ moved.reshape(walkers, channels, atoms * components, -1)
             stretched = self._radial_weights(functions.radial_slope, degree).unsqueeze(-2) * part.features.unsqueeze(-3)
             coupling = getattr(self, f"by_row_{degree}")

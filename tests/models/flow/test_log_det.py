@@ -11,6 +11,8 @@ CASES = {
     "one layer": (4, {"num_layers": 1}),
     "three layers": (3, {"num_blocks": 2, "num_steps": 1, "num_layers": 3}),
     "hidden 2e": (3, {"hidden_lmax": 2, "edge_lmax": 3, "num_channels": 2}),
+    "hidden above edges": (3, {"num_steps": 1, "num_layers": 3, "hidden_lmax": 3, "edge_lmax": 1, "num_channels": 2}),
+    "one layer, hidden 2e": (3, {"num_layers": 1, "hidden_lmax": 2, "edge_lmax": 1}),
     "pair": (2, {"edge_lmax": 1}),
     "alone": (1, {}),
 }
