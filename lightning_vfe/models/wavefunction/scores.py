@@ -41,7 +41,8 @@ def wavefunction_scores(
     rows, columns = max(1, chunk // num_electron_walkers), min(chunk, num_electron_walkers)
     size = sum(parameter.numel() for parameter in parameters.values())
     scores = electrons.new_empty(num_walkers, num_electron_walkers, 2, size)
-    with torch.no_grad():
+    # Under no_grad, vmap over the pull-back of a determinant gives wrong numbers without a word (torch 2.13).
+    with torch.enable_grad():
         for i in range(0, num_walkers, rows):
             for j in range(0, num_electron_walkers, columns):
                 part = slice(i, i + rows)
