@@ -7,6 +7,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,18 +76,33 @@ class Job:
         # a cluster may start a job more than once
         start = ["ckpt_path=auto"] if self.verb == "fit" else []
         command = [sys.executable, "-m", "lightning_vfe", self.verb, *words, *start, f"run_dir={folder}"]
-        process = subprocess.Popen(command)
-        while True:
-            try:
-                code = process.wait()
-                break
-            except KeyboardInterrupt:
-                continue  # the job has heard of it, too, and saves
+        code = run_process(command)
         if not any(folder.iterdir()):
             folder.rmdir()
         if code == 128 + signal.SIGINT:
             raise KeyboardInterrupt
+        if code == 128 + signal.SIGTERM:
+            raise SystemExit(code)
         return {"folder": str(folder), "words": words, "exit_code": code}
+
+
+def run_process(command: Sequence[str]) -> int:
+    """Exit code of a process that ends before this one does: Ctrl-C reaches both, SIGTERM is passed on."""
+    process = subprocess.Popen(command)
+    takes_over = threading.current_thread() is threading.main_thread() and (
+        signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # submitit has a handler of its own
+    )
+    if takes_over:
+        signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+    try:
+        while True:
+            try:
+                return process.wait()
+            except KeyboardInterrupt:
+                continue  # the process saves and stops
+    finally:
+        if takes_over:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def run_sweep(verb: str, given: Sequence[str]) -> int:

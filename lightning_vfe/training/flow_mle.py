@@ -106,7 +106,7 @@ class FlowMaximumLikelihood(L.LightningModule):
         self.chains.place(self.chains.state.positions)
         self.chains.advance(self.chain_steps, adapt=True)
         loss = -self.proton_density.log_prob(batch).mean() / self.cell.num_atoms
-        self.log("train_loss", loss, batch_size=len(batch))
+        self.log("train_loss", loss, batch_size=len(batch), sync_dist=True)
         loss = loss + self.unfolding(self.chains.state.positions)
         self.log("negative_determinants", self.negative_determinants, batch_size=len(batch))
         return loss

@@ -179,16 +179,23 @@ class BatchOrder:
 
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
         """The rest of the epoch that was begun, or a new one: number of the set and indices in it."""
+        batches = self._draw()
         if self._done == len(self):
+            # an order that was loaded has not drawn the epoch before by itself
             self._epoch_start, self._done = self._generator.get_state(), 0
+            batches = self._draw()
+        for batch in batches[self._done :]:
+            self._done += 1
+            yield batch
+
+    def _draw(self) -> list[tuple[int, Tensor]]:
+        """The batches of the epoch that begins at epoch_start; leaves the generator where the next one begins."""
         self._generator.set_state(self._epoch_start)
         batches = []
         for number, size in enumerate(self.sizes):
             order = torch.randperm(size, generator=self._generator)
             batches += [(number, part) for part in order.split(self.batch_size)]
-        for number in torch.randperm(len(batches), generator=self._generator)[self._done :].tolist():
-            self._done += 1
-            yield batches[number]
+        return [batches[place] for place in torch.randperm(len(batches), generator=self._generator).tolist()]
 
     def state_dict(self) -> dict[str, object]:
         """Where the order stands."""

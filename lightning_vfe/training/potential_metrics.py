@@ -14,13 +14,19 @@ QUANTITIES = ("energy_{}_per_atom", "force_{}", "pressure_{}_gpa")
 
 
 class PotentialErrors(nn.Module):
-    """Mean absolute and root mean square errors of energies per atom, force components and pressures."""
+    """Mean absolute and root mean square errors of energies per atom, force components and pressures.
+
+    Every process measures all configurations, so that the numbers of one are those of all.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self._parts = [
             MetricCollection(
-                {name.format("mae"): MeanAbsoluteError(), name.format("rmse"): MeanSquaredError(squared=False)}
+                {
+                    name.format("mae"): MeanAbsoluteError(sync_on_compute=False),
+                    name.format("rmse"): MeanSquaredError(squared=False, sync_on_compute=False),
+                }
             )
             for name in QUANTITIES
         ]

@@ -81,7 +81,7 @@ class PotentialFit(L.LightningModule):
     def training_step(self, batch: LabelledSet, batch_idx: int) -> Tensor:
         """The loss of a batch."""
         loss = self.loss(predict(self.potential, batch, create_graph=True), batch)
-        self.log("train_loss", loss, batch_size=len(batch))
+        self.log("train_loss", loss, batch_size=len(batch), sync_dist=True)
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:

@@ -1,12 +1,15 @@
 """`--multirun`: which jobs there are, their folders, and what is said at the end."""
 
 import importlib.util
+import os
+import signal
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from lightning_vfe._cli.sweep import SWEEP_FILE
+from lightning_vfe._cli.sweep import SWEEP_FILE, run_process
 from lightning_vfe.cli import main
 
 SMOKE = ["experiment=smoke", "trainer.accelerator=cpu", "logger=csv"]
@@ -62,6 +65,20 @@ def test_bad_words_end_in_one_line(words: list[str], part: str, capsys: pytest.C
     error = capsys.readouterr().err
     assert part in error and error.startswith("error: ") and error.count("\n") == 1
     assert [file.name for file in Path.cwd().rglob("*")] == ["used", "config.yaml"]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_job_before_the_sweep(number: signal.Signals, code: int) -> None:
+    program = f"""
+import os, signal, sys, time
+signal.signal({int(number)}, lambda *_: sys.exit(128 + {int(number)}))
+os.kill({os.getpid()}, {int(number)})  # Ctrl-C reaches both
+{"os.kill(os.getpid(), signal.SIGINT)" if number == signal.SIGINT else ""}
+time.sleep(60)
+"""
+    before = signal.getsignal(signal.SIGTERM)
+    assert run_process([sys.executable, "-c", program]) == code
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="the extra slurm is missing")

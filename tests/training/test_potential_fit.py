@@ -204,6 +204,10 @@ def test_order_is_complete_and_goes_on() -> None:
     other.load_state_dict(copy.state_dict())
     assert half + [index.tolist() for _, index in other] == second
     assert [i.tolist() for _, i in other] == [i.tolist() for _, i in order]
+    # at the end of an epoch, too
+    third = BatchOrder([7, 4], 3, seed=99)
+    third.load_state_dict(other.state_dict())
+    assert [i.tolist() for _, i in third] == [i.tolist() for _, i in order]
 
 
 def test_split_is_a_partition_of_its_own_for_each_group() -> None:

@@ -10,6 +10,8 @@ import pandas as pd
 import pytest
 import torch
 
+from lightning_vfe.models.potential.yukawa import YukawaPotential
+from tests.helpers.labels import write_database
 from tests.helpers.ranks import assert_same_tables, fit_table, run_ranks
 
 # saved at step 10, which is in the middle of an epoch; how float32 rounds depends on the number of walkers of a process
@@ -116,3 +118,20 @@ def test_results_of_two_processes_are_those_of_one(runs: dict[int, Path], tmp_pa
         found.append(json.loads((folder / "summary.json").read_text()))
     assert found[0]["energy_per_atom"]["error"] > 0
     assert largest_difference(*found) < 1e-10
+
+
+def test_a_fit_to_labels_by_two_processes(tmp_path: Path) -> None:
+    """The same numbers as by one; after the last step of an epoch it goes on bit for bit, its validation included."""
+    write_database(tmp_path / "labels.db", YukawaPotential(1.0, 0.9, 4.0), count=8)
+    words = ["experiment=potential_rs1p25_6000K", "logger=csv", f"datamodule.database={tmp_path / 'labels.db'}"]
+    words += ["potential.num_features=4", "potential.num_interactions=1", "potential.num_radial=6"]
+    words += ["trainer.max_steps=8", "callbacks.checkpoint.every_n_steps=2"]
+    tables = [fit_table(words, ranks, tmp_path / f"{ranks}" / "run") for ranks in (1, 2)]
+    assert tables[0].validation_loss.notna().sum() == 4, "epochs of two steps"
+    assert_same_tables(*tables)
+    start = tmp_path / "2" / "run" / "checkpoints" / "step-00000004.ckpt"
+    resumed = fit_table([f"ckpt_path={start}"], 2, tmp_path / "resumed" / "run")
+    after = tables[1][tables[1].step >= 4].reset_index(drop=True)
+    pd.testing.assert_frame_equal(resumed, after, check_exact=True)
+    run_ranks(["test", f"run_dir={tmp_path / '2' / 'run'}"], 2, tmp_path / "test")
+    assert (tmp_path / "2" / "run" / "potential_summary.json").is_file()
