@@ -145,6 +145,8 @@ class StopOnInterrupt(Callback):
         self.received = int(trainer.strategy.reduce(own, reduce_op="max"))
         if self.received:
             trainer.should_stop = True
+            if not trainer.is_last_batch:
+                trainer.limit_val_batches = 0  # or Lightning would validate in the midst of an epoch
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Give the signals back."""

@@ -80,8 +80,8 @@ def fit(
     resume: bool = False,
     every_n_steps: int = 4,
     validate: bool = False,
-) -> bool:
-    """Run a fit in a folder; returns whether it was interrupted."""
+) -> int:
+    """Run a fit in a folder; returns the signal that interrupted it, or 0."""
     quiet(3)
     checkpoint = LastCheckpoint(folder / "checkpoints", every_n_steps)
     trainer = L.Trainer(
@@ -141,6 +141,16 @@ def test_first_interrupt_ends_the_step_and_saves(tmp_path: Path, reference: Path
     assert results(tmp_path)[1]["global_step"] == 10
     assert not fit(tmp_path, Fit(), resume=True)
     assert_same(tmp_path, reference)
+
+
+@pytest.mark.parametrize("at", [9, 13])
+def test_an_interrupt_adds_no_validation(tmp_path: Path, at: int) -> None:
+    """In the midst of an epoch, and in its last step."""
+    fit(tmp_path / "straight", Fit(), validate=True)
+    assert fit(tmp_path / "broken", Fit(at=at, event=signal.SIGTERM), validate=True) == signal.SIGTERM
+    assert results(tmp_path / "broken")[1]["global_step"] == at + 1
+    fit(tmp_path / "broken", Fit(), resume=True, validate=True)
+    assert_same(tmp_path / "broken", tmp_path / "straight")
 
 
 def test_a_crash_goes_on_from_the_save_before(tmp_path: Path, reference: Path) -> None:
