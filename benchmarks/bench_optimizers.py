@@ -23,7 +23,7 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from lightning_vfe.resources import config_folder
+from lightning_vfe.resources import resource_folder
 from lightning_vfe.training.callbacks import Equilibrate, NaNGuard
 from lightning_vfe.training.launch import quiet
 
@@ -52,7 +52,7 @@ class Recorder(L.Callback):
 def train(experiment: str, optimizer: str, steps: int, overrides: list[str]) -> None:
     """Train one experiment with one optimizer and write its curve."""
     words = [f"experiment={experiment}", f"optimizer={optimizer}", "run_dir=none", *overrides]
-    with initialize_config_dir(str(config_folder()), version_base=None):
+    with initialize_config_dir(str(resource_folder("configs").resolve()), version_base=None):
         config = compose("config", overrides=words)
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
