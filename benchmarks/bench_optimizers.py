@@ -1,12 +1,13 @@
 """Steps and CPU seconds that two optimizers need for the same energy.
 
-    python benchmarks/bench_optimizers.py run n2_mol_rs1p31 adam --steps 1000 -- optimizer.wavefunction_learning_rate=6e-3
+    python benchmarks/bench_optimizers.py run n2_mol_rs1p31 adam --steps 1000 optimizer.wavefunction_learning_rate=6e-3
     python benchmarks/bench_optimizers.py run n2_mol_rs1p31 natural_gradient --steps 200
     python benchmarks/bench_optimizers.py report n2_mol_rs1p31 --figure docs/optimizers_n2_mol_rs1p31.png
 
-`run` trains with the walkers of the experiment and writes benchmarks/results/optimizers/EXPERIMENT_OPTIMIZER.csv: energy
-per atom and CPU seconds of every step. `report` prints the table and draws the curves. The level is what the slower
-optimizer has reached in the last fifth of its steps; it counts as reached where the mean of the last 20 steps is there.
+`run` trains with the walkers of the experiment (`default`: those of `lightning-vfe fit`) and writes
+benchmarks/results/optimizers/EXPERIMENT_OPTIMIZER.csv: F per atom and CPU seconds of every step. `report` prints the table
+and draws the curves. The level is what the slower optimizer has reached in the last fifth of its steps; it counts as
+reached where the mean of the last 20 steps is there.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class Recorder(L.Callback):
 
 def train(experiment: str, optimizer: str, steps: int, overrides: list[str]) -> None:
     """Train one experiment with one optimizer and write its curve."""
-    words = [f"experiment={experiment}", f"optimizer={optimizer}", "run_dir=none", *overrides]
+    words = [] if experiment == "default" else [f"experiment={experiment}"]
+    words += [f"optimizer={optimizer}", "run_dir=none", *overrides]
     with initialize_config_dir(str(resource_folder("configs").resolve()), version_base=None):
         config = compose("config", overrides=words)
     torch.set_default_dtype(torch.float64)
