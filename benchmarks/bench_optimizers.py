@@ -5,7 +5,7 @@
     python benchmarks/bench_optimizers.py report n2_mol_rs1p31 --figure docs/optimizers_n2_mol_rs1p31.png
 
 `run` trains with the walkers of the experiment (`default`: those of `lightning-vfe fit`) and writes
-benchmarks/results/optimizers/EXPERIMENT_OPTIMIZER.csv: F per atom and CPU seconds of every step. `report` prints the table
+benchmarks/results/optimizers/EXPERIMENT_OPTIMIZER.csv: F per atom and CPU seconds of every step. `report` prints a table
 and draws the curves. The level is what the slower optimizer has reached in the last fifth of its steps; it counts as
 reached where the mean of the last 20 steps is there.
 """
