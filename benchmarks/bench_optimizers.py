@@ -1,6 +1,6 @@
 """Steps and CPU seconds that two optimizers need for the same energy.
 
-    python benchmarks/bench_optimizers.py run n2_mol_rs1p31 adam --steps 1000 optimizer.wavefunction_learning_rate=6e-3
+    python benchmarks/bench_optimizers.py run n2_mol_rs1p31 adam optimizer.wavefunction_learning_rate=6e-3 --steps 1000
     python benchmarks/bench_optimizers.py run n2_mol_rs1p31 natural_gradient --steps 200
     python benchmarks/bench_optimizers.py report n2_mol_rs1p31 --figure docs/optimizers_n2_mol_rs1p31.png
 
