@@ -56,6 +56,8 @@ def train(experiment: str, optimizer: str, steps: int, overrides: list[str]) -> 
     words += [f"optimizer={optimizer}", "run_dir=none", *overrides]
     with initialize_config_dir(str(resource_folder("configs").resolve()), version_base=None):
         config = compose("config", overrides=words)
+    if config.system.protons == "fixed":
+        config.module.proton_density = None
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     quiet(config.seed)
