@@ -4,10 +4,10 @@
     python benchmarks/bench_optimizers.py run n2_mol_rs1p31 natural_gradient --steps 200
     python benchmarks/bench_optimizers.py report n2_mol_rs1p31 --figure docs/optimizers_n2_mol_rs1p31.png
 
-`run` trains with the walkers of the experiment (`default`: those of `lightning-vfe fit`) and writes
-benchmarks/results/optimizers/EXPERIMENT_OPTIMIZER.csv: F per atom and CPU seconds of every step. `report` prints a table
-and draws the curves. The level is what the slower optimizer has reached in the last fifth of its steps; it counts as
-reached where the mean of the last 20 steps is there.
+`run` trains with the walkers of the experiment (`default`: those of `lightning-vfe fit`) and writes F per atom and CPU
+seconds of every step to benchmarks/results/optimizers/EXPERIMENT_OPTIMIZER.csv. `report` prints a table and draws the
+curves. The level is what the slower optimizer has reached in the last fifth of its steps; it counts as reached where the
+mean of the last 20 steps is there.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 
+from lightning_vfe._cli.run import build_datamodule, build_module
 from lightning_vfe.resources import resource_folder
 from lightning_vfe.training.callbacks import Equilibrate, NaNGuard
 from lightning_vfe.training.launch import quiet
@@ -56,12 +56,10 @@ def train(experiment: str, optimizer: str, steps: int, overrides: list[str]) -> 
     words += [f"optimizer={optimizer}", "run_dir=none", *overrides]
     with initialize_config_dir(str(resource_folder("configs").resolve()), version_base=None):
         config = compose("config", overrides=words)
-    if config.system.protons == "fixed":
-        config.module.proton_density = None
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     quiet(config.seed)
-    module, datamodule, recorder = instantiate(config.module), instantiate(config.datamodule), Recorder()
+    module, datamodule, recorder = build_module(config), build_datamodule(config), Recorder()
     trainer = L.Trainer(
         max_steps=steps,
         max_epochs=-1,
