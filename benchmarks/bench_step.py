@@ -2,7 +2,7 @@
 
     python benchmarks/bench_step.py
     python benchmarks/bench_step.py --num-atoms 14 --dtype float32 --json step.json
-    python benchmarks/bench_step.py --num-atoms 16 32 54 --phases "kinetic energy" Ewald
+    python benchmarks/bench_step.py --num-atoms 16 32 54 --electron-moves 5 --budget 1
     python benchmarks/bench_step.py --device cuda --csv benchmarks/results/step_h100.csv
 
 Columns: processor seconds on one thread (on an accelerator, seconds of the clock), the best of a few repetitions;
@@ -127,6 +127,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--proton-walkers", type=int, default=16)
     parser.add_argument("--electron-walkers", type=int, default=8)
+    parser.add_argument("--electron-moves", type=int, default=100, help="in a sweep; fewer for large N")
     parser.add_argument("--phases", nargs="+", help="names as in the table; all where left out")
     parser.add_argument("--budget", type=float, default=4.0, help="seconds of repetitions for each phase")
     parser.add_argument("--baseline", type=Path, default=BASELINE, help="CSV of seconds to compare with")
@@ -151,6 +152,7 @@ def main() -> None:
     sizes: dict[str, Any] = {
         "num_proton_walkers": arguments.proton_walkers,
         "num_electron_walkers": arguments.electron_walkers,
+        "num_electron_moves": arguments.electron_moves,
         "chain_dtype": arguments.chain_dtype and getattr(torch, arguments.chain_dtype),
     }
     rows: list[dict[str, Any]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +13,18 @@ from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.models.wavefunction.conditional import conditional_log_prob
+from lightning_vfe.models.wavefunction.scores import wavefunction_scores
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
+from lightning_vfe.optim.exchange import Exchange
+from lightning_vfe.optim.natural_gradient import chosen_space
+from lightning_vfe.optim.solve import (
+    Direction,
+    Preconditioner,
+    ScoreBlock,
+    fisher_and_force,
+    in_parameter_space,
+    in_sample_space,
+)
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.local_energy import kinetic_energies
@@ -24,6 +36,8 @@ from lightning_vfe.sampling.state import Walkers, initial_electrons
 
 SUMMED = ("electron sweep", "proton sweep", "kinetic energy", "Ewald")
 """The four phases whose sum is compared with the baseline."""
+SCORE_CHUNK = 256
+"""Samples whose derivatives are taken at once, as in the default optimizer."""
 READOUT = 0.3
 """Spread of the flow's last layer: displacements of some hundredths of rs, as after a training."""
 
@@ -85,6 +99,8 @@ class System:
             "kinetic energy": self.kinetic_energy,
             "Ewald": self.ewald_energies,
             "gradients": self.gradients,
+            "scores": self.scores,
+            "solve": self.solve,
         }
 
     def log_psi(self, protons: Tensor, electrons: Tensor) -> Tensor:
@@ -140,3 +156,37 @@ class System:
         log_psi = self.log_psi(self.walkers.protons, self.walkers.electrons)
         total = log_psi.real.mean() + log_psi.imag.mean() + self.density.log_prob(self.walkers.protons).mean()
         total.backward()
+
+    def scores(self) -> tuple[Tensor, Tensor]:
+        """Derivatives of ln psi and of ln p by all parameters, sample by sample."""
+        walkers = self.walkers
+        of_electrons = wavefunction_scores(
+            self.wavefunction, walkers.protons, walkers.electrons, walkers.twists, SCORE_CHUNK
+        )
+        return of_electrons, self.density.scores(walkers.protons, SCORE_CHUNK)[1]
+
+    def solve(self) -> list[Direction]:
+        """A step of the natural gradient from given scores, in the smaller space, for both networks."""
+        found = []
+        for block in self._blocks():
+            last = block.scores.new_zeros(block.scores.shape[-1])
+            settings = Preconditioner(damping=1e-3, momentum=0.9)
+            if chosen_space("auto", block.residuals.numel(), len(last)) == "sample":
+                found.append(in_sample_space(block, last, settings, Exchange()))
+            else:
+                found.append(in_parameter_space(*fisher_and_force(block, Exchange()), last.double(), settings))
+        return found
+
+    @functools.cache  # noqa: B019  (a system lives as long as the run)
+    def _blocks(self) -> list[ScoreBlock]:
+        of_electrons, of_protons = self.scores()
+        num_walkers, num_electrons = of_electrons.shape[:2]
+        walker = torch.arange(num_walkers, device=of_protons.device)
+        blocks = []
+        for scores, groups in (
+            (of_electrons.flatten(0, 1), walker.repeat_interleave(num_electrons)),
+            (of_protons.unsqueeze(1), torch.zeros_like(walker)),
+        ):
+            residuals = torch.randn(scores.shape[:2], dtype=scores.dtype, device=scores.device)
+            blocks.append(ScoreBlock(scores, residuals, groups))
+        return blocks
