@@ -6,8 +6,8 @@
 
 `run` trains with the walkers of the experiment (`default`: those of `lightning-vfe fit`) and writes F per atom and CPU
 seconds of every step to benchmarks/results/optimizers/EXPERIMENT_OPTIMIZER.csv. `report` prints a table and draws the
-curves. The level is what the slower optimizer has reached in the last fifth of its steps; it counts as reached where the
-mean of the last 20 steps is there.
+curves. The level is what the slower optimizer has reached in the last fifth of its steps. It counts as reached where
+the mean of the last 20 steps is there.
 """
 
 from __future__ import annotations
