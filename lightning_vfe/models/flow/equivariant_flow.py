@@ -176,6 +176,8 @@ class EquivariantFlow(nn.Module):
             found, arrived = invert_step(step, x[going], 0.1 * tolerance, known)
             x[going] = found
             going = going[arrived]
+            if not len(going):
+                break
         residual = (x + self.displacement(x) - z).flatten(1).norm(dim=-1)
         converged = torch.zeros_like(residual, dtype=torch.bool)
         converged[going] = residual[going] < tolerance

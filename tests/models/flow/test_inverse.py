@@ -117,3 +117,9 @@ def test_a_failed_walker_is_reported_by_the_flow():
     found = flow.from_base(z)
     assert found.converged.tolist() == [True, False, True]
     assert torch.isnan(found.residual[1]) and found.residual[[0, 2]].max() < 1e-9
+
+
+def test_a_batch_in_which_every_walker_fails_is_reported_too():
+    cell = PeriodicCell(2, 1.25)
+    found = make_flow(cell).from_base(torch.full((3, 2, 3), torch.nan))
+    assert not found.converged.any() and torch.isnan(found.residual).all()
