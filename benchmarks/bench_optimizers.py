@@ -4,10 +4,11 @@
     python benchmarks/bench_optimizers.py run n2_mol_rs1p31 natural_gradient --steps 200
     python benchmarks/bench_optimizers.py report n2_mol_rs1p31 --figure docs/optimizers_n2_mol_rs1p31.png
 
-`run` trains with the walkers of the experiment (`default`: those of `lightning-vfe fit`) and writes F per atom and CPU
-seconds of every step to benchmarks/results/optimizers/EXPERIMENT_OPTIMIZER.csv. `report` prints a table and draws the
-curves. The level is what the slower optimizer has reached in the last fifth of its steps. It counts as reached where
-the mean of the last 20 steps is there.
+`run` trains with the walkers of the experiment (`default`: those of `lightning-vfe fit`) and writes F per atom, the
+variance of the local energy and the CPU seconds of every step to
+benchmarks/results/optimizers/EXPERIMENT_OPTIMIZER.csv. `report` prints tables and draws the curves. A level is what the
+slower optimizer has reached in the last fifth of its steps. It counts as reached where the mean of the last 20 steps is
+there; close to the ground state the variance tells more than an energy with its noise.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from lightning_vfe.training.callbacks import Equilibrate, NaNGuard
 from lightning_vfe.training.launch import quiet
 
 RESULTS = Path(__file__).parent / "results" / "optimizers"
+QUANTITIES = {"free_energy_per_atom": "F in Ha per atom", "local_energy_variance": "variance of E_loc in Ha$^2$"}
 WINDOW = 20
 """Steps of the running mean."""
 
@@ -45,8 +47,8 @@ class Recorder(L.Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         self.spent += time.process_time() - self.start
-        value = float(trainer.callback_metrics["free_energy_per_atom"])
-        self.rows.append({"step": trainer.global_step, "free_energy_per_atom": value, "cpu_seconds": self.spent})
+        row = {"step": trainer.global_step, "cpu_seconds": self.spent}
+        self.rows.append(row | {name: float(trainer.callback_metrics[name]) for name in QUANTITIES})
         self.start = time.process_time()
 
 
@@ -86,29 +88,39 @@ def report(experiment: str, figure: Path | None) -> None:
         file.stem.removeprefix(f"{experiment}_"): pd.read_csv(file)
         for file in sorted(RESULTS.glob(f"{experiment}_*.csv"))
     }
-    means = {name: table.free_energy_per_atom.rolling(WINDOW).mean() for name, table in tables.items()}
-    level = max(float(table.free_energy_per_atom[-len(table) // 5 :].mean()) for table in tables.values())
-    print(f"{experiment}: level {level:.4f} Ha per atom")
-    print("| optimizer | steps | CPU s | CPU s per step | last fifth, Ha per atom |\n|---|---|---|---|---|")
-    for name, table in tables.items():
-        last = table.free_energy_per_atom[-len(table) // 5 :]
-        reached = means[name] <= level
-        row = table[reached].iloc[0] if reached.any() else None
-        steps, seconds = ("-", "-") if row is None else (f"{row.step:.0f}", f"{row.cpu_seconds:.0f}")
-        each = table.cpu_seconds.iloc[-1] / len(table)
-        print(f"| {name} | {steps} | {seconds} | {each:.2f} | {last.mean():.4f}({last.std() / len(last) ** 0.5:.4f}) |")
-    if figure is None:
-        return
-    _, axes = plt.subplots(1, 2, figsize=(9, 3.5), sharey=True, layout="constrained")
-    for axis, column, label in zip(axes, ("step", "cpu_seconds"), ("step", "CPU seconds, one core"), strict=True):
+    for quantity, label in QUANTITIES.items():
+        level = max(float(_last_fifth(table[quantity]).mean()) for table in tables.values())
+        print(f"{experiment}: {label}, level {level:.4f}")
+        print("| optimizer | steps | CPU s | CPU s per step | last fifth |\n|---|---|---|---|---|")
         for name, table in tables.items():
-            axis.plot(table[column], means[name], label=name.replace("_", " "))
-        axis.axhline(level, color="0.5", linewidth=0.8, linestyle="--")
-        axis.set(xlabel=label, xscale="log")
-    axes[0].set(ylabel=f"F in Ha per atom, mean of {WINDOW} steps", title=experiment)
-    axes[1].legend()
+            reached = table[quantity].rolling(WINDOW).mean() <= level
+            row = table[reached].iloc[0] if reached.any() else None
+            steps, seconds = ("-", "-") if row is None else (f"{row.step:.0f}", f"{row.cpu_seconds:.0f}")
+            each, last = table.cpu_seconds.iloc[-1] / len(table), _last_fifth(table[quantity])
+            error = last.std() / len(last) ** 0.5
+            print(f"| {name} | {steps} | {seconds} | {each:.2f} | {last.mean():.4f}({error:.4f}) |")
+    if figure is not None:
+        _draw(experiment, tables, figure)
+
+
+def _last_fifth(values: pd.Series) -> pd.Series:
+    return values[-len(values) // 5 :]
+
+
+def _draw(experiment: str, tables: dict[str, pd.DataFrame], figure: Path) -> None:
+    _, axes = plt.subplots(2, 2, figsize=(9, 6), sharex="col", sharey="row", layout="constrained")
+    for row, (quantity, label) in zip(axes, QUANTITIES.items(), strict=True):
+        for axis, column in zip(row, ("step", "cpu_seconds"), strict=True):
+            for name, table in tables.items():
+                axis.plot(table[column], table[quantity].rolling(WINDOW).mean(), label=name.replace("_", " "))
+            axis.set(xscale="log")
+        row[0].set(ylabel=label)
+    axes[1, 0].set(yscale="log", xlabel="step")
+    axes[1, 1].set(xlabel="CPU seconds, one core")
+    axes[0, 0].set(title=f"{experiment}: means of {WINDOW} steps")
+    axes[0, 1].legend()
     figure.parent.mkdir(parents=True, exist_ok=True)
-    plt.savefig(figure, dpi=150)
+    plt.savefig(figure, dpi=110)
     print(f"figure: {figure}")
 
 

@@ -1,7 +1,10 @@
-"""Weak scaling: measured with one and two processes on this machine, and modelled for many GPUs.
+r"""Weak scaling: measured with one and two processes on this machine, and modelled for many GPUs.
 
     python benchmarks/scaling.py measure
-    python benchmarks/scaling.py model --table benchmarks/results/step_xeon_large.csv --figure docs/scaling.png
+    python benchmarks/bench_step.py --num-atoms 54 --proton-walkers 2 --electron-moves 2 --budget 1 \
+        --phases "electron sweep" "direct protons" "kinetic energy" Ewald scores \
+        --csv benchmarks/results/step_xeon_54.csv
+    python benchmarks/scaling.py model --table benchmarks/results/step_xeon_54.csv --moves 2 --figure docs/scaling.png
 
 `measure` times steps of `lightning-vfe fit` with as many walkers per process each time; the rest of a run is taken out
 by the difference of a long and a short one. `model` takes the flops and bytes of one step at N = 54 from a table of
@@ -59,9 +62,9 @@ def _run(words: list[str], ranks: int, steps: int) -> float:
         return time.perf_counter() - start
 
 
-def model(table: Path, figure: Path | None) -> None:
+def model(table: Path, moves: int, figure: Path | None) -> None:
     """Seconds per step of 8 to 512 GPUs at N = 54, 64 twists, by part."""
-    work = _local_work(pd.read_csv(table, comment="#"))
+    work = _local_work(pd.read_csv(table, comment="#"), moves)
     print("| GPUs | proton walkers | sampling and derivatives | Fisher and solve | messages | sum, s | efficiency |")
     print("|---|---|---|---|---|---|---|")
     rows = []
@@ -81,13 +84,13 @@ def model(table: Path, figure: Path | None) -> None:
         _draw(rows, figure)
 
 
-def _local_work(table: pd.DataFrame) -> float:
+def _local_work(table: pd.DataFrame, moves: int) -> float:
     """Seconds of one GPU for its own walkers: the larger of what products and memory allow, phase by phase."""
     table = table[table.num_atoms == 54].set_index("phase")
     walkers = float(table.num_proton_walkers.iloc[0])
     seconds = 0.0
     for phase, times in (
-        ("electron sweep", MOVES / 100.0),
+        ("electron sweep", MOVES / moves),
         ("direct protons", 1.0),
         ("kinetic energy", 1.0),
         ("Ewald", 1.0),
@@ -119,9 +122,10 @@ def main() -> None:
     commands.add_parser("measure", help="one and two processes on this machine")
     modelled = commands.add_parser("model", help="8 to 512 GPUs")
     modelled.add_argument("--table", type=Path, required=True)
+    modelled.add_argument("--moves", type=int, default=100, help="electron moves in the table's sweep")
     modelled.add_argument("--figure", type=Path)
     given = parser.parse_args()
-    measure() if given.command == "measure" else model(given.table, given.figure)
+    measure() if given.command == "measure" else model(given.table, given.moves, given.figure)
 
 
 if __name__ == "__main__":
