@@ -97,6 +97,15 @@ class MCMCDataModule(L.LightningDataModule):
             raise ValueError(
                 f"sampler.chain_precision = {chain_precision!r} is unknown; choose {' or '.join(CHAIN_PRECISIONS)}"
             )
+        if protons == "sampled" and num_proton_walkers < 2:
+            raise ValueError(
+                f"sampler.num_proton_walkers = {num_proton_walkers} must be at least 2: the flow's gradient compares them"
+            )
+        if protons == "fixed" and num_proton_walkers * num_electron_walkers < 2 * len(self.twists):
+            raise ValueError(
+                f"sampler.num_electron_walkers = {num_electron_walkers} must be at least 2: the gradient compares "
+                "electron walkers with the same protons and twist"
+            )
         if num_proton_walkers % num_groups:
             raise ValueError(
                 f"sampler.num_proton_walkers = {num_proton_walkers} must be a multiple of "

@@ -78,6 +78,18 @@ def test_wavefunction_scores_are_the_derivatives_of_every_sample() -> None:
         assert error < 1e-12, f"chunk {chunk_size}: relative error {error:.1e}"
 
 
+def test_frozen_parameters_have_no_scores() -> None:
+    wavefunction, protons, electrons, twists, reference, _ = wavefunction_case()
+    wavefunction.jastrow.raw_ranges.requires_grad_(False)
+    kept, position = [], 0
+    for parameter in wavefunction.parameters():
+        kept += list(range(position, position + parameter.numel())) if parameter.requires_grad else []
+        position += parameter.numel()
+    found = wavefunction_scores(wavefunction, protons, electrons, twists)
+    assert found.shape[-1] == reference.shape[-1] - 3
+    assert (found[:, :, 0] - reference.real[..., kept]).abs().max() < 1e-10
+
+
 @pytest.mark.parametrize("space", ["sample", "parameter"])
 def test_update_of_a_wavefunction_is_that_of_the_dense_matrices(space: str) -> None:
     wavefunction, protons, electrons, twists, reference, residuals = wavefunction_case()

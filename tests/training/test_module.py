@@ -192,6 +192,11 @@ def test_checkpoint_without_walkers_is_refused(tmp_path: Path) -> None:
     [
         ({"num_proton_walkers": 6}, "sampler.num_proton_walkers = 6 must be a multiple of"),
         ({"num_electron_walkers": 1}, "sampler.num_electron_walkers = 1 must be at least 2"),
+        ({"num_proton_walkers": 1, "num_groups": 1}, "sampler.num_proton_walkers = 1 must be at least 2"),
+        (
+            {"protons": "fixed", "num_proton_walkers": 1, "num_groups": 1, "num_electron_walkers": 1},
+            "sampler.num_electron_walkers = 1 must be at least 2",
+        ),
         ({"test_steps": 0}, "datamodule.test_steps = 0 must be at least 1"),
         ({"protons": "frozen"}, "system.protons = 'frozen' is unknown"),
         ({"twists": [3, 1, 1]}, "multiple of the 3 twists"),

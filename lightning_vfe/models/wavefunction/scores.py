@@ -22,9 +22,9 @@ def wavefunction_scores(
         chunk_size: electron walkers at a time, which bounds the memory; None for all of them at once.
 
     Returns:
-        P runs over the parameters in the order of wavefunction.parameters().  # (W, B, 2, P)
+        P runs over the trainable parameters in the order of wavefunction.parameters().  # (W, B, 2, P)
     """
-    parameters = {name: parameter.detach() for name, parameter in wavefunction.named_parameters()}
+    parameters = {name: p.detach() for name, p in wavefunction.named_parameters() if p.requires_grad}
 
     def pulled(protons: Tensor, electrons: Tensor, twist: Tensor) -> Tensor:
         def parts(values: dict[str, Tensor]) -> Tensor:
