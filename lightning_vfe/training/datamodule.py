@@ -99,7 +99,7 @@ class MCMCDataModule(L.LightningDataModule):
             )
         if protons == "sampled" and num_proton_walkers < 2:
             raise ValueError(
-                f"sampler.num_proton_walkers = {num_proton_walkers} must be at least 2: the flow's gradient compares them"
+                f"sampler.num_proton_walkers = {num_proton_walkers} must be at least 2: the gradient compares them"
             )
         if protons == "fixed" and num_proton_walkers * num_electron_walkers < 2 * len(self.twists):
             raise ValueError(
