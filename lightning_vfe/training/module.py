@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 import lightning as L
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
 from lightning_vfe.models.proton_density import ProtonDensity, ProtonTerms
-from lightning_vfe.models.wavefunction.scores import wavefunction_scores
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction, log_psi_of_walkers
 from lightning_vfe.optim.solve import ScoreBlock
 from lightning_vfe.physics.cell import PeriodicCell
@@ -25,8 +24,9 @@ from lightning_vfe.physics.units import KELVIN_TO_HARTREE
 from lightning_vfe.sampling.direct import BaseDensity
 from lightning_vfe.training.batch import Batch
 from lightning_vfe.training.metrics import FreeEnergyMetric, with_base_error
-from lightning_vfe.training.objective import flow_loss, flow_residuals, wavefunction_loss, wavefunction_residuals
+from lightning_vfe.training.objective import flow_loss, wavefunction_loss
 from lightning_vfe.training.optimizers import Adam, NaturalGradient
+from lightning_vfe.training.score_blocks import flow_block, wavefunction_block
 from lightning_vfe.training.summary import Summary
 
 WATCHED = {"F": "free_energy_per_atom", "E": "energy_per_atom", "S": "entropy_per_atom", "P": "pressure_gpa"}
@@ -180,26 +180,19 @@ class VariationalFreeEnergy(L.LightningModule):
         schedule.step()
         self.log_dict(optimizer.optimizer.report, batch_size=1)  # type: ignore[attr-defined]
 
-    @torch.no_grad()
     def score_blocks(self, batch: Batch, sample: Sample) -> dict[str, ScoreBlock]:
-        """Scores and clipped energies of both blocks, see optim/solve.py."""
-        settings, total = self.optimizer_settings, sample.electronic.total
+        """Scores and clipped energies of the blocks that have something to learn."""
+        settings, total, density = self.optimizer_settings, sample.electronic.total, self.proton_density
         assert isinstance(settings, NaturalGradient)
-        fixed = self.proton_density is None
-        num_walkers, num_electron_walkers = total.shape
-        walkers = self.global_rank * num_walkers + torch.arange(num_walkers, device=total.device)
-        residuals = wavefunction_residuals(total, self.clip_width, self.gather, batch.strata if fixed else None)
-        scores = wavefunction_scores(
-            self.wavefunction, batch.protons, batch.electrons, batch.twists, settings.score_chunk
-        )
-        groups = (batch.strata if fixed else walkers).repeat_interleave(num_electron_walkers)
-        blocks = {"wavefunction": ScoreBlock(scores.flatten(0, 1), torch.view_as_real(residuals).flatten(0, 1), groups)}
-        if self.proton_density is not None and any(p.requires_grad for p in self.proton_density.parameters()):
+        shared = self.clip_width, self.gather, settings.score_chunk
+        blocks = {}
+        if _learns(self.wavefunction):
+            walkers = self.global_rank * len(total) + torch.arange(len(total), device=total.device)
+            groups, same = (walkers, None) if density is not None else (batch.strata, batch.strata)
+            blocks["wavefunction"] = wavefunction_block(self.wavefunction, batch, total, groups, same, *shared)
+        if density is not None and _learns(density):
             kT = KELVIN_TO_HARTREE * self.temperature_kelvin
-            log_prob, scores = self.proton_density.scores(batch.protons, settings.score_chunk)
-            residuals = flow_residuals(log_prob, total.real.mean(1), kT, self.clip_width, self.gather)
-            groups = torch.zeros_like(walkers)
-            blocks["flow"] = ScoreBlock(scores.unsqueeze(1), residuals.unsqueeze(1), groups)
+            blocks["flow"] = flow_block(density, batch.protons, total.real.mean(1), kT, *shared)
         return blocks
 
     def loss(self, batch: Batch, sample: Sample) -> Tensor:
@@ -327,3 +320,7 @@ class VariationalFreeEnergy(L.LightningModule):
                     f"system.{key} = {value} but the checkpoint was made with {saved.get(key)}; "
                     f"set system.{key}={saved.get(key)} or choose the checkpoint of this system"
                 )
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())
