@@ -6,7 +6,7 @@
 
 `run` trains with the walkers of the experiment (`default`: those of `lightning-vfe fit`) and writes F per atom, the
 variance of the local energy and the CPU seconds of every step to
-benchmarks/results/optimizers/EXPERIMENT_OPTIMIZER.csv. `report` prints tables and draws the curves. A level is what the
+benchmarks/results/optimizers/EXPERIMENT/OPTIMIZER.csv. `report` prints tables and draws the curves. A level is what the
 slower optimizer has reached in the last fifth of its steps. It counts as reached where the mean of the last 20 steps is
 there; close to the ground state the variance tells more than an energy with its noise.
 """
@@ -76,18 +76,15 @@ def train(experiment: str, optimizer: str, steps: int, overrides: list[str]) -> 
         callbacks=[Equilibrate(), NaNGuard(), recorder],
     )
     trainer.fit(module, datamodule)
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    (RESULTS / experiment).mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame(recorder.rows)
-    table.to_csv(file := RESULTS / f"{experiment}_{optimizer}.csv", index=False, float_format="%.6f")
+    table.to_csv(file := RESULTS / experiment / f"{optimizer}.csv", index=False, float_format="%.6f")
     print(f"{file}: {len(table)} steps, {recorder.spent / len(table):.2f} CPU s each")
 
 
 def report(experiment: str, figure: Path | None) -> None:
     """Table and figure of all curves of an experiment."""
-    tables = {
-        file.stem.removeprefix(f"{experiment}_"): pd.read_csv(file)
-        for file in sorted(RESULTS.glob(f"{experiment}_*.csv"))
-    }
+    tables = {file.stem: pd.read_csv(file) for file in sorted((RESULTS / experiment).glob("*.csv"))}
     for quantity, label in QUANTITIES.items():
         level = max(float(_last_fifth(table[quantity]).mean()) for table in tables.values())
         print(f"{experiment}: {label}, level {level:.4f}")

@@ -93,7 +93,7 @@ def main() -> None:
             print(
                 f"step {step + 1}: f = {f.mean():.4f}({error:.4f}), {time.process_time() - start:.0f} CPU s", flush=True
             )
-    f = torch.cat([plasma.excess(plasma.draw(64)) for _ in range(given.draws // 64)])
+    f = torch.cat([plasma.excess(plasma.draw(64)) for _ in range(math.ceil(given.draws / 64))])
     error = float(f.std()) / len(f) ** 0.5
     print(f"flow: f = {f.mean():.4f}({error:.4f}) after {time.process_time() - start:.0f} CPU s")
 

@@ -80,6 +80,8 @@ def _updates(config: DictConfig, module: Any, num_processes: int) -> list[str]:
         blocks["flow"] = (module.proton_density, protons, 1)
     for name, (block, samples, components) in blocks.items():
         parameters = sum(p.numel() for p in block.parameters() if p.requires_grad)
+        if not parameters:
+            continue
         cost = update_cost(samples, components, parameters, num_processes, space)
         sent = f", {_megabytes(cost.sent)} sent" if num_processes > 1 else ""
         system = f"{cost.size} x {cost.size} system of the {'samples' if cost.space == 'sample' else 'parameters'}"

@@ -28,13 +28,15 @@ def update_cost(num_samples: int, components: int, num_parameters: int, num_proc
     In sample space, with m = M c rows,
 
         memory  8 [m P / R (1 + (R > 1)) + 3 m^2],
-        sent    8 [m P (R - 1) / R^2 + 2 (R - 1) / R m^2 + (R - 1) P / R]
+        sent    8 [m P (R - 1) / R^2 + (R - 1) / R (2 m^2 + 2 P)]
 
-    (rows into columns, the sum of the matrix by a ring, the direction); in parameter space
+    (rows into columns, the sum of the matrix by a ring, the shares of the direction and the whole); in parameter space
 
-        memory  8 [2 m P / R + 3 P^2],      sent  8 2 (R - 1) / R P^2.
+        memory  8 [2 m P / R + 3 P^2],      sent  8 [2 (R - 1) / R P^2 + (R - 1) / R P].
 
-    Left out: the means of the groups, O(M P / B) in parameter space, and the residuals.
+    The last term of both is the direction, which the first process sends to all. Left out: what is of the size of the
+    samples alone; in parameter space the means of fixed protons (one for each twist), and the averaged matrix of
+    `fisher_decay`. Scores in float32 are counted like those in float64.
 
     Args:
         num_samples: M of all processes.
@@ -48,7 +50,8 @@ def update_cost(num_samples: int, components: int, num_parameters: int, num_proc
     scores = rows * num_parameters / ranks
     if chosen == "sample":
         memory = scores * (1 + (ranks > 1)) + 3.0 * rows**2
-        sent = scores * (ranks - 1) / ranks + (2.0 * rows**2 + num_parameters) * (ranks - 1) / ranks
+        sent = scores * (ranks - 1) / ranks + (2.0 * rows**2 + 2.0 * num_parameters) * (ranks - 1) / ranks
         return UpdateCost(chosen, rows, FLOAT64 * memory, FLOAT64 * sent)
-    memory, sent = 2.0 * scores + 3.0 * num_parameters**2, 2.0 * num_parameters**2 * (ranks - 1) / ranks
+    memory = 2.0 * scores + 3.0 * num_parameters**2
+    sent = (2.0 * num_parameters**2 + num_parameters) * (ranks - 1) / ranks
     return UpdateCost(chosen, num_parameters, FLOAT64 * memory, FLOAT64 * sent)

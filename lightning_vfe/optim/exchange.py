@@ -35,9 +35,18 @@ class Exchange:
         """The rows of all processes in order.  # (M / R, ...) -> (M, ...)"""
         if self.size == 1:
             return rows
+        rows = rows.contiguous()
         parts = [torch.empty_like(rows) for _ in range(self.size)]
-        dist.all_gather(parts, rows.contiguous())
+        dist.all_gather(parts, rows)
         return torch.cat(parts)
+
+    def first(self, values: Tensor) -> Tensor:
+        """The values of the first process.  # (...) -> (...)"""
+        if self.size == 1:
+            return values
+        copy = values.clone()
+        dist.broadcast(copy, 0)
+        return copy
 
     def width(self, num_columns: int) -> int:
         """C, the columns that a process owns."""

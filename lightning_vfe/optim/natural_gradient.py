@@ -20,6 +20,9 @@ from lightning_vfe.optim.solve import (
 )
 
 SPACES = ("auto", "sample", "parameter")
+USUAL = {"learning_rate": 1.0, "damping": 1e-3, "max_norm": 1e-3}
+SETTINGS = ("largest_step", "damping", "max_norm", "momentum", "fisher_decay", "space")
+"""What a resumed run takes from its own config and not from the checkpoint."""
 
 
 class NaturalGradient(torch.optim.Optimizer):
@@ -61,11 +64,13 @@ class NaturalGradient(torch.optim.Optimizer):
     ) -> None:
         for label, values in (("learning_rate", lr), ("damping", damping), ("max_norm", max_norm)):
             for name in blocks:
-                if not values[name] > 0:
-                    raise ValueError(f"optimizer.{name}_{label} = {values[name]} must be positive")
+                if not 0 < values[name] < math.inf:
+                    raise ValueError(
+                        f"optimizer.{name}_{label} = {values[name]} must be positive and finite, such as {USUAL[label]}"
+                    )
         for label, share in (("momentum", momentum), ("fisher_decay", fisher_decay)):
             if not 0 <= share < 1:
-                raise ValueError(f"optimizer.{label} = {share} must be at least 0 and below 1")
+                raise ValueError(f"optimizer.{label} = {share} must be at least 0 and below 1, such as 0.95")
         if space not in SPACES:
             raise ValueError(f"optimizer.space = {space!r} is unknown; choose one of {', '.join(SPACES)}")
         if fisher_decay > 0 and space != "parameter":
@@ -78,6 +83,7 @@ class NaturalGradient(torch.optim.Optimizer):
                 "name": name,
                 "lr": lr[name],
                 "initial_lr": lr[name],
+                "largest_step": lr[name],
                 "damping": damping[name],
                 "max_norm": max_norm[name],
                 "num_skipped": 0,
@@ -101,9 +107,30 @@ class NaturalGradient(torch.optim.Optimizer):
         blocks, exchange = closure(), Exchange()
         self.report = {}
         for group in self.param_groups:
-            found = self._direction(group, blocks[group["name"]], exchange)
-            self._apply(group, found)
+            # Processes on different hardware must not decide differently.
+            self._apply(group, self._direction(group, blocks[group["name"]], exchange).of_first_process(exchange))
         return blocks
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint, with the schedule where it was; the settings stay those of this run.
+
+        Raises:
+            ValueError: the checkpoint was made with another optimizer or other blocks.
+        """
+        names = [group["name"] for group in self.param_groups]
+        if [group.get("name") for group in state_dict["param_groups"]] != names:
+            raise ValueError(
+                f"optimizer: the checkpoint was not made by the natural gradient of {' and '.join(names)}; "
+                "resume with the optimizer of the saved run, or start a new run"
+            )
+        own = [{key: group[key] for key in SETTINGS} for group in self.param_groups]
+        super().load_state_dict(state_dict)
+        for group, settings, saved in zip(self.param_groups, own, state_dict["param_groups"], strict=True):
+            group |= settings
+            # torch has cast it to the type of the parameter
+            fisher = state_dict["state"].get(saved["params"][0], {}).get("fisher")
+            if fisher is not None:
+                self.state[group["params"][0]]["fisher"] = fisher.to(group["params"][0].device, copy=True)
 
     def _direction(self, group: dict[str, Any], block: ScoreBlock, exchange: Exchange) -> Direction:
         first = group["params"][0]
@@ -131,7 +158,7 @@ class NaturalGradient(torch.optim.Optimizer):
             self.report |= _report(group["name"], float("nan"), float("nan"))
             return
         schedule = group["lr"] / group["initial_lr"]
-        step = schedule * min(group["initial_lr"], math.sqrt(group["max_norm"] / max(squared, 1e-300)))
+        step = schedule * min(group["largest_step"], math.sqrt(group["max_norm"] / max(squared, 1e-300)))
         sizes = [parameter.numel() for parameter in group["params"]]
         for parameter, part in zip(group["params"], found.direction.split(sizes), strict=True):
             direction = part.view_as(parameter).to(parameter.dtype)

@@ -35,7 +35,7 @@ class ScoreBlock(NamedTuple):
 
 
 class Direction(NamedTuple):
-    """What an update is made of; equal on all processes."""
+    """What an update is made of; equal on all processes up to rounding."""
 
     direction: Tensor
     """phi, float64. # (P,)"""
@@ -43,6 +43,12 @@ class Direction(NamedTuple):
     """phi^T (S + damping) phi: for momentum 0 this is f . phi. # ()"""
     solved: Tensor
     """False where the matrix was not positive definite. # ()"""
+
+    def of_first_process(self, exchange: Exchange) -> Direction:
+        """The same numbers on all processes, bit for bit."""
+        flag = self.solved.to(self.direction).unsqueeze(0)
+        packed = exchange.first(torch.cat([self.direction, self.squared_norm.unsqueeze(0), flag]))
+        return Direction(packed[:-2], packed[-2], packed[-1] > 0)
 
 
 @dataclass(frozen=True)
@@ -124,16 +130,32 @@ class _Centring:
 
 
 def fisher_and_force(block: ScoreBlock, exchange: Exchange) -> tuple[Tensor, Tensor]:
-    """S  # (P, P) and f  # (P,) of all processes."""
+    """S  # (P, P) and f  # (P,) of all processes.
+
+    Only groups that several processes share, those of fixed protons, have their means exchanged.
+    """
     groups = exchange.gather(block.groups)
     counts = _counts(groups)
     scores = block.scores.to(torch.float64)
-    sums = scores.new_zeros(len(counts), *scores.shape[1:]).index_add_(0, block.groups, scores)
-    means = exchange.sum(sums) / counts[:, None, None]
+    shared = _is_shared(groups, exchange.size)
+    if shared:
+        present, index = torch.arange(len(counts), device=groups.device), block.groups
+    else:
+        present, index = torch.unique(block.groups, return_inverse=True)
+    sums = scores.new_zeros(len(present), *scores.shape[1:]).index_add_(0, index, scores)
+    sums = exchange.sum(sums) if shared else sums
+    a = (sums / counts[present][:, None, None])[index]
     weight = _weights(counts, block.groups)
-    a = ((scores - means[block.groups]) * weight[:, None, None]).flatten(0, 1)
+    torch.sub(scores, a, out=a).mul_(weight[:, None, None])
+    a = a.flatten(0, 1)
     e = (block.residuals.to(torch.float64) * weight[:, None]).flatten()
     return exchange.sum(a.T @ a), exchange.sum(a.T @ e)
+
+
+def _is_shared(groups: Tensor, num_processes: int) -> bool:
+    """Whether a group has samples on more than one process; all of them find the same."""
+    seen = [torch.bincount(part, minlength=int(groups.max()) + 1) > 0 for part in groups.chunk(num_processes)]
+    return bool((torch.stack(seen).sum(0) > 1).any())
 
 
 def in_parameter_space(fisher: Tensor, force: Tensor, last: Tensor, settings: Preconditioner) -> Direction:

@@ -304,11 +304,12 @@ class VariationalFreeEnergy(L.LightningModule):
         return system | ({} if fixed else {"temperature_kelvin": self.temperature_kelvin})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write down which system the parameters belong to."""
+        """Write down which system the parameters belong to, and what trained them."""
         checkpoint["system"] = self._system()
+        checkpoint["optimizer"] = type(self.optimizer_settings).__name__
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the parameters of another system.
+        """Refuse the parameters of another system, and to go on training with another optimizer.
 
         Raises:
             ValueError: naming the key and both values.
@@ -320,6 +321,11 @@ class VariationalFreeEnergy(L.LightningModule):
                     f"system.{key} = {value} but the checkpoint was made with {saved.get(key)}; "
                     f"set system.{key}={saved.get(key)} or choose the checkpoint of this system"
                 )
+        own, other = type(self.optimizer_settings).__name__, checkpoint.get("optimizer")
+        if self._trainer is not None and self.trainer.state.fn == "fit" and other not in (None, own):
+            raise ValueError(
+                f"optimizer = {own} but the checkpoint was trained with {other}; resume with that, or start a new run"
+            )
 
 
 def _learns(module: nn.Module) -> bool:

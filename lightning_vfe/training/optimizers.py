@@ -59,9 +59,10 @@ class NaturalGradient:
         fisher_decay: float = 0.0,
         score_chunk: int = 256,
     ) -> None:
-        for name, value in (("decay_steps", decay_steps), ("score_chunk", score_chunk)):
-            if not value > 0:
-                raise ValueError(f"optimizer.{name} = {value} must be positive")
+        if not decay_steps > 0:
+            raise ValueError(f"optimizer.decay_steps = {decay_steps} must be positive, such as 100")
+        if score_chunk != int(score_chunk) or score_chunk < 1:
+            raise ValueError(f"optimizer.score_chunk = {score_chunk} must be a whole number, at least 1, such as 256")
         self.learning_rates = {"flow": flow_learning_rate, "wavefunction": wavefunction_learning_rate}
         self.dampings = {"flow": flow_damping, "wavefunction": wavefunction_damping}
         self.max_norms = {"flow": flow_max_norm, "wavefunction": wavefunction_max_norm}
@@ -69,7 +70,7 @@ class NaturalGradient:
         self.decay_steps = decay_steps
         self.space = space
         self.fisher_decay = fisher_decay
-        self.score_chunk = score_chunk
+        self.score_chunk = int(score_chunk)
         self._build({"flow": [nn.Parameter()], "wavefunction": [nn.Parameter()]})  # raises for bad settings
 
     def _build(self, blocks: Blocks) -> natural_gradient.NaturalGradient:

@@ -34,6 +34,6 @@ def test_bytes_of_the_columns_are_those_that_are_sent(monkeypatch: pytest.Monkey
     exchange.size = num_processes
     samples, parameters = 32, 400
     exchange.own_columns(torch.zeros(samples // num_processes, parameters, dtype=torch.float64))
-    rest = 8 * (2 * samples**2 + parameters) * (num_processes - 1) / num_processes
+    rest = 8 * (2 * samples**2 + 2 * parameters) * (num_processes - 1) / num_processes
     expected = update_cost(samples, 1, parameters, num_processes, "sample").sent - rest
     assert sum(sent) == expected

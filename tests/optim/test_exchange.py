@@ -1,8 +1,5 @@
 """The same update from one, two and three processes that talk to each other."""
 
-import os
-import socket
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -36,10 +33,9 @@ def updates(part):
     return torch.stack([direction.direction for direction in found])
 
 
-def work(rank, size, port, folder):
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+def work(rank, size, folder):
     torch.set_num_threads(1)
-    dist.init_process_group("gloo", rank=rank, world_size=size)
+    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
     exchange_module.LARGEST_MESSAGE = 512  # several messages
     share = NUM_SAMPLES // size
     torch.save(updates(slice(rank * share, (rank + 1) * share)), f"{folder}/{rank}.pt")
@@ -49,10 +45,7 @@ def work(rank, size, port, folder):
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_processes_find_the_update_of_one(size: int, tmp_path) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    mp.spawn(work, (size, port, str(tmp_path)), nprocs=size)
+    mp.spawn(work, (size, str(tmp_path)), nprocs=size)
     reference = updates(slice(None))
     found = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(size)]
     for other in found[1:]:

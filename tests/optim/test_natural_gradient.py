@@ -269,10 +269,30 @@ def test_a_resumed_optimizer_goes_on_bit_for_bit(settings: dict, tmp_path) -> No
     assert torch.equal(straight, resumed)
 
 
+def test_a_resumed_optimizer_takes_its_own_settings() -> None:
+    """A run that is resumed with a smaller step makes smaller steps; its schedule goes on."""
+    _, optimizer = one_parameter()
+    optimizer.step(lambda: {"psi": random_block(10)})
+    optimizer.param_groups[0]["lr"] *= 0.5
+    _, resumed = one_parameter(damping={"psi": 0.5}, max_norm={"psi": 1e-8}, momentum=0.3, space="parameter")
+    resumed.load_state_dict(optimizer.state_dict())
+    group = resumed.param_groups[0]
+    assert (group["damping"], group["momentum"], group["space"]) == (0.5, 0.3, "parameter")
+    resumed.step(lambda: {"psi": random_block(10)})
+    assert abs(float(resumed.report["psi_update"]) - 0.5e-4) < 1e-12
+
+
+def test_the_state_of_another_optimizer_is_refused() -> None:
+    parameter, optimizer = one_parameter()
+    with pytest.raises(ValueError, match="not made by the natural gradient of psi"):
+        optimizer.load_state_dict(torch.optim.Adam([parameter]).state_dict())
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lr": {"psi": 0.0}}, "optimizer.psi_learning_rate = 0.0 must be positive"),
+        ({"lr": {"psi": 0.0}}, "optimizer.psi_learning_rate = 0.0 must be positive and finite"),
+        ({"lr": {"psi": math.inf}}, "optimizer.psi_learning_rate = inf must be positive and finite"),
         ({"damping": {"psi": -1.0}}, "optimizer.psi_damping = -1.0 must be positive"),
         ({"max_norm": {"psi": 0.0}}, "optimizer.psi_max_norm = 0.0 must be positive"),
         ({"momentum": 1.0}, "optimizer.momentum = 1.0 must be at least 0 and below 1"),

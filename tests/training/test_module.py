@@ -174,6 +174,17 @@ def test_checkpoint_of_another_system_is_refused(tmp_path: Path) -> None:
         trainer(2).fit(module, datamodule=datamodule, ckpt_path=str(tmp_path / "last.ckpt"))
 
 
+@pytest.mark.parametrize("names", [(Adam, NaturalGradient), (NaturalGradient, Adam)])
+def test_a_run_does_not_go_on_with_another_optimizer(tmp_path: Path, names: tuple[type, type]) -> None:
+    runner = trainer(1)
+    runner.fit(*build(optimizer=names[0]()))
+    runner.save_checkpoint(tmp_path / "last.ckpt")
+    module, datamodule = build(optimizer=names[1]())
+    with pytest.raises(ValueError, match=f"optimizer = {names[1].__name__} but the checkpoint was trained with"):
+        trainer(2).fit(module, datamodule=datamodule, ckpt_path=str(tmp_path / "last.ckpt"))
+    trainer(2).test(module, datamodule=datamodule, ckpt_path=str(tmp_path / "last.ckpt"), verbose=False)
+
+
 def test_checkpoint_without_walkers_is_refused(tmp_path: Path) -> None:
     """A renamed datamodule's state would be skipped in silence."""
     runner = trainer(1)
