@@ -8,7 +8,7 @@
 variance of the local energy and the CPU seconds of every step to
 benchmarks/results/optimizers/EXPERIMENT/OPTIMIZER.csv. `report` prints tables and draws the curves. A level is what the
 slower optimizer has reached in the last fifth of its steps. It counts as reached where the mean of the last 20 steps is
-there; close to the ground state the variance tells more than an energy with its noise.
+there within the error of a run's last fifth; close to the ground state the variance tells more than an energy with its noise.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from hydra import compose, initialize_config_dir
+from matplotlib.ticker import NullFormatter
 
 from lightning_vfe._cli.run import build_datamodule, build_module
 from lightning_vfe.resources import resource_folder
@@ -86,22 +87,24 @@ def report(experiment: str, figure: Path | None) -> None:
     """Table and figure of all curves of an experiment."""
     tables = {file.stem: pd.read_csv(file) for file in sorted((RESULTS / experiment).glob("*.csv"))}
     for quantity, label in QUANTITIES.items():
-        level = max(float(_last_fifth(table[quantity]).mean()) for table in tables.values())
+        level = max(_last_fifth(table[quantity]) for table in tables.values())[0]
         print(f"{experiment}: {label}, level {level:.4f}")
         print("| optimizer | steps | CPU s | CPU s per step | last fifth |\n|---|---|---|---|---|")
         for name, table in tables.items():
-            reached = table[quantity].rolling(WINDOW).mean() <= level
+            value, error = _last_fifth(table[quantity])
+            reached = table[quantity].rolling(WINDOW).mean() <= level + error
             row = table[reached].iloc[0] if reached.any() else None
             steps, seconds = ("-", "-") if row is None else (f"{row.step:.0f}", f"{row.cpu_seconds:.0f}")
-            each, last = table.cpu_seconds.iloc[-1] / len(table), _last_fifth(table[quantity])
-            error = last.std() / len(last) ** 0.5
-            print(f"| {name} | {steps} | {seconds} | {each:.2f} | {last.mean():.4f}({error:.4f}) |")
+            each = table.cpu_seconds.iloc[-1] / len(table)
+            print(f"| {name} | {steps} | {seconds} | {each:.2f} | {value:.4f}({error:.4f}) |")
     if figure is not None:
         _draw(experiment, tables, figure)
 
 
-def _last_fifth(values: pd.Series) -> pd.Series:
-    return values[-len(values) // 5 :]
+def _last_fifth(values: pd.Series) -> tuple[float, float]:
+    """Mean of the last fifth of the steps, and its error from the scatter of the steps."""
+    last = values[-len(values) // 5 :]
+    return float(last.mean()), float(last.std()) / len(last) ** 0.5
 
 
 def _draw(experiment: str, tables: dict[str, pd.DataFrame], figure: Path) -> None:
@@ -111,6 +114,7 @@ def _draw(experiment: str, tables: dict[str, pd.DataFrame], figure: Path) -> Non
             for name, table in tables.items():
                 axis.plot(table[column], table[quantity].rolling(WINDOW).mean(), label=name.replace("_", " "))
             axis.set(xscale="log")
+            axis.xaxis.set_minor_formatter(NullFormatter())
         row[0].set(ylabel=label)
     axes[1, 0].set(yscale="log", xlabel="step")
     axes[1, 1].set(xlabel="CPU seconds, one core")
