@@ -8,7 +8,7 @@
 variance of the local energy and the CPU seconds of every step to
 benchmarks/results/optimizers/EXPERIMENT/OPTIMIZER.csv. `report` prints tables and draws the curves. A level is what the
 slower optimizer has reached in the last fifth of its steps. It counts as reached where the mean of the last 20 steps is
-there within the error of a run's last fifth; close to the ground state the variance tells more than an energy with its noise.
+there within the error of a run's last fifth. Close to the ground state the variance tells more than a noisy energy.
 """
 
 from __future__ import annotations
