@@ -23,7 +23,6 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from hydra import compose, initialize_config_dir
-from matplotlib.ticker import NullFormatter
 
 from lightning_vfe._cli.run import build_datamodule, build_module
 from lightning_vfe.resources import resource_folder
@@ -113,8 +112,6 @@ def _draw(experiment: str, tables: dict[str, pd.DataFrame], figure: Path) -> Non
         for axis, column in zip(row, ("step", "cpu_seconds"), strict=True):
             for name, table in tables.items():
                 axis.plot(table[column], table[quantity].rolling(WINDOW).mean(), label=name.replace("_", " "))
-            axis.set(xscale="log")
-            axis.xaxis.set_minor_formatter(NullFormatter())
         row[0].set(ylabel=label)
     axes[1, 0].set(yscale="log", xlabel="step")
     axes[1, 1].set(xlabel="CPU seconds, one core")
