@@ -66,7 +66,14 @@ def test_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
     root = str(Path(__file__).parents[2])
     environment = {**os.environ, "PYTHONPATH": root, "SLOW_PIDS": str(pids), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "lightning_vfe", *words, "label.num_configurations=2", f"run_dir={tmp_path}"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True)
+    # Where the tests themselves run in the background, Ctrl-C would be ignored, by their children, too.
+    process = subprocess.Popen(
+        command,
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     deadline = time.monotonic() + 60
     while not any(pids.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.1)
