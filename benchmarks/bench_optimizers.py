@@ -23,6 +23,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
 
 from lightning_vfe._cli.run import build_datamodule, build_module
 from lightning_vfe.resources import resource_folder
@@ -62,17 +63,13 @@ def train(experiment: str, optimizer: str, steps: int, overrides: list[str]) -> 
     torch.set_num_threads(1)
     quiet(config.seed)
     module, datamodule, recorder = build_module(config), build_datamodule(config), Recorder()
-    trainer = L.Trainer(
+    trainer = instantiate(
+        config.trainer,
         max_steps=steps,
-        max_epochs=-1,
         accelerator="cpu",
-        devices=1,
         logger=False,
         enable_checkpointing=False,
-        enable_model_summary=False,
         enable_progress_bar=False,
-        num_sanity_val_steps=0,
-        inference_mode=False,
         callbacks=[Equilibrate(), NaNGuard(), recorder],
     )
     trainer.fit(module, datamodule)

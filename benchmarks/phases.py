@@ -14,7 +14,7 @@ from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.models.wavefunction.conditional import conditional_log_prob
 from lightning_vfe.models.wavefunction.scores import wavefunction_scores
-from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
+from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction, log_psi_of_walkers
 from lightning_vfe.optim.exchange import Exchange
 from lightning_vfe.optim.natural_gradient import chosen_space
 from lightning_vfe.optim.solve import (
@@ -103,9 +103,6 @@ class System:
             "solve": self.solve,
         }
 
-    def log_psi(self, protons: Tensor, electrons: Tensor) -> Tensor:
-        return self.wavefunction.log_psi(protons.unsqueeze(1), electrons, self.walkers.twists.unsqueeze(1))
-
     def electron_sweep(self) -> Tensor:
         """Metropolis moves of all electrons on |psi|^2."""
         walkers, rule = self.walkers, GaussianProposal()
@@ -153,8 +150,9 @@ class System:
         """Derivatives of a weighted sum of ln psi and ln p by all parameters: what a step of Adam takes."""
         self.wavefunction.zero_grad()
         self.density.zero_grad()
-        log_psi = self.log_psi(self.walkers.protons, self.walkers.electrons)
-        total = log_psi.real.mean() + log_psi.imag.mean() + self.density.log_prob(self.walkers.protons).mean()
+        walkers = self.walkers
+        log_psi = log_psi_of_walkers(self.wavefunction, walkers.protons, walkers.electrons, walkers.twists)
+        total = log_psi.real.mean() + log_psi.imag.mean() + self.density.log_prob(walkers.protons).mean()
         total.backward()
 
     def scores(self) -> tuple[Tensor, Tensor]:

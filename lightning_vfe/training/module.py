@@ -117,13 +117,6 @@ class VariationalFreeEnergy(L.LightningModule):
             sample=getattr(base, "sample", None),
         )
 
-    def electron_log_prob(self, protons: Tensor, electrons: Tensor, twists: Tensor) -> Tensor:
-        """ln |psi_x(r)|^2 (W, B) of protons (W, N, 3) and electrons (W, B, N, 3) in bohr, twists (W, 3) fractional."""
-        return 2.0 * self._log_psi(protons, electrons, twists).real
-
-    def _log_psi(self, protons: Tensor, electrons: Tensor, twists: Tensor) -> Tensor:
-        return log_psi_of_walkers(self.wavefunction, protons, electrons, twists)
-
     # --- energies ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -197,7 +190,7 @@ class VariationalFreeEnergy(L.LightningModule):
 
     def loss(self, batch: Batch, sample: Sample) -> Tensor:
         """Score-function objective of both blocks, see training/objective.py."""
-        log_psi = self._log_psi(batch.protons, batch.electrons, batch.twists)
+        log_psi = log_psi_of_walkers(self.wavefunction, batch.protons, batch.electrons, batch.twists)
         total = sample.electronic.total
         same_protons = batch.strata if self.proton_density is None else None
         loss = wavefunction_loss(log_psi, total, self.clip_width, self.gather, same_protons)

@@ -10,13 +10,14 @@ from lightning_vfe.models.base.boltzmann import BoltzmannBase
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.potential.yukawa import YukawaPotential
 from lightning_vfe.models.proton_density import ProtonDensity
+from lightning_vfe.models.wavefunction.conditional import conditional_log_prob
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.free_energy import momentum_free_energy
 from lightning_vfe.physics.observables import RadialDistribution, RadialDistributions
 from lightning_vfe.physics.statistics import Estimate, estimate
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
-from lightning_vfe.sampling.nested import NestedSampler
+from lightning_vfe.sampling.nested import ElectronDensity, NestedSampler
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.training.batch import Batch
 from lightning_vfe.training.datamodule import MCMCDataModule
@@ -51,11 +52,8 @@ def _walkers(module: VariationalFreeEnergy, datamodule: MCMCDataModule) -> Batch
     cell, random = module.cell, WalkerRandom(range(2), 1)
     protons = cell.length * random.uniform((8, 2, 3), dtype=torch.float64)
     walkers = datamodule.sampler.start(protons, torch.zeros(1, 3), 2, random)
-
-    def electron_log_prob(x, r):
-        return module.electron_log_prob(x, r, walkers.twists)
-
-    report = datamodule.sampler.step(walkers, module.proton_log_prob, electron_log_prob, adapt=False)
+    electrons = ElectronDensity(lambda x: conditional_log_prob(module.wavefunction, x, walkers.twists))
+    report = datamodule.sampler.step(walkers, module.proton_log_prob, electrons, adapt=False)
     return Batch(walkers.protons, walkers.electrons, walkers.twists, torch.zeros(8, dtype=torch.int64), report)
 
 
@@ -88,7 +86,7 @@ def _measure(proton_sampling: str) -> tuple[dict[str, Estimate], dict[str, Radia
         report = sampler.step(
             walkers,
             module.base_density() if direct else module.proton_log_prob,
-            lambda x, r: module.electron_log_prob(x, r, walkers.twists),
+            ElectronDensity(lambda x: conditional_log_prob(module.wavefunction, x, walkers.twists)),
             adapt=sweep < 10,
         )
         if sweep >= 10:

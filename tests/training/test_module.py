@@ -21,6 +21,7 @@ from lightning_vfe.training.callbacks import Equilibrate, NaNGuard, Summary
 from lightning_vfe.training.datamodule import MCMCDataModule
 from lightning_vfe.training.module import Sample, VariationalFreeEnergy
 from lightning_vfe.training.optimizers import Adam, NaturalGradient
+from tests.helpers.trainers import quiet_trainer
 
 
 def build(
@@ -50,19 +51,7 @@ def build(
 
 
 def trainer(max_steps: int, *callbacks: L.Callback) -> L.Trainer:
-    return L.Trainer(
-        max_steps=max_steps,
-        max_epochs=-1,
-        accelerator="cpu",
-        devices=1,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        inference_mode=False,
-        callbacks=[Equilibrate(), NaNGuard(), *callbacks],
-    )
+    return quiet_trainer(max_steps, Equilibrate(), NaNGuard(), *callbacks, devices=1)
 
 
 def assert_equal(first: Any, second: Any, path: str = "") -> None:
