@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_vfe._cli import processes
 from lightning_vfe._cli.compose import compose_config
@@ -97,6 +98,8 @@ def test_slurm_does_not_save_in_the_midst_of_a_step(tmp_path: Path, monkeypatch:
     for name, value in by_srun(1, 2).items():
         monkeypatch.setenv(name, str(value))
     monkeypatch.setenv("MASTER_PORT", "0")
+    # the trainer makes this process the second one in Lightning's eyes: put it back, or later tests write no files
+    monkeypatch.setattr(rank_zero_only, "rank", 0)
     words = ["experiment=smoke", "trainer.accelerator=cpu", "trainer.num_nodes=2", f"run_dir={tmp_path}"]
     trainer = build_trainer(compose_config(parse(words)), "test")
     environment = trainer._accelerator_connector.cluster_environment
