@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -43,29 +44,28 @@ def metropolis(
 
     Source: Hastings, Biometrika 57, 97 (1970).
     """
-    accepted = torch.zeros_like(state.log_prob, dtype=torch.int64)
+    # Only ln p needs positions in the cell: the chain runs in open space, and its end is brought back.
+    start, accepted = state, torch.zeros_like(state.log_prob, dtype=torch.int64)
     for _ in range(num_steps):
         candidate, correction = proposal(lambda positions: log_prob(wrap(positions)), state, width, random)
-        finite = torch.isfinite(state.log_prob)
-        current = torch.where(finite, state.log_prob, torch.full_like(state.log_prob, -torch.inf))
-        log_ratio = candidate.log_prob - current + correction
-        uniform = random.uniform(state.log_prob.shape, dtype=state.log_prob.dtype)
-        accept = torch.isfinite(candidate.log_prob) & (torch.log(uniform) < log_ratio)
-        state = _choose(accept, candidate, state, wrap)
+        log_ratio = candidate.log_prob - state.log_prob + correction
+        log_uniform = torch.log(random.uniform(state.log_prob.shape, dtype=state.log_prob.dtype))
+        accept = torch.isfinite(candidate.log_prob) & ((log_uniform < log_ratio) | ~torch.isfinite(state.log_prob))
+        state = _choose(accept, candidate, state)
         accepted += accept
-    return state, accepted
+    displacement = start.displacement + (state.positions - start.positions)
+    return replace(state, positions=wrap(state.positions), displacement=displacement), accepted
 
 
-def _choose(accept: Tensor, candidate: ChainState, state: ChainState, wrap: Callable[[Tensor], Tensor]) -> ChainState:
-    """The candidate where accept (...) is true, the old state elsewhere."""
+def _choose(accept: Tensor, candidate: ChainState, state: ChainState) -> ChainState:
+    """The candidate where accept (...) is true, the old state elsewhere; the displacement stays that of the start."""
     particles = accept[..., None, None]  # (..., 1, 1)
-    moved = candidate.positions - state.positions
     gradient = None
     if state.gradient is not None and candidate.gradient is not None:
         gradient = torch.where(particles, candidate.gradient, state.gradient)
-    return ChainState(
-        positions=torch.where(particles, wrap(candidate.positions), state.positions),
+    return replace(
+        state,
+        positions=torch.where(particles, candidate.positions, state.positions),
         log_prob=torch.where(accept, candidate.log_prob, state.log_prob),
         gradient=gradient,
-        displacement=torch.where(particles, state.displacement + moved, state.displacement),
     )
