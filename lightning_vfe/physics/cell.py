@@ -114,17 +114,17 @@ class PeriodicCell:
         root = torch.sqrt(torch.where(positive, squared, torch.ones_like(squared)))
         return torch.where(positive, root, torch.zeros_like(root)) * (self.length / math.pi)
 
-    def periodic_features(self, displacement: Tensor) -> Tensor:
-        """Smooth features of a displacement: the three sines of 2 pi dx_d / L, then the three cosines.
+    def periodic_waves(self, displacement: Tensor) -> tuple[Tensor, Tensor]:
+        """Smooth features of a displacement: sin(2 pi dx_d / L) and cos(2 pi dx_d / L) of its components.
 
         Args:
             displacement: in bohr, any image.  # (..., 3)
 
         Returns:
-            Features without units.  # (..., 6)
+            Sines and cosines.  # (..., 3) each
         """
         angle = displacement * (2.0 * math.pi / self.length)
-        return torch.cat([torch.sin(angle), torch.cos(angle)], dim=-1)
+        return torch.sin(angle), torch.cos(angle)
 
     def plane_waves(self, count: int) -> Tensor:
         """Integer vectors n of the plane waves exp(2 pi i n.x / L), in order of |n|.

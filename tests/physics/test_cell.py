@@ -109,14 +109,16 @@ def test_smooth_distance_has_finite_derivatives_at_a_masked_self_pair():
     assert value == 0.0 and tangent == 0.0
 
 
-def test_periodic_features_are_sines_then_cosines():
+def test_periodic_waves_are_sines_and_cosines():
     cell = PeriodicCell(8, 1.25)
     displacement = cell.length * torch.rand(4, 5, 3)
-    features = cell.periodic_features(displacement)
-    assert features.shape == (4, 5, 6)
+    waves = cell.periodic_waves(displacement)
     angle = 2.0 * math.pi * displacement / cell.length
-    assert (features - torch.cat([angle.sin(), angle.cos()], dim=-1)).abs().max() < 1e-14
-    assert (cell.periodic_features(displacement - 2.0 * cell.length) - features).abs().max() < 1e-13
+    again = cell.periodic_waves(displacement - 2.0 * cell.length)
+    for wave, expected, shifted in zip(waves, (angle.sin(), angle.cos()), again, strict=True):
+        assert wave.shape == (4, 5, 3)
+        assert (wave - expected).abs().max() < 1e-14
+        assert (shifted - wave).abs().max() < 1e-13
 
 
 def test_plane_waves_are_whole_shells_in_order():

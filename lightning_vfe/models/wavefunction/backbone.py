@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from lightning_vfe.models.wavefunction.features import NUM_PAIR_FEATURES, PairGeometry
 from lightning_vfe.physics.forward import (
@@ -31,15 +32,19 @@ class Pairs(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(num_inputs if i == 0 else width, width) for i in range(num_layers))
 
-    def forward(self, features: Tensor) -> Iterator[Tensor]:
+    def forward(self, features: Tensor, constants: Tensor | None = None) -> Iterator[Tensor]:
         """The stream of one layer after the other, each (..., M, N, width), from the features (..., M, N, F).
 
-        One at a time: whoever uses a stream before asking for the next one finds it in the caches.
+        `constants` (M, N, F') are features that no position changes: the last inputs of the first layer. The streams
+        come one at a time: whoever uses one before asking for the next finds it in the caches.
         """
         stream: Tensor | None = None
         for layer in self.layers:
-            inputs = features if stream is None else stream
-            stream = tanh_layer([(inputs, cast(Tensor, layer.weight))], cast(Tensor, layer.bias), state=stream)
+            weight, bias = cast(Tensor, layer.weight), cast(Tensor, layer.bias)
+            if stream is None and constants is not None:
+                weight, of_constants = weight.split([features.shape[-1], constants.shape[-1]], dim=-1)
+                bias = linear(constants, of_constants, bias)
+            stream = tanh_layer([(features if stream is None else stream, weight)], bias, state=stream)
             yield stream
 
 
@@ -77,6 +82,7 @@ class Mixing(nn.Module):
         super().__init__()
         self.gate_electron = nn.Linear(single_width, pair_width, bias=False)
         self.gate_proton = nn.Linear(single_width, pair_width, bias=False)
+        self.register_buffer("one", torch.ones(pair_width), persistent=False)
         self.electron = Update(single_width, pair_width, num_kinds=3)
         self.proton = None if is_last else Update(single_width, pair_width, num_kinds=2)
 
@@ -86,8 +92,8 @@ class Mixing(nn.Module):
         """New single streams of electrons and protons, both (..., N, width); pairs (..., N, N, pair width),
         those of the protons zero for a proton itself."""
         num = electrons.shape[-2]
-        from_electrons = 1.0 + self.gate_electron(electrons)  # (..., N, pair width)
-        from_protons = 1.0 + self.gate_proton(protons)
+        from_electrons = linear(electrons, self.gate_electron.weight, self.one)  # (..., N, pair width)
+        from_protons = linear(protons, self.gate_proton.weight, self.one)
         of_spins = block_means(electrons, 2)  # (..., 2, single width): up, down
         of_protons = block_means(protons, 1)
 
@@ -99,7 +105,7 @@ class Mixing(nn.Module):
             (opposite_spin, opposite_weight * (2.0 / num)),
             (messages_to_first(pairs_ep, from_protons), protons_weight / num),
         ]
-        new_electrons = self.electron(electrons, (of_spins, of_spins[..., [1, 0], :], of_protons), heard)
+        new_electrons = self.electron(electrons, (of_spins, of_spins.flip((-2,)), of_protons), heard)
         if self.proton is None or pairs_pp is None:
             return new_electrons, protons
         electrons_weight, protons_weight = _weights(self.proton.messages)
@@ -126,10 +132,13 @@ class Backbone(nn.Module):
         self.mixing = nn.ModuleList(Mixing(single_width, pair_width, i == num_layers - 1) for i in range(num_layers))
 
     def proton_pairs(self, pp: PairGeometry) -> list[Tensor]:
-        """Streams of the proton pairs (..., N, N, pair_width), zero for a proton itself: they know no electron."""
+        """Streams of the proton pairs (..., N, N, pair_width), zero for a proton itself: they know no electron.
+
+        Feature by feature in memory, as messages_to_first takes them.
+        """
         num = pp.features.shape[-2]
-        others = 1.0 - torch.eye(num, dtype=pp.features.dtype, device=pp.features.device).unsqueeze(-1)
-        return [stream * others for stream in self.pairs_pp(pp.features)]
+        others = 1.0 - torch.eye(num, dtype=pp.features.dtype, device=pp.features.device)
+        return [(stream.movedim(-1, -3) * others).movedim(-3, -1) for stream in self.pairs_pp(pp.features)]
 
     def forward(
         self, ee: PairGeometry, ep: PairGeometry, proton_pairs: list[Tensor], spin_product: Tensor, twist: Tensor
@@ -140,8 +149,7 @@ class Backbone(nn.Module):
         """
         angle = (2.0 * torch.pi) * twist.unsqueeze(-2)
         twist_features = torch.cat([torch.sin(angle), torch.cos(angle)], dim=-1)  # (..., 1, 6)
-        spins = spin_product.unsqueeze(-1).expand(*ee.features.shape[:-1], 1)
-        streams_ee = self.pairs_ee(torch.cat([ee.features, spins], dim=-1))
+        streams_ee = self.pairs_ee(ee.features, spin_product.unsqueeze(-1))
         streams_ep = self.pairs_ep(ep.features)
         leading = torch.broadcast_shapes(ep.features.shape[:-3], twist.shape[:-1])
         num = ep.features.shape[-2]

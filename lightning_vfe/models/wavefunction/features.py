@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_vfe.physics.cell import PeriodicCell
-from lightning_vfe.physics.forward import relative_vectors
+from lightning_vfe.physics.forward import join_features, relative_vectors
 
 NUM_PAIR_FEATURES = 7
 
@@ -38,5 +38,4 @@ def pair_geometry(cell: PeriodicCell, first: Tensor, second: Tensor, same_partic
         displacement = displacement + 0.5 * cell.length * diagonal.unsqueeze(-1)
     distance = cell.smooth_distance(displacement)
     radial = distance.square() / (1.0 + distance)
-    features = torch.cat([cell.periodic_features(displacement), radial.unsqueeze(-1)], dim=-1)
-    return PairGeometry(distance, features)
+    return PairGeometry(distance, join_features([*cell.periodic_waves(displacement), radial.unsqueeze(-1)]))

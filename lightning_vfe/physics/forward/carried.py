@@ -171,8 +171,14 @@ def relative_vectors(first: Any, second: Any) -> Any:
 
     Where `first` are the coordinates that all is differentiated by, and `second` the same object or plain, the result
     keeps the pair's own three tangents until it meets other quantities; a particle's pair with itself is constant.
+    Plain vectors lie component by component in memory, and so does what is computed of them number by number: see
+    join_features.
     """
     both_move = second is first
+    if not isinstance(first, Carried) and not isinstance(second, Carried):
+        leading = max(first.ndim, second.ndim) - 2
+        first, second = (x.reshape(*(1,) * (leading + 2 - x.ndim), *x.shape).movedim(-1, 0) for x in (first, second))
+        return (first.unsqueeze(-1) - second.unsqueeze(-2)).movedim(0, -1)
     if not isinstance(first, _Coordinates) or (isinstance(second, Carried) and not both_move):
         return first.unsqueeze(-2) - second.unsqueeze(-3)
     other = second.value if both_move else second

@@ -36,17 +36,25 @@ def tanh_layer(inputs: Sequence[Input], bias: Tensor, shared: Any = None, state:
     """
     if any(isinstance(x, Carried) for x, _ in inputs):
         return _carried_layer(inputs, bias, shared, state)
-    (x, weight), *others = inputs
-    value = linear(x, weight, bias) if bias.ndim == 1 else linear(x, weight) + bias
-    for other, weight in others:
-        value = value + linear(other, weight)
+    # One product of matrices for all inputs; what follows is in place, for nobody's derivative needs the old values.
+    x, weight = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1) for parts in zip(*inputs, strict=True))
+    value = linear(x, weight, bias) if bias.ndim == 1 else linear(x, weight).add_(bias)
     if shared is not None:
-        blocks = value.unflatten(-2, (shared.shape[-2], -1))
-        value = (blocks + shared.unsqueeze(-2)).flatten(-3, -2)
-    new = value.tanh_()  # in place: value is new, and its own derivative does not need it
+        value.unflatten(-2, (shared.shape[-2], -1)).add_(shared.unsqueeze(-2))
+    new = value.tanh_()
     if state is None:
         return new
     return state + new if torch.is_grad_enabled() else new.add_(state)
+
+
+def join_features(parts: Sequence[Any]) -> Any:
+    """Features of pairs (..., M, N, F_m), plain or carried, side by side along the last dimension.
+
+    Plain ones are laid feature by feature in memory, as relative_vectors begins it: then they are copied in one go.
+    """
+    if any(isinstance(part, Carried) for part in parts):
+        return torch.cat(list(parts), dim=-1)
+    return torch.cat([part.movedim(-1, 0) for part in parts]).movedim(0, -1)
 
 
 def block_means(x: Any, num_blocks: int) -> Any:

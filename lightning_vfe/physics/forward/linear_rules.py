@@ -50,7 +50,7 @@ def _linear(function: Callable[..., Tensor], name: str) -> Rule:
     return rule
 
 
-for _name in ("unsqueeze", "unflatten", "transpose", "movedim", "sum", "mean"):
+for _name in ("unsqueeze", "unflatten", "transpose", "movedim", "flip", "sum", "mean"):
     register_named(_name)(_linear(getattr(torch, _name), _name))
 
 
