@@ -7,7 +7,9 @@ from lightning_vfe.physics.forward import (
     Carried,
     bilinear_scores,
     block_means,
+    join_features,
     messages_by_spin,
+    opposite_spin_scores,
     paired_plane_waves,
     relative_vectors,
     tanh_layer,
@@ -37,6 +39,8 @@ LAYERS = {
     "proton pairs with state": lambda x: tanh_layer(
         [(relative_vectors(x, PROTONS), A[:3])], BIAS[:3], state=relative_vectors(x, PROTONS)
     ),
+    "pair features side by side": lambda x: join_features([_electron_pairs(x), torch.cos(relative_vectors(x, x))]),
+    "scores of opposite spins": lambda x: opposite_spin_scores(_electron_pairs(x), draw(2, 3)),
     "block means": lambda x: block_means(torch.sin(x), 2),
     "scores": lambda x: bilinear_scores(torch.sin(x)[..., :1, :], torch.cos(x)[..., 1:, :], draw(2, 3, 3)),
     "plane waves": lambda x: paired_plane_waves(torch.sin(x)[..., :1, :], x[..., 1:, :], WAVES, PAIRING),

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 
-from lightning_vfe.physics.forward import bilinear_scores
+from lightning_vfe.physics.forward import bilinear_scores, opposite_spin_scores
 
 START = 0.01
 """Size of phi - 1 at the start."""
@@ -29,12 +28,10 @@ class NeuralGeminal(nn.Module):
 
     def forward(self, up: Tensor, down: Tensor, pairs: Tensor) -> Tensor:
         """phi (..., K, N/2, N/2) from up, down (..., N/2, single) and all electron pairs (..., N, N, pair)."""
-        num_up = up.shape[-2]
+        up.shape[-2]
         num_determinants = len(self.bilinear)
-        # The sum over features comes first: few numbers are left of the pair stream and of its derivatives.
-        scores = linear(pairs, self.pair.movedim(-1, 0).flatten(0, 1)).movedim(-1, -3)  # (..., 2 K, N, N)
-        scores = scores[..., :num_up, num_up:] + scores[..., num_up:, :num_up].transpose(-2, -1)
         # Real and imaginary parts of all determinants at once.
+        scores = opposite_spin_scores(pairs, self.pair.movedim(-1, 0).flatten(0, 1))
         symmetric = 0.5 * (self.bilinear + self.bilinear.transpose(1, 2))
         both = bilinear_scores(up, down, symmetric.movedim(-1, 0).flatten(0, 1)) + 0.5 * scores  # (..., 2 K, N/2, N/2)
         return torch.complex(1.0 + both[..., :num_determinants, :, :], both[..., num_determinants:, :, :])

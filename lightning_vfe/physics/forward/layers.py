@@ -90,6 +90,20 @@ def bilinear_scores(first: Any, second: Any, matrices: Tensor) -> Any:
     return Carried(value, jacobian, laplacian.unflatten(-2, split))
 
 
+def opposite_spin_scores(pairs: Any, weight: Tensor) -> Any:
+    """w_m . (g_ij + g_ji) (..., m, N/2, N/2) of pair features g (..., N, N, F), plain or carried, and w (m, F).
+
+    i are the first half of the electrons (up), j the second (down).
+    """
+    up = pairs.shape[-2] // 2
+    if not isinstance(pairs, Carried):
+        both = pairs[..., :up, up:, :] + pairs[..., up:, :up, :].transpose(-3, -2)
+        return linear(both, weight).movedim(-1, -3)
+    # The sum over features comes first: few numbers are left of the derivatives.
+    scores = linear(pairs, weight).movedim(-1, -3)
+    return scores[..., :up, up:] + scores[..., up:, :up].transpose(-2, -1)
+
+
 def _carried_layer(inputs: Sequence[Input], bias: Tensor, shared: Any, state: Any) -> Carried:
     """In place wherever memory is new, for fresh memory is what tensors of this size cost most."""
     carried = [each for each in inputs if isinstance(each[0], Carried)]
