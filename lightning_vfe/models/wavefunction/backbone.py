@@ -78,6 +78,8 @@ class Mixing(nn.Module):
     hears them any more.
     """
 
+    one: Tensor
+
     def __init__(self, single_width: int, pair_width: int, is_last: bool) -> None:
         super().__init__()
         self.gate_electron = nn.Linear(single_width, pair_width, bias=False)

@@ -96,7 +96,7 @@ def opposite_spin_scores(pairs: Any, weight: Tensor) -> Any:
     i are the first half of the electrons (up), j the second (down).
     """
     up = pairs.shape[-2] // 2
-    if not isinstance(pairs, Carried):
+    if isinstance(pairs, Tensor):
         both = pairs[..., :up, up:, :] + pairs[..., up:, :up, :].transpose(-3, -2)
         return linear(both, weight).movedim(-1, -3)
     # The sum over features comes first: few numbers are left of the derivatives.
