@@ -122,7 +122,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-atoms", type=int, nargs="+", default=[8, 14, 16])
     parser.add_argument("--dtype", choices=["float32", "float64"], default="float64")
-    parser.add_argument("--chain-dtype", choices=["float32", "float64"], help="of the electron moves, if another one")
+    parser.add_argument("--chain-dtype", choices=["float32", "float64"], help="of the moves, if another one")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--proton-walkers", type=int, default=16)

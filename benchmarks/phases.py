@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_vfe.models.base.uniform import UniformBase
+from lightning_vfe.models.chain_density import chain_log_prob
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.models.wavefunction.conditional import conditional_log_prob
@@ -28,11 +29,12 @@ from lightning_vfe.optim.solve import (
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.local_energy import kinetic_energies
-from lightning_vfe.sampling.direct import BaseDensity, move_through_base
 from lightning_vfe.sampling.metropolis import metropolis
 from lightning_vfe.sampling.proposals import GaussianProposal
+from lightning_vfe.sampling.proton_moves import ProtonLaw, move_protons
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.sampling.state import Walkers, initial_electrons
+from lightning_vfe.training.proton_law import proton_law
 
 SUMMED = ("electron sweep", "proton sweep", "kinetic energy", "Ewald")
 """The four phases whose sum is compared with the baseline."""
@@ -58,7 +60,7 @@ class Setting:
     pair_width: int = 16
     num_plane_waves: int = 57
     chain_dtype: torch.dtype | None = None
-    """Numbers in the electron moves; None for those of all else."""
+    """Numbers in the moves of electrons and protons; None for those of all else."""
 
 
 class System:
@@ -95,6 +97,7 @@ class System:
         return {
             "electron sweep": self.electron_sweep,
             "proton sweep": self.proton_sweep,
+            "delayed protons": self.delayed_protons,
             "direct protons": self.direct_protons,
             "kinetic energy": self.kinetic_energy,
             "Ewald": self.ewald_energies,
@@ -114,23 +117,27 @@ class System:
     def proton_sweep(self) -> Tensor:
         """Metropolis moves of the protons on p(x)."""
         walkers, rule = self.walkers, GaussianProposal()
+        log_prob = chain_log_prob(self.density, self.setting.chain_dtype)
         with torch.no_grad():
-            start = rule.evaluate(self.density.log_prob, walkers.protons)
+            start = rule.evaluate(log_prob, walkers.protons)
         width, count = walkers.proton_log_width.exp(), self.setting.num_proton_moves
-        return metropolis(self.density.log_prob, start, rule, width, count, walkers.random, self.cell.wrap)[0].positions
+        return metropolis(log_prob, start, rule, width, count, walkers.random, self.cell.wrap)[0].positions
+
+    @torch.no_grad()
+    def delayed_protons(self) -> Tensor:
+        """As many moves on the cheaper density, and one decision by p(x)."""
+        density = proton_law(self.density, "delayed", self.setting.chain_dtype)
+        return self._moved(density, self.setting.num_proton_moves)
 
     @torch.no_grad()
     def direct_protons(self) -> Tensor:
         """Independent protons: base protons drawn anew, and the map inverted."""
-        flow, base = self.density.flow, self.density.base
+        return self._moved(proton_law(self.density, "direct"), 1)
 
-        def from_base(z: Tensor) -> tuple[Tensor, Tensor]:
-            found = flow.from_base(z)
-            return found.x, found.converged
-
-        density = BaseDensity(base.log_prob, lambda x: x + flow.displacement(x), from_base, base.sample)
+    def _moved(self, density: ProtonLaw, num_moves: int) -> Tensor:
+        """Where a sweep takes the protons."""
         width = self.walkers.proton_log_width.exp()
-        return move_through_base(self.walkers_copy(), density, GaussianProposal(), width, 1, self.cell).protons
+        return move_protons(self.walkers_copy(), density, GaussianProposal(), width, num_moves, self.cell).protons
 
     def walkers_copy(self) -> Walkers:
         """The walkers, to be moved without moving those of the other phases."""

@@ -44,6 +44,12 @@ class ProtonDensity(nn.Module):
         """ln p(x) (...) of protons x (..., N, 3) in bohr."""
         return self.evaluate(x).log_prob
 
+    def coarse_log_prob(self, x: Tensor) -> Tensor:
+        """ln p_base(z) + ln|det dz/dx| (...) of protons (..., N, 3) with both from `EquivariantFlow.to_base_coarsely`:
+        near ln p(x), at a part of its cost, and not normalised."""
+        z, log_abs_det, _ = self.flow.to_base_coarsely(x)
+        return self.base.log_prob(z) + log_abs_det
+
     def forward(self, x: Tensor) -> Tensor:
         """The same as `log_prob`, so that torch.func.functional_call finds it."""
         return self.log_prob(x)

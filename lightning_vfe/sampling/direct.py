@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_vfe.physics.cell import PeriodicCell
-from lightning_vfe.sampling.metropolis import metropolis
+from lightning_vfe.sampling.metropolis import metropolis, num_not_finite
 from lightning_vfe.sampling.proposals import LogProb, Proposal
 from lightning_vfe.sampling.random import WalkerRandom
-from lightning_vfe.sampling.state import Walkers
+from lightning_vfe.sampling.state import ProtonMove, Walkers
 
 
 @dataclass(frozen=True)
@@ -31,20 +30,6 @@ class BaseDensity:
     to_base: Callable[[Tensor], Tensor]
     from_base: Callable[[Tensor], tuple[Tensor, Tensor]]
     sample: Callable[[int, WalkerRandom], Tensor] | None = None
-
-
-class ProtonMove(NamedTuple):
-    """Where the protons went in a sweep."""
-
-    protons: Tensor  # (W, N, 3)
-    displacement: Tensor
-    """Along which the electrons are carried, not wrapped, bohr. # (W, N, 3)"""
-    accepted: Tensor
-    """Accepted moves of each walker, int64. # (W,)"""
-    num_stranded: Tensor
-    """Walkers that stand where the density is not finite, float64. # ()"""
-    num_failed_inversions: Tensor | None = None
-    """Walkers whose z has no x; None where no map is inverted, float64. # ()"""
 
 
 def move_through_base(
@@ -82,10 +67,6 @@ def move_through_base(
         displacement=cell.minimum_image(protons - walkers.protons),
         accepted=accepted,
         num_stranded=stranded,
+        drawn=density.sample is not None,
         num_failed_inversions=(~found).sum().to(torch.float64),
     )
-
-
-def num_not_finite(log_prob: Tensor) -> Tensor:
-    """Number of chains whose log-probability is not finite, float64.  # ()"""
-    return (~torch.isfinite(log_prob)).sum().to(torch.float64)

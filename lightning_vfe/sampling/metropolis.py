@@ -48,13 +48,35 @@ def metropolis(
     start, accepted = state, torch.zeros_like(state.log_prob, dtype=torch.int64)
     for _ in range(num_steps):
         candidate, correction = proposal(lambda positions: log_prob(wrap(positions)), state, width, random)
-        log_ratio = candidate.log_prob - state.log_prob + correction
-        log_uniform = torch.log(random.uniform(state.log_prob.shape, dtype=state.log_prob.dtype))
-        accept = torch.isfinite(candidate.log_prob) & ((log_uniform < log_ratio) | ~torch.isfinite(state.log_prob))
-        state = _choose(accept, candidate, state)
+        state, accept = accept_or_reject(state, candidate, correction, random)
         accepted += accept
     displacement = start.displacement + (state.positions - start.positions)
     return replace(state, positions=wrap(state.positions), displacement=displacement), accepted
+
+
+def accept_or_reject(
+    state: ChainState, candidate: ChainState, correction: Tensor, random: WalkerRandom
+) -> tuple[ChainState, Tensor]:
+    """One decision of every chain, by the rule of `metropolis`.
+
+    Args:
+        state: where the chains stand, x.
+        candidate: where they may go, y.
+        correction: ln q(x|y) - ln q(y|x).  # (...)
+        random: streams of the walker groups.
+
+    Returns:
+        The state, moved to the candidate where that is accepted, with the old displacement, and where it is  # (...).
+    """
+    log_ratio = candidate.log_prob - state.log_prob + correction
+    log_uniform = torch.log(random.uniform(state.log_prob.shape, dtype=state.log_prob.dtype))
+    accept = torch.isfinite(candidate.log_prob) & ((log_uniform < log_ratio) | ~torch.isfinite(state.log_prob))
+    return _choose(accept, candidate, state), accept
+
+
+def num_not_finite(log_prob: Tensor) -> Tensor:
+    """Number of chains whose log-probability is not finite, float64.  # ()"""
+    return (~torch.isfinite(log_prob)).sum().to(torch.float64)
 
 
 def _choose(accept: Tensor, candidate: ChainState, state: ChainState) -> ChainState:

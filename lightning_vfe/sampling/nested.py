@@ -5,22 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor
 
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.sampling.adaptation import adapt_log_width
-from lightning_vfe.sampling.direct import BaseDensity, ProtonMove, move_through_base, num_not_finite
-from lightning_vfe.sampling.metropolis import metropolis
-from lightning_vfe.sampling.proposals import ChainState, LogProb, Proposal, make_proposal
+from lightning_vfe.sampling.electron_moves import ElectronLaw, move_electrons
+from lightning_vfe.sampling.metropolis import num_not_finite
+from lightning_vfe.sampling.proposals import Proposal, make_proposal
+from lightning_vfe.sampling.proton_moves import ProtonLaw, check_proton_sampling, move_protons
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.sampling.settings import fraction, positive, positive_integer
 from lightning_vfe.sampling.space_warp import space_warp
 from lightning_vfe.sampling.state import Walkers, initial_electrons, twist_index
-
-PROTON_SAMPLING = ("metropolis", "direct")
 
 
 @dataclass(frozen=True)
@@ -29,7 +27,8 @@ class SweepReport:
 
     Attributes:
         proton_acceptance: accepted fraction over all proton walkers of all processes; of the moves of base protons
-            where p(x) is sampled directly, 1 where these are drawn independently.
+            where p(x) is sampled directly, 1 where these are drawn independently; of the moves on the surrogate density
+            where acceptance is delayed.
         electron_acceptance: accepted fraction over all electron walkers of all processes.
         proton_width: width of the proton moves in bohr, as used in this sweep.
         electron_width: width of the electron moves in bohr, as used in this sweep.
@@ -39,6 +38,8 @@ class SweepReport:
         num_stranded: chains of all processes that stand where ln p is not finite; not zero means a broken density.
         num_failed_inversions: proton walkers of all processes whose map could not be inverted, and which stayed; None
             where p(x) is not sampled directly.
+        delayed_acceptance: accepted fraction of the ends of the chains on the surrogate density, over all proton
+            walkers of all processes; None where acceptance is not delayed.
     """
 
     proton_acceptance: Tensor | None
@@ -48,17 +49,7 @@ class SweepReport:
     electron_drift: Tensor
     num_stranded: Tensor
     num_failed_inversions: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class ElectronDensity:
-    """p(r | x) that is prepared for the protons once a sweep, instead of being a function of both.
-
-    Attributes:
-        at: ln p(r | x) up to a constant as a function of the electrons, (W, B, N, 3) -> (W, B), at protons (W, N, 3).
-    """
-
-    at: Callable[[Tensor], LogProb]
+    delayed_acceptance: Tensor | None = None
 
 
 class NestedSampler:
@@ -76,7 +67,8 @@ class NestedSampler:
         initial_electron_width: width of the first electron moves in bohr.
         adaptation_gain: change of ln(width) per sweep and unit of acceptance off the target.
         proton_sampling: "metropolis" moves the protons x on p(x); "direct" moves the base protons z, on p_base(z), and
-            inverts the map. It says what `step` is to be given.
+            inverts the map; "delayed" moves x on a cheaper density and decides once, at the end, by p(x). It says what
+            `step` is to be given.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -96,10 +88,8 @@ class NestedSampler:
         adaptation_gain: float = 1.0,
         proton_sampling: str = "metropolis",
     ) -> None:
-        if proton_sampling not in PROTON_SAMPLING:
-            raise ValueError(f"sampler.proton_sampling = {proton_sampling!r} is unknown; choose metropolis or direct")
         self.cell = cell
-        self.proton_sampling = proton_sampling
+        self.proton_sampling = check_proton_sampling(proton_sampling)
         self.proton_proposal = make_proposal(proton_proposal, "sampler.proton_proposal")
         self.electron_proposal = make_proposal(electron_proposal, "sampler.electron_proposal")
         self.num_proton_steps = positive_integer("num_proton_steps", num_proton_steps)
@@ -160,8 +150,8 @@ class NestedSampler:
     def step(
         self,
         walkers: Walkers,
-        proton_density: LogProb | BaseDensity | None,
-        electron_log_prob: Callable[[Tensor, Tensor], Tensor] | ElectronDensity,
+        proton_density: ProtonLaw | None,
+        electron_log_prob: ElectronLaw,
         adapt: bool,
         sum_over_processes: Callable[[Tensor], Tensor] | None = None,
     ) -> SweepReport:
@@ -174,9 +164,8 @@ class NestedSampler:
 
         Args:
             walkers: updated in place.
-            proton_density: ln p(x) up to a constant, (W, N, 3) -> (W,); or base density and map, to sample p(x)
-                directly; None keeps the protons fixed.
-            electron_log_prob: ln |psi_x(r)|^2 up to a constant per walker, ((W, N, 3), (W, B, N, 3)) -> (W, B).
+            proton_density: p(x), in one of the ways of `ProtonLaw`; None keeps the protons fixed.
+            electron_log_prob: ln |psi_x(r)|^2 up to a constant per walker, in one of the ways of `ElectronLaw`.
             adapt: adapt the widths after the sweep; False freezes them, as every measurement must.
             sum_over_processes: adds a float64 tensor up over the processes; None where there is one process. It makes
                 the widths the same everywhere.
@@ -185,24 +174,27 @@ class NestedSampler:
             Acceptances, widths and the number of stranded chains.
         """
         add_up = sum_over_processes or (lambda tensor: tensor)
-        proton_acceptance = proton_width = failed = None
+        proton_acceptance = proton_width = failed = delayed = None
         proton_stranded: Tensor | int = 0
+        drawn = False
         if proton_density is not None:
             proton_width = walkers.proton_log_width.exp()
-            move = self._move_protons(walkers, proton_density, proton_width)
+            rule, num_steps = self.proton_proposal, self.num_proton_steps
+            move = move_protons(walkers, proton_density, rule, proton_width, num_steps, self.cell)
             shift = space_warp(self.cell, walkers.electrons, walkers.protons, move.displacement)
             walkers.protons, walkers.electrons = move.protons, self.cell.wrap(walkers.electrons + shift)
-            proton_acceptance = _global_fraction(move.accepted, self.num_proton_steps, add_up)
-            proton_stranded = move.num_stranded
+            proton_acceptance = _global_fraction(move.accepted, num_steps, add_up)
+            delayed = None if move.decided is None else _global_fraction(move.decided, 1, add_up)
+            proton_stranded, drawn = move.num_stranded, move.drawn
             failed = None if move.num_failed_inversions is None else add_up(move.num_failed_inversions)
 
         electron_width = walkers.electron_log_width.exp()
-        state, accepted, gain = self._move_electrons(walkers, electron_log_prob, electron_width)
+        rule, num_steps = self.electron_proposal, self.num_electron_steps
+        state, accepted, gain = move_electrons(walkers, electron_log_prob, rule, electron_width, num_steps, self.cell)
         walkers.electrons = state.positions
-        electron_acceptance = _global_fraction(accepted, self.num_electron_steps, add_up)
+        electron_acceptance = _global_fraction(accepted, num_steps, add_up)
         walkers.num_sweeps += 1
         if adapt:
-            drawn = isinstance(proton_density, BaseDensity) and proton_density.sample is not None
             self._adapt(walkers, None if drawn else proton_acceptance, electron_acceptance)
         drift = add_up(torch.stack([gain.sum(), gain.new_tensor(gain.numel())]))
         return SweepReport(
@@ -213,35 +205,8 @@ class NestedSampler:
             electron_drift=drift[0] / drift[1],
             num_stranded=add_up(proton_stranded + num_not_finite(state.log_prob)),
             num_failed_inversions=failed,
+            delayed_acceptance=delayed,
         )
-
-    def _move_protons(self, walkers: Walkers, density: LogProb | BaseDensity, width: Tensor) -> ProtonMove:
-        """Moves of the protons, on p(x) or through the base."""
-        rule, num_steps = self.proton_proposal, self.num_proton_steps
-        if isinstance(density, BaseDensity):
-            return move_through_base(walkers, density, rule, width, num_steps, self.cell)
-        walkers.base_protons = None
-        start = rule.evaluate(density, walkers.protons)
-        state, accepted = metropolis(density, start, rule, width, num_steps, walkers.random, self.cell.wrap)
-        return ProtonMove(state.positions, state.displacement, accepted, num_not_finite(state.log_prob))
-
-    def _move_electrons(
-        self, walkers: Walkers, density: Callable[[Tensor, Tensor], Tensor] | ElectronDensity, width: Tensor
-    ) -> tuple[ChainState, Tensor, Tensor]:
-        """New state, accepted moves and the gain of ln|psi|^2 in the last quarter of the steps  # (W, B) each."""
-        protons, rule = walkers.protons, self.electron_proposal
-        # An exponential relaxation that gains less in the last quarter than in the one before has even less to go.
-        early = 3 * self.num_electron_steps // 4
-        log_prob = density.at(protons) if isinstance(density, ElectronDensity) else partial(density, protons)
-
-        # ln|psi|^2 of the old positions is computed anew: parameters or protons changed since the last sweep.
-        start = rule.evaluate(log_prob, walkers.electrons)
-        middle, first = metropolis(log_prob, start, rule, width, early, walkers.random, self.cell.wrap)
-        end, second = metropolis(
-            log_prob, middle, rule, width, self.num_electron_steps - early, walkers.random, self.cell.wrap
-        )
-        gain = (end.log_prob - middle.log_prob).to(torch.float64)
-        return end, first + second, gain
 
     def _adapt(self, walkers: Walkers, proton_acceptance: Tensor | None, electron_acceptance: Tensor) -> None:
         # Moves wider than half the cell are uniform already; far narrower ones do not move anything.
@@ -259,6 +224,6 @@ class NestedSampler:
 def _global_fraction(accepted: Tensor, num_steps: int, add_up: Callable[[Tensor], Tensor]) -> Tensor:
     """Accepted fraction over all chains of all processes. Whole numbers are added up, so that the order of the sum
     cannot change the result."""
-    counts = torch.stack([accepted.sum(), accepted.new_tensor(accepted.numel() * num_steps)]).to(torch.float64)
-    totals = add_up(counts)
+    total = accepted.sum()
+    totals = add_up(torch.stack([total, total.new_tensor(accepted.numel() * num_steps)]).to(torch.float64))
     return totals[0] / totals[1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -94,6 +94,25 @@ class Walkers:
         self.electron_log_width = state["electron_log_width"].to(self.electron_log_width)
         self.num_sweeps = int(state["num_sweeps"])
         self.equilibrated = bool(state["equilibrated"])
+
+
+class ProtonMove(NamedTuple):
+    """Where the protons of the walkers went in a sweep."""
+
+    protons: Tensor
+    """In bohr, inside the cell. # (W, N, 3)"""
+    displacement: Tensor
+    """Along which the electrons are carried, not wrapped, bohr. # (W, N, 3)"""
+    accepted: Tensor
+    """Accepted moves of each walker, int64. # (W,)"""
+    num_stranded: Tensor
+    """Walkers that stand where the density is not finite, float64. # ()"""
+    drawn: bool = False
+    """Whether they were drawn independently, so that there is no width to adapt."""
+    decided: Tensor | None = None
+    """Whether the end of a chain on a surrogate density was accepted; None where there is none. # (W,)"""
+    num_failed_inversions: Tensor | None = None
+    """Walkers whose z has no x; None where no map is inverted, float64. # ()"""
 
 
 def _per_walker(state: dict[str, Any]) -> list[str]:

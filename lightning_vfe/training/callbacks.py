@@ -27,6 +27,10 @@ def _parts(trainer: L.Trainer) -> tuple[VariationalFreeEnergy, MCMCDataModule]:
     return module, datamodule
 
 
+ACCEPTANCES = {"acc_p": "proton_acceptance", "acc_d": "delayed_acceptance", "acc_e": "electron_acceptance"}
+"""Accepted fractions behind the progress bar, where a run has them."""
+
+
 class Equilibrate(Callback):
     """Runs the chains before their first use: at the start of a new `fit`, and afresh before `validate` and `test`.
 
@@ -138,7 +142,7 @@ class ProgressBar(TQDMProgressBar):
         if not isinstance(pl_module, VariationalFreeEnergy) or not pl_module.recent:
             return {}
         shown: dict[str, int | str | float | dict[str, float]] = dict(pl_module.recent_estimates())
-        for label, name in (("acc_p", "proton_acceptance"), ("acc_e", "electron_acceptance")):
+        for label, name in ACCEPTANCES.items():
             if name in trainer.callback_metrics:
                 shown[label] = f"{float(trainer.callback_metrics[name]):.2f}"
         return shown

@@ -13,13 +13,14 @@ from lightning_vfe.models.wavefunction.conditional import conditional_log_prob
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.structures import make_structure
 from lightning_vfe.physics.twists import fractional_twists
-from lightning_vfe.sampling.direct import BaseDensity
-from lightning_vfe.sampling.nested import ElectronDensity, NestedSampler, SweepReport
-from lightning_vfe.sampling.proposals import LogProb
+from lightning_vfe.sampling.electron_moves import ElectronDensity
+from lightning_vfe.sampling.nested import NestedSampler, SweepReport
+from lightning_vfe.sampling.proton_moves import ProtonLaw
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.sampling.state import Walkers, merge_walker_states, twist_index
 from lightning_vfe.training.batch import Batch
 from lightning_vfe.training.module import VariationalFreeEnergy
+from lightning_vfe.training.proton_law import proton_law
 
 CHAIN_PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
@@ -46,8 +47,9 @@ class MCMCDataModule(L.LightningDataModule):
         steps_per_epoch: batches between two ends of an epoch of `fit`.
         validation_steps: batches of `validate`.
         test_steps: batches of `test`.
-        chain_precision: type of numbers of the wavefunction in the electrons' moves, "float32" or "float64"; None keeps
-            that of its parameters. Energies and gradients are not affected (see models/wavefunction/conditional.py).
+        chain_precision: type of numbers of ln|psi|^2 in the electrons' moves, and of ln p(x) in Metropolis moves of the
+            protons, "float32" or "float64"; None keeps that of the parameters. Energies, gradients and every reported
+            number are not affected (see models/wavefunction/conditional.py and models/chain_density.py).
 
     Raises:
         ValueError: a setting is out of its range, or counts do not divide.
@@ -159,13 +161,13 @@ class MCMCDataModule(L.LightningDataModule):
         if not isinstance(module, VariationalFreeEnergy):
             raise TypeError(f"MCMCDataModule samples for VariationalFreeEnergy, not for {type(module).__name__}")
         twists, wavefunction = self.walkers.twists, module.wavefunction
-        proton_density: LogProb | BaseDensity | None = None
+        protons: ProtonLaw | None = None
         if self.protons == "sampled":
-            direct = self.sampler.proton_sampling == "direct"
-            proton_density = module.base_density() if direct else module.proton_log_prob
+            assert module.proton_density is not None
+            protons = proton_law(module.proton_density, self.sampler.proton_sampling, self.chain_dtype)
         return self.sampler.step(
             self.walkers,
-            proton_density,
+            protons,
             ElectronDensity(lambda protons: conditional_log_prob(wavefunction, protons, twists, self.chain_dtype)),
             adapt,
             self._sum_over_processes,

@@ -21,7 +21,6 @@ from lightning_vfe.physics.local_energy import LocalEnergy, local_energy
 from lightning_vfe.physics.observables import RadialDistributions
 from lightning_vfe.physics.statistics import estimate
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
-from lightning_vfe.sampling.direct import BaseDensity
 from lightning_vfe.training.batch import Batch
 from lightning_vfe.training.metrics import FreeEnergyMetric, with_base_error
 from lightning_vfe.training.objective import flow_loss, wavefunction_loss
@@ -93,29 +92,6 @@ class VariationalFreeEnergy(L.LightningModule):
         self.radial: RadialDistributions | None = None
         self.summary: Summary | None = None
         self.recent: deque[Tensor] = deque(maxlen=RECENT_STEPS)  # (terms, W) of this process
-
-    # --- what the chains need -----------------------------------------------------------------------------------
-
-    def proton_log_prob(self, protons: Tensor) -> Tensor:
-        """ln p(x) (W,) of protons (W, N, 3) in bohr."""
-        assert self.proton_density is not None
-        return self.proton_density.log_prob(protons)
-
-    def base_density(self) -> BaseDensity:
-        """p(x) by its base density and map, for chains on the base protons."""
-        assert self.proton_density is not None
-        base, flow = self.proton_density.base, self.proton_density.flow
-
-        def from_base(z: Tensor) -> tuple[Tensor, Tensor]:
-            found = flow.from_base(z)
-            return found.x, found.converged
-
-        return BaseDensity(
-            log_prob=base.log_prob,
-            to_base=lambda x: x + flow.displacement(x),
-            from_base=from_base,
-            sample=getattr(base, "sample", None),
-        )
 
     # --- energies ---------------------------------------------------------------------------------------------------
 
@@ -232,6 +208,8 @@ class VariationalFreeEnergy(L.LightningModule):
             }
             if report.num_failed_inversions is not None:
                 values["num_failed_inversions"] = report.num_failed_inversions
+            if report.delayed_acceptance is not None:
+                values["delayed_acceptance"] = report.delayed_acceptance
         return values
 
     def recent_estimates(self) -> dict[str, str]:

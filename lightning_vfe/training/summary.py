@@ -74,7 +74,7 @@ class Summary:
             found.append(
                 f"the flow could not be inverted for {given['num_failed_inversions']:.2g} walkers a sweep: they stayed "
                 "where they were: F and S would be biased and are not reported; measure with "
-                "sampler.proton_sampling=metropolis"
+                "sampler.proton_sampling=delayed sampler.num_proton_steps=20"
             )
         if given["num_stranded"] > 0.0:
             found.append("chains stand where the density is zero or not finite; start from another system.structure")

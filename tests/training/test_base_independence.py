@@ -1,5 +1,6 @@
 """What F does not depend on: where its terms stand, and how p(x) is sampled."""
 
+import functools
 import math
 
 import numpy as np
@@ -17,11 +18,13 @@ from lightning_vfe.physics.free_energy import momentum_free_energy
 from lightning_vfe.physics.observables import RadialDistribution, RadialDistributions
 from lightning_vfe.physics.statistics import Estimate, estimate
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
-from lightning_vfe.sampling.nested import ElectronDensity, NestedSampler
+from lightning_vfe.sampling.electron_moves import ElectronDensity
+from lightning_vfe.sampling.nested import NestedSampler
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.training.batch import Batch
 from lightning_vfe.training.datamodule import MCMCDataModule
 from lightning_vfe.training.module import VariationalFreeEnergy
+from lightning_vfe.training.proton_law import proton_law
 from tests.helpers.flows import make_flow
 
 KELVIN, LOG_Z = 6000.0, 12.3
@@ -53,16 +56,17 @@ def _walkers(module: VariationalFreeEnergy, datamodule: MCMCDataModule) -> Batch
     protons = cell.length * random.uniform((8, 2, 3), dtype=torch.float64)
     walkers = datamodule.sampler.start(protons, torch.zeros(1, 3), 2, random)
     electrons = ElectronDensity(lambda x: conditional_log_prob(module.wavefunction, x, walkers.twists))
-    report = datamodule.sampler.step(walkers, module.proton_log_prob, electrons, adapt=False)
+    report = datamodule.sampler.step(walkers, module.proton_density.log_prob, electrons, adapt=False)
     return Batch(walkers.protons, walkers.electrons, walkers.twists, torch.zeros(8, dtype=torch.int64), report)
 
 
+@functools.cache
 @torch.no_grad()
 def _measure(proton_sampling: str) -> tuple[dict[str, Estimate], dict[str, RadialDistribution]]:
     """F and its terms, and g(r), of two protons with electrons, at frozen parameters of a map that matters."""
     cell = PeriodicCell(2, 2.0)
     base = BoltzmannBase(cell, YukawaPotential(strength=0.3), 5 * KELVIN, LOG_Z, log_z_error=0.0)
-    density = ProtonDensity(base, make_flow(cell, strength=1.5, num_steps=1, num_layers=1))
+    density = ProtonDensity(base, make_flow(cell, strength=1.0, num_steps=2, num_layers=1))
     torch.manual_seed(3)
     wavefunction = GeminalWavefunction(cell, num_layers=1, single_width=4, pair_width=4)
     module = VariationalFreeEnergy(cell, wavefunction, density, 5 * KELVIN)
@@ -85,7 +89,7 @@ def _measure(proton_sampling: str) -> tuple[dict[str, Estimate], dict[str, Radia
     for sweep in range(30):
         report = sampler.step(
             walkers,
-            module.base_density() if direct else module.proton_log_prob,
+            proton_law(density, proton_sampling, torch.float32),
             ElectronDensity(lambda x: conditional_log_prob(module.wavefunction, x, walkers.twists)),
             adapt=sweep < 10,
         )
@@ -98,10 +102,12 @@ def _measure(proton_sampling: str) -> tuple[dict[str, Estimate], dict[str, Radia
     return terms, radial.result()
 
 
-def test_both_ways_of_sampling_give_the_same_free_energy_and_distances() -> None:
-    """Chains on the base with inverted maps, and chains on p(x): all terms of F, and g(r) of all pairs."""
+@pytest.mark.parametrize("other_way", ["metropolis", "delayed"])
+def test_all_ways_of_sampling_give_the_same_free_energy_and_distances(other_way: str) -> None:
+    """Chains on the base with inverted maps, chains on p(x), and chains on a surrogate that are decided by p(x), in
+    single precision: all terms of F, and g(r) of all pairs."""
     terms, radial = _measure("direct")
-    others, other_radial = _measure("metropolis")
+    others, other_radial = _measure(other_way)
     assert abs(terms["log_det_per_atom"].value) > 10 * terms["log_det_per_atom"].error, "the map hardly matters"
     for name, found in terms.items():
         error = math.hypot(found.error, others[name].error)

@@ -82,4 +82,4 @@ def test_failed_inversions_are_refused(tmp_path: Path) -> None:
     assert summary["diagnostics"]["num_failed_inversions"] == 1 / 8
     assert summary["free_energy_per_atom"] == summary["entropy_per_atom"] == {"value": None, "error": None}
     assert summary["energy_per_atom"]["value"] is not None and not summary["converged"]
-    assert any("sampler.proton_sampling=metropolis" in reason for reason in summary["reasons"])
+    assert any("sampler.proton_sampling=delayed" in reason for reason in summary["reasons"])

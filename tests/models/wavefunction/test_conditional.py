@@ -7,7 +7,8 @@ from lightning_vfe.models.wavefunction.conditional import conditional_log_prob
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.local_energy import local_energy
-from lightning_vfe.sampling.nested import ElectronDensity, NestedSampler
+from lightning_vfe.sampling.electron_moves import ElectronDensity
+from lightning_vfe.sampling.nested import NestedSampler
 from lightning_vfe.sampling.random import WalkerRandom
 from tests.helpers.wavefunctions import GENERAL_TWIST, make_wavefunction, random_configurations
 

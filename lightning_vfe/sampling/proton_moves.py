@@ -1,0 +1,48 @@
+"""The ways to move the protons of a sweep, chosen by what is known of p(x)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.sampling.delayed import DelayedDensity, move_by_surrogate
+from lightning_vfe.sampling.direct import BaseDensity, move_through_base
+from lightning_vfe.sampling.metropolis import metropolis, num_not_finite
+from lightning_vfe.sampling.proposals import LogProb, Proposal
+from lightning_vfe.sampling.state import ProtonMove, Walkers
+
+PROTON_SAMPLING = ("metropolis", "direct", "delayed")
+
+ProtonLaw = LogProb | BaseDensity | DelayedDensity
+"""What p(x) is given by: ln p(x) up to a constant, (W, N, 3) -> (W,), for Metropolis chains; base density and map, to
+sample it directly; or ln p(x) and a cheaper density for the chain, for delayed acceptance."""
+
+
+def check_proton_sampling(value: str) -> str:
+    """The value, if it names a way of sampling; ValueError in one line otherwise."""
+    if value not in PROTON_SAMPLING:
+        raise ValueError(f"sampler.proton_sampling = {value!r} is unknown; choose metropolis, direct or delayed")
+    return value
+
+
+def move_protons(
+    walkers: Walkers, density: ProtonLaw, rule: Proposal, width: Tensor, num_steps: int, cell: PeriodicCell
+) -> ProtonMove:
+    """Moves of the protons that leave p(x) as it is; the walkers' base protons are brought up to date, not the protons.
+
+    Args:
+        walkers: where the protons are.
+        density: p(x).
+        rule: moves of the chain.
+        width: of these moves in bohr.  # ()
+        num_steps: number of these moves.
+        cell: the periodic cell.
+    """
+    if isinstance(density, BaseDensity):
+        return move_through_base(walkers, density, rule, width, num_steps, cell)
+    walkers.base_protons = None
+    if isinstance(density, DelayedDensity):
+        return move_by_surrogate(walkers, density, rule, width, num_steps, cell)
+    start = rule.evaluate(density, walkers.protons)
+    state, accepted = metropolis(density, start, rule, width, num_steps, walkers.random, cell.wrap)
+    return ProtonMove(state.positions, state.displacement, accepted, num_not_finite(state.log_prob))
