@@ -67,7 +67,7 @@ def bench(setting: Setting, arguments: argparse.Namespace, machine: Machine) -> 
     """Measure and print the phases of one system."""
     device, system = torch.device(arguments.device), System(setting, torch.device(arguments.device))
     baseline = {}
-    if arguments.baseline.exists() and replace(setting, chain_dtype=None) == Setting(setting.num_atoms):
+    if arguments.baseline.exists() and replace(setting, chain_dtype=None, compile=False) == Setting(setting.num_atoms):
         baseline = read_baseline(arguments.baseline, setting.num_atoms, arguments.dtype)
     print(f"\nN = {setting.num_atoms}, {setting.num_proton_walkers} x {setting.num_electron_walkers} walkers\n{HEADER}")
     rows = []
@@ -128,6 +128,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--proton-walkers", type=int, default=16)
     parser.add_argument("--electron-walkers", type=int, default=8)
     parser.add_argument("--electron-moves", type=int, default=100, help="in a sweep; fewer for large N")
+    parser.add_argument("--compile", action="store_true", help="time a sweep with torch.compile, too (a C++ compiler)")
     parser.add_argument("--phases", nargs="+", help="names as in the table; all where left out")
     parser.add_argument("--budget", type=float, default=4.0, help="seconds of repetitions for each phase")
     parser.add_argument("--baseline", type=Path, default=BASELINE, help="CSV of seconds to compare with")
@@ -153,6 +154,7 @@ def main() -> None:
         "num_proton_walkers": arguments.proton_walkers,
         "num_electron_walkers": arguments.electron_walkers,
         "num_electron_moves": arguments.electron_moves,
+        "compile": arguments.compile,
         "chain_dtype": arguments.chain_dtype and getattr(torch, arguments.chain_dtype),
     }
     rows: list[dict[str, Any]] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -61,6 +62,8 @@ class Setting:
     num_plane_waves: int = 57
     chain_dtype: torch.dtype | None = None
     """Numbers in the moves of electrons and protons; None for those of all else."""
+    compile: bool = False
+    """Whether to time a sweep with torch.compile, too."""
 
 
 class System:
@@ -80,6 +83,8 @@ class System:
                     parameter.normal_(std=READOUT)
         self.density = ProtonDensity(UniformBase(self.cell, setting.temperature_kelvin), flow).to(device)
         self.ewald = Ewald(self.cell)
+        self._compiled = copy.deepcopy(self.wavefunction)
+        self._compiled.backbone.compile()  # at its first call
         random = WalkerRandom([0], 0, device)
         shape = (setting.num_proton_walkers, setting.num_atoms, 3)
         protons = self.cell.length * random.uniform(shape, torch.get_default_dtype())
@@ -94,8 +99,10 @@ class System:
 
     def phases(self) -> dict[str, Callable[[], object]]:
         """Name and work of every phase, in the order of a step."""
+        compiled = {"compiled sweep": self.compiled_sweep} if self.setting.compile else {}
         return {
             "electron sweep": self.electron_sweep,
+            **compiled,
             "proton sweep": self.proton_sweep,
             "delayed protons": self.delayed_protons,
             "direct protons": self.direct_protons,
@@ -108,8 +115,15 @@ class System:
 
     def electron_sweep(self) -> Tensor:
         """Metropolis moves of all electrons on |psi|^2."""
+        return self._sweep(self.wavefunction, self.setting.chain_dtype)
+
+    def compiled_sweep(self) -> Tensor:
+        """The same, where torch.compile has made one piece of the streams; they are real and need no derivatives."""
+        return self._sweep(self._compiled, None)
+
+    def _sweep(self, wavefunction: GeminalWavefunction, dtype: torch.dtype | None) -> Tensor:
         walkers, rule = self.walkers, GaussianProposal()
-        log_prob = conditional_log_prob(self.wavefunction, walkers.protons, walkers.twists, self.setting.chain_dtype)
+        log_prob = conditional_log_prob(wavefunction, walkers.protons, walkers.twists, dtype)
         start = rule.evaluate(log_prob, walkers.electrons)
         width, count = walkers.electron_log_width.exp(), self.setting.num_electron_moves
         return metropolis(log_prob, start, rule, width, count, walkers.random, self.cell.wrap)[0].positions
