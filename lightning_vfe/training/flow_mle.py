@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import lightning as L
@@ -212,7 +211,7 @@ class FlowMaximumLikelihood(L.LightningModule):
         assert self.target is not None
         kT = KELVIN_TO_HARTREE * self.temperature_kelvin
         error = math.hypot(divergence.error, self.target.free_energy_error / (kT * self.cell.num_atoms))
-        return replace(divergence, error=error)
+        return divergence._replace(error=error)
 
     def _model_samples(self) -> Iterator[ChainState]:
         """`test_sweeps` batches of samples of p(x), (W, N, 3) each.

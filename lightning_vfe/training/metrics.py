@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -76,6 +75,6 @@ def with_base_error(estimates: dict[str, Estimate], base_error: float, kT: float
         "entropy_per_atom": base_error / kT,
     }
     return {
-        name: replace(found, error=math.hypot(found.error, added[name])) if name in added else found
+        name: found._replace(error=math.hypot(found.error, added[name])) if name in added else found
         for name, found in estimates.items()
     }

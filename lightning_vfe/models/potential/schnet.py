@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lightning_vfe.models.potential.pairs import Pairs, find_pairs
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.models.potential.radial import GaussianBasis, cosine_switch, quintic_switch
-from lightning_vfe.models.potential.schnetpack_import import schnetpack
+from lightning_vfe.models.potential.schnetpack_import import schnet_of, schnetpack
 from lightning_vfe.models.potential.schnetpack_model import read_schnetpack_model
 from lightning_vfe.models.potential.yukawa import YukawaPotential
 from lightning_vfe.physics.cell import PeriodicCell
@@ -104,13 +104,13 @@ class SchNetPotential(Potential):
         }
         """The arguments that build this network again; e_0 and e_1 are buffers."""
         library = schnetpack()
-        self.representation = library.representation.SchNet(
-            n_atom_basis=num_features,
+        self.representation = schnet_of(
+            HYDROGEN + 1,
+            num_features,
             n_interactions=num_interactions,
             radial_basis=GaussianBasis(num_radial, self.core_radius, self.cutoff),
             cutoff_fn=_Cutoff(self.cutoff),
             n_filters=num_filters,
-            max_z=HYDROGEN + 1,
             activation=_activation("activation", activation),
         )
         self.output = library.nn.build_mlp(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from types import ModuleType
+from typing import Any
 
+from torch import nn
 from torch.utils.data import dataloader
 
 
@@ -19,3 +22,16 @@ def schnetpack() -> ModuleType:
     import schnetpack
 
     return schnetpack
+
+
+def schnet_of(num_elements: int, num_features: int, **settings: Any) -> Any:
+    """SchNetPack's SchNet for atomic numbers below num_elements.
+
+    Version 2.0.4 (the one of Python 3.11) makes the embedding of the elements itself, 2.2 (from Python 3.12 on) is
+    given it.
+    """
+    schnet = schnetpack().representation.SchNet
+    if "max_z" in inspect.signature(schnet).parameters:
+        return schnet(num_features, max_z=num_elements, **settings)
+    embedding = nn.Embedding(num_elements, num_features, padding_idx=0)
+    return schnet(num_features, nuclear_embedding=embedding, **settings)
