@@ -27,9 +27,9 @@ MAIN_KEYS = (
 EXAMPLES = {
     "fit": (
         "lightning-vfe fit",
-        "lightning-vfe fit experiment=h14_6000K system.rs=1.4 trainer.devices=2",
+        "lightning-vfe fit experiment=h14_6000K trainer.devices=2",
         "lightning-vfe fit ckpt_path=last trainer.max_steps=2000",
-        "lightning-vfe fit --multirun system.rs=1.2,1.4 system.temperature_kelvin=6000,8000",
+        "lightning-vfe fit --multirun base=uniform sampler=nested system.rs=1.2,1.4",
     ),
     "validate": ("lightning-vfe validate", "lightning-vfe validate run_dir=runs/default"),
     "test": (

@@ -64,8 +64,8 @@ def make_plan(verb: str, overrides: Overrides) -> Plan:
     `fit` without a checkpoint gets a new folder, `runs/NAME` or the next free `runs/NAME-2`, ...; with one it goes on
     in that checkpoint's folder. With `ckpt_path=auto` it does what a job that may be started again needs: it goes on in
     run_dir where there is a checkpoint, and begins there where there is none. `validate` and `test` use the last
-    checkpoint where none is given. A checkpoint's run brings its config along, unless groups are chosen on the command
-    line.
+    checkpoint where none is given. A checkpoint's run brings its config along; groups chosen on the command line take
+    the place of its own, single keys come last.
 
     Raises:
         CommandError: bad override, no such run or checkpoint, or a folder that already holds a run.
@@ -187,7 +187,11 @@ def _last_checkpoint(run_dir: str | None, overrides: Overrides) -> tuple[Path, t
 
 
 def _config_of(checkpoint: Path, home: Path | None, overrides: Overrides) -> DictConfig:
-    """Config of the checkpoint's run with the overrides; composed afresh where groups other than its own are chosen."""
+    """Config of the checkpoint's run, with the chosen groups in the place of its own and the single keys on top.
+
+    Raises:
+        CommandError: the config cannot be read, or an experiment is chosen that is not the run's.
+    """
     from lightning_vfe._cli.checkpoints import embedded_config, load_checkpoint
 
     if home is not None and (home / "config.yaml").is_file() and checkpoint.is_file():
@@ -197,12 +201,22 @@ def _config_of(checkpoint: Path, home: Path | None, overrides: Overrides) -> Dic
             raise CommandError(f"{home / 'config.yaml'} cannot be read: {one_line(error)}") from error
     else:
         stored = embedded_config(load_checkpoint(checkpoint))
-    if isinstance(stored, DictConfig) and "name" in stored and _same_choices(overrides, str(stored.name)):
-        OmegaConf.set_struct(stored, True)
-        return override_config(stored, overrides)
-    return compose_config(overrides)
-
-
-def _same_choices(overrides: Overrides, stored_name: str) -> bool:
-    name = overrides.value("name") or overrides.groups.get("experiment")
-    return not overrides.groups or (set(overrides.groups) == {"experiment"} and str(name) == stored_name)
+    if not isinstance(stored, DictConfig) or "name" not in stored:
+        return compose_config(overrides)
+    chosen, name = overrides.groups, overrides.value("name") or overrides.groups.get("experiment")
+    is_other = {
+        "experiment": "experiment" in chosen and str(name) != str(stored.name),
+        "task": "task" in chosen and chosen["task"] != stored.get("task"),
+    }
+    for group in (group for group, other in is_other.items() if other):
+        raise CommandError(
+            f"{group} = {chosen[group]} is not that of {checkpoint} (name = {stored.name}), whose settings it would "
+            "drop; leave it out: the run brings its config along, and single keys change it"
+        )
+    others = {group: option for group, option in chosen.items() if group not in is_other}
+    if others:
+        fresh = compose_config(Overrides({"task": stored.get("task"), **others}))
+        for group in others:
+            stored[group] = fresh[group]
+    OmegaConf.set_struct(stored, True)
+    return override_config(stored, overrides)

@@ -114,8 +114,8 @@ class NaNGuard(Callback):
         if self._in_a_row >= self.patience:
             raise FloatingPointError(
                 f"updates were not finite in {self._in_a_row} steps in a row; the parameters are those of the last "
-                "good step: lower optimizer.wavefunction_learning_rate or optimizer.flow_learning_rate, or raise the "
-                "dampings of optimizer=natural_gradient, and resume"
+                "good step: lower optimizer.wavefunction_max_norm and optimizer.flow_max_norm (with optimizer=adam the "
+                "learning rates) and resume"
             )
 
     def state_dict(self) -> dict[str, Any]:

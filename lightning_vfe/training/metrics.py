@@ -48,9 +48,20 @@ class FreeEnergyMetric(Metric):
         return {name: samples[..., i].T for i, name in enumerate(self.names)}
 
     def compute(self) -> dict[str, Estimate]:
-        """Value and error of every term."""
-        strata = self.strata[0] if isinstance(self.strata, list) else self.strata
-        return {name: estimate(series, strata) for name, series in self.series().items()}
+        """Value and error of every term.
+
+        Raises:
+            FloatingPointError: samples that are not finite; to leave them out would bias every mean.
+        """
+        strata, terms = self.strata[0] if isinstance(self.strata, list) else self.strata, self.series()
+        for name, series in terms.items():
+            broken = int((~torch.isfinite(series)).sum())
+            if broken:
+                raise FloatingPointError(
+                    f"{name} is not finite for {broken} of {series.numel()} samples: the networks, or a chain, broke "
+                    "down there; measure an earlier checkpoint of the run with ckpt_path=..."
+                )
+        return {name: estimate(series, strata) for name, series in terms.items()}
 
     def mean_diagnostics(self) -> dict[str, float]:
         """Each diagnostic number, averaged over the steps, and the error of the electrons' drift."""

@@ -213,8 +213,11 @@ class VariationalFreeEnergy(L.LightningModule):
         return values
 
     def recent_estimates(self) -> dict[str, str]:
-        """F +- error, E, S, P and R-hat of the last steps, of the walkers of this process."""
+        """F +- error, E, S, P and R-hat of the last steps, of the walkers of this process; all finite, or left out."""
         series = torch.stack(list(self.recent), dim=1)  # (terms, steps, W)
+        series = series[:, torch.isfinite(series).all(dim=-1).all(dim=0)]
+        if series.shape[1] == 0:
+            return dict.fromkeys((*WATCHED, "R-hat"), "nan")
         found = {label: estimate(series[i]) for i, label in enumerate(WATCHED)}
         free_energy = found["F"]
         shown = {"F": f"{free_energy.value:.4f}+-{free_energy.error:.4f}", "E": f"{found['E'].value:.4f}"}

@@ -67,8 +67,8 @@ class Summary:
         if given.get("negative_determinants", 0.0) > 0.0:
             found.append(
                 f"det dz/dx is negative for a fraction {given['negative_determinants']:.2e} of the samples: the map "
-                "folds, p(x) is not normalised and F and S are not reported; train longer or lower "
-                "optimizer.flow_learning_rate"
+                "folds, p(x) is not normalised and F and S are not reported; lower "
+                "optimizer.flow_max_norm (with optimizer=adam flow_learning_rate) and start again"
             )
         if given.get("num_failed_inversions", 0.0) > 0.0:
             found.append(

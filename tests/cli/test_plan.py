@@ -75,9 +75,21 @@ def test_checkpoint_by_path() -> None:
     moved = plan("test", f"ckpt_path={checkpoint}", "run_dir=out")
     assert moved.run_dir == Path("out") and moved.is_new and moved.config.system.rs == 1.5
     assert plan("test", f"ckpt_path={checkpoint}", "experiment=smoke").config.system.rs == 1.5
-    # groups other than the run's own compose afresh
-    assert plan("test", f"ckpt_path={checkpoint}", "experiment=n2_exact").config.name == "n2_exact"
-    assert plan("test", f"ckpt_path={checkpoint}", "experiment=smoke", "logger=csv").config.system.rs == 2.0
+
+
+def test_groups_beside_a_checkpoint_replace_those_of_its_run_and_nothing_else() -> None:
+    checkpoint = past_run("elsewhere", "experiment=smoke", "name=mine", "system.rs=1.5", "optimizer.decay_steps=7")
+    config = plan("test", f"ckpt_path={checkpoint}", "logger=csv", "base=schnet", "trainer.max_steps=3").config
+    assert set(config.logger) == {"metrics"} and config.base.potential_path.endswith(".pt")
+    assert (config.name, config.system.rs, config.cell.rs, config.trainer.max_steps) == ("mine", 1.5, 1.5, 3)
+    assert config.optimizer.decay_steps == 7
+    for words in (["experiment=smoke"], ["experiment=n2_exact"], ["experiment=smoke", "logger=csv"]):
+        with pytest.raises(CommandError, match=f"experiment = {words[0][11:]} is not that of .*name = mine.*leave it"):
+            plan("fit", f"ckpt_path={checkpoint}", *words)
+    with pytest.raises(CommandError, match="task = potential is not that of"):
+        plan("fit", f"ckpt_path={checkpoint}", "task=potential")
+    with pytest.raises(CommandError, match="group potential"):
+        plan("fit", f"ckpt_path={checkpoint}", "potential=schnet")
 
 
 def test_paths_with_special_characters() -> None:

@@ -150,8 +150,52 @@ def test_broken_gradients_change_no_parameter(optimizer: Adam | NaturalGradient)
 
     module.evaluate = broken  # type: ignore[method-assign]
     with pytest.raises(FloatingPointError, match="parameters are those of the last good step"):
-        trainer(50).fit(module, datamodule)
+        trainer(50, Recent()).fit(module, datamodule)
     assert_equal(start, dict(module.wavefunction.state_dict()))
+
+
+class Recent(L.Callback):
+    """What the progress bar would show after every step."""
+
+    def __init__(self) -> None:
+        self.shown: list[dict[str, str]] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        assert isinstance(pl_module, VariationalFreeEnergy)
+        self.shown.append(pl_module.recent_estimates())
+
+
+def test_one_walker_without_an_energy_stops_no_training() -> None:
+    module, datamodule = build()
+    evaluate, recent = module.evaluate, Recent()
+
+    def sometimes_broken(batch: Any) -> Any:
+        sample = evaluate(batch)
+        if module.trained_steps in (0, 2):
+            for term in sample.terms.values():
+                term[1] = torch.nan
+        return sample
+
+    module.evaluate = sometimes_broken  # type: ignore[method-assign]
+    trainer(4, recent).fit(module, datamodule)
+    assert recent.shown[0] == dict.fromkeys(("F", "E", "S", "P", "R-hat"), "nan")
+    assert recent.shown[1]["F"] == recent.shown[2]["F"] != recent.shown[3]["F"], "the broken step is left out"
+    assert all("nan" not in shown["E"] for shown in recent.shown[1:])
+    module.evaluate = evaluate  # type: ignore[method-assign]
+
+
+def test_energies_that_are_not_finite_are_no_result() -> None:
+    module, datamodule = build()
+    evaluate = module.evaluate
+
+    def broken(batch: Any) -> Any:
+        sample = evaluate(batch)
+        sample.terms["energy_per_atom"][1] = torch.inf
+        return sample
+
+    module.evaluate = broken  # type: ignore[method-assign]
+    with pytest.raises(FloatingPointError, match="energy_per_atom is not finite for 8 of 64 samples.*ckpt_path"):
+        trainer(1).test(module, datamodule, verbose=False)
 
 
 def test_checkpoint_of_another_system_is_refused(tmp_path: Path) -> None:

@@ -109,7 +109,10 @@ def find_entry(
     if not here:
         known = ", ".join(f"N={e.num_atoms} rs={e.rs:g} T={e.temperature_kelvin:g} K" for e in entries) or "nothing"
         state = f"N={cell.num_atoms} rs={cell.rs:g} T={temperature_kelvin:g} K"
-        raise ValueError(f"base.log_z_path = {path} has no ln Z for {state} (it has {known}); {fix}")
+        raise ValueError(
+            f"base.log_z_path = {path} has no ln Z for {state} (it has {known}); {fix}, "
+            "or take base=uniform sampler=nested"
+        )
     entry = here[0]
     if entry.potential_hash != potential_hash:
         raise ValueError(

@@ -118,7 +118,8 @@ class Potential(nn.Module, abc.ABC):
         if not low * (1.0 - 1e-9) <= cell.rs <= high * (1.0 + 1e-9):
             raise ValueError(
                 f"system.rs = {cell.rs!r} is outside the densities rs = {low} to {high} that the potential was trained "
-                "on; set system.rs inside, or train one on labels at this density (lightning-vfe label, then fit)"
+                "on; set system.rs inside, take base=uniform sampler=nested, or train a potential on labels at this "
+                "density (lightning-vfe label, then fit)"
             )
 
 
