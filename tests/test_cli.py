@@ -177,6 +177,32 @@ def test_bad_values_end_in_one_line(word: str, parts: list[str], capsys: pytest.
         assert part in line, f"{part!r} is not in: {line}"
 
 
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize(
+    ("folder", "parts"),
+    [
+        ("/proc/here", ["(", "give another folder with run_dir=..."]),
+        ("taken", ["taken is a file; give another folder"]),
+        ("taken/inside", ["taken is a file"]),
+        ("n" * 300, ["File name too long"]),
+        ("", ["'run_dir=' names no file or folder"]),
+    ],
+)
+def test_a_run_folder_that_cannot_be_written(
+    verb: str, folder: str, parts: list[str], empty_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("taken").touch()
+    checkpoint = write_checkpoint(Path("whole.ckpt"), "experiment=smoke")
+    given = [] if verb not in ("test", "validate") else [f"ckpt_path={checkpoint}"]
+    line = error_line([verb, *given, f"run_dir={folder}"], capsys)
+    assert line.startswith(f"run_dir = {folder} cannot be written" if folder else "'run_dir=' ")
+    for part in parts:
+        assert part in line, f"{part!r} is not in: {line}"
+    if verb in TRAINER_VERBS and len(folder) < 300:
+        line = error_line([verb, "--multirun", "system.rs=1.2,1.3", f"run_dir={folder}"], capsys)
+        assert parts[-1] in line
+
+
 def test_missing_and_damaged_checkpoints(empty_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "'lightning-vfe fit' first" in error_line(["test"], capsys)
     line = error_line(["fit", "experiment=smoke", "ckpt_path=last"], capsys)

@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 from lightning_vfe._cli.compose import compose_config
 from lightning_vfe._cli.guards import check_scalars, default_dtype, key_errors
 from lightning_vfe._cli.overrides import Overrides
+from lightning_vfe._cli.paths import check_folder
 
 
 def run_command(verb: str, overrides: Overrides, print_only: bool) -> int:
@@ -21,6 +22,7 @@ def run_command(verb: str, overrides: Overrides, print_only: bool) -> int:
     if print_only:
         print(OmegaConf.to_yaml(config), end="")
         return 0
+    check_folder("run_dir", config.run_dir)
     if "dtype" in config:  # a command that computes nothing has no such keys
         check_scalars(config)
     with default_dtype(config.get("dtype", "float64")), key_errors(config):

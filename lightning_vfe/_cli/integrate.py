@@ -2,7 +2,6 @@
 
 import datetime
 import json
-import os
 import shlex
 import sys
 import time
@@ -19,6 +18,7 @@ from rich.table import Table
 from lightning_vfe import __version__
 from lightning_vfe._cli.errors import CommandError
 from lightning_vfe._cli.guards import instantiate
+from lightning_vfe._cli.paths import check_file
 
 FAILED = 1
 FILE_DPI = 160
@@ -50,8 +50,8 @@ def run(config: DictConfig) -> int:
     potential, metadata = load_potential(file)
     potential.check(torch.zeros(cell.num_atoms, 3), cell)
     goal = log_z_file(file) if config.log_z_path is None else Path(config.log_z_path)
+    check_file("log_z_path", goal)
     read_entries(goal)  # a damaged file is to be known before the work
-    check_writable(goal)
     if config.num_samples < 0:
         raise CommandError(f"num_samples = {config.num_samples} must not be negative; 0 leaves E, P and g(r) out")
     settings, device = instantiate(config.integrate), _device(config.device)
@@ -86,8 +86,13 @@ def run(config: DictConfig) -> int:
             "settings": OmegaConf.to_container(config.integrate, resolve=True),
         },
     )
-    store_entry(goal, entry)
-    figure = _save_run(run_dir, result, entry)
+    _save_run(run_dir, result, entry)
+    try:
+        store_entry(goal, entry)
+    except OSError as error:
+        kept = f"ln Z is kept in {run_dir / 'integration.json'}"
+        raise CommandError(f"log_z_path = {goal} cannot be written ({error.strerror}); {kept}") from error
+    figure = _save_overlap(run_dir, result, entry)
     _print_result(result, entry, kT, goal, figure)
     if config.num_samples > 0:
         measure(config, potential, cell, result, run_dir)
@@ -135,19 +140,6 @@ def measure(config: DictConfig, potential: Any, cell: Any, result: Any, run_dir:
         print(f"figure: {file}")
 
 
-def check_writable(file: Path) -> None:
-    """Make sure before the work that its result can be stored.
-
-    Raises:
-        CommandError: it cannot.
-    """
-    folder = file.parent
-    while not folder.exists():
-        folder = folder.parent
-    if not (folder.is_dir() and os.access(folder, os.W_OK)):
-        raise CommandError(f"log_z_path = {file} cannot be written, {folder} is read-only; give log_z_path=FILE.json")
-
-
 def _device(name: str) -> str:
     import torch
 
@@ -173,13 +165,11 @@ def _progress_bar() -> Iterator[Any]:
         yield show
 
 
-def _save_run(run_dir: Path, result: Any, entry: Any) -> Path:
-    """integration.json, with every window, and the figure of the overlap matrix, whose path is returned."""
+def _save_run(run_dir: Path, result: Any, entry: Any) -> None:
+    """integration.json, with every window."""
     from dataclasses import asdict
 
     import numpy as np
-
-    from lightning_vfe.analysis.overlap import draw_overlap
 
     content = {
         **asdict(entry),
@@ -189,6 +179,14 @@ def _save_run(run_dir: Path, result: Any, entry: Any) -> Path:
         "overlap": np.round(result.overlap, 6).tolist(),
     }
     (run_dir / "integration.json").write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _save_overlap(run_dir: Path, result: Any, entry: Any) -> Path:
+    """The figure of the overlap matrix; returns its path."""
+    import numpy as np
+
+    from lightning_vfe.analysis.overlap import draw_overlap
+
     points = np.array([window.point for window in result.windows])
     title = f"$N = {entry.num_atoms}$,  $r_s = {entry.rs:g}$,  $T = {entry.temperature_kelvin:g}$ K"
     file = run_dir / "figures" / "overlap.png"

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_vfe import __version__
 from lightning_vfe._cli.errors import CommandError, one_line
 from lightning_vfe._cli.guards import instantiate
+from lightning_vfe._cli.paths import check_file
 
 FAILED = 1
 INTERRUPTED = 130
@@ -27,6 +28,8 @@ def run(config: DictConfig) -> int:
     from lightning_vfe.labels.database import LabelStore
 
     label = config.label
+    if label.database is not None:
+        check_file("label.database", label.database)
     states = states_of(config)
     labeller, settings, program = build_labeller(config, states)
     path = Path(label.database or Path(config.run_dir) / "labels.db")

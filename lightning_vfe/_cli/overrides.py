@@ -77,6 +77,8 @@ def parse(words: Iterable[str]) -> Overrides:
             raise CommandError(
                 f"'{word}' gives several values; write a list as [1,2], or add --multirun for a run with each value"
             )
+        if is_path_key(override.key_or_group) and override.value() == "":
+            raise CommandError(f"'{word}' names no file or folder; give its path, or leave {override.key_or_group} out")
         if override.key_or_group in options and not override.is_delete() and not isinstance(override.value(), dict):
             _add_group(overrides, override, options)
         else:

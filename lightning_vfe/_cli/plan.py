@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_vfe._cli.compose import compose_config, override_config
 from lightning_vfe._cli.errors import CommandError, one_line
 from lightning_vfe._cli.overrides import Overrides
+from lightning_vfe._cli.paths import check_folder
 from lightning_vfe._cli.processes import is_first_process, started_together
 
 RUNS = Path("runs")
@@ -71,6 +72,8 @@ def make_plan(verb: str, overrides: Overrides) -> Plan:
         CommandError: bad override, no such run or checkpoint, or a folder that already holds a run.
     """
     ckpt_path, run_dir = overrides.value("ckpt_path"), overrides.value("run_dir")
+    if run_dir and is_first_process():
+        check_folder("run_dir", run_dir)
     if verb != "fit":
         ckpt_path = ckpt_path or "last"
     begins_again = False

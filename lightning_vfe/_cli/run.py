@@ -18,6 +18,7 @@ from lightning_vfe._cli.checkpoints import (
 )
 from lightning_vfe._cli.errors import CommandError
 from lightning_vfe._cli.guards import check_scalars, default_dtype, instantiate, key_errors
+from lightning_vfe._cli.paths import check_folder
 from lightning_vfe._cli.plan import HANDOVER, Plan
 from lightning_vfe._cli.processes import is_first_process
 from lightning_vfe.resources import resource_folder
@@ -32,14 +33,17 @@ def run(plan: Plan) -> int:
     Raises:
         CommandError: a value that a constructor refuses, a checkpoint that does not fit, or walkers that do not divide.
     """
+    config, is_first = plan.config, is_first_process()
+    if is_first:
+        check_folder("run_dir", plan.run_dir)
+    check_scalars(config)
+    if is_variational(config):
+        _check_system(config)
+    # these imports take seconds
     from lightning_vfe.physics.blocks import keep_freed_memory
     from lightning_vfe.training.launch import launch, quiet
 
     keep_freed_memory()
-    config, is_first = plan.config, is_first_process()
-    check_scalars(config)
-    if is_variational(config):
-        _check_system(config)
     content = load_checkpoint(plan.ckpt_path) if plan.ckpt_path is not None else {}
     stored = embedded_config(content)
     if stored is not None:

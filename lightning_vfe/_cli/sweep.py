@@ -23,6 +23,7 @@ from omegaconf import DictConfig
 from lightning_vfe._cli.compose import RUN_ROOT, compose_config
 from lightning_vfe._cli.errors import CommandError, one_line
 from lightning_vfe._cli.overrides import parse, quote_path
+from lightning_vfe._cli.paths import check_folder
 from lightning_vfe._cli.plan import new_sweep_folder, past_sweep_folder
 from lightning_vfe._cli.sweep_table import print_results
 from lightning_vfe.resources import resource_folder
@@ -119,6 +120,7 @@ def run_sweep(verb: str, given: Sequence[str]) -> int:
         home = new_sweep_folder(config.name) if verb == "fit" else past_sweep_folder(config.name, SWEEP_FILE)
     elif home.is_dir() and any(home.iterdir()) and not (home / SWEEP_FILE).is_file():
         raise CommandError(f"run_dir = {home} holds something else than a sweep; give another folder")
+    check_folder("run_dir", home)
     print(f"{len(words.jobs)} jobs of {verb} in {home}", flush=True)
     results = _multirun(verb, words, home)
     if verb == "test":
@@ -141,6 +143,7 @@ def split_words(given: Sequence[str]) -> Words:
     for word in (word for word in given if word not in hydra):
         key, value = word.lstrip("+").partition("=")[::2]
         if key == "run_dir":
+            parse([word])
             run_dir = str(Path(value.strip("'\"")).expanduser())
             continue
         if key == "ckpt_path":

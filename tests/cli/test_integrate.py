@@ -74,20 +74,36 @@ def test_bad_input_is_one_line(potential: Path, words: list[str], message: str, 
 
 
 def test_damaged_and_read_only_results_are_known_before_the_work(
-    potential: Path, capsys: pytest.CaptureFixture
+    potential: Path, tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture
 ) -> None:
     words = ["integrate", "potential.path=pair.pt", "system.num_atoms=2"]
     (potential.parent / "pair.log_z.json").write_text("{")
     assert main(words) == 2
     assert "is damaged; delete it" in capsys.readouterr().err
     (potential.parent / "pair.log_z.json").unlink()
-    assert main([*words, "log_z_path=pair.pt/z.json"]) == 2
-    assert "cannot be written" in capsys.readouterr().err
+    for path, part in [("pair.pt/z.json", "pair.pt is a file"), (".", "is a folder"), ("/proc/z.json", "(")]:
+        assert main([*words, f"log_z_path={path}"]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"error: log_z_path = {path} ") and part in error and error.count("\n") == 1
     if os.access("/proc/version", os.W_OK):
         return  # root may write everywhere
+    run_dir = tmp_path_factory.mktemp("run")
     potential.parent.chmod(0o500)
     try:
-        assert main(words) == 2
-        assert "read-only; give log_z_path=FILE.json" in capsys.readouterr().err
+        assert main([*words, f"run_dir={run_dir}"]) == 2
+        assert "cannot be written (Permission denied); give another file with log_z_path" in capsys.readouterr().err
     finally:
         potential.parent.chmod(0o700)
+
+
+def test_a_result_that_cannot_be_stored_is_kept(
+    potential: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    def full(path: Path, entry: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("lightning_vfe.models.base.log_z.store_entry", full)
+    assert main(["integrate", "potential.path=pair.pt", "system.num_atoms=2", *QUICK]) == 2
+    error = capsys.readouterr().err
+    assert "No space left" in error and "ln Z is kept in runs/integrate/integration.json" in error
+    assert "log_z" in json.loads(Path("runs/integrate/integration.json").read_text())
