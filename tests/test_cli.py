@@ -248,7 +248,9 @@ def test_checkpoint_of_another_system(capsys: pytest.CaptureFixture[str]) -> Non
         ("test", "wavefunction.single_width=5", ["wavefunction.single_width = 5 here but 4"]),
         ("fit", "flow.num_blocks=2", ["flow.num_blocks = 2 here but 1"]),
         ("fit", "sampler.num_electron_walkers=4", ["sampler.num_electron_walkers = 4 here but 2"]),
-        ("test", "experiment=n2_exact", ["flow.num_steps = 3 here but 1"]),
+        ("test", "sampler.num_proton_walkers=16", ["sampler.num_proton_walkers = 16 here but 8", "test_steps"]),
+        ("test", "experiment=n2_exact", ["experiment = n2_exact is not that of"]),
+        ("test", "flow.num_steps=3", ["flow.num_steps = 3 here but 1"]),
     ]:
         line = error_line([verb, "ckpt_path=runs/smoke/checkpoints/last.ckpt", word], capsys)
         for part in parts:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe._cli.errors import CommandError, one_line
 
-# a run that goes on keeps its walkers, which these keys shape
+# the walkers of the checkpoint go on, which these keys shape
 WALKER_KEYS = ("sampler.num_proton_walkers", "sampler.num_electron_walkers", "sampler.num_groups")
 MODEL_GROUPS = ("system", "base", "flow", "wavefunction", "potential")
 
@@ -88,8 +88,8 @@ def embedded_config(content: Mapping[str, Any]) -> DictConfig | None:
     return config
 
 
-def check_same_model(config: DictConfig, checkpoint_config: DictConfig, same_walkers: bool) -> None:
-    """Compare system, base, flow and wavefunction (for `fit` the walkers too) of a config with the checkpoint's.
+def check_same_model(config: DictConfig, checkpoint_config: DictConfig) -> None:
+    """Compare system, base, flow, wavefunction and the numbers of walkers of a config with the checkpoint's.
 
     Raises:
         CommandError: the first key that differs, with both values.
@@ -99,12 +99,13 @@ def check_same_model(config: DictConfig, checkpoint_config: DictConfig, same_wal
     if here.get("system.protons") == there.get("system.protons") == "fixed":
         groups = ("system", "wavefunction")
     keys = [key for key in {**here, **there} if key.partition(".")[0] in groups]
-    keys += [key for key in WALKER_KEYS if same_walkers]
-    for key in keys:
+    for key in (*keys, *WALKER_KEYS):
         if key == "system.structure" and here.get("system.protons") != "fixed":
             continue  # only where the sampled protons once began
         if here.get(key) != there.get(key):
             advice = f"drop the override or use the checkpoint of such a run, or start one with fit {key}=..."
+            if key in WALKER_KEYS:
+                advice = "drop the override: its walkers go on; more samples come with datamodule.test_steps=..."
             raise CommandError(f"{key} = {here.get(key)} here but {there.get(key)} in the checkpoint; {advice}")
 
 

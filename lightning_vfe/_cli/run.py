@@ -47,7 +47,7 @@ def run(plan: Plan) -> int:
     content = load_checkpoint(plan.ckpt_path) if plan.ckpt_path is not None else {}
     stored = embedded_config(content)
     if stored is not None:
-        check_same_model(config, stored, same_walkers=plan.verb == "fit")
+        check_same_model(config, stored)
     quiet(config.seed)
     with default_dtype(config.dtype), key_errors(config):
         module, datamodule = build_module(config), build_datamodule(config)
