@@ -139,6 +139,7 @@ def test_print_config_runs_nothing(empty_folder: Path, capsys: pytest.CaptureFix
         (["fit", "system.twists=[1"], ["'system.twists=[1'"]),
         (["fit", "dtype=float16"], ["dtype = float16", "float64, float32"]),
         (["fit", "seed=-1"], ["seed = -1"]),
+        (["fit", "seed=4294967296"], ["seed = 4294967296", "from 0 to 4294967295"]),
         (["fit", "system.protons=frozen"], ["system.protons = frozen", "sampled, fixed"]),
     ],
 )
@@ -156,6 +157,8 @@ def test_bad_words_end_in_one_line(words: list[str], parts: list[str], capsys: p
         ("system.rs=0", ["system.rs = 0", "positive"]),
         ("system.temperature_kelvin=0", ["system.temperature_kelvin = 0", "positive"]),
         ("system.temperature_kelvin=-5.0", ["system.temperature_kelvin = -5.0", "positive"]),
+        ("system.temperature_kelvin=inf", ["system.temperature_kelvin = inf", "finite"]),
+        ("system.twists=[100000,100000,100000]", ["system.twists = [100000, 100000, 100000] is a grid of"]),
         ("sampler.num_proton_walkers=9", ["sampler.num_proton_walkers = 9", "multiple of"]),
         ("sampler.num_groups=0", ["sampler.num_groups = 0"]),
         ("system.twists=[3,1,1]", ["sampler.num_proton_walkers = 8", "multiple of the 3 twists"]),

@@ -13,18 +13,20 @@ from lightning_vfe._cli.overrides import all_keys
 
 TRAINER = "lightning.Trainer"
 DTYPES = ("float64", "float32")
+LARGEST_SEED = 2**32 - 1
+"""NumPy takes no larger one."""
 
 
 def check_scalars(config: DictConfig) -> None:
     """Look at the keys that every verb has.
 
     Raises:
-        CommandError: an unknown dtype or a negative seed.
+        CommandError: an unknown dtype, or a seed that is negative or longer than 32 bits.
     """
     if config.dtype not in DTYPES:
         raise CommandError(f"dtype = {config.dtype} does not exist; there is: {', '.join(DTYPES)}")
-    if config.seed < 0:
-        raise CommandError(f"seed = {config.seed} must not be negative; give a whole number such as 42")
+    if not 0 <= config.seed <= LARGEST_SEED:
+        raise CommandError(f"seed = {config.seed} must be a whole number from 0 to {LARGEST_SEED}, such as 42")
 
 
 @contextmanager

@@ -37,16 +37,13 @@ def run(config: DictConfig) -> int:
     from lightning_vfe.models.potential.parted import parted_energy
     from lightning_vfe.models.potential.storage import load_potential, potential_hash
     from lightning_vfe.physics.cell import PeriodicCell
-    from lightning_vfe.physics.units import KELVIN_TO_HARTREE
+    from lightning_vfe.physics.units import KELVIN_TO_HARTREE, check_temperature
     from lightning_vfe.resources import data_file
     from lightning_vfe.sampling.free_energy_perturbation import integrate
 
     system, file = config.system, data_file(config.potential.path)
     cell = PeriodicCell(system.num_atoms, system.rs)
-    if not system.temperature_kelvin > 0:
-        raise CommandError(
-            f"system.temperature_kelvin = {system.temperature_kelvin} must be positive, for example 6000"
-        )
+    check_temperature(system.temperature_kelvin)
     potential, metadata = load_potential(file)
     potential.check(torch.zeros(cell.num_atoms, 3), cell)
     goal = log_z_file(file) if config.log_z_path is None else Path(config.log_z_path)

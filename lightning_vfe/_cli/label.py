@@ -114,10 +114,10 @@ def _vmc_labeller(config: DictConfig, settings: dict[str, Any], states: list[Any
 def states_of(config: DictConfig) -> list[Any]:
     """Every number of atoms at every density, all at the system's temperature."""
     from lightning_vfe.labels.database import State
+    from lightning_vfe.physics.units import check_temperature
 
     temperature = float(config.system.temperature_kelvin)
-    if not temperature > 0:
-        raise CommandError(f"system.temperature_kelvin = {temperature} must be positive")
+    check_temperature(temperature)
     states = [State(n, float(rs), temperature) for n in config.label.num_atoms for rs in config.label.rs]
     if not states or len(set(states)) < len(states):
         raise CommandError("label.num_atoms and label.rs must be lists of different numbers, such as [8,16] and [1.25]")

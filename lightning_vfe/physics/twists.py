@@ -13,6 +13,9 @@ from torch import Tensor
 
 _HELP = "give a grid of three positive integers such as [4, 4, 4], or a list of vectors such as [[0.25, 0.25, 0.25]]"
 
+MOST_TWISTS = 10_000
+"""Largest grid: far beyond what walkers can be given to, far below what memory holds."""
+
 
 def fractional_twists(spec: Sequence[int] | Sequence[Sequence[float]]) -> Tensor:
     """Fractional twists f of a Monkhorst-Pack grid or of a list; the twist is k = 2 pi f / L.
@@ -27,13 +30,18 @@ def fractional_twists(spec: Sequence[int] | Sequence[Sequence[float]]) -> Tensor
         float64 fractions folded into (-1/2, 1/2].  # (T, 3)
 
     Raises:
-        ValueError: spec is neither.
+        ValueError: spec is neither, or a grid of more than MOST_TWISTS.
     """
     if isinstance(spec, (str, bytes)) or not isinstance(spec, Sequence) or len(spec) == 0:
         raise ValueError(f"system.twists = {spec!r} is not a list; {_HELP}")
     counts = [int(entry) for entry in spec if _is_count(entry)]
     vectors = [[float(x) for x in entry] for entry in spec if _is_vector(entry)]
     if len(counts) == len(spec) == 3:
+        if math.prod(counts) > MOST_TWISTS:
+            raise ValueError(
+                f"system.twists = {spec!r} is a grid of {math.prod(counts)} twists, more than {MOST_TWISTS}; "
+                "each needs proton walkers of its own: give a smaller one such as [4, 4, 4]"
+            )
         twists = torch.from_numpy(monkhorst_pack(counts))
     elif len(vectors) == len(spec):
         twists = torch.tensor(vectors, dtype=torch.float64)

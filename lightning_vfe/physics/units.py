@@ -22,3 +22,28 @@ HARTREE_PER_BOHR3_TO_GPA: float = constants.value("Hartree energy") / constants.
 # 1836, which changes F by 3/2 kT ln(1836.15 / 1836) = 1.2e-4 kT per proton.
 PROTON_MASS: float = 1836.15
 """Mass of the proton in electron masses."""
+
+# Kelvin. Beyond them kT or the thermal wavelength leave the floating-point numbers, and long before that the model.
+TEMPERATURE_RANGE = (1.0, 1e9)
+
+
+def check_temperature(temperature_kelvin: float, fix: str = "set system.temperature_kelvin=6000 for example") -> None:
+    """Refuse what is no temperature of classical protons.
+
+    Args:
+        temperature_kelvin: T.
+        fix: end of the message.
+
+    Raises:
+        ValueError: T is outside TEMPERATURE_RANGE, or no number.
+    """
+    least, most = TEMPERATURE_RANGE
+    if not least <= temperature_kelvin <= most:
+        raise ValueError(
+            f"system.temperature_kelvin = {temperature_kelvin} must be positive and finite, "
+            f"from {least:g} to {most:g} K; {fix}"
+        )
+
+
+GROUND_STATE = "for T = 0 keep the protons fixed with system.protons=fixed"
+"""Advice of `check_temperature` where protons need not move."""

@@ -15,7 +15,7 @@ from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.statistics import Estimate, estimate
-from lightning_vfe.physics.units import KELVIN_TO_HARTREE
+from lightning_vfe.physics.units import KELVIN_TO_HARTREE, check_temperature
 from lightning_vfe.sampling.chains import Chains
 from lightning_vfe.sampling.proposals import ChainState, GaussianProposal
 from lightning_vfe.sampling.random import WalkerRandom
@@ -73,8 +73,7 @@ class FlowMaximumLikelihood(L.LightningModule):
         test_sweeps: int = 60,
     ) -> None:
         super().__init__()
-        if not temperature_kelvin > 0:
-            raise ValueError(f"system.temperature_kelvin = {temperature_kelvin} must be positive")
+        check_temperature(temperature_kelvin)
         counts = {"num_walkers": num_walkers, "equilibration_sweeps": equilibration_sweeps, "test_sweeps": test_sweeps}
         for name, value in (counts | {"chain_steps": chain_steps + 1}).items():
             if value < 2:

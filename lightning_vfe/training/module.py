@@ -20,7 +20,7 @@ from lightning_vfe.physics.free_energy import free_energy_terms
 from lightning_vfe.physics.local_energy import LocalEnergy, local_energy
 from lightning_vfe.physics.observables import RadialDistributions
 from lightning_vfe.physics.statistics import estimate
-from lightning_vfe.physics.units import KELVIN_TO_HARTREE
+from lightning_vfe.physics.units import GROUND_STATE, KELVIN_TO_HARTREE, check_temperature
 from lightning_vfe.training.batch import Batch
 from lightning_vfe.training.metrics import FreeEnergyMetric, with_base_error
 from lightning_vfe.training.objective import flow_loss, wavefunction_loss
@@ -70,11 +70,8 @@ class VariationalFreeEnergy(L.LightningModule):
         ewald_accuracy: float = 1e-8,
     ) -> None:
         super().__init__()
-        if proton_density is not None and not temperature_kelvin > 0:
-            raise ValueError(
-                f"system.temperature_kelvin = {temperature_kelvin} must be positive; "
-                "for T = 0 keep the protons fixed with system.protons=fixed"
-            )
+        if proton_density is not None:
+            check_temperature(temperature_kelvin, GROUND_STATE)
         if not clip_width > 0:
             raise ValueError(f"module.clip_width = {clip_width} must be positive; 5 is the usual choice")
         self.cell = cell

@@ -41,3 +41,9 @@ def test_bad_input_names_the_key_and_the_two_forms(spec):
     with pytest.raises(ValueError, match=r"^system.twists = .*grid.*list of vectors") as caught:
         fractional_twists(spec)
     assert "\n" not in str(caught.value)
+
+
+def test_a_grid_that_no_memory_holds() -> None:
+    with pytest.raises(ValueError, match=r"^system.twists = \[100000, 100000, 100000\] is a grid of 1000000000000000 "):
+        fractional_twists([100000, 100000, 100000])
+    assert len(fractional_twists([10, 10, 10])) == 1000

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from ase.calculators.espresso import Espresso, EspressoProfile
 
-from lightning_vfe.physics.units import HARTREE_TO_EV, KELVIN_TO_HARTREE
+from lightning_vfe.physics.units import HARTREE_TO_EV, KELVIN_TO_HARTREE, check_temperature
 
 INSTALL = "install it with: apt-get install quantum-espresso quantum-espresso-data"
 _OUTPUT = "espresso.pwo"
@@ -65,8 +65,7 @@ class EspressoCalculator(Espresso):
         max_scf_steps: int = 100,
         command: str = "pw.x",
     ) -> None:
-        if not temperature_kelvin > 0:
-            raise ValueError(f"system.temperature_kelvin = {temperature_kelvin} must be positive")
+        check_temperature(temperature_kelvin)
         if not 0 < ecutwfc <= ecutrho / 4 * (1 + 1e-9):
             raise ValueError(
                 f"calculator.ecutwfc = {ecutwfc} must be positive and at most a quarter of "

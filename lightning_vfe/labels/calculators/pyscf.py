@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
-from lightning_vfe.physics.units import BOHR_TO_ANGSTROM, HARTREE_TO_EV, KELVIN_TO_HARTREE
+from lightning_vfe.physics.units import BOHR_TO_ANGSTROM, HARTREE_TO_EV, KELVIN_TO_HARTREE, check_temperature
 
 
 class PySCFCalculator(Calculator):
@@ -48,8 +48,7 @@ class PySCFCalculator(Calculator):
         max_scf_steps: int = 100,
         num_threads: int = 1,
     ) -> None:
-        if not temperature_kelvin > 0:
-            raise ValueError(f"system.temperature_kelvin = {temperature_kelvin} must be positive")
+        check_temperature(temperature_kelvin)
         if find_spec("pyscf") is None:
             raise ValueError("calculator = pyscf needs PySCF; install it with: pip install 'lightning-vfe[dft]'")
         if len(kpts) != 3 or min(kpts) < 1:

@@ -12,7 +12,7 @@ from lightning_vfe.models.base.log_z import find_entry, log_z_file
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.models.potential.storage import load_potential, potential_hash
 from lightning_vfe.physics.cell import PeriodicCell
-from lightning_vfe.physics.units import KELVIN_TO_HARTREE
+from lightning_vfe.physics.units import GROUND_STATE, KELVIN_TO_HARTREE, check_temperature
 from lightning_vfe.resources import data_file
 
 
@@ -36,11 +36,7 @@ class BoltzmannBase(nn.Module):
         self, cell: PeriodicCell, potential: Potential, temperature_kelvin: float, log_z: float, log_z_error: float
     ) -> None:
         super().__init__()
-        if not temperature_kelvin > 0:
-            raise ValueError(
-                f"system.temperature_kelvin = {temperature_kelvin} must be positive; "
-                "for T = 0 keep the protons fixed with system.protons=fixed"
-            )
+        check_temperature(temperature_kelvin, GROUND_STATE)
         if not (math.isfinite(log_z) and math.isfinite(log_z_error) and log_z_error >= 0):
             raise ValueError(f"log_z = {log_z} +- {log_z_error} must be finite; run lightning-vfe integrate again")
         # Any protons do: this looks at the density only.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vfe.physics.cell import PeriodicCell
-from lightning_vfe.physics.units import KELVIN_TO_HARTREE
+from lightning_vfe.physics.units import GROUND_STATE, KELVIN_TO_HARTREE, check_temperature
 
 
 class RandomNumbers(Protocol):
@@ -37,11 +37,7 @@ class UniformBase(nn.Module):
 
     def __init__(self, cell: PeriodicCell, temperature_kelvin: float) -> None:
         super().__init__()
-        if not temperature_kelvin > 0:
-            raise ValueError(
-                f"system.temperature_kelvin = {temperature_kelvin} must be positive; "
-                "for T = 0 keep the protons fixed with system.protons=fixed"
-            )
+        check_temperature(temperature_kelvin, GROUND_STATE)
         self.cell = cell
         self.log_volume = 3 * cell.num_atoms * math.log(cell.length)
         self.free_energy = -KELVIN_TO_HARTREE * temperature_kelvin * self.log_volume
