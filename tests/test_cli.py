@@ -170,6 +170,8 @@ def test_bad_words_end_in_one_line(words: list[str], parts: list[str], capsys: p
         ("trainer.accelerator=abacus", ["abacus"]),
         ("trainer.devices=none", ["trainer: "]),
         ("trainer.devices=3", ["sampler.num_groups = 2", "multiple of the 3 processes"]),
+        ("trainer.max_steps=0", ["trainer.max_steps = 0 must be at least 1, or -1"]),
+        ("trainer.max_epochs=0", ["trainer.max_epochs = 0 must be at least 1, or -1"]),
         ("callbacks.checkpoint.every_n_steps=0", ["callbacks.checkpoint.every_n_steps = 0"]),
     ],
 )
@@ -254,6 +256,10 @@ def test_checkpoint_of_another_system(capsys: pytest.CaptureFixture[str]) -> Non
         ("test", "sampler.num_proton_walkers=16", ["sampler.num_proton_walkers = 16 here but 8", "test_steps"]),
         ("test", "experiment=n2_exact", ["experiment = n2_exact is not that of"]),
         ("test", "flow.num_steps=3", ["flow.num_steps = 3 here but 1"]),
+        ("test", "dtype=float32", ["dtype = float32 here but float64", "mix two runs"]),
+        ("fit", "dtype=float32", ["dtype = float32 here but float64"]),
+        ("fit", "seed=7", ["seed = 7 here but 42", "would change nothing"]),
+        ("validate", "seed=7", ["seed = 7 here but 42"]),
     ]:
         line = error_line([verb, "ckpt_path=runs/smoke/checkpoints/last.ckpt", word], capsys)
         for part in parts:
@@ -263,6 +269,28 @@ def test_checkpoint_of_another_system(capsys: pytest.CaptureFixture[str]) -> Non
     assert "here but absent in the checkpoint" in error_line(
         ["test", "ckpt_path=bare.ckpt", "experiment=smoke"], capsys
     )
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("trainer.max_steps=2", "trainer.max_steps = 2 but the checkpoint is at step 4; raise trainer.max_steps"),
+        ("trainer.max_steps=4", "trainer.max_steps = 4 but the checkpoint is at step 4; raise trainer.max_steps"),
+        ("trainer.max_epochs=2", "trainer.max_epochs = 2 but the checkpoint is at the end of epoch 2; raise "),
+    ],
+)
+def test_a_run_that_is_done_does_not_go_on(word: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    file = write_checkpoint(Path("runs/smoke/checkpoints/last.ckpt"), "experiment=smoke")
+    loops = {"fit_loop": {"epoch_loop.batch_progress": {"is_last_batch": True}}}
+    torch.save(torch.load(file) | {"global_step": 4, "epoch": 1, "loops": loops}, file)
+    words = ["fit", "experiment=smoke", "ckpt_path=last", "trainer.max_steps=-1", word]
+    assert error_line(words, capsys).startswith(line)
+
+
+def test_a_run_without_a_checkpoint_names_no_next_command(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["fit", "experiment=smoke", "trainer.accelerator=cpu", "logger=csv", "+trainer.limit_train_batches=0"]
+    assert main(words) == 0
+    assert capsys.readouterr().out.endswith("no checkpoint in runs/smoke/checkpoints; there is nothing to test\n")
 
 
 def test_unexpected_exception_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,8 @@ from lightning_vfe._cli.errors import CommandError, one_line
 
 # the walkers of the checkpoint go on, which these keys shape
 WALKER_KEYS = ("sampler.num_proton_walkers", "sampler.num_electron_walkers", "sampler.num_groups")
+# a run that goes on keeps its random numbers (or its split into training and test data) and its type of numbers
+RUN_KEYS = ("dtype", "seed")
 MODEL_GROUPS = ("system", "base", "flow", "wavefunction", "potential")
 
 
@@ -99,14 +101,33 @@ def check_same_model(config: DictConfig, checkpoint_config: DictConfig) -> None:
     if here.get("system.protons") == there.get("system.protons") == "fixed":
         groups = ("system", "wavefunction")
     keys = [key for key in {**here, **there} if key.partition(".")[0] in groups]
-    for key in (*keys, *WALKER_KEYS):
+    for key in (*keys, *WALKER_KEYS, *RUN_KEYS):
         if key == "system.structure" and here.get("system.protons") != "fixed":
             continue  # only where the sampled protons once began
         if here.get(key) != there.get(key):
             advice = f"drop the override or use the checkpoint of such a run, or start one with fit {key}=..."
             if key in WALKER_KEYS:
                 advice = "drop the override: its walkers go on; more samples come with datamodule.test_steps=..."
+            if key in RUN_KEYS:
+                advice = f"drop the override, it would change nothing or mix two runs; a new run takes fit {key}=..."
             raise CommandError(f"{key} = {here.get(key)} here but {there.get(key)} in the checkpoint; {advice}")
+
+
+def check_steps_left(config: DictConfig, content: Mapping[str, Any]) -> None:
+    """Make sure that `fit` has something to do beyond a checkpoint.
+
+    Raises:
+        CommandError: the checkpoint is at the last step or epoch already.
+    """
+    batches = content.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress", {})
+    done = {
+        "step": ("trainer.max_steps", content.get("global_step", 0)),
+        "the end of epoch": ("trainer.max_epochs", content.get("epoch", 0) + bool(batches.get("is_last_batch"))),
+    }
+    for what, (key, count) in done.items():
+        limit = OmegaConf.select(config, key)
+        if limit is not None and 0 < limit <= count:
+            raise CommandError(f"{key} = {limit} but the checkpoint is at {what} {count}; raise {key}")
 
 
 def check_same_flow(config: DictConfig, checkpoint_config: DictConfig) -> None:

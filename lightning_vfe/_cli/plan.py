@@ -3,7 +3,7 @@
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -34,6 +34,7 @@ class Plan:
         ckpt_path: checkpoint to start from, or None.
         is_new: the folder is yet to be made.
         notes: lines that tell the user what was chosen.
+        may_be_done: a checkpoint at the last step is no mistake, as for a job that its cluster starts once more.
     """
 
     verb: str
@@ -42,6 +43,7 @@ class Plan:
     ckpt_path: Path | None
     is_new: bool
     notes: tuple[str, ...] = ()
+    may_be_done: bool = False
 
     def hand_over(self) -> str:
         """The plan as text for HANDOVER."""
@@ -56,7 +58,7 @@ class Plan:
         verb, text, run_dir, ckpt_path = json.loads(os.environ[HANDOVER])
         config = OmegaConf.create(text)
         assert isinstance(config, DictConfig)
-        return Plan(verb, config, Path(run_dir), Path(ckpt_path) if ckpt_path else None, is_new=False)
+        return Plan(verb, config, Path(run_dir), Path(ckpt_path) if ckpt_path else None, is_new=False, may_be_done=True)
 
 
 def make_plan(verb: str, overrides: Overrides) -> Plan:
@@ -77,7 +79,8 @@ def make_plan(verb: str, overrides: Overrides) -> Plan:
     if verb != "fit":
         ckpt_path = ckpt_path or "last"
     begins_again = False
-    if ckpt_path == "auto":
+    is_auto = ckpt_path == "auto"
+    if is_auto:
         if not run_dir:
             raise CommandError("ckpt_path = auto needs run_dir=..., the folder to go on in or to begin with")
         begins_again = verb == "fit" and not _last_of(Path(run_dir)).is_file()
@@ -108,7 +111,7 @@ def make_plan(verb: str, overrides: Overrides) -> Plan:
     else:
         (folder, more), is_new = _free_folder(config.name), True
         notes += more
-    return _plan(verb, config, folder, checkpoint, is_new, notes)
+    return replace(_plan(verb, config, folder, checkpoint, is_new, notes), may_be_done=is_auto)
 
 
 def _plan(verb: str, config: DictConfig, folder: Path, checkpoint: Path | None, is_new: bool, notes: tuple) -> Plan:

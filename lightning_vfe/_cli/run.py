@@ -13,6 +13,7 @@ from lightning_vfe._cli.checkpoints import (
     check_same_flow,
     check_same_model,
     check_same_shapes,
+    check_steps_left,
     embedded_config,
     load_checkpoint,
 )
@@ -37,6 +38,8 @@ def run(plan: Plan) -> int:
     if is_first:
         check_folder("run_dir", plan.run_dir)
     check_scalars(config)
+    if plan.verb == "fit":
+        _check_limits(config)
     if is_variational(config):
         _check_system(config)
     # these imports take seconds
@@ -48,6 +51,8 @@ def run(plan: Plan) -> int:
     stored = embedded_config(content)
     if stored is not None:
         check_same_model(config, stored)
+    if plan.verb == "fit" and not plan.may_be_done:
+        check_steps_left(config, content)
     quiet(config.seed)
     with default_dtype(config.dtype), key_errors(config):
         module, datamodule = build_module(config), build_datamodule(config)
@@ -165,6 +170,13 @@ def check_structure(config: DictConfig) -> None:
     make_structure(locate_structure(config.system.structure), cell, 1, torch.Generator().manual_seed(config.seed))
 
 
+def _check_limits(config: DictConfig) -> None:
+    for key in ("max_steps", "max_epochs"):
+        limit = config.trainer.get(key)
+        if limit is not None and limit != -1 and limit < 1:
+            raise CommandError(f"trainer.{key} = {limit} must be at least 1, or -1 for no limit")
+
+
 def _check_system(config: DictConfig) -> None:
     if config.system.protons not in ("sampled", "fixed"):
         raise CommandError(f"system.protons = {config.system.protons} does not exist; there is: sampled, fixed")
@@ -195,9 +207,12 @@ def _handed_over(plan: Plan) -> Iterator[None]:
 
 
 def _say_what_next(plan: Plan, interrupted: bool) -> None:
-    if interrupted and (plan.run_dir / "checkpoints" / "last.ckpt").is_file():
+    is_saved = (plan.run_dir / "checkpoints" / "last.ckpt").is_file()
+    if interrupted and is_saved:
         print(f"interrupted; go on with: lightning-vfe {plan.verb} ckpt_path=last run_dir={plan.run_dir}")
     elif interrupted:
         print("interrupted before the first step; nothing is saved")
-    elif plan.verb == "fit":
+    elif plan.verb == "fit" and is_saved:
         print(f"next: lightning-vfe test run_dir={plan.run_dir}")
+    elif plan.verb == "fit":
+        print(f"no checkpoint in {plan.run_dir / 'checkpoints'}; there is nothing to test")
