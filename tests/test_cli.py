@@ -170,6 +170,8 @@ def test_bad_words_end_in_one_line(words: list[str], parts: list[str], capsys: p
         ("trainer.accelerator=abacus", ["abacus"]),
         ("trainer.devices=none", ["trainer: "]),
         ("trainer.devices=3", ["sampler.num_groups = 2", "multiple of the 3 processes"]),
+        ("flow.cutoff=1000", ["flow.cutoff = 1000 must be positive and at most", "null chooses one"]),
+        ("flow.cutoff=inf", ["flow.cutoff = inf must be positive and at most"]),
         ("trainer.max_steps=0", ["trainer.max_steps = 0 must be at least 1, or -1"]),
         ("trainer.max_epochs=0", ["trainer.max_epochs = 0 must be at least 1, or -1"]),
         ("callbacks.checkpoint.every_n_steps=0", ["callbacks.checkpoint.every_n_steps = 0"]),

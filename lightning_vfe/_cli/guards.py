@@ -54,6 +54,17 @@ def key_errors(config: DictConfig) -> Iterator[None]:
         raise
 
 
+@contextmanager
+def key_of(usual: str, actual: str) -> Iterator[None]:
+    """Inside it, messages about a part that the config holds under another key than the usual one name that key."""
+    try:
+        yield
+    except (CommandError, ValueError) as error:
+        if not str(error).startswith(f"{usual}."):
+            raise
+        raise CommandError(actual + one_line(error).removeprefix(usual)) from error
+
+
 def instantiate(node: DictConfig, **arguments: Any) -> Any:
     """Build a node's `_target_`; what a constructor refuses becomes one line, everything else keeps its traceback."""
     from lightning_vfe.training.launch import MisconfigurationException

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from lightning_vfe import __version__
 from lightning_vfe._cli.errors import CommandError
-from lightning_vfe._cli.guards import instantiate
+from lightning_vfe._cli.guards import instantiate, key_of
 from lightning_vfe._cli.paths import check_file
 
 FAILED = 1
@@ -52,7 +52,10 @@ def run(config: DictConfig) -> int:
     if config.num_samples < 0:
         raise CommandError(f"num_samples = {config.num_samples} must not be negative; 0 leaves E, P and g(r) out")
     settings, device = instantiate(config.integrate), _device(config.device)
-    path = [model.to(device).requires_grad_(False) for model in (instantiate(config.yukawa), potential)]
+    with key_of("potential", "yukawa"):
+        yukawa = instantiate(config.yukawa)
+        yukawa.check(torch.zeros(cell.num_atoms, 3), cell)
+    path = [model.to(device).requires_grad_(False) for model in (yukawa, potential)]
     energies = [parted_energy(model, cell) for model in path]
     run_dir = Path(config.run_dir)
     (run_dir / "figures").mkdir(parents=True, exist_ok=True)

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe import __version__
 from lightning_vfe._cli.errors import CommandError, one_line
-from lightning_vfe._cli.guards import instantiate
+from lightning_vfe._cli.guards import instantiate, key_of
 from lightning_vfe._cli.paths import check_file
 
 FAILED = 1
@@ -26,12 +26,14 @@ def run(config: DictConfig) -> int:
         ValueError: a setting out of its range, or a database that was begun with others.
     """
     from lightning_vfe.labels.database import LabelStore
+    from lightning_vfe.labels.rounds import LabelRun
 
     label = config.label
     if label.database is not None:
         check_file("label.database", label.database)
     states = states_of(config)
     labeller, settings, program = build_labeller(config, states)
+    parts = _parts(config, states)
     path = Path(label.database or Path(config.run_dir) / "labels.db")
     store = LabelStore(path, states, settings)
     if label.retry_failed:
@@ -39,7 +41,7 @@ def run(config: DictConfig) -> int:
     commands = [*store.metadata.get("command", []), shlex.join(["lightning-vfe", *sys.argv[1:]])]
     store.update_metadata(code_version=__version__, program=program, command=commands)
     try:
-        _label(config, store, labeller, states)
+        LabelRun(store, labeller, states, **parts).run()
     except KeyboardInterrupt:
         _say(store)
         print("interrupted; the same command goes on with what is left")
@@ -85,7 +87,7 @@ def _vmc_labeller(config: DictConfig, settings: dict[str, Any], states: list[Any
         )
     path = Path(config.calculator.ckpt_path)
     path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
-    content = load_checkpoint(path)
+    content = load_checkpoint(path, key="calculator.ckpt_path")
     trained = embedded_config(content)
     if trained is None or "wavefunction" not in trained:
         raise CommandError(f"calculator.ckpt_path = {path} holds no config with a wavefunction; give a run made by fit")
@@ -135,29 +137,32 @@ def _build(node: DictConfig, **arguments: Any) -> Any:
         raise CommandError(f"calculator._target_ = {node._target_} cannot be used: {one_line(error)}") from error
 
 
-def _label(config: DictConfig, store: Any, labeller: Any, states: list[Any]) -> None:
+def _parts(config: DictConfig, states: list[Any]) -> dict[str, Any]:
+    """What LabelRun takes beside the store, the labeller and the states."""
+    import torch
+
     from lightning_vfe.labels.files import read_configurations
-    from lightning_vfe.labels.rounds import LabelRun
     from lightning_vfe.resources import data_file
 
     label = config.label
     given = None
     if label.configurations_path is not None:
         given = read_configurations(data_file(label.configurations_path), states, label.num_configurations)
-    LabelRun(
-        store,
-        labeller,
-        states,
-        start_potential=instantiate(label.start_potential),
-        num_configurations=label.num_configurations,
-        rounds=label.rounds,
-        given=given,
-        train=instantiate(label.trainer),
-        chains=instantiate(label.chains),
-        committee=instantiate(label.committee),
-        num_force_checks=label.num_force_checks,
-        seed=config.seed,
-    ).run()
+    with key_of("potential", "label.start_potential"):
+        start_potential = instantiate(label.start_potential)
+        for state in states:
+            start_potential.check(torch.zeros(state.num_atoms, 3), state.cell)
+    return {
+        "start_potential": start_potential,
+        "num_configurations": label.num_configurations,
+        "rounds": label.rounds,
+        "given": given,
+        "train": instantiate(label.trainer),
+        "chains": instantiate(label.chains),
+        "committee": instantiate(label.committee),
+        "num_force_checks": label.num_force_checks,
+        "seed": config.seed,
+    }
 
 
 def _say(store: Any) -> None:

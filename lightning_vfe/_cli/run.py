@@ -61,7 +61,7 @@ def run(plan: Plan) -> int:
         elif config.get("flow_ckpt"):
             start_flow(module, config)
         trainer = build_trainer(config, plan.verb)
-        check_data(config, datamodule, trainer.world_size)
+        check_data(config, module, datamodule, trainer.world_size)
         if is_first:
             _prepare_folder(plan)
             print_banner(plan, module, datamodule, trainer)
@@ -124,7 +124,7 @@ def start_flow(module: Any, config: DictConfig) -> None:
     load_flow(module.proton_density.flow, content, config.flow_ckpt)
 
 
-def check_data(config: DictConfig, datamodule: Any, num_ranks: int) -> None:
+def check_data(config: DictConfig, module: Any, datamodule: Any, num_ranks: int) -> None:
     """Look over what the run computes with before its folder is made: walkers and structure, or the data it reads.
 
     Raises:
@@ -136,6 +136,8 @@ def check_data(config: DictConfig, datamodule: Any, num_ranks: int) -> None:
         check_structure(config)
     else:
         datamodule.read(num_ranks)
+        if config.task == "potential":
+            module.check(datamodule)
 
 
 def check_walkers(config: DictConfig, num_ranks: int) -> None:

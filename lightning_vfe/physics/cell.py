@@ -11,6 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+LONGEST_CUTOFF = 10.0
+"""In edges of the cell: an atom reaches 4,000 images of every other then, and no interaction here ranges further."""
+
 
 @dataclass(frozen=True)
 class PeriodicCell:
@@ -51,6 +54,24 @@ class PeriodicCell:
     def density(self) -> float:
         """N / L^3, atoms per bohr^3."""
         return self.num_atoms / self.volume
+
+    def check_cutoff(self, cutoff: float, key: str, fix: str) -> None:
+        """Refuse a range of interactions that would be nothing, or thousands of images of every atom.
+
+        Args:
+            cutoff: radius in bohr.
+            key: its name in the config.
+            fix: end of the message.
+
+        Raises:
+            ValueError: the cutoff is not positive, or beyond LONGEST_CUTOFF edges of the cell.
+        """
+        most = LONGEST_CUTOFF * self.length
+        if not 0 < cutoff <= most:
+            raise ValueError(
+                f"{key} = {cutoff} must be positive and at most {most:.4g} bohr, {LONGEST_CUTOFF:g} edges of the cell; "
+                f"{fix}"
+            )
 
     def wrap(self, positions: Tensor) -> Tensor:
         """Translate positions (..., 3) in bohr into [0, L), each component on its own; the gradient is one."""

@@ -65,6 +65,15 @@ class PotentialFit(L.LightningModule):
         trained = sum(p.numel() for p in self.potential.parameters() if p.requires_grad)
         return {"potential": f"{type(self.potential).__name__}, {trained} parameters"}
 
+    def check(self, datamodule: LabelDataModule) -> None:
+        """Look at the cells of the labels.
+
+        Raises:
+            ValueError: the potential's range is too long for one of them, or its density outside the potential's.
+        """
+        for part in datamodule.train_sets:
+            self.potential.check(part.positions[:1], part.cell)
+
     # --- training ---------------------------------------------------------------------------------------------------
 
     def on_fit_start(self) -> None:

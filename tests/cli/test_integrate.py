@@ -64,7 +64,8 @@ def test_the_result_is_printed_and_stored_and_taken_by_the_base(potential: Path,
         (["integrate.num_chains=1"], "integrate.num_chains = 1 must be at least 2"),
         (["integrate.proposal=hop"], "integrate.proposal = 'hop' is unknown"),
         (["device=tpu"], "device = tpu does not exist"),
-        (["yukawa.cutoff=-1.0"], "potential.cutoff = -1.0 must be positive"),
+        (["yukawa.cutoff=-1.0"], "yukawa.cutoff = -1.0 must be positive"),
+        (["yukawa.cutoff=1000.0"], "yukawa.cutoff = 1000.0 must be positive and at most 25.39 bohr, 10 edges"),
     ],
 )
 def test_bad_input_is_one_line(potential: Path, words: list[str], message: str, capsys: pytest.CaptureFixture) -> None:

@@ -45,7 +45,9 @@ def test_labels_two_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         (["calculator._target_=ase.nothing.Here"], "calculator._target_ = ase.nothing.Here cannot be used"),
         (["calculator._target_=ase.Atoms"], "calculator._target_ = ase.Atoms is no ASE calculator"),
         (["calculator=vmc"], "calculator.ckpt_path = null must name the run"),
-        (["calculator=vmc", "calculator.ckpt_path=nowhere.ckpt"], "nowhere.ckpt does not exist"),
+        (["calculator=vmc", "calculator.ckpt_path=nowhere.ckpt"], "calculator.ckpt_path = nowhere.ckpt does not"),
+        (["label.start_potential.cutoff=-4"], "error: label.start_potential.cutoff = -4 must be positive"),
+        (["label.start_potential.cutoff=900"], "error: label.start_potential.cutoff = 900.0 must be positive and at"),
         (["label.num_configurations=0"], "label.num_configurations = 0 must be at least 1"),
         (["label.configurations_path=none.xyz"], "label.configurations_path = none.xyz does not exist"),
         (["system.temperature_kelvin=0"], "system.temperature_kelvin = 0.0 must be positive"),
@@ -57,6 +59,7 @@ def test_bad_input_is_one_line(
     assert main(["label", "calculator=ase", f"run_dir={tmp_path}", *words]) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
+    assert message.startswith("label.num_configurations") or not list(tmp_path.iterdir())
 
 
 def test_interrupt_keeps_what_is_done(tmp_path: Path) -> None:

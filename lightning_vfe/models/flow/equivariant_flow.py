@@ -102,8 +102,8 @@ class EquivariantFlow(nn.Module):
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"flow.{name} = {size} must be at least 1; the default is a good start")
-        if cutoff is not None and not cutoff > 0:
-            raise ValueError(f"flow.cutoff = {cutoff} must be positive, in bohr; null chooses one for the cell")
+        if cutoff is not None:
+            cell.check_cutoff(cutoff, "flow.cutoff", "null chooses one for the cell")
         self.cell, self.num_steps = cell, num_steps
         self.cutoff = DEFAULT_CUTOFF * cell.rs if cutoff is None else cutoff
         self.contact = ContactBlock(cell, CONTACT_CUTOFF * cell.rs)

@@ -27,6 +27,12 @@ class DeltaPotential(Potential):
         self.baseline.eval()
         return self
 
+    def check(self, z: Tensor, cell: PeriodicCell) -> None:
+        """Raise a ValueError where z, the cell's density or its size do not suit both parts."""
+        super().check(z, cell)
+        self.baseline.check(z, cell)
+        self.correction.check(z, cell)
+
     def energy(self, z: Tensor, cell: PeriodicCell, dilation: Tensor | None = None) -> Tensor:
         """E(z) in Ha (...) of protons (..., N, 3) in bohr; see `Potential.energy`."""
         self.check(z, cell)

@@ -22,9 +22,11 @@ class Potential(nn.Module, abc.ABC):
 
     Attributes:
         rs_range: least and largest rs in bohr at which the potential may be used, or None for any.
+        cutoff: range in bohr, or None where other potentials have theirs.
     """
 
     rs_range: tuple[float, float] | None = None
+    cutoff: float | None = None
 
     @abc.abstractmethod
     def energy(self, z: Tensor, cell: PeriodicCell, dilation: Tensor | None = None) -> Tensor:
@@ -106,12 +108,14 @@ class Potential(nn.Module, abc.ABC):
         return energy.sum(), energy
 
     def check(self, z: Tensor, cell: PeriodicCell) -> None:
-        """Raise a ValueError where z or the cell's density do not suit."""
+        """Raise a ValueError where z, the cell's density or its size do not suit."""
         if z.shape[-2:] != (cell.num_atoms, 3) or not z.is_floating_point():
             raise ValueError(
                 f"z of shape {tuple(z.shape)} and type {z.dtype} must be real numbers of shape "
                 f"(..., {cell.num_atoms}, 3): num_atoms = {cell.num_atoms} positions in bohr"
             )
+        if self.cutoff is not None:
+            cell.check_cutoff(self.cutoff, "potential.cutoff", "4.0 is usual")
         if self.rs_range is None:
             return
         low, high = self.rs_range

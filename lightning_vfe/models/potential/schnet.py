@@ -49,6 +49,7 @@ class SchNetPotential(Potential):
         ValueError: an argument is out of range.
     """
 
+    cutoff: float
     energy_per_atom: Tensor
     energy_scale: Tensor
 

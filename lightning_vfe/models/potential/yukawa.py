@@ -31,6 +31,8 @@ class YukawaPotential(Potential):
         ValueError: a length is not positive, or the strength is negative.
     """
 
+    cutoff: float
+
     def __init__(
         self,
         strength: float = 1.0,
