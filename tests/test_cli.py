@@ -139,6 +139,10 @@ def test_print_config_runs_nothing(empty_folder: Path, capsys: pytest.CaptureFix
         (["fit", "system.twists=[1"], ["'system.twists=[1'"]),
         (["fit", "dtype=float16"], ["dtype = float16", "float64, float32"]),
         (["fit", "seed=-1"], ["seed = -1"]),
+        (["fit", "optimizer=adam", "optimizer.flow_learning_rate=inf"], ["optimizer.flow_learning_rate = inf must be"]),
+        (["fit", "~optimizer"], ["~optimizer is not possible", "~callbacks.NAME"]),
+        (["fit", "~system.rs"], ["~system.rs is not possible"]),
+        (["fit", "~callbacks"], ["~callbacks is not possible"]),
         (["fit", "seed=4294967296"], ["seed = 4294967296", "from 0 to 4294967295"]),
         (["fit", "system.protons=frozen"], ["system.protons = frozen", "sampled, fixed"]),
     ],
@@ -170,6 +174,9 @@ def test_bad_words_end_in_one_line(words: list[str], parts: list[str], capsys: p
         ("trainer.accelerator=abacus", ["abacus"]),
         ("trainer.devices=none", ["trainer: "]),
         ("trainer.devices=3", ["sampler.num_groups = 2", "multiple of the 3 processes"]),
+        ("module.ewald_accuracy=0", ["module.ewald_accuracy = 0 must lie between 1e-14 and 1"]),
+        ("optimizer.flow_learning_rate=inf", ["optimizer.flow_learning_rate = inf", "finite, such as 20.0"]),
+        ("optimizer.flow_damping=0", ["optimizer.flow_damping = 0", "such as 0.01"]),
         ("flow.cutoff=1000", ["flow.cutoff = 1000 must be positive and at most", "null chooses one"]),
         ("flow.cutoff=inf", ["flow.cutoff = inf must be positive and at most"]),
         ("trainer.max_steps=0", ["trainer.max_steps = 0 must be at least 1, or -1"]),
@@ -216,6 +223,9 @@ def test_missing_and_damaged_checkpoints(empty_folder: Path, capsys: pytest.Capt
     assert "'lightning-vfe fit experiment=smoke' first" in line
     assert "nowhere" in error_line(["test", "run_dir=nowhere"], capsys)
     assert "absent.ckpt does not exist" in error_line(["test", "ckpt_path=absent.ckpt"], capsys)
+    Path("run").mkdir()
+    line = error_line(["test", "ckpt_path=run"], capsys)
+    assert line == "ckpt_path = run is a folder; give run_dir=run for the last checkpoint of a run"
     whole = write_checkpoint(Path("whole.ckpt"), "experiment=smoke").read_bytes()
     half = len(whole) // 2
     damaged = {"empty": b"", "cut": whole[:half], "text": b"no checkpoint\n"}

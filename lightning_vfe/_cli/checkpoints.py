@@ -26,6 +26,9 @@ def load_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
     Raises:
         CommandError: the file is missing, damaged, or not a checkpoint of this package.
     """
+    if path.is_dir():
+        advice = f"give run_dir={path} for the last checkpoint of a run" if key == "ckpt_path" else "give a .ckpt file"
+        raise CommandError(f"{key} = {path} is a folder; {advice}")
     if not path.is_file():
         other = ", or ckpt_path=last" if key == "ckpt_path" else ""
         raise CommandError(f"{key} = {path} does not exist; give a .ckpt file{other}")

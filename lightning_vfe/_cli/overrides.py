@@ -17,6 +17,8 @@ from lightning_vfe.resources import resource_folder
 
 # last parts of the keys that hold the path of a file or folder
 PATH_ENDINGS = ("path", "run_dir", "structure", "database", "trajectory", "flow_ckpt")
+# groups whose entries are optional parts of a run
+DELETABLE = ("callbacks", "logger")
 # keys that take more than the type of their default
 FREE_TYPE_KEYS = ("trainer.devices", "trainer.precision")
 
@@ -123,6 +125,8 @@ def apply(config: DictConfig, overrides: Iterable[Override]) -> None:
         try:
             if override.is_delete():
                 _require(config, key)
+                if key.partition(".")[0] not in DELETABLE or "." not in key:
+                    raise CommandError(f"~{key} is not possible, the code reads {key}; ~ is for ~callbacks.NAME alone")
                 _delete(config, key)
             elif override.is_add() or override.is_force_add():
                 OmegaConf.update(config, key, value, force_add=True)

@@ -20,7 +20,7 @@ from lightning_vfe.optim.solve import (
 )
 
 SPACES = ("auto", "sample", "parameter")
-USUAL = {"learning_rate": 1.0, "damping": 1e-3, "max_norm": 1e-3}
+USUAL = {"flow_learning_rate": 20.0, "learning_rate": 1.0, "flow_damping": 1e-2, "damping": 1e-3, "max_norm": 1e-3}
 SETTINGS = ("largest_step", "damping", "max_norm", "momentum", "fisher_decay", "space")
 """What a resumed run takes from its own config and not from the checkpoint."""
 
@@ -65,9 +65,9 @@ class NaturalGradient(torch.optim.Optimizer):
         for label, values in (("learning_rate", lr), ("damping", damping), ("max_norm", max_norm)):
             for name in blocks:
                 if not 0 < values[name] < math.inf:
-                    raise ValueError(
-                        f"optimizer.{name}_{label} = {values[name]} must be positive and finite, such as {USUAL[label]}"
-                    )
+                    key = f"{name}_{label}"
+                    usual = USUAL.get(key, USUAL[label])
+                    raise ValueError(f"optimizer.{key} = {values[name]} must be positive and finite, such as {usual}")
         for label, share in (("momentum", momentum), ("fisher_decay", fisher_decay)):
             if not 0 <= share < 1:
                 raise ValueError(f"optimizer.{label} = {share} must be at least 0 and below 1, such as 0.95")

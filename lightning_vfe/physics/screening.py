@@ -40,6 +40,20 @@ class Screening:
     max_square: int
 
 
+def check_accuracy(relative_accuracy: float, key: str) -> None:
+    """Refuse an accuracy that no sum reaches, or that means nothing.
+
+    Args:
+        relative_accuracy: of energies.
+        key: its name where it was given.
+
+    Raises:
+        ValueError: it is not between 1e-14 and 1.
+    """
+    if not 1e-14 < relative_accuracy < 1.0:
+        raise ValueError(f"{key} = {relative_accuracy!r} must lie between 1e-14 and 1; 1e-8 is usual")
+
+
 def choose_screening(num_atoms: int, relative_accuracy: float, alpha_length: float | None = None) -> Screening:
     """Choose the sums that reach an accuracy at the least cost.
 
@@ -55,8 +69,7 @@ def choose_screening(num_atoms: int, relative_accuracy: float, alpha_length: flo
     Raises:
         ValueError: relative_accuracy or alpha_length is out of range.
     """
-    if not 1e-14 < relative_accuracy < 1.0:
-        raise ValueError(f"relative_accuracy = {relative_accuracy!r} must lie between 1e-14 and 1; 1e-8 is usual")
+    check_accuracy(relative_accuracy, "relative_accuracy")
     if alpha_length is not None and not _SMALLEST <= alpha_length <= _LARGEST:
         raise ValueError(f"alpha_length = {alpha_length!r} must lie between {_SMALLEST} and {_LARGEST}; leave it out")
     tail = 0.5 * relative_accuracy * abs(MADELUNG_SIMPLE_CUBIC) / 2.0 / num_atoms

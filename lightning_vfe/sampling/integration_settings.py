@@ -44,9 +44,14 @@ class IntegrationSettings:
 
     def __post_init__(self) -> None:
         least = {"num_chains": 2, "num_steps": 1, "num_sweeps": 20, "pilot_sweeps": 6, "num_bootstraps": 10}
-        for name, smallest in {**least, "max_sweeps": self.num_sweeps, "max_windows_per_stage": 1}.items():
+        for name, smallest in {**least, "max_windows_per_stage": 1}.items():
             if getattr(self, name) < smallest:
                 raise ValueError(f"integrate.{name} = {getattr(self, name)} must be at least {smallest}")
+        if self.max_sweeps < self.num_sweeps:
+            raise ValueError(
+                f"integrate.max_sweeps = {self.max_sweeps} must be at least integrate.num_sweeps = {self.num_sweeps}; "
+                "raise it, or lower integrate.num_sweeps as well"
+            )
         for name, example in (("target_error_per_atom", 0.004), ("spacing", 1.0)):
             if not getattr(self, name) > 0:
                 raise ValueError(f"integrate.{name} = {getattr(self, name)} must be positive, for example {example}")

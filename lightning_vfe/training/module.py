@@ -19,6 +19,7 @@ from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.free_energy import free_energy_terms
 from lightning_vfe.physics.local_energy import LocalEnergy, local_energy
 from lightning_vfe.physics.observables import RadialDistributions
+from lightning_vfe.physics.screening import check_accuracy
 from lightning_vfe.physics.statistics import estimate
 from lightning_vfe.physics.units import GROUND_STATE, KELVIN_TO_HARTREE, check_temperature
 from lightning_vfe.training.batch import Batch
@@ -82,6 +83,7 @@ class VariationalFreeEnergy(L.LightningModule):
         # The natural gradient takes scores instead of the derivative of a loss.
         self.automatic_optimization = not isinstance(self.optimizer_settings, NaturalGradient)
         self.clip_width = clip_width
+        check_accuracy(ewald_accuracy, "module.ewald_accuracy")
         self.ewald = Ewald(cell, relative_accuracy=ewald_accuracy)
         self.metric = FreeEnergyMetric()
         self.trained_steps: Tensor

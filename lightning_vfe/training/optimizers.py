@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -92,16 +93,18 @@ class Adam:
         decay_steps: steps after which the rates are halved.
 
     Raises:
-        ValueError: a rate or decay_steps is not positive.
+        ValueError: a rate is not positive and finite, or decay_steps not positive.
     """
 
     def __init__(
         self, flow_learning_rate: float = 3e-3, wavefunction_learning_rate: float = 3e-3, decay_steps: float = 1000.0
     ) -> None:
         settings = {"flow_learning_rate": flow_learning_rate, "wavefunction_learning_rate": wavefunction_learning_rate}
-        for name, value in (settings | {"decay_steps": decay_steps}).items():
-            if not value > 0:
-                raise ValueError(f"optimizer.{name} = {value} must be positive")
+        for name, value in settings.items():
+            if not 0 < value < math.inf:
+                raise ValueError(f"optimizer.{name} = {value} must be positive and finite, such as 3e-3")
+        if not decay_steps > 0:
+            raise ValueError(f"optimizer.decay_steps = {decay_steps} must be positive, such as 1000")
         self.flow_learning_rate = flow_learning_rate
         self.wavefunction_learning_rate = wavefunction_learning_rate
         self.decay_steps = decay_steps

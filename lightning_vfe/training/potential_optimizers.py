@@ -22,14 +22,14 @@ class AdamW(abc.ABC):
         weight_decay: of AdamW (Loshchilov and Hutter, arXiv:1711.05101); 0 makes it Adam.
 
     Raises:
-        ValueError: the rate is not positive, or the decay negative.
+        ValueError: the rate is not positive and finite, or the decay negative or infinite.
     """
 
     def __init__(self, learning_rate: float = 2e-3, weight_decay: float = 0.0) -> None:
-        if not learning_rate > 0:
-            raise ValueError(f"optimizer.learning_rate = {learning_rate} must be positive, such as 2e-3")
-        if not weight_decay >= 0:
-            raise ValueError(f"optimizer.weight_decay = {weight_decay} must not be negative; 0 turns it off")
+        if not 0 < learning_rate < math.inf:
+            raise ValueError(f"optimizer.learning_rate = {learning_rate} must be positive and finite, such as 2e-3")
+        if not 0 <= weight_decay < math.inf:
+            raise ValueError(f"optimizer.weight_decay = {weight_decay} must be finite, not negative; 0 turns it off")
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
 
     def configure(self, parameters: Iterable[nn.Parameter], num_steps: int) -> dict[str, Any]:
