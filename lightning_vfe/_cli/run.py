@@ -180,10 +180,19 @@ def _check_limits(config: DictConfig) -> None:
 
 
 def _check_system(config: DictConfig) -> None:
+    """Look at the numbers that need no network, before the slow imports."""
     if config.system.protons not in ("sampled", "fixed"):
         raise CommandError(f"system.protons = {config.system.protons} does not exist; there is: sampled, fixed")
     if config.sampler.num_groups < 1:
         raise CommandError(f"sampler.num_groups = {config.sampler.num_groups} must be at least 1")
+    from lightning_vfe.physics.cell import PeriodicCell
+    from lightning_vfe.physics.units import GROUND_STATE, check_temperature
+
+    with key_errors(config):
+        PeriodicCell(config.system.num_atoms, config.system.rs)
+        if config.system.protons == "sampled":
+            check_temperature(config.system.temperature_kelvin, GROUND_STATE)
+        num_twists(config)
 
 
 def _prepare_folder(plan: Plan) -> None:
