@@ -1,5 +1,6 @@
 """Carry out a plan: build module, datamodule and trainer from the config, look them over, and run the verb."""
 
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -61,6 +62,8 @@ def run(plan: Plan) -> int:
         elif config.get("flow_ckpt"):
             start_flow(module, config)
         trainer = build_trainer(config, plan.verb)
+        if plan.verb == "fit" and not is_variational(config) and trainer.max_steps == trainer.max_epochs == -1:
+            module.optimizer_settings.check_end(math.inf)
         check_data(config, module, datamodule, trainer.world_size)
         if is_first:
             _prepare_folder(plan)

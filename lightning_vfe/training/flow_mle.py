@@ -137,7 +137,7 @@ class FlowMaximumLikelihood(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer of the flow."""
-        num_steps = int(self.trainer.estimated_stepping_batches)
+        num_steps = self.trainer.estimated_stepping_batches
         return self.optimizer_settings.configure(self.proton_density.flow.parameters(), num_steps)
 
     # --- measuring --------------------------------------------------------------------------------------------------

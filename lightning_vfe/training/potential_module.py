@@ -101,7 +101,7 @@ class PotentialFit(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer of the parameters that are trained."""
-        num_steps = int(self.trainer.estimated_stepping_batches)
+        num_steps = self.trainer.estimated_stepping_batches
         return self.optimizer_settings.configure(
             (parameter for parameter in self.potential.parameters() if parameter.requires_grad), num_steps
         )

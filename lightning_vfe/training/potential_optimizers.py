@@ -32,18 +32,25 @@ class AdamW(abc.ABC):
             raise ValueError(f"optimizer.weight_decay = {weight_decay} must be finite, not negative; 0 turns it off")
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
 
-    def configure(self, parameters: Iterable[nn.Parameter], num_steps: int) -> dict[str, Any]:
+    def configure(self, parameters: Iterable[nn.Parameter], num_steps: float) -> dict[str, Any]:
         """What a LightningModule returns from configure_optimizers.
 
         Args:
             parameters: those to train.
-            num_steps: of the whole run.
+            num_steps: of the whole run, infinite where nothing but the user ends it.
+
+        Raises:
+            ValueError: the rate falls until an end that the run does not have.
         """
+        self.check_end(num_steps)
         optimizer = torch.optim.AdamW(list(parameters), self.learning_rate, weight_decay=self.weight_decay)
         return {"optimizer": optimizer, "lr_scheduler": self._scheduler(optimizer, num_steps)}
 
+    def check_end(self, num_steps: float) -> None:  # noqa: B027  most rates fall without an end
+        """Refuse a number of steps that this schedule cannot use."""
+
     @abc.abstractmethod
-    def _scheduler(self, optimizer: torch.optim.Optimizer, num_steps: int) -> dict[str, Any]:
+    def _scheduler(self, optimizer: torch.optim.Optimizer, num_steps: float) -> dict[str, Any]:
         """Lightning's description of the scheduler."""
 
 
@@ -74,7 +81,7 @@ class PlateauAdamW(AdamW):
             raise ValueError(f"optimizer.patience = {patience} must not be negative")
         self.factor, self.patience, self.least_learning_rate = factor, patience, least_learning_rate
 
-    def _scheduler(self, optimizer: torch.optim.Optimizer, num_steps: int) -> dict[str, Any]:
+    def _scheduler(self, optimizer: torch.optim.Optimizer, num_steps: float) -> dict[str, Any]:
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer, factor=self.factor, patience=self.patience, min_lr=self.least_learning_rate
         )
@@ -98,7 +105,7 @@ class ExponentialAdamW(AdamW):
             raise ValueError(f"optimizer.half_life = {half_life} must be positive, in steps")
         self.half_life = half_life
 
-    def _scheduler(self, optimizer: torch.optim.Optimizer, num_steps: int) -> dict[str, Any]:
+    def _scheduler(self, optimizer: torch.optim.Optimizer, num_steps: float) -> dict[str, Any]:
         decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 ** (step / self.half_life))
         return {"scheduler": decay, "interval": "step"}
 
@@ -119,7 +126,15 @@ class CosineAdamW(AdamW):
             raise ValueError(f"optimizer.final_fraction = {final_fraction} must be from 0 to 1")
         self.final_fraction = final_fraction
 
-    def _scheduler(self, optimizer: torch.optim.Optimizer, num_steps: int) -> dict[str, Any]:
+    def check_end(self, num_steps: float) -> None:
+        """Refuse a run without an end."""
+        if math.isinf(num_steps):
+            raise ValueError(
+                "trainer.max_steps = -1 sets no end, where the cosine of the rate should end; "
+                "set trainer.max_steps=1000 for example, or optimizer=adamw_plateau"
+            )
+
+    def _scheduler(self, optimizer: torch.optim.Optimizer, num_steps: float) -> dict[str, Any]:
         def factor(step: int) -> float:
             cosine = 0.5 * (1.0 + math.cos(math.pi * min(step, num_steps) / num_steps))
             return self.final_fraction + (1.0 - self.final_fraction) * cosine

@@ -67,6 +67,7 @@ def test_bad_input_of_the_potential_ends_in_one_line(capsys: pytest.CaptureFixtu
         (["optimizer.learning_rate=-1"], "optimizer.learning_rate = -1"),
         (["datamodule.batch_size=0"], "datamodule.batch_size = 0"),
         (["potential.cutoff=-1"], "potential.cutoff = -1"),
+        (["trainer.max_steps=-1"], "trainer.max_steps = -1 sets no end"),
         (["potential.cutoff=1000"], "potential.cutoff = 1000.0 must be positive and at most"),
     ]:
         assert part in error_line(["fit", *POTENTIAL, *words], capsys)
