@@ -153,6 +153,8 @@ def _is_used(folder: Path) -> bool:
 
 
 def _free_folder(name: str) -> tuple[Path, tuple[str, ...]]:
+    if Path(name).name != name or name in ("", ".."):
+        raise CommandError(f"name = {name or repr(name)} is no name of a folder in {RUNS}; give a word, or run_dir=...")
     if not (RUNS / name).exists():
         return RUNS / name, ()
     number = 1 + max([1, *(number for number, _ in _numbered(name))])

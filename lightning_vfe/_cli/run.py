@@ -41,6 +41,8 @@ def run(plan: Plan) -> int:
     check_scalars(config)
     if plan.verb == "fit":
         _check_limits(config)
+        if is_first and (folder := OmegaConf.select(config, "callbacks.checkpoint.dirpath")) is not None:
+            check_folder("callbacks.checkpoint.dirpath", folder)
     if is_variational(config):
         _check_system(config)
     # these imports take seconds

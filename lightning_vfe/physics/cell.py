@@ -14,6 +14,9 @@ from torch import Tensor
 LONGEST_CUTOFF = 10.0
 """In edges of the cell: an atom reaches 4,000 images of every other then, and no interaction here ranges further."""
 
+RS_RANGE = (1e-3, 1e4)
+"""In bohr; far outside of it powers of the length leave the floating-point numbers, and long before that the model."""
+
 
 @dataclass(frozen=True)
 class PeriodicCell:
@@ -23,10 +26,10 @@ class PeriodicCell:
 
     Args:
         num_atoms: number N of protons, any positive integer.
-        rs: Wigner-Seitz radius in bohr, positive.
+        rs: Wigner-Seitz radius in bohr, within RS_RANGE.
 
     Raises:
-        ValueError: num_atoms is not a positive integer, or rs is not a positive number.
+        ValueError: num_atoms is not a positive integer, or rs is not a number within RS_RANGE.
     """
 
     num_atoms: int
@@ -37,8 +40,12 @@ class PeriodicCell:
         if not (integer and self.num_atoms >= 1):
             raise ValueError(f"system.num_atoms = {self.num_atoms!r} must be a positive integer; set it to 8, 14 or 16")
         number = isinstance(self.rs, Real) and not isinstance(self.rs, bool)
-        if not (number and math.isfinite(self.rs) and self.rs > 0):
-            raise ValueError(f"system.rs = {self.rs!r} must be positive; dense hydrogen is rs = 1 to 4 bohr")
+        least, most = RS_RANGE
+        if not (number and least <= self.rs <= most):
+            raise ValueError(
+                f"system.rs = {self.rs!r} must be positive, from {least:g} to {most:g} bohr; "
+                "dense hydrogen is rs = 1 to 4 bohr"
+            )
 
     @property
     def length(self) -> float:

@@ -30,7 +30,7 @@ class CuspJastrow(nn.Module):
         super().__init__()
         if cell.num_atoms % 2:
             raise ValueError(f"system.num_atoms = {cell.num_atoms} must be even: half the electrons are up, half down")
-        raw = math.log(math.expm1(cell.rs))  # softplus(raw) = rs
+        raw = cell.rs + math.log(-math.expm1(-cell.rs))  # softplus(raw) = rs
         self.raw_ranges = nn.Parameter(torch.full((3,), raw))
         num_up = cell.num_atoms // 2
         spin = torch.cat([torch.ones(num_up), -torch.ones(num_up)])
