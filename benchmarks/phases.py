@@ -83,8 +83,6 @@ class System:
                     parameter.normal_(std=READOUT)
         self.density = ProtonDensity(UniformBase(self.cell, setting.temperature_kelvin), flow).to(device)
         self.ewald = Ewald(self.cell)
-        self._compiled = copy.deepcopy(self.wavefunction)
-        self._compiled.backbone.compile()  # at its first call
         random = WalkerRandom([0], 0, device)
         shape = (setting.num_proton_walkers, setting.num_atoms, 3)
         protons = self.cell.length * random.uniform(shape, torch.get_default_dtype())
@@ -120,6 +118,12 @@ class System:
     def compiled_sweep(self) -> Tensor:
         """The same, where torch.compile has made one piece of the streams; they are real and need no derivatives."""
         return self._sweep(self._compiled, None)
+
+    @functools.cached_property
+    def _compiled(self) -> GeminalWavefunction:
+        compiled = copy.deepcopy(self.wavefunction)
+        compiled.backbone.compile()  # at its first call
+        return compiled
 
     def _sweep(self, wavefunction: GeminalWavefunction, dtype: torch.dtype | None) -> Tensor:
         walkers, rule = self.walkers, GaussianProposal()
