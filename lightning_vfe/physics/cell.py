@@ -125,34 +125,8 @@ class PeriodicCell:
         return integers[(nearest**2).sum(axis=-1) <= reach**2]
 
     def smooth_distance(self, displacement: Tensor) -> Tensor:
-        """Periodic distance (L/pi) sqrt(sum_d sin^2(pi dx_d / L)), in bohr.
-
-        It equals |dx| near dx = 0, has the lattice's period, and is analytic except at the lattice points. There, where
-        the gradient of a distance is undefined, the value and the gradient are exactly zero instead of NaN, so that
-        self pairs may be masked afterwards.
-
-        Args:
-            displacement: in bohr, any image.  # (..., 3)
-
-        Returns:
-            Distance in bohr.  # (...)
-        """
-        squared = torch.sin(displacement * (math.pi / self.length)).square().sum(dim=-1)
-        positive = squared > 0
-        root = torch.sqrt(torch.where(positive, squared, torch.ones_like(squared)))
-        return torch.where(positive, root, torch.zeros_like(root)) * (self.length / math.pi)
-
-    def periodic_waves(self, displacement: Tensor) -> tuple[Tensor, Tensor]:
-        """Smooth features of a displacement: sin(2 pi dx_d / L) and cos(2 pi dx_d / L) of its components.
-
-        Args:
-            displacement: in bohr, any image.  # (..., 3)
-
-        Returns:
-            Sines and cosines.  # (..., 3) each
-        """
-        angle = displacement * (2.0 * math.pi / self.length)
-        return torch.sin(angle), torch.cos(angle)
+        """Periodic distance of displacements (..., 3) in bohr, see the function of this name.  # (...)"""
+        return smooth_distance(displacement, self.length)
 
     def plane_waves(self, count: int) -> Tensor:
         """Integer vectors n of the plane waves exp(2 pi i n.x / L), in order of |n|.
@@ -181,6 +155,41 @@ class PeriodicCell:
                 last = squared[complete][count - 1]
                 return torch.from_numpy(integers[squared <= last].copy())
             radius += 1
+
+
+def smooth_distance(displacement: Tensor, length: Tensor | float) -> Tensor:
+    """Periodic distance (L/pi) sqrt(sum_d sin^2(pi dx_d / L)).
+
+    It equals |dx| near dx = 0, has the lattice's period, and is analytic except at the lattice points. There, where the
+    gradient of a distance is undefined, the value and the gradient are exactly zero instead of NaN, so that self pairs
+    may be masked afterwards.
+
+    Args:
+        displacement: any image.  # (..., 3)
+        length: L in the same unit; a tensor broadcasts with the leading dimensions.  # (...)
+
+    Returns:
+        Distance in the same unit.  # (...)
+    """
+    per_length = math.pi / (length.unsqueeze(-1) if isinstance(length, Tensor) else length)
+    squared = torch.sin(displacement * per_length).square().sum(dim=-1)
+    positive = squared > 0
+    root = torch.sqrt(torch.where(positive, squared, torch.ones_like(squared)))
+    return torch.where(positive, root, torch.zeros_like(root)) * (length / math.pi)
+
+
+def periodic_waves(displacement: Tensor, length: Tensor | float) -> tuple[Tensor, Tensor]:
+    """Smooth features of a displacement: sin(2 pi dx_d / L) and cos(2 pi dx_d / L) of its components.
+
+    Args:
+        displacement: any image.  # (..., 3)
+        length: L in the same unit; a tensor broadcasts with the leading dimensions.  # (...)
+
+    Returns:
+        Sines and cosines.  # (..., 3) each
+    """
+    angle = displacement * (2.0 * math.pi / (length.unsqueeze(-1) if isinstance(length, Tensor) else length))
+    return torch.sin(angle), torch.cos(angle)
 
 
 @functools.lru_cache(maxsize=32)

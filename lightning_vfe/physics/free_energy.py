@@ -7,23 +7,28 @@ import math
 import torch
 from torch import Tensor
 
-from lightning_vfe.physics.cell import PeriodicCell
-from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA, KELVIN_TO_HARTREE, PROTON_MASS
+from lightning_vfe.physics.state_point import WalkerStates
+from lightning_vfe.physics.system import System
+from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA
 
 
-def momentum_free_energy(num_atoms: int, temperature_kelvin: float) -> float:
-    r"""kT [ln N! + 3N ln lambda_dB], Ha for the whole cell: momenta and indistinguishability of classical protons.
+def momentum_free_energy(system: System, kT: Tensor | float) -> Tensor:
+    r"""kT [ln N! + 3N ln lambda_dB], Ha for the whole cell: momenta and indistinguishability of classical nuclei.
 
-    lambda_dB = sqrt(2 pi / (m_p kT)) in bohr, m_p = 1836.15.
+    lambda_dB = sqrt(2 pi / (m kT)) in bohr, m the nuclear mass in electron masses.
+
+    Args:
+        system: N and m.
+        kT: in Ha.  # (...)
     """
-    kT = KELVIN_TO_HARTREE * temperature_kelvin
-    wavelength = math.sqrt(2.0 * math.pi / (PROTON_MASS * kT))
-    return kT * (math.lgamma(num_atoms + 1) + 3 * num_atoms * math.log(wavelength))
+    kT = torch.as_tensor(kT)
+    wavelength = torch.sqrt(2.0 * math.pi / (system.nuclear_mass * kT))
+    return kT * (math.lgamma(system.num_atoms + 1) + 3 * system.num_atoms * torch.log(wavelength))
 
 
 def free_energy_terms(
-    cell: PeriodicCell,
-    temperature_kelvin: float,
+    system: System,
+    states: WalkerStates,
     electron_kinetic: Tensor,
     v_pp: Tensor,
     v_pe: Tensor,
@@ -31,7 +36,7 @@ def free_energy_terms(
     log_prob: Tensor | None = None,
     log_abs_det_dzdx: Tensor | None = None,
     base_energy: Tensor | None = None,
-    base_free_energy: float = 0.0,
+    base_free_energy: Tensor | None = None,
 ) -> dict[str, Tensor]:
     r"""All reported quantities of each walker, per atom, in Ha (entropy in k_B, pressure in GPa).
 
@@ -41,22 +46,27 @@ def free_energy_terms(
         free_energy   F = K_e + V + kT ln p(x) + kT [ln N! + 3N ln lambda_dB]
         entropy       S/k_B = (E - F)/kT
         pressure      P = (2K + V) / 3L^3   (virial; holds where psi is stationary under scaling)
-        base_free_energy  -kT ln Z_ML (a number), log_det  ln|det dz/dx|, base_energy  E_ML(z)
+        base_free_energy  -kT ln Z_ML, log_det  ln|det dz/dx|, base_energy  E_ML(z)
 
     F averaged over x ~ p is the variational free energy (Xie et al., PRL 131, 126501 (2023), eq. 2). Without
     `log_prob` the protons are fixed: no proton kinetic energy, F = E and S = 0.
+
+    Args:
+        system: number of atoms and nuclear mass.
+        states: rs and kT of every walker.  # (...)
+        electron_kinetic, v_pp, v_pe, v_ee: of the whole cell, Ha.  # (...) each
+        log_prob: ln p(x) in bohr^(-3N).  # (...)
+        log_abs_det_dzdx, base_energy, base_free_energy: of flow and base, Ha for energies.  # (...) each
     """
-    num_atoms = cell.num_atoms
+    num_atoms, kT = system.num_atoms, states.kT
     potential = v_pp + v_pe + v_ee
-    kT = KELVIN_TO_HARTREE * temperature_kelvin
     proton_kinetic = 0.0 if log_prob is None else 1.5 * num_atoms * kT
     kinetic = electron_kinetic + proton_kinetic
     energy = kinetic + potential
     if log_prob is None:
         free_energy, entropy = energy, torch.zeros_like(energy)
     else:
-        momenta = momentum_free_energy(num_atoms, temperature_kelvin)
-        free_energy = electron_kinetic + potential + kT * log_prob + momenta
+        free_energy = electron_kinetic + potential + kT * log_prob + momentum_free_energy(system, kT)
         entropy = (energy - free_energy) / kT
     terms = {
         "free_energy_per_atom": free_energy,
@@ -69,9 +79,11 @@ def free_energy_terms(
         "entropy_per_atom": entropy,
     }
     if log_prob is not None:
-        terms["base_free_energy_per_atom"] = torch.full_like(energy, base_free_energy)
-        terms["base_energy_per_atom"] = torch.zeros_like(energy) if base_energy is None else base_energy
-        terms["log_det_per_atom"] = torch.zeros_like(energy) if log_abs_det_dzdx is None else log_abs_det_dzdx
+        zero = torch.zeros_like(energy)
+        terms["base_free_energy_per_atom"] = zero if base_free_energy is None else base_free_energy.expand_as(energy)
+        terms["base_energy_per_atom"] = zero if base_energy is None else base_energy
+        terms["log_det_per_atom"] = zero if log_abs_det_dzdx is None else log_abs_det_dzdx
     terms = {name: value / num_atoms for name, value in terms.items()}
-    terms["pressure_gpa"] = (2.0 * kinetic + potential) / (3.0 * cell.volume) * HARTREE_PER_BOHR3_TO_GPA
+    volume = 4.0 * math.pi * num_atoms / 3.0 * states.rs**3
+    terms["pressure_gpa"] = (2.0 * kinetic + potential) / (3.0 * volume) * HARTREE_PER_BOHR3_TO_GPA
     return terms

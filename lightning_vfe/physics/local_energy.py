@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lightning_vfe.physics.blocks import MAX_ELEMENTS_CPU, in_parts, max_elements
-from lightning_vfe.physics.ewald import Ewald
+from lightning_vfe.physics.ewald import CoulombEnergies, Ewald
 from lightning_vfe.physics.kinetic import kinetic_energy
+from lightning_vfe.physics.state_point import WalkerStates
 
 TANGENT_BYTES = 2**24
 """Memory on a CPU that the derivatives of one chunk of walkers may take, about: four tensors of 3N N numbers for each
@@ -32,41 +32,54 @@ class LocalEnergy(NamedTuple):
         return self.kinetic + (self.v_pp + self.v_pe + self.v_ee)
 
 
+LogPsi = Callable[[Any, Any, WalkerStates], Any]
+"""(protons (W, 1, N, 3), electrons (W, B, N, 3), states (W, 1)) -> complex ln psi (W, B)."""
+
+
 @torch.no_grad()
 def local_energy(
-    ewald: Ewald, log_psi: Callable[[Any, Any, Tensor], Any], protons: Tensor, electrons: Tensor, twists: Tensor
+    ewald: Ewald, log_psi: LogPsi, protons: Tensor, electrons: Tensor, states: WalkerStates
 ) -> LocalEnergy:
     r"""E_loc = -1/2 sum_i [lap_i ln psi + (grad_i ln psi)^2] + V_ee + V_pe + V_pp with full Ewald energies.
 
     Args:
-        ewald: Coulomb energies of the cell.
-        log_psi: (protons (W, 1, N, 3), electrons (W, B, N, 3), twists (W, 1, 3)) -> complex ln psi (W, B).
+        ewald: Coulomb energies of the cell in units of rs (`System.cell`).
+        log_psi: see LogPsi.
         protons: positions in bohr. # (W, N, 3)
         electrons: positions in bohr. # (W, B, N, 3)
-        twists: fractional. # (W, 3)
+        states: state point and twist of every walker. # (W,)
     """
-    kinetic = kinetic_energies(log_psi, protons, electrons, twists)
-    coulomb = ewald.energies(protons.unsqueeze(1), electrons)
+    kinetic = kinetic_energies(log_psi, protons, electrons, states)
+    coulomb = coulomb_energies(ewald, protons.unsqueeze(1), electrons, states.rs.unsqueeze(1))
     return LocalEnergy(kinetic, coulomb.v_pp.expand(kinetic.shape), coulomb.v_pe, coulomb.v_ee)
 
 
+def coulomb_energies(ewald: Ewald, protons: Tensor, electrons: Tensor, rs: Tensor) -> CoulombEnergies:
+    """Coulomb energies at densities that differ from walker to walker: V(x) = V(x / rs) / rs, in Ha.
+
+    Args:
+        ewald: of the cell in units of rs.
+        protons, electrons: in bohr. # (..., N, 3)
+        rs: in bohr; leading dimensions broadcast. # (...)
+    """
+    unit = rs[..., None, None]
+    return CoulombEnergies(*(energy / rs for energy in ewald.energies(protons / unit, electrons / unit)))
+
+
 @torch.no_grad()
-def kinetic_energies(
-    log_psi: Callable[[Any, Any, Tensor], Any], protons: Tensor, electrons: Tensor, twists: Tensor
-) -> Tensor:
+def kinetic_energies(log_psi: LogPsi, protons: Tensor, electrons: Tensor, states: WalkerStates) -> Tensor:
     """The kinetic term of local_energy alone, complex, Ha.  # (W, B)
 
     A bounded number of configurations at a time: large tensors would not only take memory, but leave the caches.
     """
-    num_atoms = electrons.shape[-2]
+    num_electrons = electrons.shape[-2]
     available = TANGENT_BYTES * (max_elements(electrons) // MAX_ELEMENTS_CPU)
-    limit = max(1, available // (4 * 32 * 3 * num_atoms * num_atoms * electrons.element_size()))
+    limit = max(1, available // (4 * 32 * 3 * num_electrons * num_electrons * electrons.element_size()))
 
-    def kinetic(x: Tensor, r: Tensor, k: Tensor) -> tuple[Tensor]:
-        return (kinetic_energy(partial(_of_electrons, log_psi, x, k.squeeze(-2)), r),)
+    def kinetic(x: Tensor, r: Tensor, *parts: Tensor) -> tuple[Tensor]:
+        rs, kT, twist = (part.squeeze(-2) for part in parts)
+        point = WalkerStates(rs.squeeze(-1), kT.squeeze(-1), twist)
+        return (kinetic_energy(lambda positions: log_psi(x, positions, point), r),)
 
-    return in_parts(kinetic, limit, protons.unsqueeze(1), electrons, twists[:, None, None])[0]
-
-
-def _of_electrons(log_psi: Callable[[Any, Any, Tensor], Any], protons: Tensor, twists: Tensor, electrons: Any) -> Any:
-    return log_psi(protons, electrons, twists)
+    parts = states.rs[:, None, None, None], states.kT[:, None, None, None], states.twist[:, None, None]
+    return in_parts(kinetic, limit, protons.unsqueeze(1), electrons, *parts)[0]

@@ -42,15 +42,18 @@ class RadialDistributions:
     v(bin) is a spherical shell up to r = L/2; beyond, up to the corner sqrt(3) L/2, only its part inside the cube.
 
     Args:
-        cell: the periodic cell.
+        cell: the periodic cell, in bohr or in units of rs: positions and r are in its unit.
         num_bins: number of bins of equal width.
-        r_max: end of the last bin in bohr, at most sqrt(3) L/2; None is L/2.
+        r_max: end of the last bin, at most sqrt(3) L/2; None is L/2.
+        num_up: electrons with spin up; None is half of them.
 
     Raises:
         ValueError: num_bins or r_max is out of its range.
     """
 
-    def __init__(self, cell: PeriodicCell, num_bins: int = 50, r_max: float | None = None) -> None:
+    def __init__(
+        self, cell: PeriodicCell, num_bins: int = 50, r_max: float | None = None, num_up: int | None = None
+    ) -> None:
         corner = math.sqrt(3.0) / 2.0 * cell.length
         r_max = cell.length / 2 if r_max is None else r_max
         if num_bins < 1:
@@ -59,6 +62,7 @@ class RadialDistributions:
             raise ValueError(f"r_max = {r_max} must lie between 0 and {corner:.4f} bohr, the corner of the cell")
         self.cell = cell
         self.num_bins = num_bins
+        self.num_up = cell.num_atoms // 2 if num_up is None else num_up
         self.edges = np.linspace(0.0, r_max, num_bins + 1)
         volumes = [ball_in_cube_volume(edge / cell.length) for edge in self.edges]
         self._fractions = torch.from_numpy(np.diff(volumes))
@@ -69,8 +73,8 @@ class RadialDistributions:
         """Add one sample of every walker.
 
         Args:
-            protons: in bohr; the same number W of walkers at every call.  # (W, N, 3)
-            electrons: in bohr, the first half up, the others down; None counts protons only.  # (W, B, N, 3)
+            protons: the same number W of walkers at every call.  # (W, N, 3)
+            electrons: the first `num_up` up, the others down; None counts protons only.  # (W, B, N, 3)
         """
         num_atoms = protons.shape[1]
         first, second = torch.triu_indices(num_atoms, num_atoms, offset=1, device=protons.device)
@@ -78,8 +82,7 @@ class RadialDistributions:
         if electrons is None:
             return
         self._add("proton_electron", electrons[:, :, :, None] - protons[:, None, None])
-        up = num_atoms // 2
-        like = (first < up) == (second < up)
+        like = (first < self.num_up) == (second < self.num_up)
         separation = electrons[:, :, first] - electrons[:, :, second]
         self._add("electron_electron_like", separation[:, :, like])
         self._add("electron_electron_unlike", separation[:, :, ~like])
@@ -95,11 +98,15 @@ class RadialDistributions:
             for name, counts in self._counts.items()
         }
 
-    def result(self, per_walker: dict[str, Tensor] | None = None) -> dict[str, RadialDistribution]:
+    def result(
+        self, per_walker: dict[str, Tensor] | None = None, weights: Tensor | None = None, unit: float = 1.0
+    ) -> dict[str, RadialDistribution]:
         """Mean and error over the walkers.
 
         Args:
             per_walker: `per_walker()` of all processes, joined along the walkers; None takes those collected here.
+            weights: what each walker counts in the mean, in any unit; None is equal weights.  # (W,)
+            unit: unit of the cell's lengths in bohr, rs for a cell in units of rs.
 
         Raises:
             ValueError: nothing was collected.
@@ -107,15 +114,18 @@ class RadialDistributions:
         walkers = self.per_walker() if per_walker is None else per_walker
         if not walkers:
             raise ValueError("g(r) has no samples yet; call update() with the walkers' positions first")
-        centres = 0.5 * (self.edges[1:] + self.edges[:-1])
+        centres = 0.5 * (self.edges[1:] + self.edges[:-1]) * unit
         distributions = {}
         for name, values in walkers.items():
             table = values.cpu().numpy()
             count = table.shape[0]
-            error = table.std(axis=0, ddof=1) / math.sqrt(count) if count > 1 else np.full(self.num_bins, math.nan)
+            omega = np.full(count, 1.0 / count) if weights is None else (weights / weights.sum()).cpu().numpy()
+            # equal weights: the standard error of the mean
+            scale = math.sqrt(float((omega**2).sum()))
+            error = table.std(axis=0, ddof=1) * scale if count > 1 else np.full(self.num_bins, math.nan)
             # No pair in a bin is no proof that there are none: the scatter of zeros is not an error.
             error[table.sum(axis=0) == 0] = math.nan
-            distributions[name] = RadialDistribution(centres, table.mean(axis=0), error)
+            distributions[name] = RadialDistribution(centres, omega @ table, error)
         return distributions
 
     def _add(self, name: str, displacement: Tensor) -> None:

@@ -23,6 +23,13 @@ HARTREE_PER_BOHR3_TO_GPA: float = constants.value("Hartree energy") / constants.
 PROTON_MASS: float = 1836.15
 """Mass of the proton in electron masses."""
 
+NUCLEAR_MASSES: dict[str, float] = {
+    "H": PROTON_MASS,
+    "D": constants.value("deuteron-electron mass ratio"),
+    "T": constants.value("triton-electron mass ratio"),
+}
+"""Masses of the nuclei of hydrogen, deuterium and tritium in electron masses."""
+
 # Kelvin. Beyond them kT or the thermal wavelength leave the floating-point numbers, and long before that the model.
 TEMPERATURE_RANGE = (1.0, 1e9)
 

@@ -128,6 +128,9 @@ class Backbone(nn.Module):
         super().__init__()
         self.electron_start = nn.Linear(NUM_TWIST_FEATURES, single_width)
         self.proton_start = nn.Linear(NUM_TWIST_FEATURES, single_width)
+        # What the density adds to the start; zero until it is learned, and always where there is one density only.
+        self.electron_density = nn.Parameter(torch.zeros(single_width))
+        self.proton_density = nn.Parameter(torch.zeros(single_width))
         self.pairs_ee = Pairs(NUM_PAIR_FEATURES + 1, pair_width, num_layers)
         self.pairs_ep = Pairs(NUM_PAIR_FEATURES, pair_width, num_layers)
         self.pairs_pp = Pairs(NUM_PAIR_FEATURES, pair_width, num_layers - 1)
@@ -143,11 +146,18 @@ class Backbone(nn.Module):
         return [(stream.movedim(-1, -3) * others).movedim(-3, -1) for stream in self.pairs_pp(pp.features)]
 
     def forward(
-        self, ee: PairGeometry, ep: PairGeometry, proton_pairs: list[Tensor], spin_product: Tensor, twist: Tensor
+        self,
+        ee: PairGeometry,
+        ep: PairGeometry,
+        proton_pairs: list[Tensor],
+        spin_product: Tensor,
+        twist: Tensor,
+        log_rs_ratio: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Single stream (..., N, single_width) and last electron pair stream (..., N, N, pair_width).
 
-        `spin_product` (N, N) is +1 for pairs of the same and -1 of opposite spin; `twist` (..., 3) is fractional.
+        `spin_product` (N, N) is +1 for pairs of the same and -1 of opposite spin; `twist` (..., 3) is fractional;
+        `log_rs_ratio` (...) is ln(rs / rs_0).
         """
         angle = (2.0 * torch.pi) * twist.unsqueeze(-2)
         twist_features = torch.cat([torch.sin(angle), torch.cos(angle)], dim=-1)  # (..., 1, 6)
@@ -155,8 +165,9 @@ class Backbone(nn.Module):
         streams_ep = self.pairs_ep(ep.features)
         leading = torch.broadcast_shapes(ep.features.shape[:-3], twist.shape[:-1])
         num = ep.features.shape[-2]
-        electrons = self.electron_start(twist_features).expand(*leading, num, -1)
-        protons = self.proton_start(twist_features).expand(*leading, num, -1)
+        density = log_rs_ratio[..., None, None]  # (..., 1, 1)
+        electrons = (self.electron_start(twist_features) + density * self.electron_density).expand(*leading, num, -1)
+        protons = (self.proton_start(twist_features) + density * self.proton_density).expand(*leading, num, -1)
         for mix, g_ee, g_ep, g_pp in zip(self.mixing, streams_ee, streams_ep, [*proton_pairs, None], strict=True):
             electrons, protons = mix(electrons, protons, g_ee, g_ep, g_pp)
         return electrons, g_ee

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.cell import periodic_waves, smooth_distance
 from lightning_vfe.physics.forward import join_features, relative_vectors
 
 NUM_PAIR_FEATURES = 7
@@ -22,7 +22,7 @@ class PairGeometry(NamedTuple):
     """Inputs of the pair stream. # (..., M, N, 7)"""
 
 
-def pair_geometry(cell: PeriodicCell, first: Tensor, second: Tensor, same_particles: bool = False) -> PairGeometry:
+def pair_geometry(length: Tensor, first: Tensor, second: Tensor, same_particles: bool = False) -> PairGeometry:
     """Distances and features of all pairs of `first` (..., M, 3) and `second` (..., N, 3), positions in bohr.
 
     The features of the relative vector r are sin(2 pi r/L), cos(2 pi r/L) and d^2/(1 + d) with the smooth distance d.
@@ -31,11 +31,17 @@ def pair_geometry(cell: PeriodicCell, first: Tensor, second: Tensor, same_partic
 
     With `same_particles` the diagonal is not a pair; it gets a constant vector instead of 0, because the derivative
     of a norm does not exist there. Whoever sums over pairs leaves the diagonal out.
+
+    Args:
+        length: edge L of the cell in bohr, of every configuration.  # (...)
+        first, second: positions.
+        same_particles: whether both are the same particles.
     """
     displacement = relative_vectors(first, second)  # (..., M, N, 3)
+    length = length[..., None, None]  # (..., 1, 1)
     if same_particles:
         diagonal = torch.eye(first.shape[-2], dtype=first.dtype, device=first.device)
-        displacement = displacement + 0.5 * cell.length * diagonal.unsqueeze(-1)
-    distance = cell.smooth_distance(displacement)
+        displacement = displacement + (0.5 * length * diagonal).unsqueeze(-1)
+    distance = smooth_distance(displacement, length)
     radial = distance.square() / (1.0 + distance)
-    return PairGeometry(distance, join_features([*cell.periodic_waves(displacement), radial.unsqueeze(-1)]))
+    return PairGeometry(distance, join_features([*periodic_waves(displacement, length), radial.unsqueeze(-1)]))

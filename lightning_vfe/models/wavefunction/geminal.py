@@ -28,7 +28,6 @@ class NeuralGeminal(nn.Module):
 
     def forward(self, up: Tensor, down: Tensor, pairs: Tensor) -> Tensor:
         """phi (..., K, N/2, N/2) from up, down (..., N/2, single) and all electron pairs (..., N, N, pair)."""
-        up.shape[-2]
         num_determinants = len(self.bilinear)
         # Real and imaginary parts of all determinants at once.
         scores = opposite_spin_scores(pairs, self.pair.movedim(-1, 0).flatten(0, 1))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.system import System
 
 ELECTRON_PROTON_CUSP = -1.0
 OPPOSITE_SPIN_CUSP = 0.5
@@ -19,29 +19,36 @@ class CuspJastrow(nn.Module):
     r"""J = sum_pairs u_c(d), with the smooth periodic distance d and the slope at contact u_c'(0) = c (Kato).
 
     u_c(d) = -c b^2 / (b + d), c = -1 for an electron and a proton, 1/2 for electrons of opposite and 1/4 of the same
-    spin (Kato, Commun. Pure Appl. Math. 10, 151 (1957); Pack and Byers Brown, J. Chem. Phys. 45, 556 (1966)). The
-    three ranges b (bohr) are learned and start at rs, the mean distance of the particles.
+    spin (Kato, Commun. Pure Appl. Math. 10, 151 (1957); Pack and Byers Brown, J. Chem. Phys. 45, 556 (1966)). The three
+    ranges b (bohr) are learned, start at rs, the mean distance of the particles, and scale with rs:
+
+        b = rs / rs_0 softplus(raw + slope ln(rs / rs_0)),    slope = 0 at the start.
+
+    Args:
+        system: the electrons.
+        reference_rs: rs_0 in bohr.
     """
 
     same_spin: Tensor
     opposite_spin: Tensor
 
-    def __init__(self, cell: PeriodicCell) -> None:
+    def __init__(self, system: System, reference_rs: float) -> None:
         super().__init__()
-        if cell.num_atoms % 2:
-            raise ValueError(f"system.num_atoms = {cell.num_atoms} must be even: half the electrons are up, half down")
-        raw = cell.rs + math.log(-math.expm1(-cell.rs))  # softplus(raw) = rs
+        raw = reference_rs + math.log(-math.expm1(-reference_rs))  # softplus(raw) = rs_0
         self.raw_ranges = nn.Parameter(torch.full((3,), raw))
-        num_up = cell.num_atoms // 2
-        spin = torch.cat([torch.ones(num_up), -torch.ones(num_up)])
+        self.range_slopes = nn.Parameter(torch.zeros(3))
+        spin = torch.cat([torch.ones(system.num_up or 0), -torch.ones(system.num_down)])
         same_spin = spin.unsqueeze(0) == spin.unsqueeze(1)
         upper = torch.triu(torch.ones_like(same_spin), diagonal=1)  # every pair once
         self.register_buffer("same_spin", (same_spin & upper).to(torch.get_default_dtype()), persistent=False)
         self.register_buffer("opposite_spin", (~same_spin & upper).to(torch.get_default_dtype()), persistent=False)
 
-    def forward(self, electron_proton: Tensor, electron_electron: Tensor) -> Tensor:
-        """J (...) from the distances electron-proton and electron-electron, both (..., N, N) in bohr."""
-        b_proton, b_opposite, b_same = softplus(self.raw_ranges).unbind()
+    def forward(self, electron_proton: Tensor, electron_electron: Tensor, rs_ratio: Tensor) -> Tensor:
+        """J (...) from the distances electron-proton and electron-electron, both (..., N, N) in bohr, and rs / rs_0
+        (...)."""
+        log_ratio = torch.log(rs_ratio)[..., None, None, None]
+        ranges = rs_ratio[..., None, None, None] * softplus(self.raw_ranges + self.range_slopes * log_ratio)
+        b_proton, b_opposite, b_same = ranges.unbind(-1)  # (..., 1, 1) each
         attraction = _cusp(electron_proton, ELECTRON_PROTON_CUSP, b_proton)
         opposite = _cusp(electron_electron, OPPOSITE_SPIN_CUSP, b_opposite) * self.opposite_spin
         same = _cusp(electron_electron, SAME_SPIN_CUSP, b_same) * self.same_spin

@@ -12,7 +12,8 @@ from lightning_vfe.models.wavefunction.features import pair_geometry
 from lightning_vfe.models.wavefunction.geminal import NeuralGeminal, log_sum_of_determinants
 from lightning_vfe.models.wavefunction.jastrow import CuspJastrow
 from lightning_vfe.models.wavefunction.orbitals import PlaneWaveEnvelope
-from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.state_point import StatePoint, WalkerStates
+from lightning_vfe.physics.system import System
 
 
 class FixedProtons(NamedTuple):
@@ -34,16 +35,31 @@ class GeminalWavefunction(nn.Module):
     Complex, under twisted boundary conditions: psi gains the phase exp(2 pi i twist_d) when one electron moves by L
     along d. Antisymmetric in the up and in the down electrons, symmetric in the protons and under a swap of all spins.
     A determinant of pair functions holds the atomic, the molecular and the paired state (Xie et al., PRL 131, 126501
-    (2023), eq. 4 and supplement). One network serves all twists. Electrons 0..N/2-1 are up, the others down.
+    (2023), eq. 4 and supplement). Electrons 0..N/2-1 are up, the others down.
 
-    Raises ValueError for an odd number of atoms and for sizes below 1.
+    One network serves all densities and twists. Lengths and energies inside it scale with rs / rs_0; what the density
+    changes beyond that enters through ln(rs / rs_0) with weights that start at zero.
+
+    Args:
+        system: nuclei and electrons; as many up as down.
+        reference: state point whose rs is rs_0.
+        num_determinants: K.
+        num_layers: layers of the streams.
+        single_width: features of a particle.
+        pair_width: features of a pair.
+        num_plane_waves: least number of plane waves of the envelope; None takes N + 10.
+
+    Raises:
+        ValueError: different numbers of up and down electrons, or a size below 1.
     """
 
     spin_product: Tensor
+    reference_rs: Tensor
 
     def __init__(
         self,
-        cell: PeriodicCell,
+        system: System,
+        reference: StatePoint,
         num_determinants: int = 1,
         num_layers: int = 3,
         single_width: int = 32,
@@ -51,57 +67,73 @@ class GeminalWavefunction(nn.Module):
         num_plane_waves: int | None = None,
     ) -> None:
         super().__init__()
+        if system.num_up != system.num_down:
+            spins = f"{system.num_up} electrons up and {system.num_down} down"
+            reason = f"system.num_atoms = {system.num_atoms} must be even" if system.num_atoms % 2 else spins
+            raise ValueError(f"{reason}: half the electrons are up, half down")
         sizes = {"num_determinants": num_determinants, "num_layers": num_layers}
         sizes |= {"single_width": single_width, "pair_width": pair_width}
         for name, value in sizes.items():
             if value < 1:
                 raise ValueError(f"wavefunction.{name} = {value} must be at least 1")
-        self.cell = cell
-        self.jastrow = CuspJastrow(cell)
+        self.system = system
+        self.unit_length = system.cell.length
+        # Part of the checkpoint: the parameters mean what they mean at this density.
+        self.register_buffer("reference_rs", torch.tensor(float(reference.rs)))
+        self.jastrow = CuspJastrow(system, reference.rs)
         self.backbone = Backbone(num_layers, single_width, pair_width)
-        self.envelope = PlaneWaveEnvelope(cell, num_determinants, num_plane_waves)
+        self.envelope = PlaneWaveEnvelope(system, reference.rs, num_determinants, num_plane_waves)
         self.geminal = NeuralGeminal(num_determinants, single_width, pair_width)
         self.backflow = _small(nn.Linear(single_width, 3, bias=False))
         self.neural_jastrow = _small(nn.Linear(single_width, 1, bias=False))
-        spin = torch.ones(cell.num_atoms)
-        spin[cell.num_atoms // 2 :] = -1.0
+        spin = torch.ones(system.num_atoms)
+        spin[system.num_up :] = -1.0
         self.register_buffer("spin_product", torch.outer(spin, spin), persistent=False)
 
-    def prepare(self, protons: Tensor, twist: Tensor) -> FixedProtons:
-        """What log_psi computes of protons (..., N, 3) in bohr and twist (..., 3) alone, to be given to it."""
-        pp = pair_geometry(self.cell, protons, protons, same_particles=True)
-        return FixedProtons(self.backbone.proton_pairs(pp), self.envelope.pairing(protons, twist))
+    def prepare(self, protons: Tensor, states: WalkerStates) -> FixedProtons:
+        """What log_psi computes of protons (..., N, 3) in bohr and their state points (...) alone, to be given to
+        it."""
+        pp = pair_geometry(self.unit_length * states.rs, protons, protons, same_particles=True)
+        pairing = self.envelope.pairing(protons, states, states.rs / self.reference_rs)
+        return FixedProtons(self.backbone.proton_pairs(pp), pairing)
 
-    def log_psi(self, protons: Tensor, electrons: Tensor, twist: Tensor, fixed: FixedProtons | None = None) -> Tensor:
-        """ln psi (...), complex. Positions (..., N, 3) in bohr, twist (..., 3) fractional; leading dims broadcast.
+    def log_psi(
+        self, protons: Tensor, electrons: Tensor, states: WalkerStates, fixed: FixedProtons | None = None
+    ) -> Tensor:
+        """ln psi (...), complex. Positions (..., N, 3) in bohr; leading dimensions, those of states too, broadcast.
 
-        `fixed` is `prepare(protons, twist)`, for callers that move the electrons only; left out, it is computed here.
+        `fixed` is `prepare(protons, states)`, for callers that move the electrons only; left out, it is computed here.
         """
-        up = self.cell.num_atoms // 2
-        proton_pairs, pairing = self.prepare(protons, twist) if fixed is None else fixed
-        ee = pair_geometry(self.cell, electrons, electrons, same_particles=True)
-        ep = pair_geometry(self.cell, electrons, protons)
-        single, pairs = self.backbone(ee, ep, proton_pairs, self.spin_product, twist)
-        z = electrons + self.backflow(single)
-        jastrow = self.jastrow(ep.distance, ee.distance) + self.neural_jastrow(single).sum((-2, -1))
-        envelope = self.envelope.pair_functions(z[..., :up, :], z[..., up:, :], twist, pairing)
+        up = self.system.num_down
+        proton_pairs, pairing = self.prepare(protons, states) if fixed is None else fixed
+        length, rs_ratio = self.unit_length * states.rs, states.rs / self.reference_rs
+        ee = pair_geometry(length, electrons, electrons, same_particles=True)
+        ep = pair_geometry(length, electrons, protons)
+        single, pairs = self.backbone(ee, ep, proton_pairs, self.spin_product, states.twist, torch.log(rs_ratio))
+        z = electrons + self.backflow(single) * rs_ratio[..., None, None]
+        jastrow = self.jastrow(ep.distance, ee.distance, rs_ratio) + self.neural_jastrow(single).sum((-2, -1))
+        envelope = self.envelope.pair_functions(z[..., :up, :], z[..., up:, :], states, pairing)
         geminal = self.geminal(single[..., :up, :], single[..., up:, :], pairs)
         return jastrow + log_sum_of_determinants(envelope * geminal)
 
-    def forward(self, protons: Tensor, electrons: Tensor, twist: Tensor, fixed: FixedProtons | None = None) -> Tensor:
-        return self.log_psi(protons, electrons, twist, fixed)
+    def forward(
+        self, protons: Tensor, electrons: Tensor, states: WalkerStates, fixed: FixedProtons | None = None
+    ) -> Tensor:
+        return self.log_psi(protons, electrons, states, fixed)
 
 
-def log_psi_of_walkers(wavefunction: GeminalWavefunction, protons: Tensor, electrons: Tensor, twists: Tensor) -> Tensor:
+def log_psi_of_walkers(
+    wavefunction: GeminalWavefunction, protons: Tensor, electrons: Tensor, states: WalkerStates
+) -> Tensor:
     """ln psi of B electron walkers for each of W proton walkers, complex.  # (W, B)
 
     Args:
         wavefunction: psi_x(r).
         protons: in bohr.  # (W, N, 3)
         electrons: in bohr.  # (W, B, N, 3)
-        twists: fractional.  # (W, 3)
+        states: state point and twist of every proton walker.  # (W,)
     """
-    return wavefunction.log_psi(protons.unsqueeze(1), electrons, twists.unsqueeze(1))
+    return wavefunction.log_psi(protons.unsqueeze(1), electrons, states.unsqueeze(1))
 
 
 def _small(layer: nn.Linear) -> nn.Linear:

@@ -1,0 +1,182 @@
+"""The strata of a run: every state point with every twist, and how walkers are dealt to them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_vfe.physics.state_point import StatePoint, WalkerStates
+from lightning_vfe.physics.twists import TwistGrid, twist_grid
+from lightning_vfe.physics.units import GROUND_STATE, check_temperature
+
+MOST_STATES = 1000
+
+
+@dataclass(frozen=True)
+class Strata:
+    """S state points, each with the same T twists. Stratum number t + T s has state s and twist t.
+
+    Walkers of one stratum sample one Hamiltonian at one temperature. Statistics compare walkers within their stratum,
+    since states and twists are chosen and not random.
+
+    Args:
+        points: the state points, all different.
+        twists: the twists with their weights.
+
+    Raises:
+        ValueError: no state point, too many, or one given twice.
+    """
+
+    points: tuple[StatePoint, ...]
+    twists: TwistGrid
+
+    def __post_init__(self) -> None:
+        if not self.points:
+            raise ValueError("system.states = [] holds no state point; give pairs [rs, T] such as [[1.25, 6000]]")
+        if len(self.points) > MOST_STATES:
+            raise ValueError(f"system.states holds {len(self.points)} state points; give at most {MOST_STATES}")
+        if len(set(self.points)) < len(self.points):
+            twice = next(point for point in self.points if self.points.count(point) > 1)
+            raise ValueError(f"system.states holds {twice} twice; give each state point once")
+
+    @classmethod
+    def of(
+        cls,
+        rs: Any = 1.25,
+        temperature_kelvin: Any = 6000.0,
+        states: Any = None,
+        protons: str = "sampled",
+        twists: Any = (1, 1, 1),
+        twist_symmetry: str = "none",
+        twist_shift: Sequence[float] = (0.0, 0.0, 0.0),
+    ) -> Strata:
+        """The strata of the keys `system.*`.
+
+        Args:
+            rs: one density in bohr or several.
+            temperature_kelvin: one temperature or several; every pair with a density is a state point. Not used where
+                the protons are fixed.
+            states: pairs [rs, T] instead of the two lists.
+            protons: sampled, or fixed: the electrons' ground state, T = 0.
+            twists, twist_symmetry, twist_shift: see `twist_grid`.
+
+        Raises:
+            ValueError: a value is out of its range, or does not fit to another one.
+        """
+        grid = twist_grid(twists, twist_symmetry, twist_shift)
+        if protons not in ("sampled", "fixed"):
+            raise ValueError(f"system.protons = {protons!r} is unknown; choose sampled or fixed")
+        if states is None:
+            temperatures = _numbers("system.temperature_kelvin", temperature_kelvin)
+            pairs = list(itertools.product(_numbers("system.rs", rs), temperatures if protons == "sampled" else [0.0]))
+            if protons == "fixed" and len(temperatures) > 1:
+                raise ValueError(
+                    f"system.temperature_kelvin = {temperature_kelvin} but the protons are fixed: they have no "
+                    "temperature; give one number, or set system.protons=sampled"
+                )
+        else:
+            pairs = _pairs(states)
+        if protons == "sampled":
+            for _, temperature in pairs:
+                check_temperature(temperature, GROUND_STATE)
+        elif states is not None:
+            pairs = [(density, 0.0) for density, _ in pairs]
+        return cls(tuple(StatePoint(float(density), float(temperature)) for density, temperature in pairs), grid)
+
+    def __len__(self) -> int:
+        return len(self.points) * len(self.twists)
+
+    @property
+    def num_states(self) -> int:
+        """S."""
+        return len(self.points)
+
+    @property
+    def reference(self) -> StatePoint:
+        """The middle of the state points, (least + largest) / 2 of rs and T: what networks take for the usual state.
+
+        With one state point it is that very point.
+        """
+        rs, temperature = ([getattr(p, name) for p in self.points] for name in ("rs", "temperature_kelvin"))
+        return StatePoint(0.5 * (min(rs) + max(rs)), 0.5 * (min(temperature) + max(temperature)))
+
+    @property
+    def single(self) -> StatePoint:
+        """The only state point.
+
+        Raises:
+            ValueError: there are several.
+        """
+        if self.num_states > 1:
+            raise ValueError(f"system.rs and system.temperature_kelvin give {self.num_states} state points; give one")
+        return self.points[0]
+
+    def state_index(self, stratum: Tensor) -> Tensor:
+        """Number s of the state point of every stratum's number."""
+        return torch.div(stratum, len(self.twists), rounding_mode="floor")
+
+    def weights(self, stratum: Tensor) -> Tensor:
+        """Weight of the twist of every stratum's number; those of one state point add up to one over its strata."""
+        return self.twists.weights.to(stratum.device)[stratum % len(self.twists)]
+
+    def walker_states(self, stratum: Tensor, like: Tensor) -> WalkerStates:
+        """State point and twist of walkers from the numbers of their strata (W,), in the type and on the device of
+        `like`."""
+        index = self.state_index(stratum).cpu()
+        rs = torch.tensor([point.rs for point in self.points], dtype=torch.float64)[index]
+        kT = torch.tensor([point.kT for point in self.points], dtype=torch.float64)[index]
+        twist = self.twists.fractions[stratum.cpu() % len(self.twists)]
+        return WalkerStates(rs.to(like), kT.to(like), twist.to(like))
+
+    def deal(self, num_walkers: int, groups: Sequence[int], num_groups: int) -> Tensor:
+        """Number of the stratum of every proton walker: walker w of the whole run has stratum w mod (S T).
+
+        Args:
+            num_walkers: W, the walkers of this process.
+            groups: the walker groups of this process.
+            num_groups: the walker groups of all processes, numbered from 0.
+
+        Returns:
+            int64.  # (W,)
+
+        Raises:
+            ValueError: the walkers of the whole run are not a multiple of the strata, or a group's number is out of
+                range.
+        """
+        if max(groups) >= num_groups:
+            raise ValueError(f"walker groups = {list(groups)} must be below num_groups = {num_groups}")
+        share = num_walkers // len(groups)
+        total, number = share * num_groups, len(self)
+        if total % number:
+            states = f"{self.num_states} state points times " if self.num_states > 1 else ""
+            raise ValueError(
+                f"sampler.num_proton_walkers = {total} must be a multiple of the {states}{len(self.twists)} twists of "
+                f"system.twists; set it to {(total // number + 1) * number}"
+            )
+        walker = torch.tensor(list(groups))[:, None] * share + torch.arange(share)
+        return walker.flatten() % number
+
+
+def _numbers(key: str, value: Any) -> list[float]:
+    """A number, or a list of numbers, as a list."""
+    values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if not values or any(not isinstance(each, Real) or isinstance(each, bool) for each in values):
+        raise ValueError(f"{key} = {value!r} must be a number, or a list of numbers such as [1.2,1.3]")
+    return values
+
+
+def _pairs(states: Any) -> list[tuple[float, float]]:
+    """Pairs [rs, T]."""
+    if isinstance(states, str) or not isinstance(states, Sequence):
+        raise ValueError(f"system.states = {states!r} must be a list of pairs [rs, T] such as [[1.2,4000],[1.3,6000]]")
+    for pair in states:
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise ValueError(f"system.states: {pair!r} is no pair [rs, T]; give such as [[1.2,4000],[1.3,6000]]")
+        _numbers("system.states", pair)
+    return [(pair[0], pair[1]) for pair in states]

@@ -1,0 +1,70 @@
+"""Who is in the cell: the nuclei with their mass, and the electrons with their spins."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from numbers import Integral, Real
+
+from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.units import NUCLEAR_MASSES
+
+LIGHTEST_NUCLEUS = 100.0
+"""In electron masses: lighter particles are no classical nuclei."""
+
+
+@dataclass(frozen=True)
+class System:
+    """N nuclei of charge one and N electrons in a periodic cube.
+
+    Args:
+        num_atoms: number N of nuclei, a positive integer.
+        nucleus: H, D or T, or the mass of a nucleus in electron masses. Classical nuclei feel their mass in the momentum
+            part of F alone: kT [ln N! + 3N ln lambda_dB].
+        num_up: electrons with spin up; None is half of them, rounded up.
+
+    Attributes:
+        nuclear_mass: in electron masses.
+        num_down: electrons with spin down, N - num_up: the cell is neutral.
+
+    Raises:
+        ValueError: num_atoms is not a positive integer, the nucleus is unknown, or num_up is not between 0 and N.
+    """
+
+    num_atoms: int
+    nucleus: str | float = "H"
+    num_up: int | None = None
+    nuclear_mass: float = field(init=False)
+    num_down: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        PeriodicCell(self.num_atoms, 1.0)  # refuses impossible numbers
+        object.__setattr__(self, "nuclear_mass", _mass(self.nucleus))
+        up = (self.num_atoms + 1) // 2 if self.num_up is None else self.num_up
+        if not (isinstance(up, Integral) and 0 <= up <= self.num_atoms):
+            raise ValueError(f"system.num_up = {up!r} must lie between 0 and {self.num_atoms}, the number of electrons")
+        object.__setattr__(self, "num_up", int(up))
+        object.__setattr__(self, "num_down", self.num_atoms - int(up))
+
+    @property
+    def cell(self) -> PeriodicCell:
+        """The cell in units of rs, the same at every density: L = (4 pi N / 3)^(1/3)."""
+        return PeriodicCell(self.num_atoms, 1.0)
+
+    @property
+    def name(self) -> str:
+        """The element or isotope in words."""
+        words = {"H": "hydrogen", "D": "deuterium", "T": "tritium"}
+        return words.get(str(self.nucleus), f"hydrogen of nuclear mass {self.nuclear_mass:g}")
+
+
+def _mass(nucleus: object) -> float:
+    """Mass in electron masses of a name or a number."""
+    if isinstance(nucleus, str) and nucleus in NUCLEAR_MASSES:
+        return NUCLEAR_MASSES[nucleus]
+    is_number = isinstance(nucleus, Real) and not isinstance(nucleus, bool)
+    if is_number and LIGHTEST_NUCLEUS <= float(nucleus) < float("inf"):  # type: ignore[arg-type]
+        return float(nucleus)  # type: ignore[arg-type]
+    names = ", ".join(f"{name} ({mass:g})" for name, mass in NUCLEAR_MASSES.items())
+    raise ValueError(
+        f"system.nucleus = {nucleus!r} must be one of {names}, or a mass of at least {LIGHTEST_NUCLEUS:g} electron masses"
+    )
