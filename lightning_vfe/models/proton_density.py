@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
 from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
+from lightning_vfe.physics.state_point import WalkerStates
 
 
 class ProtonTerms(NamedTuple):
@@ -27,34 +28,37 @@ class ProtonTerms(NamedTuple):
 
 
 class ProtonDensity(nn.Module):
-    """ln p(x) = ln p_base(z) + ln|det dz/dx| with z = flow.to_base(x), normalised over ordered protons in the cell."""
+    """ln p(x) = ln p_base(z) + ln|det dz/dx| with z = flow.to_base(x), normalised over ordered protons in the cell.
+
+    Base and flow depend on the state point of each walker.
+    """
 
     def __init__(self, base: UniformBase | BoltzmannBase, flow: EquivariantFlow) -> None:
         super().__init__()
         self.base = base
         self.flow = flow
 
-    def evaluate(self, x: Tensor) -> ProtonTerms:
-        """All terms of protons x (..., N, 3) in bohr."""
-        z, log_abs_det, sign = self.flow.to_base(x)
-        energy = self.base.energy(z)  # once: it may be an expensive network
-        return ProtonTerms(self.base.log_prob(z, energy) + log_abs_det, energy, log_abs_det, sign, z)
+    def evaluate(self, x: Tensor, states: WalkerStates) -> ProtonTerms:
+        """All terms of protons x (..., N, 3) in bohr at their state points (...)."""
+        z, log_abs_det, sign = self.flow.to_base(x, states)
+        energy = self.base.energy(z, states)  # once: it may be an expensive network
+        return ProtonTerms(self.base.log_prob(z, states, energy) + log_abs_det, energy, log_abs_det, sign, z)
 
-    def log_prob(self, x: Tensor) -> Tensor:
-        """ln p(x) (...) of protons x (..., N, 3) in bohr."""
-        return self.evaluate(x).log_prob
+    def log_prob(self, x: Tensor, states: WalkerStates) -> Tensor:
+        """ln p(x) (...) of protons x (..., N, 3) in bohr at their state points (...)."""
+        return self.evaluate(x, states).log_prob
 
-    def coarse_log_prob(self, x: Tensor) -> Tensor:
+    def coarse_log_prob(self, x: Tensor, states: WalkerStates) -> Tensor:
         """ln p_base(z) + ln|det dz/dx| (...) of protons (..., N, 3) with both from `EquivariantFlow.to_base_coarsely`:
         near ln p(x), at a part of its cost, and not normalised."""
-        z, log_abs_det, _ = self.flow.to_base_coarsely(x)
-        return self.base.log_prob(z) + log_abs_det
+        z, log_abs_det, _ = self.flow.to_base_coarsely(x, states)
+        return self.base.log_prob(z, states) + log_abs_det
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, states: WalkerStates) -> Tensor:
         """The same as `log_prob`, so that torch.func.functional_call finds it."""
-        return self.log_prob(x)
+        return self.log_prob(x, states)
 
-    def scores(self, x: Tensor, chunk_size: int | None = None) -> tuple[Tensor, Tensor]:
+    def scores(self, x: Tensor, states: WalkerStates, chunk_size: int | None = None) -> tuple[Tensor, Tensor]:
         """ln p(x) and its derivatives with respect to every trainable parameter, walker by walker.
 
         Every walker gets its own copy of the parameters, so that one backward pass gives all derivatives at once. (A
@@ -63,6 +67,7 @@ class ProtonDensity(nn.Module):
 
         Args:
             x: protons in bohr.  # (W, N, 3)
+            states: their state points.  # (W,)
             chunk_size: walkers at once; None takes as many as the flow's `max_elements` allows.
 
         Returns:
@@ -75,18 +80,20 @@ class ProtonDensity(nn.Module):
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"chunk_size = {chunk_size} must be at least 1; None chooses one that fits the memory")
         largest = self.flow.walkers_at_once_with_gradients
-        parts = [self._scores(walkers) for walkers in x.detach().split(min(chunk_size or largest, largest))]
+        size = min(chunk_size or largest, largest)
+        batches = zip(x.detach().split(size), states.split(size), strict=True)
+        parts = [self._scores(walkers, state) for walkers, state in batches]
         log_prob, scores = (torch.cat(columns) for columns in zip(*parts, strict=True))
         return log_prob, scores
 
     @torch.enable_grad()
-    def _scores(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def _scores(self, x: Tensor, states: WalkerStates) -> tuple[Tensor, Tensor]:
         """scores of one chunk."""
         own = {
             name: parameter.detach().expand(len(x), *parameter.shape).clone().requires_grad_()
             for name, parameter in self.named_parameters()
             if parameter.requires_grad
         }
-        log_prob = torch.func.functional_call(self, own, (x,))
+        log_prob = torch.func.functional_call(self, own, (x, states))
         gradients = torch.autograd.grad(log_prob.sum(), list(own.values()))
         return log_prob.detach(), torch.cat([gradient.unsqueeze(-1).flatten(1) for gradient in gradients], dim=1)

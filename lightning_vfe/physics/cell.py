@@ -62,13 +62,14 @@ class PeriodicCell:
         """N / L^3, atoms per bohr^3."""
         return self.num_atoms / self.volume
 
-    def check_cutoff(self, cutoff: float, key: str, fix: str) -> None:
+    def check_cutoff(self, cutoff: float, key: str, fix: str, unit: str = "bohr") -> None:
         """Refuse a range of interactions that would be nothing, or thousands of images of every atom.
 
         Args:
-            cutoff: radius in bohr.
+            cutoff: radius in the cell's unit of length.
             key: its name in the config.
             fix: end of the message.
+            unit: name of that unit.
 
         Raises:
             ValueError: the cutoff is not positive, or beyond LONGEST_CUTOFF edges of the cell.
@@ -76,7 +77,7 @@ class PeriodicCell:
         most = LONGEST_CUTOFF * self.length
         if not 0 < cutoff <= most:
             raise ValueError(
-                f"{key} = {cutoff} must be positive and at most {most:.4g} bohr, {LONGEST_CUTOFF:g} edges of the cell; "
+                f"{key} = {cutoff} must be positive and at most {most:.4g} {unit}, {LONGEST_CUTOFF:g} edges of the cell; "
                 f"{fix}"
             )
 

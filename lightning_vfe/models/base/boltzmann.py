@@ -1,4 +1,4 @@
-"""The Boltzmann law of a potential as base density."""
+"""The Boltzmann distribution of a potential as base density."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ from lightning_vfe.models.base.log_z import find_entry, log_z_file
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.models.potential.storage import load_potential, potential_hash
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.state_point import WalkerStates
+from lightning_vfe.physics.strata import Strata
+from lightning_vfe.physics.system import System
 from lightning_vfe.physics.units import GROUND_STATE, KELVIN_TO_HARTREE, check_temperature
 from lightning_vfe.resources import data_file
 
 
 class BoltzmannBase(nn.Module):
-    r"""p_base(z) = exp(-E_ML(z)/kT) / Z_ML, normalised over ordered protons in the cell.
+    r"""p_base(z) = exp(-E_ML(z)/kT) / Z_ML, normalised over ordered protons in the cell, at one state point.
 
     The potential is frozen: only its value and, where the flow is trained, its gradient with respect to z are used.
 
@@ -44,32 +47,34 @@ class BoltzmannBase(nn.Module):
         self.cell = cell
         self.potential = potential.requires_grad_(False).eval()
         self.kT = KELVIN_TO_HARTREE * temperature_kelvin
-        self.log_z = log_z
-        self.free_energy = -self.kT * log_z
-        """-kT ln Z_ML in Ha, whole cell."""
-        self.free_energy_error = self.kT * log_z_error
-        """Its standard error in Ha, whole cell."""
+        self.log_z, self.log_z_error = log_z, log_z_error
 
     @classmethod
     def from_files(
         cls,
-        cell: PeriodicCell,
+        system: System,
+        strata: Strata,
         potential_path: str | Path,
-        temperature_kelvin: float,
         log_z_path: str | Path | None = None,
     ) -> BoltzmannBase:
         """The base of a stored potential, with the ln Z that `lightning-vfe integrate` found for it.
 
         Args:
-            cell: the periodic cell.
+            system: the protons.
+            strata: of the run, with one state point.
             potential_path: file of the potential; one that the package ships is found by its path inside data/.
-            temperature_kelvin: T.
             log_z_path: file of ln Z; left out, the one beside the potential.
 
         Raises:
-            ValueError: a file is missing or damaged, or holds no converged ln Z of these parameters of the potential
-                at this N, rs and T.
+            ValueError: several state points; a file is missing or damaged, or holds no converged ln Z of these
+                parameters of the potential at this N, rs and T.
         """
+        if strata.num_states > 1:
+            raise ValueError(
+                f"system.rs and system.temperature_kelvin give {strata.num_states} state points, but the ML base has the "
+                "ln Z of one; give one, or set base=uniform"
+            )
+        cell, temperature_kelvin = strata.single.cell(system.num_atoms), strata.single.temperature_kelvin
         file = data_file(potential_path)
         try:
             potential, _ = load_potential(file)
@@ -88,10 +93,18 @@ class BoltzmannBase(nn.Module):
         self.potential.eval()
         return self
 
-    def energy(self, z: Tensor) -> Tensor:
-        """E_ML(z) in Ha (...) of base protons (..., N, 3)."""
+    def energy(self, z: Tensor, states: WalkerStates | None = None) -> Tensor:
+        """E_ML(z) in Ha (...) of base protons (..., N, 3); all states are that of the base."""
         return self.potential.energy(z, self.cell)
 
-    def log_prob(self, z: Tensor, energy: Tensor | None = None) -> Tensor:
+    def log_prob(self, z: Tensor, states: WalkerStates | None = None, energy: Tensor | None = None) -> Tensor:
         """ln p_base(z) = -E_ML(z)/kT - ln Z_ML (...) of base protons (..., N, 3); `energy` is E_ML(z) if known."""
         return -(self.energy(z) if energy is None else energy) / self.kT - self.log_z
+
+    def free_energy(self, states: WalkerStates) -> Tensor:
+        """-kT ln Z_ML in Ha, whole cell.  # (...)"""
+        return torch.full_like(states.kT, -self.kT * self.log_z)
+
+    def free_energy_error(self, states: WalkerStates) -> Tensor:
+        """Standard error of -kT ln Z_ML in Ha, whole cell.  # (...)"""
+        return torch.full_like(states.kT, self.kT * self.log_z_error)

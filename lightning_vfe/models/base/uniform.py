@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from lightning_vfe.physics.cell import PeriodicCell
-from lightning_vfe.physics.units import GROUND_STATE, KELVIN_TO_HARTREE, check_temperature
+from lightning_vfe.physics.state_point import WalkerStates
+from lightning_vfe.physics.system import System
 
 
 class RandomNumbers(Protocol):
@@ -24,33 +23,41 @@ class RandomNumbers(Protocol):
 class UniformBase(nn.Module):
     r"""p_base(z) = L^(-3N): E_ML = 0 and Z_ML = L^(3N), the absolute approach of Xie et al., PRL 131, 126501 (2023).
 
-    Args:
-        cell: the periodic cell.
-        temperature_kelvin: T.
+    It serves any number of state points: ln Z_ML = 3N ln L is known for all of them.
 
-    Raises:
-        ValueError: T is not positive.
+    Args:
+        system: the protons.
     """
 
-    free_energy_error = 0.0
-    """Error of -kT ln Z_ML in Ha: it is known exactly."""
-
-    def __init__(self, cell: PeriodicCell, temperature_kelvin: float) -> None:
+    def __init__(self, system: System) -> None:
         super().__init__()
-        check_temperature(temperature_kelvin, GROUND_STATE)
-        self.cell = cell
-        self.log_volume = 3 * cell.num_atoms * math.log(cell.length)
-        self.free_energy = -KELVIN_TO_HARTREE * temperature_kelvin * self.log_volume
-        """-kT ln Z_ML in Ha, whole cell."""
+        self.system = system
 
-    def energy(self, z: Tensor) -> Tensor:
+    def energy(self, z: Tensor, states: WalkerStates) -> Tensor:
         """E_ML(z) = 0 in Ha (...) of base protons (..., N, 3)."""
         return torch.zeros_like(z[..., 0, 0])
 
-    def log_prob(self, z: Tensor, energy: Tensor | None = None) -> Tensor:
+    def log_prob(self, z: Tensor, states: WalkerStates, energy: Tensor | None = None) -> Tensor:
         """ln p_base(z) = -3N ln L (...) of base protons (..., N, 3); no energy enters."""
-        return torch.full_like(z[..., 0, 0], -self.log_volume)
+        return (-self._log_volume(states)).expand_as(z[..., 0, 0])
 
-    def sample(self, num_walkers: int, random: RandomNumbers) -> Tensor:
+    def free_energy(self, states: WalkerStates) -> Tensor:
+        """-kT ln Z_ML in Ha, whole cell.  # (...)"""
+        return -states.kT * self._log_volume(states)
+
+    def free_energy_error(self, states: WalkerStates) -> Tensor:
+        """Standard error of -kT ln Z_ML in Ha: zero, it is known exactly.  # (...)"""
+        return torch.zeros_like(states.kT)
+
+    def sample(self, states: WalkerStates, random: RandomNumbers) -> Tensor:
         """Independent draws of base protons in bohr.  # (W, N, 3)"""
-        return self.cell.length * random.uniform((num_walkers, self.cell.num_atoms, 3), torch.get_default_dtype())
+        numbers = random.uniform((len(states), self.system.num_atoms, 3), states.rs.dtype)
+        return self._length(states)[:, None, None] * numbers
+
+    def _length(self, states: WalkerStates) -> Tensor:
+        """L in bohr.  # (...)"""
+        return self.system.cell.length * states.rs
+
+    def _log_volume(self, states: WalkerStates) -> Tensor:
+        """3N ln L.  # (...)"""
+        return 3 * self.system.num_atoms * torch.log(self._length(states))

@@ -8,6 +8,7 @@ import torch
 from e3nn import o3
 from torch import Tensor, nn
 
+from lightning_vfe.models.flow.condition import NUM_CONDITIONS, conditioned
 from lightning_vfe.models.flow.edge_basis import EdgeBasis
 from lightning_vfe.models.flow.first_message import FirstMessage
 from lightning_vfe.models.flow.jet import Jet
@@ -33,13 +34,13 @@ class ResidualBlock(nn.Module):
     neighbours. A dense product over (neighbour, component, channel) joins the two.
 
     Args:
-        cell: the periodic cell.
+        cell: the periodic cell in units of rs, as are all lengths here.
         num_layers: message layers.
         num_channels: channels of each irrep.
         hidden_lmax: features have l = 0 to hidden_lmax, with parity (-1)^l.
         edge_lmax: edges have l = 0 to edge_lmax.
         num_radial: radial functions of the edges.
-        cutoff: in bohr.
+        cutoff: range of the messages.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class ResidualBlock(nn.Module):
         super().__init__()
         self.basis = EdgeBasis(cell, max(edge_lmax, hidden_lmax), num_radial, cutoff)
         # A uniform density has this many images within the cutoff, an atom's own ones included.
-        mean_neighbours = (cutoff / cell.rs) ** 3
+        mean_neighbours = cutoff**3
         hidden, edges = (_natural_irreps(lmax) for lmax in (hidden_lmax, edge_lmax))
         sizes = (num_channels, num_radial, mean_neighbours)
         num_angular = (self.basis.lmax + 1) ** 2
@@ -66,40 +67,42 @@ class ResidualBlock(nn.Module):
             self.messages.append(kind(hidden, hidden, edges, *sizes, num_angular, outputs))
         self.updates = nn.ModuleList(GatedUpdate(hidden_lmax, num_channels) for _ in range(num_layers))
         self.readout = nn.Parameter(torch.zeros(1, num_channels))
-        self.scale = DISPLACEMENT_SCALE * cell.rs
+        self.readout_slopes = nn.Parameter(torch.zeros(NUM_CONDITIONS, 1, num_channels))
 
-    def forward(self, positions: Tensor, with_jacobian: bool) -> Jet:
+    def forward(self, positions: Tensor, condition: Tensor, with_jacobian: bool) -> Jet:
         """Displacements and, where wanted, their Jacobian.
 
         Args:
-            positions: bohr.  # (W, N, 3)
+            positions: # (W, N, 3)
+            condition: of the state points.  # (W, NUM_CONDITIONS)
             with_jacobian: also carry the Jacobian.
 
         Returns:
-            Delta in bohr  # (W, N, 3), and d Delta / d x  # (W, N, 3, 3 N)
+            Delta  # (W, N, 3), and d Delta / d x  # (W, N, 3, 3 N)
         """
         functions, neighbours = self.basis(positions, with_jacobian)
         first, messages = cast(FirstMessage, self.messages[0]), cast(list[LastMessage], list(self.messages)[1:])
         updates = cast(list[GatedUpdate], list(self.updates))
-        readout, filters = self.scale * self.readout, first.filters()
+        readout = DISPLACEMENT_SCALE * conditioned(self.readout, self.readout_slopes, condition, ndim=2)  # (W, 1, C)
+        filters = first.filters()
         message = first(functions)
         slopes = first.jacobian(functions, neighbours) if with_jacobian else None
         if not messages:
-            moved, reader = updates[0].read(message, readout, filters)
+            moved, reader = updates[0].read(message, readout, condition, filters)
             return Jet(moved, None if slopes is None else _read(slopes, reader))
-        updated = updates[0](message, filters)
+        updated = updates[0](message, condition, filters)
         features = updated.features
         jacobians = None if slopes is None else _chained(updates[0].derivatives(updated, filters), slopes)
         for layer, update in zip(messages[:-1], updates[1:-1], strict=True):
             message, parts = layer(features, functions, neighbours)
-            updated = update(message)
+            updated = update(message, condition)
             features = features + updated.features
             if jacobians is not None:
                 slopes = layer.jacobian(parts, functions, neighbours, jacobians)
                 changes = _chained(update.derivatives(updated), slopes)
                 jacobians = [jacobian + change for jacobian, change in zip(jacobians, changes, strict=True)]
         message, parts = messages[-1](features, functions, neighbours)
-        moved, reader = updates[-1].read(message, readout)
+        moved, reader = updates[-1].read(message, readout, condition)
         moved = moved + (features[:, :, 1:4] @ readout.unsqueeze(-3).mT).squeeze(-1)
         if jacobians is None:
             return Jet(moved)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lightning_vfe.models.flow.condition import NUM_CONDITIONS, conditioned
 from lightning_vfe.models.flow.edges import Edges, jacobian_of_sum, squared_length
 from lightning_vfe.models.flow.jet import Jet
 from lightning_vfe.physics.cell import PeriodicCell
@@ -29,11 +30,11 @@ class ContactBlock(nn.Module):
     r for every a and w: the determinant falls like exp(-3 t) in the core and stays positive. A residual map that is
     linear in its last parameters passes zero there instead, and turns space inside out (measured: a few percent of the
     volume after some hundred steps for hydrogen at 6000 K). ln det is nearly linear in a, which conditions the training
-    well. a = 0 is the identity.
+    well. a = 0 is the identity. a and w depend on the state point (condition.py).
 
     Args:
-        cell: the periodic cell.
-        cutoff: range of the tapers in bohr.
+        cell: the periodic cell in units of rs, as are all lengths here.
+        cutoff: range of the tapers.
     """
 
     exponents: Tensor
@@ -41,27 +42,30 @@ class ContactBlock(nn.Module):
     def __init__(self, cell: PeriodicCell, cutoff: float) -> None:
         super().__init__()
         self.edges = Edges(cell, cutoff)
-        exponents = (torch.tensor(WIDTHS, dtype=torch.float64) * cell.rs) ** -2
+        exponents = torch.tensor(WIDTHS, dtype=torch.float64) ** -2
         self.register_buffer("exponents", exponents.to(torch.get_default_dtype()), persistent=False)
         self.amplitude = nn.Parameter(torch.zeros(()))
         self.logits = nn.Parameter(torch.zeros(len(WIDTHS)))
+        self.amplitude_slopes = nn.Parameter(torch.zeros(NUM_CONDITIONS))
+        self.logit_slopes = nn.Parameter(torch.zeros(NUM_CONDITIONS, len(WIDTHS)))
 
-    def forward(self, positions: Tensor, with_jacobian: bool) -> Jet:
+    def forward(self, positions: Tensor, condition: Tensor, with_jacobian: bool) -> Jet:
         """Displacements and, where wanted, their Jacobian.
 
         Args:
-            positions: bohr.  # (W, N, 3)
+            positions: # (W, N, 3)
+            condition: of the state points.  # (W, NUM_CONDITIONS)
             with_jacobian: also carry the Jacobian.
 
         Returns:
-            Delta in bohr  # (W, N, 3), and d Delta / d x  # (W, N, 3, 3 N)
+            Delta  # (W, N, 3), and d Delta / d x  # (W, N, 3, 3 N)
         """
         vectors, _, pairs = self.edges(positions)
         squared = squared_length(vectors)
         taper, taper_slope = self.edges.taper(squared)
         gaussians = torch.exp(-squared * self.exponents)
         bells = gaussians * taper  # (W, N, K, b)
-        weights = self._weights()
+        weights = self._weights(condition)
         grown = torch.exp((bells.flatten(1, 2) @ weights).view_as(squared))
         attraction = bells[..., -1:] * grown  # (W, N, K, 1)
         excess = attraction - bells[..., -1:]
@@ -80,13 +84,16 @@ class ContactBlock(nn.Module):
         gradient.diagonal(dim1=-2, dim2=-1).add_(share.unsqueeze(2) * excess)
         return Jet(moved, jacobian_of_sum(gradient, pairs).permute(0, 1, 4, 2, 3).flatten(-2))
 
-    def _weights(self) -> Tensor:
-        """a w_b.  # (b, 1) or, where each walker has its own parameters, (W, b, 1)"""
-        return (self._bounded_amplitude().unsqueeze(-1) * torch.softmax(self.logits, dim=-1)).unsqueeze(-1)
+    def _weights(self, condition: Tensor) -> Tensor:
+        """a w_b.  # (W, b, 1)"""
+        amplitude = _bounded(conditioned(self.amplitude, self.amplitude_slopes, condition, ndim=0))
+        logits = conditioned(self.logits, self.logit_slopes, condition, ndim=1)
+        return (amplitude.unsqueeze(-1) * torch.softmax(logits, dim=-1)).unsqueeze(-1)
 
-    def _bounded_amplitude(self) -> Tensor:
-        """a between its bounds, twice differentiable, with slope GAIN at zero."""
-        raw = GAIN * self.amplitude
-        high = LARGEST_AMPLITUDE * torch.tanh(raw / LARGEST_AMPLITUDE)
-        low = SMALLEST_AMPLITUDE * torch.tanh(raw / SMALLEST_AMPLITUDE)
-        return torch.where(raw > 0, high, low)
+
+def _bounded(amplitude: Tensor) -> Tensor:
+    """a between its bounds, twice differentiable, with slope GAIN at zero."""
+    raw = GAIN * amplitude
+    high = LARGEST_AMPLITUDE * torch.tanh(raw / LARGEST_AMPLITUDE)
+    low = SMALLEST_AMPLITUDE * torch.tanh(raw / SMALLEST_AMPLITUDE)
+    return torch.where(raw > 0, high, low)

@@ -46,10 +46,10 @@ class EdgeBasis(nn.Module):
     makes value, first and second derivatives vanish at the cutoff.
 
     Args:
-        cell: the periodic cell.
+        cell: the periodic cell in units of rs, as are all lengths here.
         lmax: largest l.
         num_radial: number of functions R_b, with centres evenly spaced from 0 to r_c.
-        cutoff: r_c in bohr.
+        cutoff: r_c.
     """
 
     centres: Tensor
@@ -60,7 +60,7 @@ class EdgeBasis(nn.Module):
         super().__init__()
         self.lmax = lmax
         self.edges = Edges(cell, cutoff)
-        self.epsilon = CORE_LENGTH * cell.rs
+        self.epsilon = CORE_LENGTH
         self.width = cutoff / max(num_radial - 1, 1)
         for name, constant in (
             ("centres", torch.linspace(0.0, cutoff, num_radial, dtype=torch.float64)),
@@ -74,7 +74,7 @@ class EdgeBasis(nn.Module):
         """Find all edges and evaluate the functions.
 
         Args:
-            positions: bohr.  # (W, N, 3)
+            positions: # (W, N, 3)
             with_gradient: also give the gradients.
         """
         neighbours = self.edges(positions)

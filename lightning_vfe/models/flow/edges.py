@@ -14,7 +14,7 @@ class Neighbours(NamedTuple):
     """The edges that end in every atom, K slots for each; unused slots hold a vector beyond the cutoff."""
 
     vectors: Tensor
-    """r from the atom i to an image of its neighbour j, bohr. # (W, N, K, 3)"""
+    """r from the atom i to an image of its neighbour j, in units of rs. # (W, N, K, 3)"""
     senders: Tensor
     """Flat index of (walker, j). # (W N K,)"""
     pairs: Tensor
@@ -28,8 +28,8 @@ class Edges(nn.Module):
     that sums over the edges are periodic functions of the positions, as smooth at the cutoff as their terms.
 
     Args:
-        cell: the periodic cell.
-        cutoff: r_c in bohr.
+        cell: the periodic cell in units of rs, as are all lengths here.
+        cutoff: r_c.
     """
 
     shifts: Tensor
@@ -48,7 +48,7 @@ class Edges(nn.Module):
         """List the neighbours of every atom.
 
         Args:
-            positions: bohr.  # (W, N, 3)
+            positions: # (W, N, 3)
         """
         walkers, atoms, _ = positions.shape
         nearest = self.cell.minimum_image(positions.unsqueeze(1) - positions.unsqueeze(2))  # (W, N_i, N_j, 3)

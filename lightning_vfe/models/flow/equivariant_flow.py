@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from lightning_vfe.models.flow.block import ResidualBlock
+from lightning_vfe.models.flow.condition import conditions
 from lightning_vfe.models.flow.contact import ContactBlock
 from lightning_vfe.models.flow.inverse import InverseResult, invert_step
-from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.state_point import StatePoint, WalkerStates
+from lightning_vfe.physics.system import System
 
 # Default range of the messages in units of rs. A sphere of radius r_c holds (r_c / rs)^3 atoms on average, 16 here,
 # whatever the number of atoms: the first two shells of neighbours. For N = 2 the edge is L = 2.03 rs, and the range
@@ -47,6 +50,9 @@ class EquivariantFlow(nn.Module):
     48 cubic operations hold to rounding. The map is the identity at initialisation, infinitely smooth as protons meet,
     and C2 at the cutoff. It is differentiable once more, with respect to positions and parameters.
 
+    Inside, all lengths are in units of rs, so that one network serves all densities; positions and results are in bohr.
+    What density and temperature change beyond that enters through `conditions`, with weights that start at zero.
+
     If det dz/dx < 0 somewhere, the normalised density is p(x) E_p[sign], because the integral of det over the torus is
     L^(3N) for every map of this kind. The free energy computed from ln p is then too high by -kT ln E_p[sign], so it
     stays an upper bound. The signs are returned so that a run can count them.
@@ -60,7 +66,8 @@ class EquivariantFlow(nn.Module):
     be one batch (W, N, 3) of at most `walkers_at_once`.
 
     Args:
-        cell: the periodic cell.
+        system: the protons.
+        reference: state point at which the conditions are zero.
         num_blocks: message-passing networks after the contact block.
         num_steps: times that each network is applied.
         num_layers: message layers of each network.
@@ -68,16 +75,19 @@ class EquivariantFlow(nn.Module):
         hidden_lmax: features have l = 0 to hidden_lmax.
         edge_lmax: spherical harmonics of the relative vectors have l = 0 to edge_lmax.
         num_radial: radial functions of the distance.
-        cutoff: range of the messages in bohr; it may exceed L / 2, and L. 2.5 rs where left out.
+        cutoff: range of the messages in units of rs; it may exceed L / 2, and L.
         max_elements: rough bound on the numbers held at once by one layer; more walkers are evaluated in turns.
 
     Raises:
         ValueError: a size is not a positive integer, or the cutoff not positive.
     """
 
+    reference: Tensor
+
     def __init__(
         self,
-        cell: PeriodicCell,
+        system: System,
+        reference: StatePoint,
         num_blocks: int = 1,
         num_steps: int = 3,
         num_layers: int = 2,
@@ -85,7 +95,7 @@ class EquivariantFlow(nn.Module):
         hidden_lmax: int = 1,
         edge_lmax: int = 2,
         num_radial: int = 8,
-        cutoff: float | None = None,
+        cutoff: float = DEFAULT_CUTOFF,
         max_elements: int = 2**26,
     ) -> None:
         super().__init__()
@@ -102,11 +112,12 @@ class EquivariantFlow(nn.Module):
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"flow.{name} = {size} must be at least 1; the default is a good start")
-        if cutoff is not None:
-            cell.check_cutoff(cutoff, "flow.cutoff", "null chooses one for the cell")
-        self.cell, self.num_steps = cell, num_steps
-        self.cutoff = DEFAULT_CUTOFF * cell.rs if cutoff is None else cutoff
-        self.contact = ContactBlock(cell, CONTACT_CUTOFF * cell.rs)
+        cell = system.cell
+        cell.check_cutoff(cutoff, "flow.cutoff", f"{DEFAULT_CUTOFF} is usual", unit="rs")
+        self.cell, self.num_steps, self.cutoff = cell, num_steps, cutoff
+        # Part of the checkpoint: the parameters mean what they mean at this state point.
+        self.register_buffer("reference", torch.tensor([float(reference.rs), float(reference.kT)]))
+        self.contact = ContactBlock(cell, CONTACT_CUTOFF)
         self.networks = nn.ModuleList(
             ResidualBlock(cell, num_layers, num_channels, hidden_lmax, edge_lmax, num_radial, self.cutoff)
             for _ in range(num_blocks)
@@ -116,23 +127,24 @@ class EquivariantFlow(nn.Module):
         functions, components = (max(edge_lmax, hidden_lmax) + 1) ** 2, (hidden_lmax + 1) ** 2
         per_pair = num_channels * components * (2 * components + 12)
         per_edge = num_channels * components * (4 * components + 12) + 12 * functions + 4 * num_radial
-        edges = 1.5 * cell.num_atoms * (self.cutoff / cell.rs) ** 3
+        edges = 1.5 * cell.num_atoms * cutoff**3
         self.walkers_at_once = max(1, int(max_elements / (cell.num_atoms**2 * per_pair + edges * per_edge)))
         # A backward pass keeps what all layers hold.
         self.walkers_at_once_with_gradients = max(1, self.walkers_at_once // (num_blocks * num_steps * num_layers))
 
-    def to_base(self, x: Tensor) -> FlowResult:
+    def to_base(self, x: Tensor, states: WalkerStates) -> FlowResult:
         """Map protons to base coordinates, with the log-determinant.
 
         Args:
             x: protons in bohr, any images.  # (..., N, 3)
+            states: their state points.  # (...)
 
         Raises:
             ValueError: x does not hold the cell's number of protons.
         """
-        return _joined([self._to_base(walkers) for walkers in self._walkers(x)], x)
+        return self._in_bohr(self._to_base, x, states)
 
-    def to_base_coarsely(self, x: Tensor) -> FlowResult:
+    def to_base_coarsely(self, x: Tensor, states: WalkerStates) -> FlowResult:
         """What `to_base` gives, up to an error, with one Jacobian for each network: the n = num_steps Euler steps of a
         network taken as one step of the midpoint rule that is n times as long,
 
@@ -142,41 +154,41 @@ class EquivariantFlow(nn.Module):
 
         Args:
             x: protons in bohr, any images.  # (..., N, 3)
+            states: their state points.  # (...)
         """
-        return _joined([self._to_base_coarsely(walkers) for walkers in self._walkers(x)], x)
+        return self._in_bohr(self._to_base_coarsely, x, states)
 
-    def displacement(self, x: Tensor) -> Tensor:
+    def displacement(self, x: Tensor, states: WalkerStates) -> Tensor:
         """z - x in bohr, without the Jacobian: several times cheaper than `to_base`.  # (..., N, 3) -> (..., N, 3)"""
-        parts = []
-        for walkers in self._walkers(x):
-            z = walkers
-            for step in self._steps():
-                z = z + step(z, with_jacobian=False).value
-            parts.append(z - walkers)
+        parts = [rs * self._displacement(walkers, condition) for walkers, condition, rs in self._walkers(x, states)]
         return torch.cat(parts).view(x.shape)
 
     @torch.no_grad()
-    def from_base(self, z: Tensor, tolerance: float = 1e-9) -> InverseResult:
+    def from_base(self, z: Tensor, states: WalkerStates, tolerance: float = 1e-9) -> InverseResult:
         """Invert the map step by step, from the last to the first, and verify x for every walker by the whole map.
 
         A map that folds can have several x for one z; this is one of them. Derivatives are not carried.
 
         Args:
             z: base coordinates in bohr, any images.  # (..., N, 3)
-            tolerance: largest |to_base(x) - z| over all coordinates of a walker, bohr. Not below what the precision of
-                z allows, which matters in float32 only.
+            states: their state points.  # (...)
+            tolerance: largest |to_base(x) - z| over all coordinates of a walker, in units of rs. Not below what the
+                precision of z allows, which matters in float32 only.
 
         Raises:
             ValueError: z does not hold the cell's number of protons.
         """
         rounding = 64 * torch.finfo(z.dtype).eps * self.cell.length * (3 * self.cell.num_atoms) ** 0.5
-        parts = [self._from_base(walkers, max(tolerance, rounding)) for walkers in self._walkers(z)]
+        parts = []
+        for walkers, condition, rs in self._walkers(z, states):
+            found = self._from_base(walkers, condition, max(tolerance, rounding))
+            parts.append((rs * found.x, found.converged, rs.flatten() * found.residual))
         x, converged, residual = (torch.cat(columns) for columns in zip(*parts, strict=True))
         shape = z.shape[:-2]
         return InverseResult(x.view(z.shape), converged.view(shape), residual.view(shape))
 
-    def _from_base(self, z: Tensor, tolerance: float) -> InverseResult:
-        """from_base of one batch.  # (W, N, 3)"""
+    def _from_base(self, z: Tensor, condition: Tensor, tolerance: float) -> InverseResult:
+        """from_base of one batch, in units of rs.  # (W, N, 3)"""
         x, image, going = z.clone(), z.clone(), torch.arange(len(z), device=z.device)
         steps = list(reversed(self._steps()))
         for step, undone in zip(steps, [None, *steps], strict=False):
@@ -184,12 +196,12 @@ class EquivariantFlow(nn.Module):
             known = image[going] if step is undone else None
             image = x.clone()
             # The later steps stretch what a step leaves over, though never far.
-            found, arrived = invert_step(step, x[going], 0.1 * tolerance, known)
+            found, arrived = invert_step(step, x[going], condition[going], 0.1 * tolerance, known)
             x[going] = found
             going = going[arrived]
             if not len(going):
                 break
-        residual = (x + self.displacement(x) - z).flatten(1).norm(dim=-1)
+        residual = (x + self._displacement(x, condition) - z).flatten(1).norm(dim=-1)
         converged = torch.zeros_like(residual, dtype=torch.bool)
         converged[going] = residual[going] < tolerance
         return InverseResult(x, converged, residual)
@@ -198,39 +210,59 @@ class EquivariantFlow(nn.Module):
         """All maps x_k -> Delta_k in their order."""
         return [self.contact, *(network for network in self.networks for _ in range(self.num_steps))]
 
-    def _walkers(self, x: Tensor) -> tuple[Tensor, ...]:
-        """x as a batch of walkers, in parts that fit the memory.  # (..., N, 3) -> (W, N, 3) each"""
+    def _walkers(self, x: Tensor, states: WalkerStates) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Batches of walkers that fit the memory, from positions in bohr (..., N, 3).
+
+        Yields:
+            Positions in units of rs (W, N, 3), conditions (W, k), and rs (W, 1, 1).
+        """
         if x.shape[-2:] != (self.cell.num_atoms, 3):
             raise ValueError(f"positions have shape {tuple(x.shape)}; the flow needs (..., {self.cell.num_atoms}, 3)")
-        return x.reshape(x.shape[:-2].numel(), *x.shape[-2:]).split(self.walkers_at_once)
+        flat = states.expand(*x.shape[:-2]).flatten()
+        condition, rs = conditions(flat, self.reference), flat.rs[:, None, None]
+        batch = x.reshape(x.shape[:-2].numel(), *x.shape[-2:]) / rs
+        size = self.walkers_at_once
+        yield from zip(batch.split(size), condition.split(size), rs.split(size), strict=True)
 
-    def _to_base(self, x: Tensor) -> FlowResult:
-        """to_base of one batch.  # (W, N, 3)"""
+    def _in_bohr(
+        self, function: Callable[[Tensor, Tensor], FlowResult], x: Tensor, states: WalkerStates
+    ) -> FlowResult:
+        """A function of positions in units of rs and conditions, for positions in bohr and of any leading dimensions."""
+        parts = []
+        for walkers, condition, rs in self._walkers(x, states):
+            found = function(walkers, condition)
+            parts.append((rs * found.z, found.log_abs_det_dzdx, found.sign_det_dzdx))
+        z, log_abs_det, sign = (torch.cat(columns) for columns in zip(*parts, strict=True))
+        return FlowResult(z.view(x.shape), log_abs_det.view(x.shape[:-2]), sign.view(x.shape[:-2]))
+
+    def _displacement(self, x: Tensor, condition: Tensor) -> Tensor:
+        """displacement of one batch, in units of rs.  # (W, N, 3)"""
+        z = x
+        for step in self._steps():
+            z = z + step(z, condition, with_jacobian=False).value
+        return z - x
+
+    def _to_base(self, x: Tensor, condition: Tensor) -> FlowResult:
+        """to_base of one batch, in units of rs.  # (W, N, 3)"""
         z, log_abs_det, sign = x, x.new_zeros(len(x)), x.new_ones(len(x))
         for step in self._steps():
-            displacement, step_log_abs_det, step_sign = self._changes(step, z)
+            displacement, step_log_abs_det, step_sign = self._changes(step, z, condition)
             z, log_abs_det, sign = z + displacement, log_abs_det + step_log_abs_det, sign * step_sign
         return FlowResult(z, log_abs_det, sign)
 
-    def _to_base_coarsely(self, x: Tensor) -> FlowResult:
-        """to_base_coarsely of one batch.  # (W, N, 3)"""
-        displacement, log_abs_det, sign = self._changes(self.contact, x)
+    def _to_base_coarsely(self, x: Tensor, condition: Tensor) -> FlowResult:
+        """to_base_coarsely of one batch, in units of rs.  # (W, N, 3)"""
+        displacement, log_abs_det, sign = self._changes(self.contact, x, condition)
         z, n = x + displacement, self.num_steps
         for network in self.networks:
-            middle = z if n == 1 else z + 0.5 * (n - 1) * network(z, with_jacobian=False).value
-            displacement, step_log_abs_det, step_sign = self._changes(network, middle)
+            middle = z if n == 1 else z + 0.5 * (n - 1) * network(z, condition, with_jacobian=False).value
+            displacement, step_log_abs_det, step_sign = self._changes(network, middle, condition)
             z, log_abs_det, sign = z + n * displacement, log_abs_det + n * step_log_abs_det, sign * step_sign**n
         return FlowResult(z, log_abs_det, sign)
 
-    def _changes(self, step: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _changes(self, step: nn.Module, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Delta(x) of one step  # (W, N, 3), ln|det(I + d Delta / d x)| and its sign  # (W,)."""
-        displacement, jacobian = step(x, with_jacobian=True)
+        displacement, jacobian = step(x, condition, with_jacobian=True)
         identity = torch.eye(3 * self.cell.num_atoms, dtype=x.dtype, device=x.device)
         sign, log_abs_det = torch.linalg.slogdet(identity + jacobian.flatten(1, 2))
         return displacement, log_abs_det, sign
-
-
-def _joined(parts: list[FlowResult], x: Tensor) -> FlowResult:
-    """The results of all walkers, in the shape of x."""
-    z, log_abs_det, sign = (torch.cat(columns) for columns in zip(*parts, strict=True))
-    return FlowResult(z.view(x.shape), log_abs_det.view(x.shape[:-2]), sign.view(x.shape[:-2]))

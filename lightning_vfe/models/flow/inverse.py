@@ -10,8 +10,9 @@ from torch import Tensor
 
 from lightning_vfe.models.flow.jet import Jet
 
-Step = Callable[[Tensor, bool], Jet]
-"""Delta and, where the second argument says so, its Jacobian: (W, N, 3) -> (W, N, 3), (W, N, 3, 3N)."""
+Step = Callable[[Tensor, Tensor, bool], Jet]
+"""Delta and, where the last argument says so, its Jacobian, of positions (W, N, 3) in units of rs, as are all lengths
+here, and conditions (W, k): -> (W, N, 3), (W, N, 3, 3N)."""
 
 # Earlier iterates that Anderson mixing combines; with more of them hardly any evaluation is saved.
 MEMORY = 10
@@ -32,7 +33,9 @@ class InverseResult(NamedTuple):
     """|to_base(x) - z| in bohr, over all coordinates of a walker. # (...)"""
 
 
-def invert_step(step: Step, target: Tensor, tolerance: float, image: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def invert_step(
+    step: Step, target: Tensor, condition: Tensor, tolerance: float, image: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Solve x + Delta(x) = target for every walker.
 
     By Anderson mixing first, which needs displacements only (a Jacobian costs as much as six of them, so that Newton
@@ -40,21 +43,24 @@ def invert_step(step: Step, target: Tensor, tolerance: float, image: Tensor | No
 
     Args:
         step: Delta.
-        target: y in bohr.  # (W, N, 3)
-        tolerance: largest |x + Delta(x) - y| over all coordinates of a walker, bohr.
+        target: y.  # (W, N, 3)
+        condition: of the state points.  # (W, k)
+        tolerance: largest |x + Delta(x) - y| over all coordinates of a walker.
         image: y + Delta(y) where it is known, which saves the first evaluation.  # (W, N, 3)
 
     Returns:
-        x in bohr  # (W, N, 3), and whether it is within the tolerance  # (W,)
+        x  # (W, N, 3), and whether it is within the tolerance  # (W,)
     """
-    x, converged = _anderson(step, target, tolerance, image)
+    x, converged = _anderson(step, target, condition, tolerance, image)
     rest = (~converged).nonzero().squeeze(1)
     if len(rest):
-        x[rest], converged[rest] = _newton(step, target[rest], tolerance)
+        x[rest], converged[rest] = _newton(step, target[rest], condition[rest], tolerance)
     return x, converged
 
 
-def _anderson(step: Step, target: Tensor, tolerance: float, image: Tensor | None) -> tuple[Tensor, Tensor]:
+def _anderson(
+    step: Step, target: Tensor, condition: Tensor, tolerance: float, image: Tensor | None
+) -> tuple[Tensor, Tensor]:
     """Anderson mixing of the fixed-point iteration x <- y - Delta(x), started at x = y.
 
     The next iterate is x + f - (dX + dF) c, with f = y - x - Delta(x), and c minimising |f - dF c| over the differences
@@ -67,7 +73,7 @@ def _anderson(step: Step, target: Tensor, tolerance: float, image: Tensor | None
     active = torch.arange(len(target), device=target.device)
     x, before, history = target, None, target.new_empty(len(target), 0, 2, target.shape[1:].numel())
     for _ in range(MAX_MIXING):
-        residual = target[active] - (x + step(x, False).value if image is None else image)
+        residual = target[active] - (x + step(x, condition[active], False).value if image is None else image)
         image = None
         now = torch.stack([x.flatten(1), residual.flatten(1)], dim=1)  # (W, 2, 3N)
         arrived = _arrived(now[:, 0], now[:, 1].norm(dim=-1), tolerance)
@@ -106,17 +112,17 @@ def _mixed(now: Tensor, history: Tensor) -> Tensor:
     return torch.where(torch.isfinite(mixed).all(-1, keepdim=True), mixed, plain)
 
 
-def _newton(step: Step, target: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
+def _newton(step: Step, target: Tensor, condition: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
     """Newton steps with the exact Jacobian, each halved until it brings the walker closer to its target."""
     identity = torch.eye(target.shape[1:].numel(), dtype=target.dtype, device=target.device)
 
     def missing(x: Tensor) -> tuple[Tensor, Tensor]:
-        residual = (target - x - step(x, False).value).flatten(1)
+        residual = (target - x - step(x, condition, False).value).flatten(1)
         return residual, residual.norm(dim=-1)
 
     x, (residual, distance) = target.clone(), missing(target)
     for _ in range(MAX_NEWTON):
-        jacobian = step(x, True).jacobian
+        jacobian = step(x, condition, True).jacobian
         assert jacobian is not None
         direction, _ = torch.linalg.solve_ex(identity + jacobian.flatten(1, 2), residual.unsqueeze(-1))
         scale = torch.ones_like(distance)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_vfe.models.flow.condition import NUM_CONDITIONS, conditioned
+
 
 class Updated(NamedTuple):
     """New features and how they change with the message after channel mixing."""
@@ -38,23 +40,27 @@ class GatedUpdate(nn.Module):
         self.bias = nn.Parameter(torch.zeros(num_channels, 1))
         self.gate_weight = nn.Parameter(scale * torch.randn(hidden_lmax, num_channels, num_channels))
         self.gate_bias = nn.Parameter(torch.zeros(hidden_lmax, num_channels, 1))
+        # The biases depend on the state point.
+        self.bias_slopes = nn.Parameter(torch.zeros(NUM_CONDITIONS, num_channels, 1))
+        self.gate_bias_slopes = nn.Parameter(torch.zeros(NUM_CONDITIONS, hidden_lmax, num_channels, 1))
 
-    def forward(self, message: Tensor, filters: Tensor | None = None) -> Updated:
+    def forward(self, message: Tensor, condition: Tensor, filters: Tensor | None = None) -> Updated:
         """Update features.
 
         Args:
             message: # (W, N, A, C) or, with filters, (W, N, A, b)
+            condition: of the state points.  # (W, NUM_CONDITIONS)
             filters: # (..., hidden_lmax + 1, C, b)
         """
         weight, gate_weight = self._mixing(filters)
-        scalars = message[:, :, 0]
-        mixed = scalars @ weight[..., 0, :, :].mT + self._biases()[..., 0, :, :].mT
+        scalars, biases = message[:, :, 0], self._biases(condition)
+        mixed = scalars @ weight[..., 0, :, :].mT + biases[:, 0].mT
         sigmoid = torch.sigmoid(mixed)
         features, own = [(mixed * sigmoid).unsqueeze(2)], [(sigmoid * (1.0 + mixed * (1.0 - sigmoid))).unsqueeze(2)]
         gated = []
         for degree in range(1, self.hidden_lmax + 1):
             vectors = _mix(message[:, :, degree**2 : (degree + 1) ** 2], weight[..., degree, :, :])
-            gate, slope = self._gate(scalars, gate_weight, degree)
+            gate, slope = self._gate(scalars, gate_weight, biases, degree)
             features.append(vectors * gate)
             own.append(gate.expand_as(vectors))
             gated.append(vectors * slope)
@@ -79,12 +85,15 @@ class GatedUpdate(nn.Module):
             matrices.append(torch.cat([from_scalars, unread, same], dim=-2).flatten(4).flatten(2, 3))
         return matrices
 
-    def read(self, message: Tensor, readout: Tensor, filters: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def read(
+        self, message: Tensor, readout: Tensor, condition: Tensor, filters: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Only the vectors of the features, mixed into one for every atom, and the derivative of that.
 
         Args:
             message: of l = 0 and 1 at least; as in `forward`.
-            readout: weights of the channels.  # (1, C) or (W, 1, C)
+            readout: weights of the channels.  # (W, 1, C)
+            condition: as in `forward`.
             filters: as in `forward`.
 
         Returns:
@@ -92,7 +101,7 @@ class GatedUpdate(nn.Module):
             [b, v] from its scalars to the component v  # (W, N, b, 4)
         """
         weight, gate_weight = self._mixing(filters)
-        gate, slope = self._gate(message[:, :, 0], gate_weight, 1)
+        gate, slope = self._gate(message[:, :, 0], gate_weight, self._biases(condition), 1)
         vectors = _mix(message[:, :, 1:4], weight[..., 1, :, :])
         opened = readout * gate.squeeze(2)  # (W, N, C)
         moved = (vectors @ opened.unsqueeze(-1)).squeeze(-1)
@@ -100,16 +109,18 @@ class GatedUpdate(nn.Module):
         by_vectors = opened @ weight[..., 1, :, :]
         return moved, torch.cat([by_vectors.unsqueeze(2), by_scalars], dim=2).mT
 
-    def _gate(self, scalars: Tensor, gate_weight: Tensor, degree: int) -> tuple[Tensor, Tensor]:
+    def _gate(self, scalars: Tensor, gate_weight: Tensor, biases: Tensor, degree: int) -> tuple[Tensor, Tensor]:
         """2 sigmoid, which is 1 at zero, and its derivative.  # (W, N, 1, C)"""
-        mixed = scalars @ gate_weight[..., degree - 1, :, :].mT + self._biases()[..., degree, :, :].mT
+        mixed = scalars @ gate_weight[..., degree - 1, :, :].mT + biases[:, degree].mT
         sigmoid = torch.sigmoid(mixed.unsqueeze(2))
         return 2.0 * sigmoid, 2.0 * sigmoid * (1.0 - sigmoid)
 
-    def _biases(self) -> Tensor:
+    def _biases(self, condition: Tensor) -> Tensor:
         """Biases of the scalars and of all gates, taken together so that `read` leaves no parameter without a gradient,
-        which data-parallel training would refuse.  # (..., hidden_lmax + 1, C, 1)"""
-        return torch.cat([self.bias.unsqueeze(-3), self.gate_bias], dim=-3)
+        which data-parallel training would refuse.  # (W, hidden_lmax + 1, C, 1)"""
+        scalars = conditioned(self.bias, self.bias_slopes, condition, ndim=2)
+        gates = conditioned(self.gate_bias, self.gate_bias_slopes, condition, ndim=3)
+        return torch.cat([scalars.unsqueeze(-3), gates], dim=-3)
 
     def _mixing(self, filters: Tensor | None) -> tuple[Tensor, Tensor]:
         """Weights from the message, or from its parts, to the new channels and to their gates."""
