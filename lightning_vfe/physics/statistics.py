@@ -3,7 +3,7 @@
 Series have the shape (steps, chains). The chains must be independent: proton walkers (average over a walker's electrons
 first, they share its protons), or electron walkers when the protons are fixed. F, S and P are linear combinations of
 terms of one walker: build the combination sample by sample and estimate that, so that the correlations of the terms
-are counted. For nonlinear functions of several means there is `propagate`.
+are counted.
 """
 
 from __future__ import annotations
@@ -11,11 +11,10 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 Series = np.ndarray | Tensor
@@ -27,11 +26,12 @@ class Estimate(NamedTuple):
     """A mean with its error.
 
     Attributes:
-        value: mean over steps and chains.
+        value: mean over steps, and weighted mean over chains.
         error: standard error of the value; nan where there are too few chains and steps to know it.
         autocorrelation_time: tau = 1 + 2 sum_t rho_t in steps; 1 for independent samples.
-        effective_sample_size: steps * chains / tau.
-        r_hat: split R-hat; 1 when all chains have seen the same law, above about 1.05 they have not converged.
+        effective_sample_size: steps * chains / tau; with weights, Kish's (sum omega)^2 / sum omega^2 takes the place of
+            the number of chains.
+        r_hat: split R-hat; 1 when all chains have seen the same distribution, above about 1.05 they have not converged.
     """
 
     value: float
@@ -41,82 +41,60 @@ class Estimate(NamedTuple):
     r_hat: float
 
 
-def estimate(series: Series, strata: Sequence[int] | Series | None = None) -> Estimate:
-    """Mean of a series with the larger of two errors:
+def estimate(
+    series: Series, strata: Sequence[int] | Series | None = None, weights: Sequence[float] | Series | None = None
+) -> Estimate:
+    """Mean sum_c omega_c m_c of the chains' time means m_c, sum_c omega_c = 1, with the larger of two errors:
 
-    (a) across chains: chain c has the time mean m_c, and
-            error^2 = 1/C * sum_c (m_c - <m>_{stratum of c})^2 / (C - S).
-        Within strata only: twists are a fixed grid, not random, so their spread is no error. With equally many chains
-        in each of the S strata this is the variance of a stratified sample. S = 1 without strata.
-    (b) across time: y_t, the mean over all chains at step t, has error^2 = g var(y) / steps with pymbar's statistical
-        inefficiency g.
+    (a) across chains: with n chains in each stratum t, their plain mean M_t and their variance
+            s_t^2 = sum_{c in t} (m_c - M_t)^2 / (n - 1),        error^2 = sum_t s_t^2 sum_{c in t} omega_c^2.
+        Unbiased for any weights, also where the strata have different means and variances. Deviations count within
+        strata only: twists are a fixed grid, not random, so their spread is no error. Without strata all chains are one
+        stratum. With equal weights error^2 = sum_c (m_c - M_{stratum of c})^2 / (C (C - S)), C chains in S strata.
+    (b) across time: y_t = sum_c omega_c x_tc, the weighted mean over chains at step t, has
+        error^2 = g var(y) / steps with pymbar's statistical inefficiency g.
 
-    (a) needs a stratum with two chains and no time correlation model; (b) works for one chain per twist. Each can come
+    (a) needs two chains in a stratum and no time correlation model; (b) works for one chain per twist. Each can come
     out low by chance or where chains or steps are few; the larger one errs on the safe side.
+
+    The weights enter the value, the two errors and the effective sample size. tau and R-hat describe the chains, not
+    the mean, and leave the weights out: a chain that has not converged shows whatever it counts.
 
     Args:
         series: real samples.  # (steps, chains)
         strata: label of each chain, for example the number of its twist.  # (chains,)
+        weights: what each chain counts in the mean, fixed beforehand, up to a common factor: for weighted twists the
+            weight of its twist over the number of the twist's chains. None is equal weights.  # (chains,)
 
     Returns:
         Value, error and the diagnostics of convergence.
 
     Raises:
         ValueError: the series is empty, not two-dimensional, complex or not finite; the labels do not fit, or the
-            strata have different numbers of chains.
+            strata have different numbers of chains; the weights do not fit, are negative, not finite or all zero.
 
-    Source: Cochran, Sampling Techniques (1977), ch. 5; Chodera et al., J. Chem. Theory Comput. 3, 26 (2007).
+    Source: Cochran, Sampling Techniques (1977), ch. 5; Kish, Survey Sampling (1965), ch. 11; Chodera et al., J. Chem.
+    Theory Comput. 3, 26 (2007).
     """
     values, labels = _checked(series, strata)
+    relative = _checked_weights(weights, values.shape[1])
+    omega = relative / relative.sum()
+    samples = values.shape[0] * float(relative.sum() ** 2 / (relative**2).sum())
     if _is_constant(values):
         # One sample is constant too, but says nothing about its error.
         error = 0.0 if values.size > 1 else math.nan
-        return Estimate(float(values[0, 0]), error, 1.0, float(values.size), 1.0)
-    errors = [_chain_error(values, labels), _time_error(values.mean(axis=1))]
+        return Estimate(float(values[0, 0]), error, 1.0, samples, 1.0)
+    mean_series = values @ omega
+    errors = [_chain_error(values, labels, omega), _time_error(mean_series)]
     known = [error for error in errors if error is not None]
     tau = integrated_autocorrelation_time(values, labels)
     return Estimate(
-        value=float(values.mean()),
+        value=float(mean_series.mean()),
         error=max(known) if known else math.nan,
         autocorrelation_time=tau,
-        effective_sample_size=values.size / tau,
+        effective_sample_size=samples / tau,
         r_hat=split_r_hat(values, labels),
     )
-
-
-def propagate(
-    function: Callable[..., Tensor], series: Sequence[Series], strata: Sequence[int] | Series | None = None
-) -> Estimate:
-    """Estimate of a smooth function f of several means, such as a ratio, whose series are correlated.
-
-    To first order f(m) changes by sum_k df/dm_k (y_k - <y_k>) with the samples y_k, so the error of f is that of the
-    series f(<y>) + sum_k df/dm_k (y_k - <y_k>), which keeps all correlations. The bias of order variance/samples is
-    left in.
-
-    Args:
-        function: K 0-dim float64 tensors -> 0-dim tensor, differentiable by autograd.
-        series: K series of the same chains and steps.  # K of (steps, chains)
-        strata: label of each chain, as in `estimate`.  # (chains,)
-
-    Returns:
-        Estimate of f(<y_1>, ..., <y_K>).
-
-    Raises:
-        ValueError: as `estimate`, or the series have different shapes.
-    """
-    arrays = [_checked(one, strata)[0] for one in series]
-    shapes = {array.shape for array in arrays}
-    if len(shapes) != 1:
-        raise ValueError(f"series have shapes {sorted(shapes)}; all must come from the same steps and chains")
-    means = [torch.tensor(array.mean(), dtype=torch.float64, requires_grad=True) for array in arrays]
-    with torch.enable_grad():
-        value = function(*means)
-        slopes = torch.autograd.grad(value, means, allow_unused=True)
-    linear = np.full(arrays[0].shape, float(value.detach()))
-    for array, slope in zip(arrays, slopes, strict=True):
-        if slope is not None:
-            linear += float(slope) * (array - array.mean())
-    return estimate(linear, strata)
 
 
 def split_r_hat(series: Series, strata: Sequence[int] | Series | None = None) -> float:
@@ -182,25 +160,24 @@ def _variances(values: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Variance within chains, and the total one, (n-1)/n within + between/n, of chains of n steps."""
     steps = values.shape[0]
     within = float(values.var(axis=0, ddof=1).mean())
-    between_means = _variance_of_chain_means(values, labels)
-    return within, (steps - 1) / steps * within + (between_means or 0.0)
+    by_stratum = _variances_of_chain_means(values, labels)
+    return within, (steps - 1) / steps * within + (0.0 if by_stratum is None else float(by_stratum.mean()))
 
 
-def _variance_of_chain_means(values: np.ndarray, labels: np.ndarray) -> float | None:
-    """Variance of the chains' time means about their stratum's mean; None when every chain is a stratum of its own."""
+def _variances_of_chain_means(values: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
+    """Variance of the chains' time means in each stratum  # (S,); None when every chain is a stratum of its own."""
     means = values.mean(axis=0)
-    num_strata = int(labels.max()) + 1
-    freedom = means.size - num_strata
-    if freedom == 0:
+    counts = np.bincount(labels)
+    if counts[0] == 1:
         return None
-    centres = np.bincount(labels, weights=means) / np.bincount(labels)
-    return float(((means - centres[labels]) ** 2).sum() / freedom)
+    centres = np.bincount(labels, weights=means) / counts
+    return np.bincount(labels, weights=(means - centres[labels]) ** 2) / (counts - 1)
 
 
-def _chain_error(values: np.ndarray, labels: np.ndarray) -> float | None:
+def _chain_error(values: np.ndarray, labels: np.ndarray, omega: np.ndarray) -> float | None:
     """Error (a) of `estimate`."""
-    variance = _variance_of_chain_means(values, labels)
-    return None if variance is None else math.sqrt(variance / values.shape[1])
+    variances = _variances_of_chain_means(values, labels)
+    return None if variances is None else math.sqrt((omega**2 * variances[labels]).sum())
 
 
 def _time_error(mean_series: np.ndarray) -> float | None:
@@ -256,3 +233,21 @@ def _checked(series: Series, strata: Sequence[int] | Series | None) -> tuple[np.
     if counts.min() != counts.max():
         raise ValueError(f"strata have {counts.min()} to {counts.max()} chains; give all twists equally many walkers")
     return values, labels
+
+
+def _checked_weights(weights: Sequence[float] | Series | None, chains: int) -> np.ndarray:
+    """The weights in float64, the largest one; raises ValueError in one line."""
+    if weights is None:
+        return np.ones(chains)
+    given = weights.detach().cpu().numpy() if isinstance(weights, Tensor) else np.asarray(weights)
+    if given.shape != (chains,):
+        raise ValueError(f"weights have shape {given.shape}; give one number for each of the {chains} chains")
+    if not np.issubdtype(given.dtype, np.number) or np.iscomplexobj(given):
+        raise ValueError(f"weights have the dtype {given.dtype}; give real numbers")
+    array = given.astype(np.float64)
+    bad = np.flatnonzero(~(np.isfinite(array) & (array >= 0)))
+    if bad.size:
+        raise ValueError(f"weights are {array[bad[0]]:g} for chain {bad[0]}; all must be finite and not negative")
+    if not array.any():
+        raise ValueError("weights are zero for all chains; at least one must be positive")
+    return array / array.max()

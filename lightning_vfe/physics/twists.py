@@ -4,60 +4,204 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from numbers import Integral, Real
-from typing import TypeGuard
+from typing import Literal, TypeGuard, get_args
 
 import torch
 from ase.dft.kpoints import monkhorst_pack
 from torch import Tensor
 
-_HELP = "give a grid of three positive integers such as [4, 4, 4], or a list of vectors such as [[0.25, 0.25, 0.25]]"
+TwistSpec = str | Sequence[int] | Sequence[Sequence[float]]
+TwistSymmetry = Literal["none", "time_reversal", "cubic"]
+
+_HELP = (
+    "give a grid of three positive integers such as [4, 4, 4], a list of vectors such as [[0.25, 0.25, 0.25]] "
+    "(a fourth number is the weight), or one of the words baldereschi and random"
+)
 
 MOST_TWISTS = 10_000
 """Largest grid: far beyond what walkers can be given to, far below what memory holds."""
 
+_TOLERANCE = 1e-9
+# Fractions of one bin are the same twist. In a power of two, no fraction with a small denominator lies at a bin's edge.
+_BINS = 2**30
 
-def fractional_twists(spec: Sequence[int] | Sequence[Sequence[float]]) -> Tensor:
-    """Fractional twists f of a Monkhorst-Pack grid or of a list; the twist is k = 2 pi f / L.
 
-    A grid [n_1, n_2, n_3] has the components (2 j - n - 1) / (2 n), j = 1 ... n, of H. J. Monkhorst and J. D. Pack,
-    Phys. Rev. B 13, 5188 (1976), eq. 3: [1, 1, 1] is Gamma alone, an even n leaves Gamma out. All weights are equal.
+@dataclass(frozen=True, eq=False)
+class TwistGrid:
+    """Twists with weights: the twist average of a quantity E is sum_t weights_t E(fractions_t).
+
+    Attributes:
+        fractions: float64, in (-1/2, 1/2]; the twist is k = 2 pi f / L.  # (T, 3)
+        weights: float64, positive, with the sum one.  # (T,)
+        is_random: every walker and sweep draws a twist of its own, uniform in (-1/2, 1/2]^3; `fractions` is then a
+            single row of zeros that holds the place.
+    """
+
+    fractions: Tensor
+    weights: Tensor
+    is_random: bool = False
+
+    def __len__(self) -> int:
+        return len(self.fractions)
+
+
+def twist_grid(spec: TwistSpec, symmetry: TwistSymmetry = "none", shift: Sequence[float] = (0, 0, 0)) -> TwistGrid:
+    """Twists and weights of a Monkhorst-Pack grid, of a list, of the mean-value point, or the mark of random twists.
+
+    A grid [n_1, n_2, n_3] has the components (2 j - n - 1) / (2 n) + shift / n, j = 1 ... n. Without a shift [1, 1, 1]
+    is Gamma alone and an even n leaves Gamma out.
+
+    A symmetry keeps the first twist of each set of equivalent ones, with the sum of their weights:
+        time_reversal: psi_-f = psi_f^* has the energy of psi_f, for any protons.
+        cubic: time reversal, and the 48 operations of the cube: permutations of the components and changes of their
+            signs. They leave the energy unchanged where the protons' density has the symmetry of the cube: in a cubic
+            crystal, or in an average over the configurations of a fluid, not in a single configuration of a fluid.
+    Nothing is assumed of a trained wavefunction: at a twist that is left out, the transformed wavefunction of the twist
+    that is kept is a trial function with the same energy.
 
     Args:
-        spec: three positive integers, or vectors of three numbers each.
-
-    Returns:
-        float64 fractions folded into (-1/2, 1/2].  # (T, 3)
+        spec: three positive integers; or vectors of three numbers, or of four, the fourth being the relative weight;
+            or "baldereschi", the single twist (1/4, 1/4, 1/4); or "random", twists that are drawn anew.
+        symmetry: "none" (every twist of the grid or list), "time_reversal" or "cubic".
+        shift: displacement of a grid in units of its spacings: half a spacing puts Gamma into an even grid.  # (3,)
 
     Raises:
-        ValueError: spec is neither, or a grid of more than MOST_TWISTS.
+        ValueError: spec is none of these, a weight is not positive, some vectors have a weight and some have none, a
+            grid has more than MOST_TWISTS twists, the symmetry is unknown, or the shift is no vector or not of a grid.
+
+    Source: H. J. Monkhorst and J. D. Pack, Phys. Rev. B 13, 5188 (1976), eq. 3; A. Baldereschi, Phys. Rev. B 7, 5212
+    (1973), simple cubic lattice; C. Lin, F. H. Zong and D. M. Ceperley, Phys. Rev. E 64, 016702 (2001), random twists.
     """
+    if symmetry not in get_args(TwistSymmetry):
+        raise ValueError(f"system.twist_symmetry = {symmetry!r} is unknown; give none, time_reversal or cubic")
+    offsets = _offsets(shift)
+    if _is_grid(spec):
+        fractions, weights = _monkhorst_pack(spec, offsets)
+    elif any(offsets):
+        raise ValueError(
+            f"system.twist_shift = {shift!r} shifts a grid, but system.twists is not a grid; "
+            "set system.twist_shift to [0, 0, 0], or give system.twists as a grid such as [4, 4, 4]"
+        )
+    elif isinstance(spec, str) and spec == "random":
+        return TwistGrid(torch.zeros(1, 3, dtype=torch.float64), torch.ones(1, dtype=torch.float64), is_random=True)
+    elif isinstance(spec, str) and spec == "baldereschi":
+        fractions, weights = torch.full((1, 3), 0.25, dtype=torch.float64), [1.0]
+    else:
+        fractions, weights = _listed(spec)
+    fractions = _folded(fractions)
+    first, totals = _merged(fractions, weights, symmetry)
+    relative = torch.tensor(totals, dtype=torch.float64)
+    return TwistGrid(fractions[first], relative / relative.sum())
+
+
+def fractional_twists(spec: TwistSpec) -> Tensor:
+    """Fractions of all twists of a grid or list, for averages in which all twists have the same weight.
+
+    Args:
+        spec: as in `twist_grid`.
+
+    Returns:
+        float64 fractions in (-1/2, 1/2].  # (T, 3)
+
+    Raises:
+        ValueError: as `twist_grid`, or the twists are random or have different weights.
+    """
+    grid = twist_grid(spec)
+    if grid.is_random or not torch.allclose(grid.weights, grid.weights[0], rtol=1e-12, atol=0.0):
+        raise ValueError(
+            f"system.twists = {spec!r} has no fixed twists of equal weights, which are needed here; "
+            "give a grid such as [4, 4, 4], or a list of vectors of three numbers"
+        )
+    return grid.fractions
+
+
+def _offsets(shift: Sequence[float]) -> list[float]:
+    """The shift as three floats."""
+    if not _is_numbers(shift) or len(shift) != 3 or not all(map(math.isfinite, shift)):
+        raise ValueError(
+            f"system.twist_shift = {shift!r} is not a list of three finite numbers; "
+            "give fractions of the grid's spacing such as [0.5, 0.5, 0.5]"
+        )
+    return [float(x) for x in shift]
+
+
+def _monkhorst_pack(counts: Sequence[int], offsets: list[float]) -> tuple[Tensor, list[float]]:
+    """Twists of a grid  # (T, 3) and their equal weights."""
+    sizes = [int(count) for count in counts]
+    total = math.prod(sizes)
+    if total > MOST_TWISTS:
+        raise ValueError(
+            f"system.twists = {counts!r} is a grid of {total} twists, more than {MOST_TWISTS}; "
+            "each needs proton walkers of its own: give a smaller one such as [4, 4, 4]"
+        )
+    moves = [offset / size for offset, size in zip(offsets, sizes, strict=True)]
+    return torch.from_numpy(monkhorst_pack(sizes)) + torch.tensor(moves, dtype=torch.float64), [1.0] * total
+
+
+def _listed(spec: TwistSpec) -> tuple[Tensor, list[float]]:
+    """Twists of a list  # (T, 3) and their relative weights, the largest one."""
     if isinstance(spec, (str, bytes)) or not isinstance(spec, Sequence) or len(spec) == 0:
         raise ValueError(f"system.twists = {spec!r} is not a list; {_HELP}")
-    counts = [int(entry) for entry in spec if _is_count(entry)]
-    vectors = [[float(x) for x in entry] for entry in spec if _is_vector(entry)]
-    if len(counts) == len(spec) == 3:
-        if math.prod(counts) > MOST_TWISTS:
-            raise ValueError(
-                f"system.twists = {spec!r} is a grid of {math.prod(counts)} twists, more than {MOST_TWISTS}; "
-                "each needs proton walkers of its own: give a smaller one such as [4, 4, 4]"
-            )
-        twists = torch.from_numpy(monkhorst_pack(counts))
-    elif len(vectors) == len(spec):
-        twists = torch.tensor(vectors, dtype=torch.float64)
-    else:
+    vectors = [entry for entry in spec if _is_vector(entry)]
+    if len(vectors) != len(spec):
         raise ValueError(f"system.twists = {spec!r} is no grid and no list of vectors; {_HELP}")
-    # The sum with zero turns -0.0 into 0.0.
-    return twists - torch.ceil(twists - 0.5) + 0.0
+    if len({len(vector) for vector in vectors}) > 1:
+        raise ValueError(
+            f"system.twists = {spec!r} has weights for some of its vectors only; "
+            "give all vectors a fourth number, the weight, or none"
+        )
+    weights = [float(vector[3]) if len(vector) == 4 else 1.0 for vector in vectors]
+    for vector, weight in zip(vectors, weights, strict=True):
+        if not (math.isfinite(weight) and weight > 0):
+            raise ValueError(
+                f"system.twists has the weight {weight:g} in the vector {vector!r}; "
+                "the fourth number must be positive and finite: change it, or leave the vector out"
+            )
+    fractions = torch.tensor([[float(x) for x in vector[:3]] for vector in vectors], dtype=torch.float64)
+    return fractions, [weight / max(weights) for weight in weights]
 
 
-def _is_count(entry: object) -> TypeGuard[int]:
-    """Whether an entry is a positive integer."""
-    return isinstance(entry, Integral) and not isinstance(entry, bool) and int(entry) > 0
+def _folded(twists: Tensor) -> Tensor:
+    """Twists in (-1/2, 1/2], with the rounding errors about 0 and 1/2 taken off."""
+    folded = (twists - torch.ceil(twists - 0.5 - _TOLERANCE)).clamp(max=0.5)
+    return torch.where(folded.abs() < _TOLERANCE, 0.0, folded)
+
+
+def _merged(fractions: Tensor, weights: list[float], symmetry: TwistSymmetry) -> tuple[list[int], list[float]]:
+    """Number of the first twist of each set of equivalent ones, and the sums of the sets' weights.
+
+    Equivalent twists have equal keys. Twists that differ by more than rounding may get different keys; both are kept
+    then, and the average is right all the same.
+    """
+    if symmetry == "none":
+        return list(range(len(fractions))), weights
+    first: dict[tuple[int, ...], int] = {}
+    totals: dict[tuple[int, ...], float] = {}
+    for index, row in enumerate((fractions * _BINS).round().long().tolist()):
+        there, back = tuple(x % _BINS for x in row), tuple(-x % _BINS for x in row)
+        # The 48 operations permute the components and change their signs: the sorted absolute values stand for all.
+        key = min(there, back) if symmetry == "time_reversal" else tuple(sorted(map(min, there, back)))
+        first.setdefault(key, index)
+        totals[key] = totals.get(key, 0.0) + weights[index]
+    return list(first.values()), list(totals.values())
+
+
+def _is_grid(spec: object) -> TypeGuard[Sequence[int]]:
+    """Whether spec is a list of three positive integers."""
+    if isinstance(spec, (str, bytes)) or not isinstance(spec, Sequence) or len(spec) != 3:
+        return False
+    return all(isinstance(x, Integral) and not isinstance(x, bool) and int(x) > 0 for x in spec)
 
 
 def _is_vector(entry: object) -> TypeGuard[Sequence[float]]:
-    """Whether an entry is a list of three finite numbers."""
-    if isinstance(entry, (str, bytes)) or not isinstance(entry, Sequence) or len(entry) != 3:
+    """Whether an entry is a list of three finite numbers, with or without a fourth number."""
+    return _is_numbers(entry) and len(entry) in (3, 4) and all(math.isfinite(x) for x in entry[:3])
+
+
+def _is_numbers(entry: object) -> TypeGuard[Sequence[float]]:
+    """Whether an entry is a list of real numbers."""
+    if isinstance(entry, (str, bytes)) or not isinstance(entry, Sequence):
         return False
-    return all(isinstance(x, Real) and not isinstance(x, bool) and math.isfinite(x) for x in entry)
+    return all(isinstance(x, Real) and not isinstance(x, bool) for x in entry)

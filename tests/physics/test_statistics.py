@@ -6,12 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_vfe.physics.statistics import (
-    estimate,
-    integrated_autocorrelation_time,
-    propagate,
-    split_r_hat,
-)
+from lightning_vfe.physics.statistics import estimate, integrated_autocorrelation_time, split_r_hat
 
 
 def autoregressive(rng, steps, chains, phi):
@@ -146,31 +141,131 @@ def test_bad_series_are_refused_in_one_line():
         ((good + 0j,), "complex"),
         ((good, [0, 1, 0]), "one label for each of the 4 chains"),
         ((good, [0, 1, 0, 0]), "1 to 3 chains"),
+        ((good, None, [1.0, 1.0, 1.0]), r"^weights have shape \(3,\); give one number for each of the 4 chains"),
+        ((good, None, np.ones((5, 4))), r"^weights have shape \(5, 4\)"),
+        ((good, None, 1.0), r"^weights have shape \(\)"),
+        ((good, None, [1, 1, -0.5, 1]), "^weights are -0.5 for chain 2; all must be finite and not negative"),
+        ((good, None, torch.tensor([1, math.nan, 1, 1])), "^weights are nan for chain 1"),
+        ((good, None, [1, 1, 1, math.inf]), "^weights are inf for chain 3"),
+        ((good, None, [0, 0, 0, 0]), "^weights are zero for all chains; at least one must be positive"),
+        ((good, None, [1j, 1, 1, 1]), "^weights have the dtype complex128; give real numbers"),
+        ((good, None, ["1", "1", "1", "1"]), "^weights have the dtype .*; give real numbers"),
     ]
     for arguments, message in cases:
         with pytest.raises(ValueError, match=message) as caught:
             estimate(*arguments)
         assert "\n" not in str(caught.value)
-    with pytest.raises(ValueError, match="same steps and chains"):
-        propagate(lambda a, b: a + b, [good, good[:3]])
 
 
-def test_propagation_is_exact_for_linear_functions():
-    rng = np.random.default_rng(6)
-    first, second = rng.standard_normal((2, 40, 12))
-    second += 0.9 * first
-    by_sample = estimate(2 * first - 3 * second)
-    by_slopes = propagate(lambda a, b: 2 * a - 3 * b, [torch.tensor(first), second])
-    assert by_slopes.value == pytest.approx(by_sample.value) and by_slopes.error == pytest.approx(by_sample.error)
+def wavy(steps, chains):
+    """A correlated series without random numbers; chains c, c + 4, c + 8 ... have the same mean."""
+    series = np.sin(np.arange(1.0, steps * chains + 1) ** 2).reshape(steps, chains)
+    for t in range(1, steps):
+        series[t] += 0.6 * series[t - 1]
+    return series + np.arange(chains) % 4
 
 
-def test_propagation_covers_a_ratio_of_correlated_means():
-    pulls = []
-    for seed in range(300):
-        rng = np.random.default_rng(seed)
-        common = autoregressive(rng, 50, 20, 0.5)
-        numerator = 3 + common + 0.2 * rng.standard_normal((50, 20))
-        result = propagate(lambda a, b: a / b, [numerator, 2 + 0.6 * common])
-        pulls.append(abs(result.value - 1.5) / result.error)
-    assert 0.61 < np.mean(np.array(pulls) < 1) < 0.81
-    assert 0.91 < np.mean(np.array(pulls) < 1.96) < 0.995
+@pytest.mark.parametrize(
+    ("steps", "chains", "with_strata", "expected"),
+    [
+        (60, 12, False, (1.5000049503961725, 0.30111482074359575, 60.0, 12.0, 1.5662146332395956)),
+        (
+            60,
+            12,
+            True,
+            (1.5000049503961725, 0.04579868328249571, 3.784365312184894, 190.2564738350563, 1.0256006966763278),
+        ),
+        (3, 12, True, (1.3533283681052632, 0.16331743166724033, 1.0, 36.0, math.nan)),
+        (
+            60,
+            4,
+            True,
+            (1.5335758229776917, 0.10341552479396743, 3.3286303352623516, 72.10172828671406, 1.0451372490561193),
+        ),
+    ],
+)
+def test_equal_weights_give_the_plain_mean_and_its_pooled_error(steps, chains, with_strata, expected):
+    """Numbers of error^2 = sum_c (m_c - M_{stratum of c})^2 / (C (C - S)) and of plain means over chains."""
+    series, strata = wavy(60, 12)[:steps, :chains], np.arange(chains) % 4 if with_strata else None
+    plain = estimate(series, strata)
+    assert tuple(plain) == pytest.approx(expected, rel=1e-12, nan_ok=True)
+    for weights in (np.ones(chains), [1 / 3] * chains, torch.full((chains,), 64, dtype=torch.int64)):
+        assert tuple(estimate(series, strata, weights)) == pytest.approx(tuple(plain), rel=1e-15, nan_ok=True)
+
+
+def test_weighted_estimate_by_hand():
+    """Two strata of two chains, two steps: means 2, 4 and 10, 13; s^2 = 2 and 4.5; omega = (1, 1, 3, 0) / 5."""
+    series = np.array([[1.0, 4.0, 9.0, 13.0], [3.0, 4.0, 11.0, 13.0]])
+    result = estimate(series, [7, 7, 8, 8], [2.0, 2.0, 6.0, 0.0])
+    assert result.value == pytest.approx((2 + 4 + 3 * 10) / 5)
+    assert result.error == pytest.approx(math.sqrt(2 * (1 + 1) + 4.5 * 9) / 5)
+    assert result.effective_sample_size == pytest.approx(2 * 5**2 / (1 + 1 + 9))
+    plain = estimate(series, [7, 7, 8, 8])
+    assert result.autocorrelation_time == plain.autocorrelation_time
+
+
+def test_whole_weights_are_those_of_repeated_twists():
+    """A chain of weight k has the value and the time series of k equal chains of weight one."""
+    series, counts = wavy(60, 4), np.array([1, 3, 3, 1])
+    weighted, repeated = estimate(series, range(4), counts), np.repeat(series, counts, axis=1)
+    assert weighted.value == pytest.approx(repeated.mean(), rel=1e-14)
+    assert weighted.error == pytest.approx(estimate(repeated, range(8)).error, rel=1e-12)  # both from time
+
+
+def test_chains_without_weight_do_not_count():
+    strata = np.arange(12) % 4
+    series, weights = wavy(60, 12), (strata != 3).astype(float)
+    others = estimate(series[:, strata != 3], strata[strata != 3])
+    result = estimate(series, strata, weights)
+    assert result.value == pytest.approx(others.value) and result.error == pytest.approx(others.error)
+    constant = estimate(np.full((5, 4), 2.0), None, [1, 0, 0, 0])
+    assert constant == (2.0, 0.0, 1.0, 5.0, 1.0)
+
+
+STRATUM = {
+    "mean": np.array([-3.0, 0.0, 1.0, 7.0]),
+    "sigma": np.array([0.5, 3.0, 1.0, 2.0]),
+    "weight": np.array([8.0, 24.0, 24.0, 8.0]) / 64,
+}
+
+
+def weighted_results(repeats, steps, chains_per_stratum, phi):
+    """Estimates of strata with different means, variances and weights; the exact value and its exact error."""
+    twist = np.arange(4 * chains_per_stratum) % 4
+    mean, sigma, weight = (STRATUM[name][twist] for name in ("mean", "sigma", "weight"))
+    results = []
+    for seed in range(repeats):
+        noise = autoregressive(np.random.default_rng(seed), steps, twist.size, phi)
+        results.append(estimate(mean + sigma * noise, twist, torch.tensor(weight / chains_per_stratum)))
+    spread = math.sqrt((STRATUM["weight"] ** 2 * STRATUM["sigma"] ** 2).sum())
+    exact = spread * exact_error(steps, chains_per_stratum, phi)
+    return results, float((STRATUM["weight"] * STRATUM["mean"]).sum()), exact
+
+
+@pytest.mark.parametrize(
+    ("steps", "chains_per_stratum", "phi"),
+    [
+        (200, 8, 0.8),  # both errors
+        (3, 24, 0.5),  # few steps: from the spread of the chains alone
+        (600, 1, 0.7),  # one chain for each twist: from time alone
+    ],
+)
+def test_weighted_errors_cover_the_truth(steps, chains_per_stratum, phi):
+    results, truth, exact = weighted_results(400, steps, chains_per_stratum, phi)
+    values, errors = np.array([result.value for result in results]), np.array([result.error for result in results])
+    # The counting error of the coverage is 0.023; the larger of two errors covers somewhat more often.
+    one, two = (np.mean(abs(values - truth) < factor * errors) for factor in (1, 1.96))
+    assert 0.62 < one < (0.80 if chains_per_stratum == 8 else 0.74), one
+    assert 0.91 < two < 0.995, two
+    assert values.mean() == pytest.approx(truth, abs=4 * exact / 20)
+    assert values.std() == pytest.approx(exact, rel=0.15)
+
+
+def test_error_across_chains_is_unbiased_for_unequal_variances():
+    """The mean of error^2 is the variance of the value; a variance pooled over the strata would not give it."""
+    results, _, exact = weighted_results(600, 2, 3, 0.5)
+    squares = np.array([result.error for result in results]) ** 2
+    counting = squares.std() / math.sqrt(squares.size)
+    assert abs(squares.mean() - exact**2) < 3 * counting
+    pooled = (STRATUM["sigma"] ** 2).mean() * (STRATUM["weight"] ** 2).sum() * exact_error(2, 3, 0.5) ** 2
+    assert abs(pooled - exact**2) > 5 * counting
