@@ -29,8 +29,7 @@ class Twin(Generic[Module]):
     @torch.no_grad()
     def module(self) -> Module:
         """The copy, with the parameters and buffers that the original has now."""
-        for ours, theirs in zip(self._copy.parameters(), self._original.parameters(), strict=True):
-            ours.copy_(theirs)
-        for ours, theirs in zip(self._copy.buffers(), self._original.buffers(), strict=True):
-            ours.copy_(theirs)
+        for part in (nn.Module.parameters, nn.Module.buffers):
+            for ours, theirs in zip(part(self._copy), part(self._original), strict=True):
+                ours.copy_(theirs)
         return self._copy

@@ -20,10 +20,11 @@ class ScoreBlock(NamedTuple):
     With Obar the scores minus their mean over the samples of the same group, and c = n/(n - 1) for groups of n samples,
     which removes the bias of a mean taken from the same samples,
 
-        S = 1/M sum_m c Re Obar_m^* Obar_m^T,        f = 1/M sum_m c Re Obar_m^* e_m.
+        S = 1/M sum_m c w_m Re Obar_m^* Obar_m^T,        f = 1/M sum_m c w_m Re Obar_m^* e_m.
 
     For the wavefunction O = d ln psi/d theta, e = E_loc - <E_loc>_x, grouped by the protons x, and dF/d theta = 2 f.
-    For the flow O = d ln p/d phi, e = kT ln p + E - F, in one group, and dF/d phi = f.
+    For the flow O = d ln p/d phi, e = kT ln p + E - F, grouped by stratum, and dF/d phi = f. The weights w are those of
+    the twists.
     """
 
     scores: Tensor
@@ -32,6 +33,8 @@ class ScoreBlock(NamedTuple):
     """Ha; its mean over every group is zero. # (M, c)"""
     groups: Tensor
     """Group of each sample, numbered over all processes. # (M,)"""
+    weights: Tensor | None = None
+    """w, equal for the samples of a group and one on average; None is one everywhere. # (M,)"""
 
 
 class Direction(NamedTuple):
@@ -78,7 +81,7 @@ def in_sample_space(block: ScoreBlock, last: Tensor, settings: Preconditioner, e
     rows = exchange.own_columns(block.scores.flatten(0, 1))  # (R, C), R = M c
     groups = exchange.gather(block.groups)
     residuals = exchange.gather(block.residuals).to(torch.float64)
-    centring = _Centring(groups, components)
+    centring = _Centring(groups, components, None if block.weights is None else exchange.gather(block.weights))
     before = exchange.own(last.to(torch.float64))
     gram = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
     carried = gram.new_zeros(len(rows))  # A phi'
@@ -100,11 +103,11 @@ def in_sample_space(block: ScoreBlock, last: Tensor, settings: Preconditioner, e
 
 
 class _Centring:
-    """Subtracts the means of the groups from rows (R, C) and weighs them with sqrt(c / M), R = M components."""
+    """Subtracts the means of the groups from rows (R, C) and weighs them with sqrt(c w / M), R = M components."""
 
-    def __init__(self, groups: Tensor, components: int) -> None:
+    def __init__(self, groups: Tensor, components: int, weights: Tensor | None) -> None:
         counts = _counts(groups)
-        self.weight = _weights(counts, groups).repeat_interleave(components).unsqueeze(-1)
+        self.weight = _weights(counts, groups, weights).repeat_interleave(components).unsqueeze(-1)
         parts = torch.arange(components, device=groups.device)
         self.index = (groups.unsqueeze(-1) * components + parts).flatten()  # every component has means of its own
         self.counts = counts.repeat_interleave(components).unsqueeze(-1)
@@ -145,7 +148,7 @@ def fisher_and_force(block: ScoreBlock, exchange: Exchange) -> tuple[Tensor, Ten
     sums = scores.new_zeros(len(present), *scores.shape[1:]).index_add_(0, index, scores)
     sums = exchange.sum(sums) if shared else sums
     a = (sums / counts[present][:, None, None])[index]
-    weight = _weights(counts, block.groups)
+    weight = _weights(counts, block.groups, block.weights)
     torch.sub(scores, a, out=a).mul_(weight[:, None, None])
     a = a.flatten(0, 1)
     e = (block.residuals.to(torch.float64) * weight[:, None]).flatten()
@@ -177,6 +180,7 @@ def _counts(groups: Tensor) -> Tensor:
     return torch.bincount(groups).to(torch.float64)
 
 
-def _weights(counts: Tensor, groups: Tensor) -> Tensor:
-    """sqrt(c / M) of every sample."""
-    return (counts / ((counts - 1.0) * counts.sum())).sqrt()[groups]
+def _weights(counts: Tensor, groups: Tensor, weights: Tensor | None) -> Tensor:
+    """sqrt(c w / M) of every sample."""
+    own = (counts / ((counts - 1.0) * counts.sum())).sqrt()[groups]
+    return own if weights is None else own * weights.to(own).sqrt()

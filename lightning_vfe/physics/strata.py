@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
-from lightning_vfe.physics.twists import TwistGrid, twist_grid
+from lightning_vfe.physics.statistics import Estimate, Series, estimate
+from lightning_vfe.physics.twists import TwistGrid, TwistSymmetry, twist_grid
 from lightning_vfe.physics.units import GROUND_STATE, check_temperature
 
 MOST_STATES = 1000
@@ -53,7 +54,7 @@ class Strata:
         states: Any = None,
         protons: str = "sampled",
         twists: Any = (1, 1, 1),
-        twist_symmetry: str = "none",
+        twist_symmetry: TwistSymmetry = "none",
         twist_shift: Sequence[float] = (0.0, 0.0, 0.0),
     ) -> Strata:
         """The strata of the keys `system.*`.
@@ -124,6 +125,20 @@ class Strata:
     def weights(self, stratum: Tensor) -> Tensor:
         """Weight of the twist of every stratum's number; those of one state point add up to one over its strata."""
         return self.twists.weights.to(stratum.device)[stratum % len(self.twists)]
+
+    def estimate(self, series: Series, stratum: Tensor) -> list[Estimate]:
+        """Mean and error for each state point: the weighted average over its twists.
+
+        Args:
+            series: real samples.  # (steps, chains)
+            stratum: number of the stratum of each chain.  # (chains,)
+        """
+        found = []
+        for number in range(self.num_states):
+            own = (self.state_index(stratum) == number).cpu()
+            labels = stratum.cpu()[own]
+            found.append(estimate(series[:, own], labels, self.weights(labels)))
+        return found
 
     def walker_states(self, stratum: Tensor, like: Tensor) -> WalkerStates:
         """State point and twist of walkers from the numbers of their strata (W,), in the type and on the device of

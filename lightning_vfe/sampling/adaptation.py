@@ -23,7 +23,7 @@ def adapt_log_width(
     upper limit matters for a flat density, where every move is accepted and the width would grow without end.
 
     Args:
-        log_width: ln of the width in bohr, 0-dim.
+        log_width: ln of the width, 0-dim.
         acceptance: accepted fraction of the last sweep over all walkers of all processes, 0-dim, in [0, 1].
         target: wanted fraction, in (0, 1).
         gain: step per unit of acceptance, positive.

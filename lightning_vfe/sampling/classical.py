@@ -13,7 +13,9 @@ from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.free_energy import momentum_free_energy
 from lightning_vfe.physics.observables import RadialDistribution, RadialDistributions
 from lightning_vfe.physics.statistics import Estimate, estimate
-from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA, KELVIN_TO_HARTREE
+from lightning_vfe.physics.state_point import StatePoint
+from lightning_vfe.physics.system import System
+from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA
 from lightning_vfe.sampling.chains import Chains
 from lightning_vfe.sampling.proposals import LangevinProposal
 from lightning_vfe.sampling.random import WalkerRandom
@@ -80,7 +82,7 @@ def sample_potential(
 
 
 def classical_estimates(
-    cell: PeriodicCell, temperature_kelvin: float, samples: ClassicalSamples, log_z: float, log_z_error: float
+    system: System, point: StatePoint, samples: ClassicalSamples, log_z: float, log_z_error: float
 ) -> dict[str, Estimate]:
     r"""F, E, S, P of classical protons in a potential, by the names of summary.json, per atom.
 
@@ -88,16 +90,16 @@ def classical_estimates(
         P = <P(z)> + N kT/V.
 
     Args:
-        cell: the periodic cell.
-        temperature_kelvin: T.
+        system: number of atoms and nuclear mass.
+        point: density and temperature.
         samples: of the potential.
         log_z: ln of the integral of exp(-E/kT) over the cell, and its error.
         log_z_error: its error.
     """
-    count, kT = cell.num_atoms, KELVIN_TO_HARTREE * temperature_kelvin
-    momenta = momentum_free_energy(count, temperature_kelvin)
+    count, kT, volume = system.num_atoms, point.kT, point.cell(system.num_atoms).volume
+    momenta = float(momentum_free_energy(system, kT))
     energy = estimate(samples.energy / count + 1.5 * kT)
-    pressure = estimate((samples.pressure + count * kT / cell.volume) * HARTREE_PER_BOHR3_TO_GPA)
+    pressure = estimate((samples.pressure + count * kT / volume) * HARTREE_PER_BOHR3_TO_GPA)
     # Numbers of one integration, not of a time series: their other diagnostics are those of the energy.
     free_energy = _with(energy, (-kT * log_z + momenta) / count, kT * log_z_error / count)
     entropy = (energy.value - free_energy.value) / kT

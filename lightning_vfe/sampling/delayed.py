@@ -9,8 +9,9 @@ from torch import Tensor
 
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.sampling.metropolis import accept_or_reject, metropolis, num_not_finite
+from lightning_vfe.sampling.moves import ProtonMove
 from lightning_vfe.sampling.proposals import LogProb, Proposal
-from lightning_vfe.sampling.state import ProtonMove, Walkers
+from lightning_vfe.sampling.walkers import Walkers
 
 
 @dataclass(frozen=True)
@@ -34,14 +35,14 @@ def move_by_surrogate(
         min(1, p(y) p_s(x) / (p(x) p_s(y))),
 
     or else the walker stays at x. The steps on p_s are reversible for it and all of one kind, so that they go from x
-    to y and from y to x in the ratio p_s(y) / p_s(x): whatever p_s is, the law of the protons is p(x). A p_s far from p
+    to y and from y to x in the ratio p_s(y) / p_s(x): whatever p_s is, the protons are distributed as p(x). A p_s far from p
     costs acceptances only.
 
     Args:
         walkers: where the protons are; not changed.
         density: p and p_s.
         rule: moves of the chain on p_s.
-        width: of these moves in bohr.  # ()
+        width: of these moves.  # ()
         num_steps: number of these moves.
         cell: the periodic cell.
 
@@ -56,4 +57,5 @@ def move_by_surrogate(
     end = replace(last, log_prob=density.log_prob(last.positions))
     state, decided = accept_or_reject(start, end, first.log_prob - last.log_prob, walkers.random)
     displacement = torch.where(decided[:, None, None], last.displacement, torch.zeros_like(x))
-    return ProtonMove(state.positions, displacement, accepted, num_not_finite(state.log_prob), decided=decided)
+    fractions = {"proton_acceptance": (accepted, num_steps), "delayed_acceptance": (decided, 1)}
+    return ProtonMove(state.positions, displacement, fractions, {"num_stranded": num_not_finite(state.log_prob)})

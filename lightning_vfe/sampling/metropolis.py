@@ -33,7 +33,7 @@ def metropolis(
         log_prob: ln p up to a constant, with the lattice's period: positions (..., N, 3) -> (...).
         state: from proposal.evaluate(log_prob, positions); the first dim is W, the walkers of `random`.
         proposal: the rule.
-        width: scale of the moves in bohr, a 0-dim tensor.
+        width: scale of the moves, in the unit of the positions, a 0-dim tensor.
         num_steps: number of steps, at least one.
         random: streams of the walker groups.
         wrap: brings positions (..., N, 3) back into the cell.

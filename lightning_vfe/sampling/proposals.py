@@ -21,10 +21,10 @@ class ChainState:
     """Where a batch of chains stands. The leading dims are (W,) for protons, (W, B) for electrons.
 
     Attributes:
-        positions: in bohr.  # (..., N, 3)
+        positions: in any unit.  # (..., N, 3)
         log_prob: ln p(positions) up to a constant.  # (...)
-        gradient: d ln p / d positions in 1/bohr, None for rules that do not use it.  # (..., N, 3)
-        displacement: how far the particles came since the start, not wrapped, in bohr.  # (..., N, 3)
+        gradient: d ln p / d positions, None for rules that do not use it.  # (..., N, 3)
+        displacement: how far the particles came since the start, not wrapped.  # (..., N, 3)
     """
 
     positions: Tensor
@@ -114,7 +114,7 @@ class LangevinProposal:
         return ChainState(positions.detach(), value.detach(), gradient, torch.zeros_like(gradient))
 
     def drift(self, gradient: Tensor, width: Tensor) -> Tensor:
-        """Bounded drift D in bohr from the gradient in 1/bohr.  # (..., N, 3)"""
+        """Bounded drift D from the gradient.  # (..., N, 3)"""
         # A gradient that is not a number (on a node, on a lattice point of a distance) gives no drift: again a function
         # of the position alone.
         gradient = torch.where(torch.isfinite(gradient), gradient, torch.zeros_like(gradient))

@@ -8,14 +8,16 @@ from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.sampling.delayed import DelayedDensity, move_by_surrogate
 from lightning_vfe.sampling.direct import BaseDensity, move_through_base
 from lightning_vfe.sampling.metropolis import metropolis, num_not_finite
+from lightning_vfe.sampling.moves import ProtonMove
 from lightning_vfe.sampling.proposals import LogProb, Proposal
-from lightning_vfe.sampling.state import ProtonMove, Walkers
+from lightning_vfe.sampling.walkers import Walkers
 
 PROTON_SAMPLING = ("metropolis", "direct", "delayed")
 
-ProtonLaw = LogProb | BaseDensity | DelayedDensity
+ProtonTarget = LogProb | BaseDensity | DelayedDensity
 """What p(x) is given by: ln p(x) up to a constant, (W, N, 3) -> (W,), for Metropolis chains; base density and map, to
-sample it directly; or ln p(x) and a cheaper density for the chain, for delayed acceptance."""
+sample it directly; or ln p(x) and a cheaper density for the chain, for delayed acceptance. Positions are in the unit of
+the walkers."""
 
 
 def check_proton_sampling(value: str) -> str:
@@ -26,7 +28,7 @@ def check_proton_sampling(value: str) -> str:
 
 
 def move_protons(
-    walkers: Walkers, density: ProtonLaw, rule: Proposal, width: Tensor, num_steps: int, cell: PeriodicCell
+    walkers: Walkers, density: ProtonTarget, rule: Proposal, width: Tensor, num_steps: int, cell: PeriodicCell
 ) -> ProtonMove:
     """Moves of the protons that leave p(x) as it is; the walkers' base protons are brought up to date, not the protons.
 
@@ -34,15 +36,16 @@ def move_protons(
         walkers: where the protons are.
         density: p(x).
         rule: moves of the chain.
-        width: of these moves in bohr.  # ()
+        width: of these moves.  # ()
         num_steps: number of these moves.
         cell: the periodic cell.
     """
     if isinstance(density, BaseDensity):
         return move_through_base(walkers, density, rule, width, num_steps, cell)
-    walkers.base_protons = None
+    walkers.fields.pop("base_protons", None)
     if isinstance(density, DelayedDensity):
         return move_by_surrogate(walkers, density, rule, width, num_steps, cell)
     start = rule.evaluate(density, walkers.protons)
     state, accepted = metropolis(density, start, rule, width, num_steps, walkers.random, cell.wrap)
-    return ProtonMove(state.positions, state.displacement, accepted, num_not_finite(state.log_prob))
+    fractions = {"proton_acceptance": (accepted, num_steps)}
+    return ProtonMove(state.positions, state.displacement, fractions, {"num_stranded": num_not_finite(state.log_prob)})

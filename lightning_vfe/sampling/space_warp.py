@@ -12,16 +12,16 @@ def space_warp(cell: PeriodicCell, electrons: Tensor, protons: Tensor, displacem
 
         dr_i = sum_a w_a(r_i) dx_a,    w_a(r) = d(r, x_a)^-4 / sum_b d(r, x_b)^-4,
 
-    with the smooth periodic distance d: an electron next to a proton moves with it, one between two with their mean.
+    with the smooth periodic distance d, in the cell's unit of length: an electron next to a proton moves with it, one between two with their mean.
 
     Args:
         cell: the periodic cell.
-        electrons: in bohr.  # (W, B, N, 3)
-        protons: before their move, in bohr.  # (W, N, 3)
-        displacement: of the protons, not wrapped, in bohr.  # (W, N, 3)
+        electrons: # (W, B, N, 3)
+        protons: before their move.  # (W, N, 3)
+        displacement: of the protons, not wrapped.  # (W, N, 3)
 
     Returns:
-        Shift in bohr.  # (W, B, N, 3)
+        Shift.  # (W, B, N, 3)
 
     Source: Umrigar, Int. J. Quantum Chem. Symp. 23, 217 (1989); Filippi and Umrigar, Phys. Rev. B 61, R16291 (2000).
     """

@@ -1,4 +1,4 @@
-"""What runs beside the steps: equilibration, a guard against broken numbers, the progress bar, the summary."""
+"""What runs beside the steps: a guard against broken numbers, the progress bar, the summary."""
 
 from __future__ import annotations
 
@@ -11,59 +11,17 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
-from tqdm import trange
 
 from lightning_vfe.analysis.figures import save_figures
 from lightning_vfe.optim.natural_gradient import NaturalGradient
-from lightning_vfe.training.datamodule import MCMCDataModule
 from lightning_vfe.training.module import VariationalFreeEnergy
-from lightning_vfe.training.summary import Summary as RunSummary
-
-
-def _parts(trainer: L.Trainer) -> tuple[VariationalFreeEnergy, MCMCDataModule]:
-    module, datamodule = trainer.lightning_module, trainer.datamodule  # type: ignore[attr-defined]
-    if not (isinstance(module, VariationalFreeEnergy) and isinstance(datamodule, MCMCDataModule)):
-        raise TypeError("this callback works with VariationalFreeEnergy and MCMCDataModule")
-    return module, datamodule
-
+from lightning_vfe.training.result_table import print_result
+from lightning_vfe.training.summary import TestResult
 
 ACCEPTANCES = {"acc_p": "proton_acceptance", "acc_d": "delayed_acceptance", "acc_e": "electron_acceptance"}
 """Accepted fractions behind the progress bar, where a run has them."""
-
-
-class Equilibrate(Callback):
-    """Runs the chains before their first use: at the start of a new `fit`, and afresh before `validate` and `test`.
-
-    A resumed `fit` goes on with the walkers of the checkpoint as they are. The widths of the moves adapt in `fit` only.
-
-    Raises:
-        ValueError: the checkpoint of a resumed run holds no walkers (for example those of a renamed datamodule).
-    """
-
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Equilibrate the walkers of a new run."""
-        _, datamodule = _parts(trainer)
-        assert datamodule.walkers is not None
-        if trainer.ckpt_path is not None and not datamodule.restored:
-            raise ValueError(f"ckpt_path = {trainer.ckpt_path} holds no walkers of this datamodule; start a new run")
-        if not datamodule.walkers.equilibrated:
-            self._run(trainer, datamodule, adapt=True)
-            datamodule.walkers.equilibrated = True
-
-    def on_test_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Let the walkers forget the parameters of earlier steps; new ones find their width first."""
-        _, datamodule = _parts(trainer)
-        assert datamodule.walkers is not None
-        self._run(trainer, datamodule, adapt=not datamodule.walkers.equilibrated)
-
-    on_validation_start = on_test_start
-
-    @staticmethod
-    def _run(trainer: L.Trainer, datamodule: MCMCDataModule, adapt: bool) -> None:
-        hidden = not trainer.is_global_zero or trainer.progress_bar_callback is None or not sys.stdout.isatty()
-        steps = datamodule.equilibration_steps
-        for _ in trange(steps, desc="equilibrate", leave=False, disable=hidden, file=sys.stdout):
-            datamodule.advance(adapt)
+MOST_STATES = 3
+"""State points whose F fits behind the progress bar."""
 
 
 class NaNGuard(Callback):
@@ -129,7 +87,10 @@ class NaNGuard(Callback):
 
 
 class ProgressBar(TQDMProgressBar):
-    """F +- error, E, S, P over the last steps, with acceptances and R-hat. For watching: results come from `test`."""
+    """F +- error, E, S, P over the last steps, with acceptances and R-hat. For watching: results come from `test`.
+
+    With several state points F of the first three of them.
+    """
 
     def __init__(self) -> None:
         # Where nobody watches, a line now and then is enough.
@@ -141,14 +102,35 @@ class ProgressBar(TQDMProgressBar):
         """What stands behind the bar."""
         if not isinstance(pl_module, VariationalFreeEnergy) or not pl_module.recent:
             return {}
-        shown: dict[str, int | str | float | dict[str, float]] = dict(pl_module.recent_estimates())
+        shown: dict[str, int | str | float | dict[str, float]] = dict(recent_estimates(pl_module))
         for label, name in ACCEPTANCES.items():
             if name in trainer.callback_metrics:
                 shown[label] = f"{float(trainer.callback_metrics[name]):.2f}"
         return shown
 
 
-class Summary(Callback):
+def recent_estimates(module: VariationalFreeEnergy) -> dict[str, str]:
+    """F +- error, E, S, P and R-hat of the last steps, of the walkers of this process; all finite, or left out."""
+    state, series = module.state, torch.stack(list(module.recent), dim=1)  # (terms, steps, samples)
+    series = series[:, torch.isfinite(series).all(dim=-1).all(dim=0)]
+    several = state.strata.num_states > 1
+    if series.shape[1] == 0:
+        return dict.fromkeys(("F",) if several else ("F", "E", "S", "P", "R-hat"), "nan")
+    stratum = state.independent_strata(state.current()).cpu()
+    found = [state.strata.estimate(term, stratum) for term in series]  # by term, then by state point
+    points = list(zip(state.strata.points, found[0], strict=True))
+    if several:
+        return {f"F({point.rs:g},{point.temperature_kelvin:g})": _f(each) for point, each in points[:MOST_STATES]}
+    free_energy, energy, entropy, pressure = (term[0] for term in found)
+    shown = {"F": _f(free_energy), "E": f"{energy.value:.4f}", "S": f"{entropy.value:.2f}"}
+    return shown | {"P": f"{pressure.value:.0f}", "R-hat": f"{free_energy.r_hat:.2f}"}
+
+
+def _f(free_energy: Any) -> str:
+    return f"{free_energy.value:.4f}+-{free_energy.error:.4f}"
+
+
+class WriteSummary(Callback):
     """After `test`: summary.json, pair_correlation.csv and the figures in the run folder, and the table in print.
 
     `fit` ends with the figure of its curves, `validate` prints the table only.
@@ -163,9 +145,9 @@ class Summary(Callback):
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Files, figures and table."""
-        summary = self._summary(trainer)
-        summary.write(self.run_dir)
-        summary.print()
+        result = _result(pl_module)
+        result.write(self.run_dir)
+        print_result(result)
         self._draw()
 
     @rank_zero_only
@@ -182,10 +164,10 @@ class Summary(Callback):
     @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Table."""
-        self._summary(trainer).print()
+        print_result(_result(pl_module))
 
-    @staticmethod
-    def _summary(trainer: L.Trainer) -> RunSummary:
-        module, _ = _parts(trainer)
-        assert module.summary is not None
-        return module.summary
+
+def _result(module: L.LightningModule) -> TestResult:
+    if not isinstance(module, VariationalFreeEnergy) or module.result is None:
+        raise TypeError(f"WriteSummary works with VariationalFreeEnergy, not with {type(module).__name__}")
+    return module.result

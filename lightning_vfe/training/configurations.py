@@ -14,6 +14,8 @@ from lightning_vfe.labels.files import read_configurations
 from lightning_vfe.labels.sampling import ChainSettings, sample_configurations
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.strata import Strata
+from lightning_vfe.physics.system import System
 from lightning_vfe.resources import data_file
 
 ALL = 10**9
@@ -36,10 +38,10 @@ class Source(abc.ABC):
 
 
 class ChainSource(Source):
-    """Metropolis-adjusted Langevin chains on a Boltzmann law.
+    """Metropolis-adjusted Langevin chains on a Boltzmann distribution.
 
     Args:
-        base: the law.
+        base: the distribution.
         temperature_kelvin: its T.
         num_configurations: C.
         num_walkers: independent chains.
@@ -68,7 +70,7 @@ class ChainSource(Source):
         self.base, self.temperature_kelvin, self.count = base, temperature_kelvin, num_configurations
 
     def check(self, cell: PeriodicCell) -> None:
-        """The law is of this cell."""
+        """The distribution is of this cell."""
         if self.base.cell != cell:
             raise ValueError(f"system.num_atoms = {cell.num_atoms}, rs = {cell.rs:g} is not the cell of data.target")
 
@@ -79,7 +81,7 @@ class ChainSource(Source):
 
 
 class DatabaseSource(Source):
-    """The configurations of one (N, rs) in a label database, whatever law they were sampled from.
+    """The configurations of one (N, rs) in a label database, whatever distribution they were sampled from.
 
     Args:
         database: path; `data/...` also finds the databases that the package ships.
@@ -142,10 +144,10 @@ class TrajectorySource(Source):
         return np.stack([configuration.positions for configuration in found[self.skip :]])
 
 
-def boltzmann_law(
-    cell: PeriodicCell, potential_path: str | None, temperature_kelvin: float, log_z_path: str | None = None
+def boltzmann_density(
+    system: System, strata: Strata, potential_path: str | None, log_z_path: str | None = None
 ) -> BoltzmannBase | None:
-    """The Boltzmann law of a stored potential with its ln Z; None without a path.
+    """The Boltzmann distribution of a stored potential with its ln Z; None without a path.
 
     Raises:
         ValueError: a file is missing or damaged, or has no ln Z of this state point.
@@ -153,6 +155,6 @@ def boltzmann_law(
     if potential_path is None:
         return None
     try:
-        return BoltzmannBase.from_files(cell, potential_path, temperature_kelvin, log_z_path)
+        return BoltzmannBase.from_files(system, strata, potential_path, log_z_path)
     except ValueError as error:
         raise ValueError(str(error).replace("base.", "data.target.", 1)) from None

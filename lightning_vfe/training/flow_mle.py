@@ -13,9 +13,10 @@ from torch import Tensor
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
 from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.proton_density import ProtonDensity
-from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.physics.statistics import Estimate, estimate
-from lightning_vfe.physics.units import KELVIN_TO_HARTREE, check_temperature
+from lightning_vfe.physics.strata import Strata
+from lightning_vfe.physics.system import System
 from lightning_vfe.sampling.chains import Chains
 from lightning_vfe.sampling.proposals import ChainState, GaussianProposal
 from lightning_vfe.sampling.random import WalkerRandom
@@ -33,7 +34,7 @@ class FlowMaximumLikelihood(L.LightningModule):
 
     That minimises KL(data || p) = -S_data - <ln p>_data, where the variational free energy minimises
     KL(p || Boltzmann) = (F_p - F) / kT. `test` measures both: -<ln p> on held-out data always, the two divergences
-    where the law of the data is known.
+    where the distribution of the data is known.
 
     A map that folds (det dz/dx < 0 somewhere) has the normalised density p / c with c = 1 / E_p[sign det] > 1, and
     likelihood alone would reward folding. Since the integral of p sign(det) is the same for all maps, the gradient of
@@ -41,10 +42,10 @@ class FlowMaximumLikelihood(L.LightningModule):
     the sound maps. `test` looks for folds on the data and on samples of p.
 
     Args:
-        cell: the periodic cell.
+        system: the particles.
+        strata: with one state point.
         proton_density: p(x), base and flow.
-        temperature_kelvin: T.
-        target: the Boltzmann law that the data follow, with its ln Z; None if it is not known.
+        target: the Boltzmann distribution that the data follow, with its ln Z; None if it is not known.
         optimizer: settings of the optimizer.
         seed: of the chains on p(x).
         num_walkers: of these chains.
@@ -54,16 +55,16 @@ class FlowMaximumLikelihood(L.LightningModule):
         test_sweeps: that are measured, of num_walkers samples of p(x) each.
 
     Raises:
-        ValueError: T or a number is not positive.
+        ValueError: several state points, or a number is not positive.
     """
 
     trained_steps: Tensor
 
     def __init__(
         self,
-        cell: PeriodicCell,
+        system: System,
+        strata: Strata,
         proton_density: ProtonDensity,
-        temperature_kelvin: float,
         target: BoltzmannBase | None = None,
         optimizer: AdamW | None = None,
         seed: int = 42,
@@ -73,13 +74,13 @@ class FlowMaximumLikelihood(L.LightningModule):
         test_sweeps: int = 60,
     ) -> None:
         super().__init__()
-        check_temperature(temperature_kelvin)
         counts = {"num_walkers": num_walkers, "equilibration_sweeps": equilibration_sweeps, "test_sweeps": test_sweeps}
         for name, value in (counts | {"chain_steps": chain_steps + 1}).items():
             if value < 2:
                 raise ValueError(f"module.{name} = {value} is too small; the default is a good start")
-        self.cell, self.proton_density, self.target = cell, proton_density, target
-        self.temperature_kelvin = temperature_kelvin
+        self.system, self.point = system, strata.single
+        self.cell = self.point.cell(system.num_atoms)
+        self.proton_density, self.target = proton_density, target
         self.optimizer_settings = optimizer or ExponentialAdamW(3e-3)
         self.seed, self.num_walkers, self.chain_steps = seed, num_walkers, chain_steps
         self.equilibration_sweeps, self.test_sweeps = equilibration_sweeps, test_sweeps
@@ -94,7 +95,7 @@ class FlowMaximumLikelihood(L.LightningModule):
         """What the banner says."""
         trained = sum(p.numel() for p in self.proton_density.flow.parameters())
         base = type(self.proton_density.base).__name__
-        return {"model": f"{base} and a flow of {trained} parameters at T = {self.temperature_kelvin:g} K"}
+        return {"model": f"{base} and a flow of {trained} parameters at {self.point}"}
 
     # --- training ---------------------------------------------------------------------------------------------------
 
@@ -103,20 +104,28 @@ class FlowMaximumLikelihood(L.LightningModule):
         self.chains = self.chains or self._new_chains()
         self.chains.place(self.chains.state.positions)
         self.chains.advance(self.chain_steps, adapt=True)
-        loss = -self.proton_density.log_prob(batch).mean() / self.cell.num_atoms
+        loss = -self.log_prob(batch).mean() / self.cell.num_atoms
         self.log("train_loss", loss, batch_size=len(batch), sync_dist=True)
         loss = loss + self.unfolding(self.chains.state.positions)
         self.log("negative_determinants", self.negative_determinants, batch_size=len(batch))
         return loss
 
+    def log_prob(self, x: Tensor) -> Tensor:
+        """ln p(x) (W,) of protons (W, N, 3) in bohr."""
+        return self.proton_density.log_prob(x, self._states(x))
+
+    def _states(self, x: Tensor) -> WalkerStates:
+        """The state point, for each of the protons (W, N, 3)."""
+        return WalkerStates.at(self.point.rs, self.point.temperature_kelvin, x.new_zeros(len(x), 3), like=x)
+
     def unfolding(self, walkers: Tensor) -> Tensor:
         """A number with the gradient of ln c per atom, from samples of p(x) (W, N, 3); no gradient without folds."""
         with torch.no_grad():
-            folded = self.proton_density.evaluate(walkers).sign_det_dzdx <= 0
+            folded = self.proton_density.evaluate(walkers, self._states(walkers)).sign_det_dzdx <= 0
         self.negative_determinants = float(folded.double().mean())
         if not bool(folded.any()):
             return walkers.new_zeros(())
-        return 2.0 * self.proton_density.log_prob(walkers[folded]).sum() / (len(walkers) * self.cell.num_atoms)
+        return 2.0 * self.log_prob(walkers[folded]).sum() / (len(walkers) * self.cell.num_atoms)
 
     def _new_chains(self) -> Chains:
         """Chains that begin at training configurations, or where those of the checkpoint stood."""
@@ -125,7 +134,7 @@ class FlowMaximumLikelihood(L.LightningModule):
         start = datamodule.part(0).to(self.device)
         start = start[torch.arange(self.num_walkers, device=self.device) % len(start)]
         random = WalkerRandom(range(1), self.seed, self.device)
-        chains = Chains(self.proton_density.log_prob, self.cell, start, GaussianProposal(), 0.1, random)
+        chains = Chains(self.log_prob, self.cell, start, GaussianProposal(), 0.1, random)
         if self._saved_chains is not None:
             chains.load_state_dict(self._saved_chains)
         return chains
@@ -160,7 +169,7 @@ class FlowMaximumLikelihood(L.LightningModule):
     @torch.no_grad()
     def samples(self, x: Tensor) -> dict[str, Tensor]:
         """Per atom, for protons x (W, N, 3): -ln p, and where the target is known ln p_target - ln p. # (W,) each"""
-        terms = self.proton_density.evaluate(x)
+        terms = self.proton_density.evaluate(x, self._states(x))
         values = {
             "negative_log_likelihood": -terms.log_prob / self.cell.num_atoms,
             "negative_determinants": (terms.sign_det_dzdx <= 0).to(x.dtype),
@@ -188,28 +197,31 @@ class FlowMaximumLikelihood(L.LightningModule):
     @torch.no_grad()
     def _on_model_samples(self) -> dict[str, Estimate]:
         r"""On samples of p(x): folds, and F_p = <E + kT ln p>_p per atom, KL(p || Boltzmann) = (F_p - F) / kT."""
-        per_atom, kT = 1.0 / self.cell.num_atoms, KELVIN_TO_HARTREE * self.temperature_kelvin
+        per_atom, kT = 1.0 / self.cell.num_atoms, self.point.kT
         series, negative = [], []
         for state in self._model_samples():
-            negative.append((self.proton_density.evaluate(state.positions).sign_det_dzdx <= 0).double().mean())
+            terms = self.proton_density.evaluate(state.positions, self._states(state.positions))
+            negative.append((terms.sign_det_dzdx <= 0).double().mean())
             if self.target is not None:
                 series.append((self.target.energy(state.positions) + kT * state.log_prob) * per_atom)
         self.negative_determinants = max(self.negative_determinants, float(torch.stack(negative).mean()))
         if self.target is None:
             return {}
         model = torch.stack(series).cpu()  # (sweeps, W)
-        free_energy = self.target.free_energy * per_atom
+        one = self._states(torch.zeros(1, 1))[0]
+        free_energy, error = (
+            float(function(one)) * per_atom for function in (self.target.free_energy, self.target.free_energy_error)
+        )
         return {
             "model_free_energy": estimate(model),
-            "data_free_energy": Estimate(free_energy, self.target.free_energy_error * per_atom, 1.0, math.nan, 1.0),
+            "data_free_energy": Estimate(free_energy, error, 1.0, math.nan, 1.0),
             "kl_model_data": self._with_error_of_log_z(estimate((model - free_energy) / kT)),
         }
 
     def _with_error_of_log_z(self, divergence: Estimate) -> Estimate:
         """A divergence per atom, with the error of the target's ln Z in its own."""
         assert self.target is not None
-        kT = KELVIN_TO_HARTREE * self.temperature_kelvin
-        error = math.hypot(divergence.error, self.target.free_energy_error / (kT * self.cell.num_atoms))
+        error = math.hypot(divergence.error, self.target.log_z_error / self.cell.num_atoms)
         return divergence._replace(error=error)
 
     def _model_samples(self) -> Iterator[ChainState]:
@@ -223,7 +235,8 @@ class FlowMaximumLikelihood(L.LightningModule):
         if isinstance(density.base, UniformBase):
             random = WalkerRandom([1], self.seed, self.device)  # the chains have the numbers of group 0
             for _ in range(self.test_sweeps):
-                found = density.flow.from_base(density.base.sample(self.num_walkers, random))
+                states = self._states(chains.state.positions)
+                found = density.flow.from_base(density.base.sample(states, random), states)
                 x = torch.where(found.converged[:, None, None], self.cell.wrap(found.x), chains.state.positions)
                 chains.place(x)
                 chains.advance(CHECKING_MOVES)
@@ -239,9 +252,8 @@ class FlowMaximumLikelihood(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write down which system the flow belongs to."""
-        cell = self.cell
-        system = {"num_atoms": cell.num_atoms, "rs": cell.rs, "temperature_kelvin": self.temperature_kelvin}
-        checkpoint["system"] = system
+        point = {"rs": self.point.rs, "temperature_kelvin": self.point.temperature_kelvin}
+        checkpoint["system"] = {"num_atoms": self.cell.num_atoms} | point
         if self.chains is not None:
             checkpoint["chains"] = self.chains.state_dict()
 

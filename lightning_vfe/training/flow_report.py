@@ -47,7 +47,7 @@ class FlowReport(Callback):
         module = _module(pl_module)
         system = {"num_atoms": module.cell.num_atoms, "rs": module.cell.rs}
         content: dict[str, object] = {
-            "system": system | {"temperature_kelvin": module.temperature_kelvin},
+            "system": system | {"temperature_kelvin": module.point.temperature_kelvin},
             "step": int(module.trained_steps),
             "negative_determinants": module.negative_determinants,
         }

@@ -59,12 +59,17 @@ def launch(
     except SystemExit:
         # Lightning leaves through sys.exit(1) after Ctrl-C
         if trainer.interrupted:
-            return signal.SIGINT
+            return _received(trainer) or signal.SIGINT
         raise
     except (ValueError, FloatingPointError):
         # met by all processes alike: the first one reports it
         if trainer.is_global_zero and trainer.strategy.launcher is not None:
             trainer.strategy.launcher.kill(signal.SIGKILL)
         raise
+    return _received(trainer)
+
+
+def _received(trainer: L.Trainer) -> int:
+    """Number of the signal that stopped the run, or 0."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     return max([0, *(callback.received for callback in callbacks if isinstance(callback, StopOnInterrupt))])

@@ -10,50 +10,78 @@ from torch import Tensor
 from torchmetrics import Metric
 
 from lightning_vfe.physics.statistics import Estimate, estimate
+from lightning_vfe.physics.strata import Strata
 
 
 class FreeEnergyMetric(Metric):
-    """Collects all reported terms of every walker and step; `compute` gives each with its error.
+    """Collects all reported terms of every walker and step; `compute` gives each with its error at each state point.
 
     The errors come from the walkers' means over time and from blocking over time (physics/statistics.py), never from
-    the number of electron samples. Twists are strata: a fixed grid of twists is not a random variable.
+    the number of electron samples. State points and twists are strata: they are chosen, and no random variables.
+
+    Args:
+        strata: of the run.
     """
 
     full_state_update = False
     samples: list[Tensor]
-    diagnostics: list[Tensor]
-    strata: list[Tensor]
+    stratum: list[Tensor]
+    walkers: list[Tensor]
+    walker_stratum: list[Tensor]
+    common: list[Tensor]
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(self, strata: Strata, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self.strata = strata
         # Processes are put side by side along the first dimension, the walkers.
         self.add_state("samples", default=[], dist_reduce_fx="cat")  # (W, 1, terms) each
-        self.add_state("strata", default=[], dist_reduce_fx="cat")  # (W,)
-        self.add_state("diagnostics", default=[], dist_reduce_fx=None)  # equal on all processes
+        self.add_state("stratum", default=[], dist_reduce_fx="cat")  # (W,)
+        self.add_state("walkers", default=[], dist_reduce_fx="cat")  # (W, 1, numbers) each
+        self.add_state("walker_stratum", default=[], dist_reduce_fx="cat")  # (W,)
+        self.add_state("common", default=[], dist_reduce_fx=None)  # equal on all processes
         self.names: list[str] = []
-        self.diagnostic_names: list[str] = []
+        self.walker_names: list[str] = []
+        self.common_names: list[str] = []
 
-    def update(self, terms: dict[str, Tensor], diagnostics: dict[str, Tensor], strata: Tensor) -> None:
-        """Add one step: terms (W,) of the independent walkers, numbers that describe the step, twists (W,)."""
-        self.names, self.diagnostic_names = list(terms), list(diagnostics)
-        step = torch.stack(list(terms.values()), dim=-1).unsqueeze(1)
+    def update(
+        self,
+        terms: dict[str, Tensor],
+        stratum: Tensor,
+        of_walkers: dict[str, Tensor],
+        walker_stratum: Tensor,
+        common: dict[str, Tensor],
+    ) -> None:
+        """Add one step.
+
+        Args:
+            terms: of the independent samples.  # (samples,) each
+            stratum: of these samples.  # (samples,)
+            of_walkers: diagnostics of each proton walker.  # (W,) each
+            walker_stratum: # (W,)
+            common: numbers that describe the whole step.  # () each
+        """
+        self.names, self.walker_names, self.common_names = list(terms), list(of_walkers), list(common)
         # One tensor, so that torchmetrics concatenates the walkers of the processes and not their steps.
+        step = torch.stack(list(terms.values()), dim=-1).unsqueeze(1)
         self.samples = [torch.cat([*self.samples, step], dim=1)]
-        self.strata = [strata]
-        self.diagnostics.append(torch.stack([value.to(step) for value in diagnostics.values()]))
+        self.stratum = [stratum]
+        numbers = torch.stack(list(of_walkers.values()), dim=-1).unsqueeze(1)
+        self.walkers = [torch.cat([*self.walkers, numbers], dim=1)]
+        self.walker_stratum = [walker_stratum]
+        self.common.append(torch.stack([value.to(step) for value in common.values()]))
 
     def series(self) -> dict[str, Tensor]:
-        """Every term over time, (steps, W)."""
-        samples = self.samples[0] if isinstance(self.samples, list) else self.samples
+        """Every term over time, (steps, samples)."""
+        samples = _whole(self.samples)
         return {name: samples[..., i].T for i, name in enumerate(self.names)}
 
-    def compute(self) -> dict[str, Estimate]:
-        """Value and error of every term.
+    def compute(self) -> list[dict[str, Estimate]]:
+        """Value and error of every term, for each state point.
 
         Raises:
             FloatingPointError: samples that are not finite; to leave them out would bias every mean.
         """
-        strata, terms = self.strata[0] if isinstance(self.strata, list) else self.strata, self.series()
+        stratum, terms = _whole(self.stratum), self.series()
         for name, series in terms.items():
             broken = int((~torch.isfinite(series)).sum())
             if broken:
@@ -61,14 +89,31 @@ class FreeEnergyMetric(Metric):
                     f"{name} is not finite for {broken} of {series.numel()} samples: the networks, or a chain, broke "
                     "down there; measure an earlier checkpoint of the run with ckpt_path=..."
                 )
-        return {name: estimate(series, strata) for name, series in terms.items()}
+        by_term = {name: self.strata.estimate(series, stratum) for name, series in terms.items()}
+        return [{name: found[i] for name, found in by_term.items()} for i in range(self.strata.num_states)]
 
-    def mean_diagnostics(self) -> dict[str, float]:
-        """Each diagnostic number, averaged over the steps, and the error of the electrons' drift."""
-        series = torch.stack(list(self.diagnostics))  # (steps, numbers)
-        means = dict(zip(self.diagnostic_names, series.mean(0).tolist(), strict=True))
-        drift = series[:, self.diagnostic_names.index("electron_drift")]
+    def common_diagnostics(self) -> dict[str, float]:
+        """Each diagnostic number of the whole run, averaged over the steps, and the error of the electrons' drift."""
+        series = torch.stack(list(self.common))  # (steps, numbers)
+        means = dict(zip(self.common_names, series.mean(0).tolist(), strict=True))
+        drift = series[:, self.common_names.index("electron_drift")]
         return means | {"electron_drift_error": estimate(drift.unsqueeze(1)).error}
+
+    def state_diagnostics(self) -> list[dict[str, float]]:
+        """Each diagnostic number of the walkers, averaged over steps and walkers, for each state point."""
+        means, stratum = _whole(self.walkers).mean(1), _whole(self.walker_stratum)  # (W, numbers)
+        weight = self.strata.weights(stratum).to(means)
+        found = []
+        for number in range(self.strata.num_states):
+            own = self.strata.state_index(stratum) == number
+            share = weight[own] / weight[own].sum()
+            found.append(dict(zip(self.walker_names, (share @ means[own]).tolist(), strict=True)))
+        return found
+
+
+def _whole(state: list[Tensor] | Tensor) -> Tensor:
+    """A state, which torchmetrics turns from a list into a tensor when it brings the processes together."""
+    return state[0] if isinstance(state, list) else state
 
 
 def with_base_error(estimates: dict[str, Estimate], base_error: float, kT: float) -> dict[str, Estimate]:

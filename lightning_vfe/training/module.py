@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, NamedTuple
+from typing import Any
 
 import lightning as L
 import torch
@@ -11,133 +11,74 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
-from lightning_vfe.models.proton_density import ProtonDensity, ProtonTerms
-from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction, log_psi_of_walkers
+from lightning_vfe.models.wavefunction.wavefunction import log_psi_of_walkers
+from lightning_vfe.optim.exchange import Exchange
 from lightning_vfe.optim.solve import ScoreBlock
-from lightning_vfe.physics.cell import PeriodicCell
-from lightning_vfe.physics.ewald import Ewald
-from lightning_vfe.physics.free_energy import free_energy_terms
-from lightning_vfe.physics.local_energy import LocalEnergy, local_energy
-from lightning_vfe.physics.observables import RadialDistributions
-from lightning_vfe.physics.screening import check_accuracy
-from lightning_vfe.physics.statistics import estimate
-from lightning_vfe.physics.units import GROUND_STATE, KELVIN_TO_HARTREE, check_temperature
-from lightning_vfe.training.batch import Batch
-from lightning_vfe.training.metrics import FreeEnergyMetric, with_base_error
-from lightning_vfe.training.objective import flow_loss, wavefunction_loss
+from lightning_vfe.state.batch import Batch, Sample
+from lightning_vfe.state.variational_state import VariationalState
+from lightning_vfe.training.measurement import Measurement, common_diagnostics, step_values
+from lightning_vfe.training.objective import Groups, flow_loss, wavefunction_loss
 from lightning_vfe.training.optimizers import Adam, NaturalGradient
 from lightning_vfe.training.score_blocks import flow_block, wavefunction_block
-from lightning_vfe.training.summary import Summary
+from lightning_vfe.training.summary import TestResult
 
-WATCHED = {"F": "free_energy_per_atom", "E": "energy_per_atom", "S": "entropy_per_atom", "P": "pressure_gpa"}
-"""What the progress bar shows, over the last RECENT_STEPS steps."""
 RECENT_STEPS = 50
-
-
-class Sample(NamedTuple):
-    """One batch with its energies; no gradients."""
-
-    electronic: LocalEnergy
-    protons: ProtonTerms | None
-    terms: dict[str, Tensor]
-    """All reported quantities per atom, of each proton walker (W,), or of each electron walker (W B,) if the protons
-    are fixed: the independent samples of the error bars."""
+WATCHED = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "pressure_gpa")
+"""Terms of the last RECENT_STEPS steps that are kept for the progress bar."""
 
 
 class VariationalFreeEnergy(L.LightningModule):
     r"""Minimises F = E_{x~p}[E_{r~|psi_x|^2} E_loc(x, r) + kT ln p(x)] + momenta over flow and wavefunction together.
 
+    With several state points the objective is a mean over them. The gradient of the flow takes the energies of each state
+    in units of its kT, that of the wavefunction in units of 1/rs^2, so that no state outweighs the others. With one
+    state point this changes nothing.
+
     Args:
-        cell: the periodic cell.
-        wavefunction: psi_x(r), with log_psi(protons, electrons, twist).
-        proton_density: p(x); None for fixed protons, the T = 0 ground state of the electrons.
-        temperature_kelvin: T; not used when the protons are fixed.
+        state: networks and walkers.
         optimizer: settings of the optimizer (its configure method builds it).
         clip_width: gradients use energies clipped at this many mean absolute deviations around the median.
-        ewald_accuracy: relative accuracy of the Coulomb energies.
 
     Raises:
-        ValueError: T or clip_width is not positive.
+        ValueError: clip_width is not positive.
     """
+
+    trained_steps: Tensor
 
     def __init__(
         self,
-        cell: PeriodicCell,
-        wavefunction: GeminalWavefunction,
-        proton_density: ProtonDensity | None,
-        temperature_kelvin: float,
+        state: VariationalState,
         optimizer: Adam | NaturalGradient | None = None,
         clip_width: float = 5.0,
-        ewald_accuracy: float = 1e-8,
     ) -> None:
         super().__init__()
-        if proton_density is not None:
-            check_temperature(temperature_kelvin, GROUND_STATE)
         if not clip_width > 0:
             raise ValueError(f"module.clip_width = {clip_width} must be positive; 5 is the usual choice")
-        self.cell = cell
-        self.wavefunction = wavefunction
-        self.proton_density = proton_density
-        self.temperature_kelvin = temperature_kelvin
+        self.state = state
+        self.wavefunction, self.proton_density = state.wavefunction, state.proton_density
         self.optimizer_settings = optimizer or NaturalGradient()
         # The natural gradient takes scores instead of the derivative of a loss.
         self.automatic_optimization = not isinstance(self.optimizer_settings, NaturalGradient)
         self.clip_width = clip_width
-        check_accuracy(ewald_accuracy, "module.ewald_accuracy")
-        self.ewald = Ewald(cell, relative_accuracy=ewald_accuracy)
-        self.metric = FreeEnergyMetric()
-        self.trained_steps: Tensor
         self.register_buffer("trained_steps", torch.zeros((), dtype=torch.int64))
-        self.radial: RadialDistributions | None = None
-        self.summary: Summary | None = None
-        self.recent: deque[Tensor] = deque(maxlen=RECENT_STEPS)  # (terms, W) of this process
-
-    # --- energies ---------------------------------------------------------------------------------------------------
-
-    @torch.no_grad()
-    def evaluate(self, batch: Batch) -> Sample:
-        """All energies of a batch."""
-        electronic = local_energy(self.ewald, self.wavefunction.log_psi, batch.protons, batch.electrons, batch.twists)
-        kinetic, v_pp, v_pe, v_ee = electronic.kinetic.real, electronic.v_pp, electronic.v_pe, electronic.v_ee
-        if self.proton_density is None:
-            flat = kinetic.flatten(), v_pp.flatten(), v_pe.flatten(), v_ee.flatten()
-            return Sample(electronic, None, free_energy_terms(self.cell, self.temperature_kelvin, *flat))
-        protons = self.proton_density.evaluate(batch.protons)
-        terms = free_energy_terms(
-            self.cell,
-            self.temperature_kelvin,
-            kinetic.mean(1),
-            v_pp.mean(1),
-            v_pe.mean(1),
-            v_ee.mean(1),
-            log_prob=protons.log_prob,
-            log_abs_det_dzdx=protons.log_abs_det_dzdx,
-            base_energy=protons.base_energy,
-            base_free_energy=self.proton_density.base.free_energy,
-        )
-        return Sample(electronic, protons, terms)
-
-    def gather(self, values: Tensor) -> Tensor:
-        """Values (W, ...) of all processes, along the first dimension."""
-        if self._trainer is None or self.trainer.world_size == 1:
-            return values
-        gathered = self.all_gather(values)
-        assert isinstance(gathered, Tensor)
-        return gathered.flatten(0, 1)
+        self.measurement = Measurement(state)
+        self.result: TestResult | None = None
+        self.recent: deque[Tensor] = deque(maxlen=RECENT_STEPS)  # (terms, samples) of this process
 
     # --- steps ------------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """The number whose gradient is that of F, or one natural-gradient step; the values go to the loggers."""
-        sample = self.evaluate(batch)
+        sample = self.state.energies(batch)
         self.trained_steps += 1
         loss = None
         if self.automatic_optimization:
             loss = self.loss(batch, sample)
         else:
             self._update(batch, sample)
-        self._log_step(batch, sample)
-        self.recent.append(torch.stack([sample.terms[name] for name in WATCHED.values()]).cpu())
+        values = step_values(self.state, batch, sample) | common_diagnostics(batch)
+        self.log_dict(values, batch_size=1)
+        self.recent.append(torch.stack([sample.terms[name] for name in WATCHED]).cpu())
         return loss
 
     def _update(self, batch: Batch, sample: Sample) -> None:
@@ -152,143 +93,100 @@ class VariationalFreeEnergy(L.LightningModule):
         """Scores and clipped energies of the blocks that have something to learn."""
         settings, total, density = self.optimizer_settings, sample.electronic.total, self.proton_density
         assert isinstance(settings, NaturalGradient)
-        shared = self.clip_width, self.gather, settings.score_chunk
-        blocks = {}
+        exchange = Exchange()
+        shared = self.clip_width, exchange.gather, settings.score_chunk
+        blocks, groups = {}, self.groups(batch)
         if _learns(self.wavefunction):
-            walkers = self.global_rank * len(total) + torch.arange(len(total), device=total.device)
-            groups, same = (walkers, None) if density is not None else (batch.strata, batch.strata)
-            blocks["wavefunction"] = wavefunction_block(self.wavefunction, batch, total, groups, same, *shared)
+            walkers = exchange.rank * len(total) + torch.arange(len(total), device=total.device)
+            same, scale = self.same_protons(batch), self.wavefunction_scale(batch)
+            blocks["wavefunction"] = wavefunction_block(
+                self.wavefunction, batch, total, walkers, groups, same, scale, *shared
+            )
         if density is not None and _learns(density):
-            kT = KELVIN_TO_HARTREE * self.temperature_kelvin
-            blocks["flow"] = flow_block(density, batch.protons, total.real.mean(1), kT, *shared)
+            groups, scale = self.flow_groups(batch), self.flow_scale(batch)
+            blocks["flow"] = flow_block(density, batch, total.real.mean(1), groups, scale, *shared)
         return blocks
 
     def loss(self, batch: Batch, sample: Sample) -> Tensor:
         """Score-function objective of both blocks, see training/objective.py."""
-        log_psi = log_psi_of_walkers(self.wavefunction, batch.protons, batch.electrons, batch.twists)
-        total = sample.electronic.total
-        same_protons = batch.strata if self.proton_density is None else None
-        loss = wavefunction_loss(log_psi, total, self.clip_width, self.gather, same_protons)
+        log_psi = log_psi_of_walkers(self.wavefunction, batch.protons, batch.electrons, batch.states)
+        total, shared = sample.electronic.total, (self.clip_width, Exchange().gather)
+        groups, same, scale = self.groups(batch), self.same_protons(batch), self.wavefunction_scale(batch)
+        loss = wavefunction_loss(log_psi, total, *shared, groups, same, scale)
         if self.proton_density is not None:
-            kT = KELVIN_TO_HARTREE * self.temperature_kelvin
-            log_prob = self.proton_density.log_prob(batch.protons)
-            loss = loss + flow_loss(log_prob, total.real.mean(1), kT, self.clip_width, self.gather)
+            log_prob, kT = self.proton_density.log_prob(batch.protons, batch.states), batch.states.kT
+            groups, scale = self.flow_groups(batch), self.flow_scale(batch)
+            loss = loss + flow_loss(log_prob, total.real.mean(1), kT, *shared, groups, scale)
         return loss
 
-    def _log_step(self, batch: Batch, sample: Sample) -> None:
-        """Means over the walkers of this step with the scatter of the walkers as error: for watching, not results."""
-        values = {}
-        for name, term in sample.terms.items():
-            walkers = self.gather(term)
-            values[name] = walkers.mean()
-            values[f"{name}_error"] = walkers.std() / walkers.numel() ** 0.5
-        values |= self.diagnostics(batch, sample)
-        self.log_dict(values, batch_size=1)
+    # --- what is compared with what ---------------------------------------------------------------------------------
 
-    def diagnostics(self, batch: Batch, sample: Sample) -> dict[str, Tensor]:
-        """Acceptances, widths, spread of the local energy, negative determinants: means over all processes."""
-        total = sample.electronic.total
-        deviation = total - total.mean(1, keepdim=True)
-        report = batch.report
-        values = {
-            "local_energy_variance": self.gather(deviation.abs().square().mean(1)).mean(),
-            "electron_acceptance": report.electron_acceptance,
-            "electron_width": report.electron_width,
-            "electron_drift": report.electron_drift,
-            "num_stranded": report.num_stranded,
-        }
-        if sample.protons is not None:
-            assert report.proton_acceptance is not None and report.proton_width is not None
-            negative = (sample.protons.sign_det_dzdx <= 0).to(total.real.dtype)
-            values |= {
-                "negative_determinants": self.gather(negative).mean(),
-                "proton_acceptance": report.proton_acceptance,
-                "proton_width": report.proton_width,
-            }
-            if report.num_failed_inversions is not None:
-                values["num_failed_inversions"] = report.num_failed_inversions
-            if report.delayed_acceptance is not None:
-                values["delayed_acceptance"] = report.delayed_acceptance
-        return values
+    def groups(self, batch: Batch) -> Groups:
+        """The strata."""
+        strata = self.state.strata
+        weight = strata.weights(batch.stratum).to(batch.states.rs) * len(strata.twists)
+        return Groups(batch.stratum, len(strata), weight)
 
-    def recent_estimates(self) -> dict[str, str]:
-        """F +- error, E, S, P and R-hat of the last steps, of the walkers of this process; all finite, or left out."""
-        series = torch.stack(list(self.recent), dim=1)  # (terms, steps, W)
-        series = series[:, torch.isfinite(series).all(dim=-1).all(dim=0)]
-        if series.shape[1] == 0:
-            return dict.fromkeys((*WATCHED, "R-hat"), "nan")
-        found = {label: estimate(series[i]) for i, label in enumerate(WATCHED)}
-        free_energy = found["F"]
-        shown = {"F": f"{free_energy.value:.4f}+-{free_energy.error:.4f}", "E": f"{found['E'].value:.4f}"}
-        shown |= {"S": f"{found['S'].value:.2f}", "P": f"{found['P'].value:.0f}"}
-        return shown | {"R-hat": f"{free_energy.r_hat:.2f}"}
+    def same_protons(self, batch: Batch) -> Groups | None:
+        """Walkers with the same protons, density and twist; None where each has its own."""
+        own_each = not self.state.is_fixed or self.state.strata.twists.is_random
+        return None if own_each else self.groups(batch)
+
+    def flow_groups(self, batch: Batch) -> Groups:
+        """The strata; all twists of a state point together where a stratum has one walker only."""
+        strata, groups = self.state.strata, self.groups(batch)
+        if self.state.counts.num_proton_walkers >= 2 * len(strata):
+            return groups
+        return Groups(strata.state_index(batch.stratum), strata.num_states, groups.weight)
+
+    def flow_scale(self, batch: Batch) -> Tensor:
+        """kT_0 / kT: the flow of each state minimises its own F / kT.  # (W,)"""
+        return self.state.strata.reference.kT / batch.states.kT
+
+    def wavefunction_scale(self, batch: Batch) -> Tensor:
+        """(rs / rs_0)^2: in units of rs the kinetic energy is the same at all densities.  # (W,)"""
+        return (batch.states.rs / self.state.strata.reference.rs) ** 2
 
     # --- measuring with frozen parameters --------------------------------------------------------------------------
 
     def on_validation_epoch_start(self) -> None:
         """Start measuring."""
-        self.metric.reset()
-        self.radial = RadialDistributions(self.cell)
+        self.measurement.reset()
 
     on_test_epoch_start = on_validation_epoch_start
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure with frozen parameters."""
-        assert self.radial is not None
-        sample = self.evaluate(batch)
-        strata = batch.strata
-        if self.proton_density is None:
-            strata = strata.repeat_interleave(batch.electrons.shape[1])
-        self.metric.update(sample.terms, self.diagnostics(batch, sample), strata)
-        self.radial.update(batch.protons, batch.electrons)
+        self.measurement.add(batch, self.state.energies(batch))
 
     test_step = validation_step
 
     def on_validation_epoch_end(self) -> None:
         """Put the result together, on all processes."""
-        assert self.radial is not None
-        per_walker = {
-            name: self.gather(torch.as_tensor(values)).cpu() for name, values in self.radial.per_walker().items()
-        }
-        estimates = self.metric.compute()
-        if self.proton_density is not None:
-            base_error = self.proton_density.base.free_energy_error / self.cell.num_atoms
-            estimates = with_base_error(estimates, base_error, KELVIN_TO_HARTREE * self.temperature_kelvin)
-        self.summary = Summary(
-            self._system(),
-            int(self.trained_steps),
-            estimates,
-            self.metric.mean_diagnostics(),
-            self.radial.result(per_walker),
-        )
+        self.result = self.measurement.result(int(self.trained_steps))
 
     on_test_epoch_end = on_validation_epoch_end
 
     def configure_optimizers(self) -> Any:
         """Both blocks in one optimizer."""
-        flow = None if self.proton_density is None else self.proton_density
-        return self.optimizer_settings.configure(self.wavefunction, flow)
+        return self.optimizer_settings.configure(self.wavefunction, self.proton_density)
 
     # --- checkpoints --------------------------------------------------------------------------------------------
 
-    def _system(self) -> dict[str, Any]:
-        fixed = self.proton_density is None
-        system = {"num_atoms": self.cell.num_atoms, "rs": self.cell.rs, "protons": "fixed" if fixed else "sampled"}
-        return system | ({} if fixed else {"temperature_kelvin": self.temperature_kelvin})
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Write down which system the parameters belong to, and what trained them."""
-        checkpoint["system"] = self._system()
+        """Write down the walkers, which system the parameters belong to, and what trained them."""
+        checkpoint["walkers"] = self.state.state_dict()
+        checkpoint["system"] = self.measurement.system()
         checkpoint["optimizer"] = type(self.optimizer_settings).__name__
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the parameters of another system, and to go on training with another optimizer.
+        """Continue the walkers; refuse those of another system, and to train on with another optimizer.
 
         Raises:
             ValueError: naming the key and both values.
         """
         saved = checkpoint.get("system", {})
-        for key, value in self._system().items():
+        for key, value in self.measurement.system().items():
             if saved.get(key) != value:
                 raise ValueError(
                     f"system.{key} = {value} but the checkpoint was made with {saved.get(key)}; "
@@ -299,6 +197,10 @@ class VariationalFreeEnergy(L.LightningModule):
             raise ValueError(
                 f"optimizer = {own} but the checkpoint was trained with {other}; resume with that, or start a new run"
             )
+        if self.state.walkers is not None:
+            if not checkpoint.get("walkers"):
+                raise ValueError("ckpt_path: the checkpoint holds no walkers; give one that fit wrote")
+            self.state.load_state_dict(checkpoint["walkers"])
 
 
 def _learns(module: nn.Module) -> bool:

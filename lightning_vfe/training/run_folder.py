@@ -120,7 +120,8 @@ class EmbedConfig(Callback):
 
 class StopOnInterrupt(Callback):
     """Ends a run between two steps: the first Ctrl-C lets the running step end, after which Lightning stops and the
-    last state is saved; the second one stops at once. A run stopped between two steps resumes to the same numbers.
+    last state is saved; the second one stops at once. A run stopped between two steps resumes to the same numbers. Before
+    the first step, while the chains equilibrate, there is nothing to save: the run stops at once.
 
     SIGTERM, SIGUSR1 and SIGUSR2, by which clusters announce the end of a job's time, do the same. All processes stop
     after the same step, whichever of them the signal reaches.
@@ -131,13 +132,18 @@ class StopOnInterrupt(Callback):
     def __init__(self) -> None:
         self.received = 0
         self._speaks = False
+        self._has_begun = False
         self._previous: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take over the signals; only the main thread of a process can."""
-        self.received, self._speaks = 0, trainer.is_global_zero
+        self.received, self._speaks, self._has_begun = 0, trainer.is_global_zero, False
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._on_signal) for number in self.SIGNALS}
+
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """From here on a step is worth its end."""
+        self._has_begun = True
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Stop all processes after the same step."""
@@ -158,6 +164,8 @@ class StopOnInterrupt(Callback):
 
     def _on_signal(self, signum: int, frame: FrameType | None) -> None:
         self.received = signum
+        if not self._has_begun:
+            raise KeyboardInterrupt
         if signum == signal.SIGINT and signum in self._previous:
             signal.signal(signum, self._previous.pop(signum))
         if self._speaks:

@@ -9,8 +9,8 @@ from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.models.wavefunction.scores import wavefunction_scores
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.optim.solve import ScoreBlock
-from lightning_vfe.training.batch import Batch
-from lightning_vfe.training.objective import Gather, flow_residuals, wavefunction_residuals
+from lightning_vfe.state.batch import Batch
+from lightning_vfe.training.objective import Gather, Groups, flow_residuals, wavefunction_residuals
 
 
 @torch.no_grad()
@@ -18,8 +18,10 @@ def wavefunction_block(
     wavefunction: GeminalWavefunction,
     batch: Batch,
     local_energy: Tensor,
-    groups: Tensor,
-    same_protons: Tensor | None,
+    walkers: Tensor,
+    groups: Groups,
+    same_protons: Groups | None,
+    scale: Tensor,
     clip_width: float,
     gather: Gather,
     chunk_size: int,
@@ -30,36 +32,40 @@ def wavefunction_block(
         wavefunction: psi_x(r).
         batch: walkers of this process.
         local_energy: complex, Ha. # (W, B)
-        groups: number of each proton walker, or of its twist where the protons are fixed, over all processes. # (W,)
-        same_protons, clip_width, gather: see wavefunction_residuals.
+        walkers: number of each proton walker over all processes. # (W,)
+        groups, same_protons, clip_width, gather: see wavefunction_residuals.
+        scale: factor of the energies of each walker. # (W,)
         chunk_size: electron walkers whose derivatives are taken at once.
     """
-    residuals = wavefunction_residuals(local_energy, clip_width, gather, same_protons)
-    scores = wavefunction_scores(wavefunction, batch.protons, batch.electrons, batch.twists, chunk_size)
-    each = groups.repeat_interleave(local_energy.shape[1])
-    return ScoreBlock(scores.flatten(0, 1), torch.view_as_real(residuals).flatten(0, 1), each)
+    residuals = wavefunction_residuals(local_energy, clip_width, gather, groups, same_protons) * scale.unsqueeze(1)
+    scores = wavefunction_scores(wavefunction, batch.protons, batch.electrons, batch.states, chunk_size)
+    num_electron_walkers = local_energy.shape[1]
+    compared = walkers if same_protons is None else same_protons.label
+    each, weights = (values.repeat_interleave(num_electron_walkers) for values in (compared, groups.weight))
+    return ScoreBlock(scores.flatten(0, 1), torch.view_as_real(residuals).flatten(0, 1), each, weights)
 
 
 @torch.no_grad()
 def flow_block(
     density: ProtonDensity,
-    protons: Tensor,
+    batch: Batch,
     energy: Tensor,
-    kT: float,
+    groups: Groups,
+    scale: Tensor,
     clip_width: float,
     gather: Gather,
     chunk_size: int,
 ) -> ScoreBlock:
-    """d ln p / d phi and kT ln p + E - F of all proton walkers, in one group.
+    """d ln p / d phi and kT ln p + E - F of all proton walkers.
 
     Args:
         density: p(x).
-        protons: bohr. # (W, N, 3)
+        batch: walkers of this process.
         energy: mean local energy of each proton walker, Ha. # (W,)
-        kT, clip_width, gather: see flow_residuals.
+        groups, clip_width, gather: see flow_residuals.
+        scale: factor of the energies of each walker. # (W,)
         chunk_size: proton walkers whose derivatives are taken at once.
     """
-    log_prob, scores = density.scores(protons, chunk_size)
-    residuals = flow_residuals(log_prob, energy, kT, clip_width, gather)
-    groups = torch.zeros(len(protons), dtype=torch.int64, device=protons.device)
-    return ScoreBlock(scores.unsqueeze(1), residuals.unsqueeze(1), groups)
+    log_prob, scores = density.scores(batch.protons, batch.states, chunk_size)
+    residuals = flow_residuals(log_prob, energy, batch.states.kT, clip_width, gather, groups) * scale
+    return ScoreBlock(scores.unsqueeze(1), residuals.unsqueeze(1), groups.label, groups.weight)

@@ -1,43 +1,38 @@
-"""The result of `test`: values with errors, diagnostics, and whether to trust them."""
+"""The result of `test`: values with errors at each state point, diagnostics, and whether to trust them."""
 
 from __future__ import annotations
 
 import csv
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
-from lightning_vfe.analysis.terms import TERMS
 from lightning_vfe.physics.observables import RadialDistribution
+from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.statistics import Estimate
 
 NEEDS_INVERTIBLE_MAP = ("free_energy_per_atom", "entropy_per_atom")
-SIGNS_OF_A_BROKEN_MAP = ("negative_determinants", "num_failed_inversions")
 MAX_R_HAT = 1.05
 MIN_EFFECTIVE_SAMPLES = 100.0
 MAX_ELECTRON_DRIFT = 0.05
 
 
 @dataclass
-class Summary:
-    """Everything that `test` found.
+class StateResult:
+    """What `test` found at one state point.
 
     Attributes:
-        system: what was computed.
-        step: optimizer steps of the measured parameters.
+        point: density and temperature.
         estimates: every term with its error.
-        diagnostics: of chains and estimators.
+        diagnostics: of these walkers and estimators.
         radial: g(r) of all kinds of pairs.
         reasons: why the numbers are not to be trusted; empty if they are.
     """
 
-    system: dict[str, Any]
-    step: int
+    point: StatePoint
     estimates: dict[str, Estimate]
     diagnostics: dict[str, float]
     radial: dict[str, RadialDistribution]
@@ -70,7 +65,45 @@ class Summary:
                 "folds, p(x) is not normalised and F and S are not reported; lower "
                 "optimizer.flow_max_norm (with optimizer=adam flow_learning_rate) and start again"
             )
-        if given.get("num_failed_inversions", 0.0) > 0.0:
+        return found
+
+    def terms(self, refused: bool) -> dict[str, Any]:
+        """{"value":, "error":} of each term; F and S are null where they are refused."""
+        refused = refused or self.diagnostics.get("negative_determinants", 0.0) > 0.0
+        content: dict[str, Any] = {}
+        for name, found in self.estimates.items():
+            known = not (refused and name in NEEDS_INVERTIBLE_MAP)
+            value, error = (found.value, found.error) if known else (math.nan, math.nan)
+            content[name] = {"value": plain(value), "error": plain(error)}
+        return content
+
+
+@dataclass
+class TestResult:
+    """Everything that `test` found.
+
+    Attributes:
+        system: what was computed.
+        step: optimizer steps of the measured parameters.
+        states: the results at each state point.
+        diagnostics: of the chains of all states together.
+        common_reasons: why no number is to be trusted; empty if they are.
+    """
+
+    __test__ = False  # no test class of pytest's
+
+    system: dict[str, Any]
+    step: int
+    states: list[StateResult]
+    diagnostics: dict[str, float]
+    common_reasons: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.common_reasons = self._reasons()
+
+    def _reasons(self) -> list[str]:
+        found, given = [], self.diagnostics
+        if self._is_map_broken:
             found.append(
                 f"the flow could not be inverted for {given['num_failed_inversions']:.2g} walkers a sweep: they stayed "
                 "where they were: F and S would be biased and are not reported; measure with "
@@ -86,63 +119,70 @@ class Summary:
             )
         return found
 
+    @property
+    def _is_map_broken(self) -> bool:
+        return self.diagnostics.get("num_failed_inversions", 0.0) > 0.0
+
+    @property
+    def reasons(self) -> list[str]:
+        """Why the numbers are not to be trusted, with the state point where there are several."""
+        several = len(self.states) > 1
+        own = [f"{result.point}: {reason}" if several else reason for result in self.states for reason in result.reasons]
+        return own + self.common_reasons
+
     def as_dict(self) -> dict[str, Any]:
-        """What summary.json holds: {"value":, "error":} for each term, diagnostics, converged, reasons."""
-        refused = any(self.diagnostics.get(name, 0.0) > 0.0 for name in SIGNS_OF_A_BROKEN_MAP)
-        content: dict[str, Any] = {"system": self.system, "step": self.step}
-        for name, estimate in self.estimates.items():
-            if refused and name in NEEDS_INVERTIBLE_MAP:
-                content[name] = {"value": None, "error": None}
-            else:
-                content[name] = {"value": _plain(estimate.value), "error": _plain(estimate.error)}
-        content["diagnostics"] = {name: _plain(value) for name, value in self.diagnostics.items()}
-        content["converged"] = not self.reasons
-        content["reasons"] = self.reasons
-        return content
+        """What summary.json holds. With one state point: {"value":, "error":} of each term, diagnostics, converged and
+        reasons. With several: a list of these under `states`, and what they have in common."""
+        content: dict[str, Any] = {"system": dict(self.system), "step": self.step}
+        verdict = {"converged": not self.reasons, "reasons": self.reasons}
+        if len(self.states) == 1:
+            (only,) = self.states
+            return content | only.terms(self._is_map_broken) | _diagnostics(self.diagnostics | only.diagnostics) | verdict
+        content["states"] = [
+            _state_point(result.point)
+            | result.terms(self._is_map_broken)
+            | _diagnostics(result.diagnostics)
+            | {"converged": not (result.reasons or self.common_reasons), "reasons": result.reasons}
+            for result in self.states
+        ]
+        return content | _diagnostics(self.diagnostics) | verdict
 
     def write(self, folder: Path) -> None:
         """summary.json and pair_correlation.csv."""
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "summary.json").write_text(json.dumps(self.as_dict(), indent=2) + "\n")
-        write_pair_correlation(folder, self.radial)
-
-    def print(self) -> None:
-        """The table, the diagnostics and the verdict."""
-        console = Console()
-        content = self.as_dict()
-        table = Table(title=f"after {self.step} steps; errors are one standard error")
-        for heading, side in (("quantity", "left"), ("value", "right"), ("error", "right"), ("unit", "left")):
-            table.add_column(heading, justify=side)  # type: ignore[arg-type]
-        for name, term in TERMS.items():
-            if name in content:
-                value, error = content[name]["value"], content[name]["error"]
-                digits = 2 if name == "pressure_gpa" else 5
-                cells = ["-" if x is None else f"{x:.{digits}f}" for x in (value, error)]
-                table.add_row(term.plain_title, *cells, term.unit)
-        console.print(table)
-        shown = Table(title="diagnostics")
-        shown.add_column("what")
-        shown.add_column("value", justify="right")
-        for name, value in self.diagnostics.items():
-            shown.add_row(name, f"{value:.4g}")
-        console.print(shown)
-        if not self.reasons:
-            console.print("converged")
-        for reason in self.reasons:
-            console.print(f"NOT CONVERGED: {reason}", style="bold red", soft_wrap=True)
+        write_pair_correlation(folder, [(result.point, result.radial) for result in self.states])
 
 
-def _plain(value: float) -> float | None:
+def _state_point(point: StatePoint) -> dict[str, float]:
+    temperature = {"temperature_kelvin": point.temperature_kelvin} if point.temperature_kelvin else {}
+    return {"rs": point.rs} | temperature
+
+
+def _diagnostics(values: dict[str, float]) -> dict[str, Any]:
+    return {"diagnostics": {name: plain(value) for name, value in values.items()}}
+
+
+def plain(value: float) -> float | None:
     """JSON knows no nan."""
     return float(value) if math.isfinite(value) else None
 
 
-def write_pair_correlation(folder: Path, radial: dict[str, RadialDistribution]) -> None:
-    """pair_correlation.csv: g(r) of all kinds of pairs, each with its error, by the distance in bohr."""
+def write_pair_correlation(
+    folder: Path, results: Sequence[tuple[StatePoint, dict[str, RadialDistribution]]]
+) -> None:
+    """pair_correlation.csv: g(r) of all kinds of pairs, each with its error, by the distance in bohr.
+
+    With several state points the rows of each follow those of the one before, and begin with its rs and temperature.
+    """
+    several = len(results) > 1
     with (folder / "pair_correlation.csv").open("w", newline="") as stream:
         writer = csv.writer(stream)
-        names = list(radial)
-        writer.writerow(["r_bohr"] + [column for name in names for column in (name, f"{name}_error")])
-        for i, r in enumerate(radial[names[0]].r if names else ()):
-            values = [value for name in names for value in (radial[name].g[i], radial[name].error[i])]
-            writer.writerow([float(r), *map(float, values)])
+        names = list(results[0][1])
+        columns = [column for name in names for column in (name, f"{name}_error")]
+        writer.writerow((["rs", "temperature_kelvin"] if several else []) + ["r_bohr", *columns])
+        for point, radial in results:
+            state = [point.rs, point.temperature_kelvin] if several else []
+            for i, r in enumerate(radial[names[0]].r if names else ()):
+                values = [value for name in names for value in (radial[name].g[i], radial[name].error[i])]
+                writer.writerow([*state, float(r), *map(float, values)])

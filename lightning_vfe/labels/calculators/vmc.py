@@ -9,15 +9,17 @@ import torch
 from torch import Tensor
 
 from lightning_vfe.labels.label import Configuration, Label
-from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction, log_psi_of_walkers
+from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.cell import PeriodicCell
-from lightning_vfe.physics.ewald import Ewald
-from lightning_vfe.physics.local_energy import local_energy
+from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.statistics import estimate
-from lightning_vfe.physics.twists import fractional_twists
+from lightning_vfe.physics.strata import Strata
+from lightning_vfe.physics.system import System
+from lightning_vfe.physics.twists import twist_grid
 from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA
 from lightning_vfe.sampling.nested import NestedSampler
 from lightning_vfe.sampling.random import WalkerRandom
+from lightning_vfe.state.variational_state import VariationalState
 
 
 class VMCLabeller:
@@ -27,8 +29,9 @@ class VMCLabeller:
     walkers (within each twist) and that of the time series, as of all results of this package.
 
     Args:
-        cell: the cell that the wavefunction was trained in; configurations of another one have no label.
-        wavefunction: psi_x(r), with log_psi(protons, electrons, twist).
+        system: the particles that the wavefunction was trained for.
+        rs: density in bohr that it was trained at; configurations of another cell have no label.
+        wavefunction: psi_x(r).
         twists: a grid [n1, n2, n3] or a list of fractional vectors.
         num_electron_walkers: walkers of every configuration and twist, at least 2.
         equilibration_sweeps: sweeps that adapt the width and are thrown away.
@@ -45,7 +48,8 @@ class VMCLabeller:
 
     def __init__(
         self,
-        cell: PeriodicCell,
+        system: System,
+        rs: float,
         wavefunction: GeminalWavefunction,
         twists: Sequence[int] | Sequence[Sequence[float]] = (1, 1, 1),
         num_electron_walkers: int = 32,
@@ -65,9 +69,10 @@ class VMCLabeller:
         ):
             if value < least:
                 raise ValueError(f"calculator.{name} = {value} must be at least {least}")
-        self.cell = cell
+        self.system = system
+        self.cell = PeriodicCell(system.num_atoms, rs)
         self.wavefunction = wavefunction.to(device).eval().requires_grad_(False)
-        self.twists = fractional_twists(twists)
+        self.strata = Strata((StatePoint(rs),), twist_grid(twists))
         self.num_electron_walkers = num_electron_walkers
         self.equilibration_sweeps = equilibration_sweeps
         self.num_sweeps = num_sweeps
@@ -75,8 +80,7 @@ class VMCLabeller:
         self.virial_pressure = virial_pressure
         self.seed = seed
         self.device = device
-        self.sampler = NestedSampler(cell, num_electron_steps=num_electron_steps)
-        self.ewald = Ewald(cell)
+        self.sampler = NestedSampler(system, num_electron_steps=num_electron_steps)
 
     def __call__(self, configurations: Sequence[Configuration]) -> Iterator[tuple[int, Label | str]]:
         """(index, label or message), batch after batch."""
@@ -98,34 +102,36 @@ class VMCLabeller:
 
     def _batch(self, protons: Tensor, first: int) -> list[Label | str]:
         """Labels of protons (C, N, 3); `first` tells the batches' random numbers apart."""
-        num_twists = len(self.twists)
-        repeated = protons.repeat_interleave(num_twists, dim=0)  # walker c T + t has twist t
-        random = WalkerRandom([first], self.seed, self.device)
-        walkers = self.sampler.start(repeated, self.twists, self.num_electron_walkers, random, num_groups=first + 1)
+        num_twists, count = len(self.strata), len(protons)
+        repeated = protons.repeat_interleave(num_twists, dim=0) / self.cell.rs  # walker c T + t has twist t
+        state = VariationalState(
+            self.system,
+            self.strata,
+            self.wavefunction,
+            None,
+            self.sampler,
+            num_proton_walkers=len(repeated),
+            num_electron_walkers=self.num_electron_walkers,
+            num_groups=1,
+            equilibration_sweeps=self.equilibration_sweeps,
+        )
+        stratum = torch.arange(num_twists).repeat(count)
+        state.put(repeated, stratum, WalkerRandom([first], self.seed, self.device))
         energies, virials = [], []
-        for sweep in range(self.equilibration_sweeps + self.num_sweeps):
-            equilibrating = sweep < self.equilibration_sweeps
-            self.sampler.step(walkers, None, lambda x, r: self._log_prob(x, r, walkers.twists), adapt=equilibrating)
-            if equilibrating:
-                continue
-            terms = local_energy(
-                self.ewald, self.wavefunction.log_psi, walkers.protons, walkers.electrons, walkers.twists
-            )
+        for _ in range(self.num_sweeps):
+            terms = state.energies().electronic
             energies.append(terms.total.real)
             virials.append(energies[-1] + terms.kinetic.real)  # 2 K + V
-        strata = torch.arange(num_twists).repeat_interleave(self.num_electron_walkers)
-        shape = (self.num_sweeps, len(protons), num_twists * self.num_electron_walkers)
+        shape = (self.num_sweeps, count, num_twists * self.num_electron_walkers)
         energy = torch.stack(energies).double().reshape(shape)
         virial = torch.stack(virials).double().reshape(shape).mean((0, 2))
-        return [self._label(energy[:, c], float(virial[c]), strata) for c in range(len(protons))]
+        strata = torch.arange(num_twists).repeat_interleave(self.num_electron_walkers)
+        return [self._label(energy[:, c], float(virial[c]), strata) for c in range(count)]
 
     def _label(self, series: Tensor, virial: float, strata: Tensor) -> Label | str:
         """From the energies of one configuration  # (steps, T B)."""
         if not torch.isfinite(series).all():
             return "the local energy is not finite"
-        result = estimate(series, strata.tolist())
+        result = estimate(series, strata.tolist(), self.strata.weights(strata))
         pressure = virial / (3.0 * self.cell.volume) * HARTREE_PER_BOHR3_TO_GPA if self.virial_pressure else None
         return Label(result.value, result.value, pressure_gpa=pressure, energy_error=result.error)
-
-    def _log_prob(self, protons: Tensor, electrons: Tensor, twists: Tensor) -> Tensor:
-        return 2.0 * log_psi_of_walkers(self.wavefunction, protons, electrons, twists).real

@@ -1,0 +1,97 @@
+"""How many walkers a run has, and how they are dealt; each mistake raises ValueError with one line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from lightning_vfe.physics.strata import Strata
+
+CHAIN_PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True)
+class WalkerCounts:
+    """Counts of the whole run; each process owns whole walker groups.
+
+    Args:
+        num_proton_walkers: W, a multiple of the number of strata and of num_groups. With fixed protons they are copies
+            of one structure, each with B electron walkers of its own.
+        num_electron_walkers: B.
+        num_groups: walker groups with a random stream each; a multiple of the number of processes.
+
+    Raises:
+        ValueError: a count is below one, or W is not a multiple of num_groups.
+    """
+
+    num_proton_walkers: int
+    num_electron_walkers: int
+    num_groups: int
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"sampler.{name} = {value} must be at least 1")
+        if self.num_proton_walkers % self.num_groups:
+            raise ValueError(
+                f"sampler.num_proton_walkers = {self.num_proton_walkers} must be a multiple of "
+                f"sampler.num_groups = {self.num_groups}"
+            )
+
+    def check(self, strata: Strata, sampled: bool) -> None:
+        """Refuse counts with which no gradient can be taken.
+
+        Raises:
+            ValueError: too few walkers to compare, or W is not a multiple of the number of strata.
+        """
+        protons, electrons = self.num_proton_walkers, self.num_electron_walkers
+        if sampled and electrons < 2:
+            raise ValueError(
+                f"sampler.num_electron_walkers = {electrons} must be at least 2: "
+                "the gradient compares electron walkers that share their protons"
+            )
+        if sampled and protons < 2 * strata.num_states:
+            raise ValueError(
+                f"sampler.num_proton_walkers = {protons} must be at least {2 * strata.num_states}: "
+                "the gradient compares proton walkers of one state point"
+            )
+        own_twists = protons if strata.twists.is_random else len(strata)
+        if not sampled and protons * electrons < 2 * own_twists:
+            raise ValueError(
+                f"sampler.num_electron_walkers = {electrons} must be at least 2: the gradient compares "
+                "electron walkers with the same protons and twist"
+            )
+        strata.deal(protons, range(self.num_groups), self.num_groups)  # raises where they are no multiple
+        weights = strata.twists.weights
+        if sampled and protons < 2 * len(strata) and bool((weights != weights[0]).any()):
+            raise ValueError(
+                f"sampler.num_proton_walkers = {protons} gives each twist one walker, but twists of different weights "
+                f"need two; set it to {2 * len(strata)}"
+            )
+
+    def share(self, num_ranks: int) -> int:
+        """Walker groups of each process.
+
+        Raises:
+            ValueError: the groups do not divide into the processes.
+        """
+        if self.num_groups % num_ranks:
+            raise ValueError(
+                f"sampler.num_groups = {self.num_groups} must be a multiple of the number of processes, {num_ranks} "
+                f"(trainer.devices times trainer.num_nodes); set sampler.num_groups to {num_ranks} times a whole number"
+            )
+        return self.num_groups // num_ranks
+
+
+def chain_dtype(name: str | None) -> torch.dtype | None:
+    """The precision of chains by its name; None keeps that of the parameters.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name is None:
+        return None
+    if name not in CHAIN_PRECISIONS:
+        raise ValueError(f"sampler.chain_precision = {name!r} is unknown; choose {' or '.join(CHAIN_PRECISIONS)}")
+    return CHAIN_PRECISIONS[name]

@@ -1,0 +1,97 @@
+"""What the sampler is given of the models: densities of positions in units of rs. Here, and only here, the walkers'
+positions become bohr."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lightning_vfe.models.chain_density import chain_log_prob
+from lightning_vfe.models.proton_density import ProtonDensity
+from lightning_vfe.models.twin import Twin
+from lightning_vfe.models.wavefunction.conditional import conditional_log_prob
+from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
+from lightning_vfe.physics.state_point import WalkerStates
+from lightning_vfe.sampling.delayed import DelayedDensity
+from lightning_vfe.sampling.direct import BaseDensity
+from lightning_vfe.sampling.electron_moves import ElectronTarget
+from lightning_vfe.sampling.proposals import LogProb
+from lightning_vfe.sampling.proton_moves import ProtonTarget
+from lightning_vfe.sampling.random import WalkerRandom
+from lightning_vfe.sampling.walkers import Walkers
+
+
+def in_units_of_rs(log_prob: LogProb, rs: Tensor) -> LogProb:
+    """A density of positions in bohr as one of positions in units of rs, up to its constant.
+
+    Args:
+        log_prob: (W, ..., N, 3) -> (W, ...).
+        rs: # (W,)
+    """
+    return lambda positions: log_prob(positions * rs.view(-1, *(1,) * (positions.ndim - 1)))
+
+
+class ProtonTargets:
+    """p(x) for each way of sampling it, with the parameters that it has at the time.
+
+    Args:
+        density: p(x).
+        proton_sampling: "metropolis", "direct" or "delayed".
+        dtype: precision of chains on p(x), or on the density that stands in for it; None keeps that of p(x). The exact
+            decisions of "delayed", and all of "direct", are not affected.
+    """
+
+    def __init__(self, density: ProtonDensity, proton_sampling: str, dtype: torch.dtype | None = None) -> None:
+        self._density, self._proton_sampling = density, proton_sampling
+        own = next(density.flow.parameters()).dtype
+        needs_twin = dtype not in (None, own) and proton_sampling != "direct"
+        self._twin = Twin(density, dtype) if needs_twin and dtype is not None else None
+
+    def at(self, states: WalkerStates) -> ProtonTarget:
+        """p(x) of walkers at their state points; to be made again for every sweep."""
+        if self._proton_sampling == "direct":
+            return base_density(self._density, states)
+        twin = None if self._twin is None else self._twin.module()
+        coarse = self._proton_sampling == "delayed"
+        chain = in_units_of_rs(chain_log_prob(self._density, states, twin, coarse), states.rs)
+        if not coarse:
+            return chain
+        return DelayedDensity(in_units_of_rs(lambda x: self._density.log_prob(x, states), states.rs), chain)
+
+
+def base_density(density: ProtonDensity, states: WalkerStates) -> BaseDensity:
+    """p(x) by its base density and map, for chains on the base protons."""
+    base, flow, rs = density.base, density.flow, states.rs[:, None, None]
+    sample = getattr(base, "sample", None)
+
+    def from_base(z: Tensor) -> tuple[Tensor, Tensor]:
+        found = flow.from_base(z * rs, states)
+        return found.x / rs, found.converged
+
+    def draw(random: WalkerRandom) -> Tensor:
+        assert sample is not None
+        return sample(states, random) / rs
+
+    return BaseDensity(
+        log_prob=in_units_of_rs(lambda z: base.log_prob(z, states), states.rs),
+        to_base=lambda x: x + flow.displacement(x * rs, states) / rs,
+        from_base=from_base,
+        sample=None if sample is None else draw,
+    )
+
+
+def electron_target(wavefunction: GeminalWavefunction, twin: Twin[GeminalWavefunction] | None) -> ElectronTarget:
+    """|psi_x(r)|^2 with the parameters that the wavefunction has now.
+
+    Args:
+        wavefunction: psi_x(r).
+        twin: it in the precision of the chains; None keeps its own.
+    """
+    chain = None if twin is None else twin.module()
+
+    def prepare(walkers: Walkers) -> LogProb:
+        states = walkers.states
+        protons = walkers.protons * states.rs[:, None, None]
+        return in_units_of_rs(conditional_log_prob(wavefunction, protons, states, chain), states.rs)
+
+    return prepare

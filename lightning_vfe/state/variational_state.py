@@ -1,0 +1,294 @@
+"""The variational state: networks, moves and walkers, and everything that is computed with all three."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_vfe.models.proton_density import ProtonDensity
+from lightning_vfe.models.twin import Twin
+from lightning_vfe.models.wavefunction.scores import wavefunction_scores
+from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
+from lightning_vfe.optim.exchange import Exchange
+from lightning_vfe.physics.ewald import Ewald
+from lightning_vfe.physics.free_energy import free_energy_terms
+from lightning_vfe.physics.local_energy import local_energy
+from lightning_vfe.physics.screening import check_accuracy
+from lightning_vfe.physics.statistics import Estimate
+from lightning_vfe.physics.strata import Strata
+from lightning_vfe.physics.structures import make_structure
+from lightning_vfe.physics.system import System
+from lightning_vfe.sampling.nested import NestedSampler, SweepReport
+from lightning_vfe.sampling.random import WalkerRandom
+from lightning_vfe.sampling.walkers import STATE, Walkers, merge_walker_states
+from lightning_vfe.state.batch import Batch, Sample
+from lightning_vfe.state.settings import WalkerCounts, chain_dtype
+from lightning_vfe.state.targets import ProtonTargets, electron_target
+
+Progress = Callable[[Iterable[int]], Iterable[int]]
+"""Wraps the numbers of the sweeps, as tqdm does."""
+
+
+class VariationalState:
+    """p(x), psi_x(r) and the walkers that sample them.
+
+    W proton walkers with B electron walkers each move by one sweep at a time, always with the parameters that the
+    networks have. Counts are those of the whole run; each process owns whole walker groups, which carry their own random
+    numbers, so that the trajectories do not depend on the number of processes. Walkers are placed when they are first
+    needed, and equilibrated before they are first used.
+
+    Args:
+        system: the particles.
+        strata: state points and twists.
+        wavefunction: psi_x(r).
+        proton_density: p(x); None keeps the protons fixed.
+        sampler: how walkers move.
+        num_proton_walkers, num_electron_walkers, num_groups: see `WalkerCounts`.
+        structure: where the protons start (or stay): a name of physics/structures.py or a file that ASE reads.
+        seed: of all chains.
+        equilibration_sweeps: sweeps before walkers are used.
+        chain_precision: precision of ln|psi|^2 in the electrons' moves, and of ln p(x) in Metropolis moves of the
+            protons, "float32" or "float64"; None keeps that of the parameters. Energies, gradients and every reported
+            number are not affected.
+        ewald_accuracy: relative accuracy of the Coulomb energies.
+
+    Attributes:
+        walkers: None until they are placed.
+
+    Raises:
+        ValueError: a setting is out of its range, or counts do not divide.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        strata: Strata,
+        wavefunction: GeminalWavefunction,
+        proton_density: ProtonDensity | None,
+        sampler: NestedSampler,
+        num_proton_walkers: int = 64,
+        num_electron_walkers: int = 8,
+        num_groups: int = 8,
+        structure: str = "random",
+        seed: int = 42,
+        equilibration_sweeps: int = 100,
+        chain_precision: str | None = None,
+        ewald_accuracy: float = 1e-8,
+    ) -> None:
+        check_accuracy(ewald_accuracy, "state.ewald_accuracy")
+        if equilibration_sweeps < 1:
+            raise ValueError(f"equilibration_sweeps = {equilibration_sweeps} must be at least 1")
+        self.counts = WalkerCounts(num_proton_walkers, num_electron_walkers, num_groups)
+        self.counts.check(strata, sampled=proton_density is not None)
+        self.system, self.strata = system, strata
+        self.wavefunction, self.proton_density = wavefunction, proton_density
+        self.sampler, self.structure, self.seed = sampler, structure, seed
+        self.equilibration_sweeps = equilibration_sweeps
+        self.ewald = Ewald(system.cell, relative_accuracy=ewald_accuracy)
+        self.walkers: Walkers | None = None
+        self._chain_dtype = chain_dtype(chain_precision)
+        self._twin: Twin[GeminalWavefunction] | None = None
+        self._proton_targets: ProtonTargets | None = None
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether the protons stay."""
+        return self.proton_density is None
+
+    # --- walkers ----------------------------------------------------------------------------------------------------
+
+    def place(self, device: torch.device | str = "cpu", rank: int = 0, num_ranks: int = 1) -> Walkers:
+        """Place this process's walkers at the start; those that are there already stay.
+
+        Raises:
+            ValueError: groups do not divide into the processes, or the structure does not fit.
+        """
+        if self.walkers is not None:
+            return self.walkers
+        share = self.counts.share(num_ranks)
+        groups = range(rank * share, (rank + 1) * share)
+        random = WalkerRandom(groups, self.seed, device)
+        num_walkers = self.counts.num_proton_walkers // num_ranks
+        stratum = self.strata.deal(num_walkers, groups, self.counts.num_groups)
+        protons = self._start(random, stratum).to(device=device, dtype=torch.get_default_dtype())
+        return self.put(protons, stratum, random)
+
+    def put(self, protons: Tensor, stratum: Tensor, random: WalkerRandom) -> Walkers:
+        """Place walkers at given protons, in the place of those that are there.
+
+        Args:
+            protons: in units of rs.  # (W, N, 3)
+            stratum: number of the stratum of each walker.  # (W,)
+            random: streams of the walker groups.
+        """
+        states = self.strata.walker_states(stratum, like=protons)
+        constant = (*(STATE[:2] if self.strata.twists.is_random else STATE), "stratum")
+        self.walkers = self.sampler.start(
+            protons, states, stratum.to(protons.device), self.counts.num_electron_walkers, random, constant
+        )
+        return self.walkers
+
+    def _start(self, random: WalkerRandom, stratum: Tensor) -> Tensor:
+        """Protons in units of rs, each group from its own random numbers.  # (W, N, 3)"""
+        state = self.strata.state_index(stratum)
+        of_groups = iter(state.split(random.walkers_per_group(len(state))))
+
+        def place(generator: torch.Generator, count: int) -> Tensor:
+            own = next(of_groups)  # per_group goes through the groups in their order
+            protons = torch.empty(count, self.system.num_atoms, 3, device=generator.device)
+            for number in own.unique().tolist():
+                point, here = self.strata.points[number], (own == number).to(generator.device)
+                cell = point.cell(self.system.num_atoms)
+                protons[here] = make_structure(self.structure, cell, int(here.sum()), generator) / point.rs
+            return protons
+
+        return random.per_group(place, len(state))
+
+    def equilibrate(
+        self, num_sweeps: int | None = None, adapt: bool | None = None, progress: Progress | None = None
+    ) -> None:
+        """Let the walkers forget where they came from.
+
+        Args:
+            num_sweeps: None takes `equilibration_sweeps`.
+            adapt: adapt the widths of the moves; None adapts those of new walkers only.
+            progress: shows how far it is.
+        """
+        walkers = self.place()
+        adapt = not walkers.equilibrated if adapt is None else adapt
+        sweeps: Iterable[int] = range(self.equilibration_sweeps if num_sweeps is None else num_sweeps)
+        for _ in sweeps if progress is None else progress(sweeps):
+            self._sweep(adapt)
+        walkers.equilibrated = True
+
+    def sweep(self, adapt: bool = False) -> SweepReport:
+        """Move all walkers once with the current parameters; new walkers are equilibrated first.
+
+        Args:
+            adapt: adapt the widths of the moves afterwards; they must stay as they are while averages are taken.
+        """
+        if not self.place().equilibrated:
+            self.equilibrate()
+        return self._sweep(adapt)
+
+    def _sweep(self, adapt: bool) -> SweepReport:
+        walkers = self.place()
+        if self.strata.twists.is_random:
+            walkers["twist"] = 0.5 - walkers.random.uniform(walkers["twist"].shape, dtype=walkers["twist"].dtype)
+        protons = None if self.proton_density is None else self._targets().at(walkers.states)
+        electrons = electron_target(self.wavefunction, self._wavefunction_twin())
+        return self.sampler.step(walkers, protons, electrons, adapt, Exchange().sum)
+
+    def _targets(self) -> ProtonTargets:
+        if self._proton_targets is None:
+            assert self.proton_density is not None
+            self._proton_targets = ProtonTargets(
+                self.proton_density, self.sampler.proton_sampling, self._chain_dtype
+            )
+        return self._proton_targets
+
+    def _wavefunction_twin(self) -> Twin[GeminalWavefunction] | None:
+        if self._chain_dtype in (None, self.wavefunction.reference_rs.dtype):
+            return None
+        if self._twin is None:
+            assert self._chain_dtype is not None
+            self._twin = Twin(self.wavefunction, self._chain_dtype)
+        return self._twin
+
+    def batch(self, adapt: bool = False) -> Batch:
+        """Move all walkers once and show where they stand."""
+        report = self.sweep(adapt)
+        return self.current(report)
+
+    def current(self, report: SweepReport | None = None) -> Batch:
+        """Where the walkers stand, in bohr."""
+        walkers = self.place()
+        states, rs = walkers.states, walkers["rs"][:, None, None]
+        protons, electrons = walkers.protons * rs, walkers.electrons * rs.unsqueeze(1)
+        return Batch(protons, electrons, states, walkers["stratum"], report or {})
+
+    # --- measurements -----------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def energies(self, batch: Batch | None = None) -> Sample:
+        """All energies of a batch, or of the walkers after a sweep."""
+        batch = self.batch() if batch is None else batch
+        electronic = local_energy(
+            self.ewald, self.wavefunction.log_psi, batch.protons, batch.electrons, batch.states
+        )
+        kinetic, v_pp, v_pe, v_ee = electronic.kinetic.real, electronic.v_pp, electronic.v_pe, electronic.v_ee
+        if self.proton_density is None:
+            each = batch.states.unsqueeze(1).expand(*kinetic.shape).flatten()
+            flat = kinetic.flatten(), v_pp.flatten(), v_pe.flatten(), v_ee.flatten()
+            return Sample(electronic, None, free_energy_terms(self.system, each, *flat))
+        protons = self.proton_density.evaluate(batch.protons, batch.states)
+        terms = free_energy_terms(
+            self.system,
+            batch.states,
+            kinetic.mean(1),
+            v_pp.mean(1),
+            v_pe.mean(1),
+            v_ee.mean(1),
+            log_prob=protons.log_prob,
+            log_abs_det_dzdx=protons.log_abs_det_dzdx,
+            base_energy=protons.base_energy,
+            base_free_energy=self.proton_density.base.free_energy(batch.states),
+        )
+        return Sample(electronic, protons, terms)
+
+    @torch.no_grad()
+    def expect(self, observable: Callable[[Batch], Tensor], num_sweeps: int = 100) -> list[Estimate]:
+        """The mean of an observable over p(x) |psi_x(r)|^2 with its error, for each state point.
+
+        Args:
+            observable: a real number for each proton walker (W,), or for each electron walker (W, B).
+            num_sweeps: sweeps to average over.
+        """
+        series, exchange = [], Exchange()
+        for _ in range(num_sweeps):
+            batch = self.batch()
+            values = observable(batch)
+            if values.ndim == 2:
+                values = values.flatten() if self.is_fixed else values.mean(1)
+            series.append(exchange.gather(values).double().cpu())
+        stratum = exchange.gather(self.independent_strata(batch) if len(values) != len(batch.stratum) else batch.stratum)
+        return self.strata.estimate(torch.stack(series), stratum.cpu())
+
+    def independent_strata(self, batch: Batch) -> Tensor:
+        """Stratum of each independent sample: proton walkers (W,), or electron walkers (W B,) of fixed protons."""
+        return batch.stratum.repeat_interleave(batch.electrons.shape[1]) if self.is_fixed else batch.stratum
+
+    def scores(self, batch: Batch, chunk_size: int | None = None) -> dict[str, Tensor]:
+        """Derivatives of ln psi  # (W, B, 2, P) and, where the protons move, of ln p  # (W, P')."""
+        found = {
+            "wavefunction": wavefunction_scores(
+                self.wavefunction, batch.protons, batch.electrons, batch.states, chunk_size
+            )
+        }
+        if self.proton_density is not None:
+            found["flow"] = self.proton_density.scores(batch.protons, batch.states, chunk_size)[1]
+        return found
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """Walkers of all processes, as plain tensors and numbers; only the first process gets them."""
+        if self.walkers is None:
+            return {}
+        exchange, own = Exchange(), self.walkers.state_dict()
+        if exchange.size == 1:
+            return own
+        # a tensor of another process's GPU would be unpacked onto that GPU
+        own["fields"] = {name: value.cpu() for name, value in own["fields"].items()}
+        own["log_widths"] = {name: value.cpu() for name, value in own["log_widths"].items()}
+        states: list[Any] | None = [None] * exchange.size if exchange.rank == 0 else None
+        torch.distributed.gather_object(own, states)
+        return {} if states is None else merge_walker_states(states)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue the chains of a checkpoint; the walkers must have been placed."""
+        assert self.walkers is not None, "place() the walkers before a checkpoint is restored"
+        self.walkers.load_state_dict(state)
