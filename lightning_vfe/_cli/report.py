@@ -1,4 +1,4 @@
-"""The verb `report`: compare runs of one state point in a table, a CSV file and a figure."""
+"""The verb `report`: compare runs of the same states in a table, a CSV file and a figure."""
 
 from collections import Counter
 from pathlib import Path
@@ -13,7 +13,7 @@ def run(config: DictConfig) -> int:
     """Compare the runs of the config; returns the exit code.
 
     Raises:
-        CommandError: no run, a folder without a result, runs of different systems, or labels that do not fit.
+        CommandError: no run, a folder without a result, runs of different systems or states, or labels that do not fit.
     """
     from lightning_vfe.analysis.compare import comparison_table, draw_comparison
     from lightning_vfe.analysis.figures import FILE_DPI
@@ -46,21 +46,38 @@ def _labels(config: DictConfig, folders: list[Path]) -> list[str]:
 
 
 def _print(table: Any) -> None:
+    """Runs stand side by side, so that three of them with their errors fit into 80 columns; a block for each state."""
     from rich.console import Console
     from rich.table import Table
 
+    from lightning_vfe.analysis.states import State
+
+    note = "errors are one standard error"
+    if table.index.nlevels == 1:
+        blocks = {note: table}
+    else:
+        grouped = table.groupby(level=["rs", "temperature_kelvin"], sort=False)
+        blocks = {f"{State(*place).label}; {note}": rows.droplevel([0, 1]) for place, rows in grouped}
+    for title, rows in blocks.items():
+        shown = Table(title=title)
+        shown.add_column("")
+        for label in rows.index:
+            shown.add_column(str(label), justify="right")
+        for cells in _rows(rows):
+            shown.add_row(*cells)
+        Console().print(shown)
+
+
+def _rows(table: Any) -> list[list[str]]:
+    """The printed rows of one state."""
     from lightning_vfe.analysis.compare import COMPARED
     from lightning_vfe.analysis.terms import TERMS, value_with_error
 
-    # Runs stand side by side: three runs with their errors still fit into 80 columns.
-    shown = Table(title="errors are one standard error")
-    shown.add_column("")
-    for label in table.index:
-        shown.add_column(str(label), justify="right")
+    rows = []
     for name in COMPARED:
         cells = [value_with_error(*pair) for pair in zip(table[name], table[f"{name}_error"], strict=True)]
-        shown.add_row(f"{TERMS[name].plain_symbol}, {TERMS[name].unit}", *cells)
+        rows.append([f"{TERMS[name].plain_symbol}, {TERMS[name].unit}", *cells])
     above = ["-" if value != value else f"{1000 * value:.2f}" for value in table["above_lowest_f"]]
-    shown.add_row("above lowest F, mHa/atom", *above)
-    shown.add_row("converged", *("yes" if good else "NO" for good in table["converged"]))
-    Console().print(shown)
+    rows.append(["above lowest F, mHa/atom", *above])
+    rows.append(["converged", *("yes" if good else "NO" for good in table["converged"])])
+    return rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,37 +12,54 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
+from lightning_vfe._cli.errors import CommandError, one_line
 from lightning_vfe.analysis.compare import COMPARED
 from lightning_vfe.analysis.run import Run
 from lightning_vfe.analysis.terms import value_with_error
+
+STATE = {"rs": "rs, bohr", "temperature_kelvin": "T, K"}
+"""Columns of the state, and what stands above them in print."""
 
 
 def print_results(home: Path, jobs: Mapping[Path, Mapping[str, str]]) -> None:
     """Print F, E, S and P of the jobs that `test` has measured, and write them to `sweep.csv` in the sweep's folder.
 
+    A job of several states has a row for each; then every row says its state, in columns of its own.
+
     Args:
         home: folder of the sweep.
         jobs: by their folders, the keys of the sweep with their values; jobs without a summary.json, such as fits of
             potentials, are left out.
+
+    Raises:
+        CommandError: a file of a job is damaged.
     """
-    rows = [_row(values, Run(folder)) for folder, values in jobs.items() if Run(folder).tested]
-    if not rows:
+    measured = [(values, Run(folder)) for folder, values in jobs.items() if Run(folder).tested]
+    if not measured:
         return
+    try:
+        several = any(len(run.states) > 1 for _, run in measured)
+        rows = [_row(values, view, several) for values, run in measured for view in run.views]
+    except ValueError as error:
+        raise CommandError(one_line(error)) from error
     pd.DataFrame(rows).to_csv(home / "sweep.csv", index=False)
     shown = Table(title="per atom; errors are one standard error", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     keys = list(next(iter(jobs.values())))
-    headings = [*(key.rpartition(".")[2] for key in keys), "F, Ha", "E, Ha", "S, k_B", "P, GPa", "converged"]
-    for heading in headings:
+    headings = [key.rpartition(".")[2] for key in keys] + (list(STATE.values()) if several else [])
+    for heading in [*headings, "F, Ha", "E, Ha", "S, k_B", "P, GPa", "converged"]:
         shown.add_column(heading, justify="right")
     for row in rows:
+        place = [f"{row[key]:g}" for key in STATE] if several else []
         cells = [value_with_error(row[name], row[f"{name}_error"]) for name in COMPARED]
-        shown.add_row(*(row[key] for key in keys), *cells, "yes" if row["converged"] else "NO")
+        shown.add_row(*(row[key] for key in keys), *place, *cells, "yes" if row["converged"] else "NO")
     Console(soft_wrap=True).print(shown)
     print(f"table: {home / 'sweep.csv'}")
 
 
-def _row(values: Mapping[str, str], run: Run) -> dict[str, Any]:
+def _row(values: Mapping[str, str], run: Run, with_state: bool) -> dict[str, Any]:
     row: dict[str, Any] = dict(values)
+    if with_state:
+        row |= {key: getattr(run.states[0], key) if run.states else math.nan for key in STATE}
     for name in COMPARED:
         row[name], row[f"{name}_error"] = run.result(name)
     return row | {"converged": bool(run.summary.get("converged", False))}

@@ -1,40 +1,62 @@
-"""Several runs at one state point side by side: one table and one figure."""
+"""Several runs of the same state, or of the same states, side by side: one table and one figure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lightning_vfe.analysis.compare_states import draw_state_comparison
 from lightning_vfe.analysis.run import Run
-from lightning_vfe.analysis.style import BLUE, GREEN, GREY, PURPLE, VERMILION, house_style, panel_grid
+from lightning_vfe.analysis.style import BLUE, GREEN, GREY, PURPLE, VERMILION, house_style, panel_grid, substance
 from lightning_vfe.analysis.terms import TERMS
 
 COMPARED = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "pressure_gpa")
 """What the table and the figure show, by the names of summary.json."""
-STATE = ("num_atoms", "rs", "temperature_kelvin")
+COMMON: dict[str, Any] = {"num_atoms": None, "nucleus": "H"}
+"""What all runs must share besides their states, and what holds where a folder does not say it."""
+STATE = ("rs", "temperature_kelvin")
 COLORS = (BLUE, VERMILION, GREEN, PURPLE, GREY)
 
 
 def check_same_state(runs: Mapping[str, Run]) -> None:
-    """Only runs of one system can be compared.
+    """Only runs of one system can be compared, and of the same states in any order.
 
     Raises:
-        ValueError: no run at all, or two of different num_atoms, rs or temperature.
+        ValueError: no run at all, or two of different num_atoms, nuclei, or states.
     """
     if not runs:
         raise ValueError("runs = [] names no run; give folders, for example runs=[runs/default,runs/default-2]")
     (first_label, first), *others = runs.items()
     for label, run in others:
-        for key in STATE:
-            if run.system.get(key) != first.system.get(key):
+        several = max(len(first.states), len(run.states)) > 1
+        keys = COMMON | ({"protons": "sampled"} if several else dict.fromkeys(STATE))
+        systems = first.system, run.system
+        for key, default in keys.items():
+            one, other = (system.get(key, default) for system in systems)
+            if one != other:
+                what = "the same system" if several else "one state point"
                 raise ValueError(
-                    f"runs: system.{key} is {first.system.get(key)} in {first_label} but {run.system.get(key)} in "
-                    f"{label}; compare runs of one state point"
+                    f"runs: system.{key} is {one} in {first_label} but {other} in {label}; compare runs of {what}"
                 )
+        if several:
+            _check_states(first_label, first, label, run)
+
+
+def _check_states(first_label: str, first: Run, label: str, run: Run) -> None:
+    for holder, one, lacker, other in ((first_label, first, label, run), (label, run, first_label, first)):
+        known = {state.suffix for state in other.states}
+        missing = [state.label for state in one.states if state.suffix not in known]
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise ValueError(
+                f"runs: {holder} holds the state {missing[0]}{more} but {lacker} does not; "
+                "compare runs of the same states"
+            )
 
 
 def comparison_table(runs: Mapping[str, Run]) -> pd.DataFrame:
@@ -45,13 +67,30 @@ def comparison_table(runs: Mapping[str, Run]) -> pd.DataFrame:
 
     Returns:
         Columns NAME and NAME_error for each of COMPARED (nan where a run does not report it), above_lowest_f in Ha per
-        atom, and converged.
+        atom, and converged. The index is the run; with several states it is rs, temperature_kelvin and the run, and
+        the lowest F is that of the state.
 
     Raises:
-        ValueError: the runs are not of one system.
+        ValueError: the runs are not of one system, or not of the same states.
         FileNotFoundError: a run has no summary.json.
     """
     check_same_state(runs)
+    states = next(iter(runs.values())).states
+    if len(states) <= 1:
+        return _state_table(runs)
+    blocks = {}
+    for state in states:
+        views = {label: _view(run, state.suffix) for label, run in runs.items()}
+        blocks[state.rs, state.temperature_kelvin] = _state_table(views)
+    return pd.concat(blocks, names=["rs", "temperature_kelvin"])
+
+
+def _view(run: Run, suffix: str) -> Run:
+    return next(view for view in run.views if view.states[0].suffix == suffix)
+
+
+def _state_table(runs: Mapping[str, Run]) -> pd.DataFrame:
+    """The rows of one state."""
     rows = []
     for run in runs.values():
         row: dict[str, object] = {}
@@ -67,13 +106,17 @@ def comparison_table(runs: Mapping[str, Run]) -> pd.DataFrame:
 def draw_comparison(runs: Mapping[str, Run]) -> Figure:
     """F, E, S, P of every run with one standard error, and g(r) of the protons on top of each other.
 
-    A hollow mark means that the run does not trust the number.
+    A hollow mark means that the run does not trust the number. With several states the terms are drawn along the
+    states (compare_states.py).
 
     Raises:
-        ValueError: the runs are not of one system.
+        ValueError: the runs are not of one system, or not of the same states.
         FileNotFoundError: a run has no summary.json.
     """
     table = comparison_table(runs)
+    first = next(iter(runs.values()))
+    if len(first.states) > 1:
+        return draw_state_comparison(runs, table)
     pairs = {label: run for label, run in runs.items() if (run.folder / "pair_correlation.csv").is_file()}
     with house_style():
         figure, axes = panel_grid(len(COMPARED) + bool(pairs), 3, (3.7, 0.9 + 0.35 * max(4, len(runs))))
@@ -81,8 +124,8 @@ def draw_comparison(runs: Mapping[str, Run]) -> Figure:
             _draw_values(panel, table, name, with_labels=number % 3 == 0)
         if pairs:
             _draw_protons(axes[-1], pairs, list(runs))
-        system = next(iter(runs.values())).system
-        title = f"dense hydrogen,  $N = {system['num_atoms']}$,  $r_s = {system['rs']:g}$"
+        system = first.system
+        title = f"{substance(system)},  $N = {system['num_atoms']}$,  $r_s = {system['rs']:g}$"
         title += f",  $T = {system.get('temperature_kelvin', 0.0):g}$ K"
         figure.suptitle(title, x=0.01, ha="left", fontsize=10.5)
     return figure

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_vfe.analysis.run import Run
+from lightning_vfe.analysis.state_measurements import draw_state_pairs, draw_states, pair_top
 from lightning_vfe.analysis.style import BLUE, GREEN, GREY, PURPLE, VERMILION, heading, house_style, panel_grid
 from lightning_vfe.analysis.terms import TERMS, value_with_error
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
@@ -29,11 +30,14 @@ PAIR_PANELS = {
 def draw_terms(run: Run) -> Figure:
     """How the terms that `test` measured add up to E and F: each as a bar from where the one before it ended.
 
-    Error bars are one standard error; the terms' errors are correlated and do not add up.
+    Error bars are one standard error; the terms' errors are correlated and do not add up. With several states the
+    figure shows F, E, S and P along the states instead (draw_states).
 
     Raises:
         FileNotFoundError: `test` has not run.
     """
+    if len(run.states) > 1:
+        return draw_states(run)
     bars = [(TERMS[name].symbol, *run.result(name), False) for name in CONTRIBUTIONS]
     bars.append((TERMS["energy_per_atom"].symbol, *run.result("energy_per_atom"), True))
     kT = KELVIN_TO_HARTREE * float(run.system.get("temperature_kelvin", 0.0))
@@ -65,11 +69,14 @@ def draw_terms(run: Run) -> Figure:
 def draw_pair_correlation(run: Run) -> Figure:
     """g(r) of protons and electrons that `test` measured, with one standard error; 1 means no correlation.
 
-    The peaks of fixed protons are left out, and so are kinds without a pair.
+    The peaks of fixed protons are left out, and so are kinds without a pair. With several states each kind has a panel,
+    and each state a line in it.
 
     Raises:
         FileNotFoundError: `test` has not run.
     """
+    if len(run.states) > 1:
+        return draw_state_pairs(run)
     table = run.pair_correlation
     is_fixed = run.system.get("protons") == "fixed"
     panels = {title: [name for name in names if name in table] for title, names in PAIR_PANELS.items()}
@@ -86,7 +93,7 @@ def draw_pair_correlation(run: Run) -> Figure:
             panel.set_title(f"{title}, {PAIRS[names[0]][0]}" if is_part else title)
             panel.set_xlabel("distance $r$ / bohr")
             panel.set_xlim(0.0, table.index[-1] + table.index[0])
-            panel.set_ylim(0.0, _top(table, names))
+            panel.set_ylim(0.0, pair_top(table, names))
             if len(names) > 1:
                 panel.legend(loc="lower right")
         axes[0].set_ylabel("$g(r)$")
@@ -113,14 +120,3 @@ def _draw_pairs(panel: Axes, table: pd.DataFrame, name: str) -> None:
     panel.errorbar(
         table.index, table[name], errors, color=color, label=label, fmt=marker, markersize=2.8, elinewidth=0.8
     )
-
-
-def _top(table: pd.DataFrame, names: list[str]) -> float:
-    """Upper limit of g(r) that ignores the smallest distances, where few pairs make the errors large."""
-    tops = [1.25]
-    for name in names:
-        g = table[name]
-        error = table[f"{name}_error"].fillna(0.0) if f"{name}_error" in table else 0.0 * g
-        known = error <= 0.15 * g.clip(lower=1.0)
-        tops.append(float((g + error)[known if known.any() else g.notna()].max()))
-    return 1.06 * max(tops)

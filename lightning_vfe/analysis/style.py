@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,13 +12,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_vfe.analysis.run import Run
+from lightning_vfe.analysis.states import is_hydrogen
 
 # after Okabe and Ito's palette, with a darker purple
 BLUE = "#0072B2"
 VERMILION = "#D55E00"
 GREEN = "#009E73"
 PURPLE = "#AA4499"
+ORANGE = "#E69F00"
 GREY = "#6B6B6B"
+
+SUBSTANCES = {"D": "deuterium", "T": "tritium"}
 
 STYLE: dict[str, Any] = {
     "font.size": 9.0,
@@ -61,20 +66,46 @@ def panel_grid(count: int, columns: int, panel_size: tuple[float, float]) -> tup
     return figure, axes
 
 
-def heading(run: Run) -> str:
-    """What a run computed, and whether `test` trusts it: the line above a figure."""
-    system, parts = run.system, ["dense hydrogen"]
+def heading(run: Run, with_verdict: bool = True) -> str:
+    """What a run computed, and whether `test` trusts it: the line above a figure.
+
+    Args:
+        run: the run.
+        with_verdict: say where the run is not converged.
+    """
+    system, states = run.system, run.states
+    parts = [substance(system)]
     if "num_atoms" in system:
         parts.append(f"$N = {system['num_atoms']}$")
+    if len(states) > 1:
+        parts.append(f"{len(states)} states")
+    temperatures = {state.temperature_kelvin for state in states}
     if "rs" in system:
         parts.append(f"$r_s = {system['rs']:g}$")
+    elif len({state.rs for state in states}) == 1:
+        parts.append(f"$r_s = {states[0].rs:g}$")
     if system.get("protons") == "fixed":
         parts.append("fixed protons")
     elif "temperature_kelvin" in system:
         parts.append(f"$T = {system['temperature_kelvin']:g}$ K")
-    if run.tested and not run.summary.get("converged", True):
+    elif len(temperatures) == 1 and states[0].temperature_kelvin:
+        parts.append(f"$T = {states[0].temperature_kelvin:g}$ K")
+    if not with_verdict or not run.tested:
+        return ",  ".join(parts)
+    doubtful = [not view.summary.get("converged", True) for view in run.views]
+    if len(doubtful) > 1 and any(doubtful):
+        parts.append(f"{sum(doubtful)} of {len(doubtful)} NOT CONVERGED (see summary.json)")
+    elif not run.summary.get("converged", True):
         parts.append("NOT CONVERGED (see summary.json)")
     return ",  ".join(parts)
+
+
+def substance(system: Mapping[str, Any]) -> str:
+    """Dense hydrogen, or what it is called with other nuclei."""
+    nucleus = system.get("nucleus", "H")
+    if is_hydrogen(system) or not isinstance(nucleus, (int, float)):
+        return f"dense {SUBSTANCES.get(nucleus, 'hydrogen')}"
+    return f"dense hydrogen,  nuclear mass ${nucleus:g}$"
 
 
 def curve_limits(curves: list[np.ndarray], always: list[float]) -> tuple[float, float] | None:

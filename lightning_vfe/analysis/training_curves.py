@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -11,7 +14,8 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
 from lightning_vfe.analysis.run import Run
-from lightning_vfe.analysis.style import BLUE, VERMILION, curve_limits, heading, house_style, panel_grid
+from lightning_vfe.analysis.state_lines import StateLooks
+from lightning_vfe.analysis.style import BLUE, GREY, VERMILION, curve_limits, heading, house_style, panel_grid
 from lightning_vfe.analysis.terms import TERMS, value_with_error
 
 TRAINING_PANELS = (
@@ -33,21 +37,25 @@ def draw_training(run: Run, window: int | None = None) -> Figure:
     """Each term along the training steps: single steps, their running mean, and the result of `test` if there is one.
 
     The band is the standard error of a single step, averaged as the running mean is. What a run does not have, or what
-    never changes (entropy and V_pp of fixed protons), gets no panel.
+    never changes (entropy and V_pp of fixed protons), gets no panel. Several states share the panels: each has a line,
+    which is its running mean, and a mark behind the last step for its result.
 
     Args:
         run: the run.
         window: steps of the running mean; None takes a tenth of the run, at most 100.
 
     Raises:
-        ValueError: window is not positive.
+        ValueError: window is not positive, or metrics.csv lacks a state.
     """
-    metrics = run.metrics
-    window = min(max(len(metrics) // 10, 1), 100) if window is None else window
+    steps = len(run.metrics)
+    window = min(max(steps // 10, 1), 100) if window is None else window
     if window < 1:
         raise ValueError(f"window = {window} must be at least 1 step")
-    names = [name for name in TRAINING_PANELS if _varies(metrics, name)]
-    is_ground_state = "entropy_per_atom" not in names and _same(metrics, "free_energy_per_atom", "energy_per_atom")
+    views = run.views
+    tables = [view.metrics for view in views]
+    names = [name for name in TRAINING_PANELS if any(_varies(table, name) for table in tables)]
+    has_one_energy = all(_same(table, "free_energy_per_atom", "energy_per_atom") for table in tables)
+    is_ground_state = "entropy_per_atom" not in names and has_one_energy
     if is_ground_state:
         names = [name for name in names if name != "free_energy_per_atom"]
     if not names:
@@ -55,7 +63,10 @@ def draw_training(run: Run, window: int | None = None) -> Figure:
     with house_style():
         figure, axes = panel_grid(len(names), 3, (3.7, 2.35))
         for name, panel in zip(names, axes, strict=True):
-            _draw_curve(panel, metrics, name, window, _result(run, name))
+            if len(views) == 1:
+                _draw_curve(panel, tables[0], name, window, _result(run, name))
+            else:
+                _draw_states(panel, views, name, window)
             panel.set_title(TERMS[name].title)
             panel.set_ylabel(TERMS[name].axis_unit)
         if is_ground_state and "energy_per_atom" in names:
@@ -63,7 +74,10 @@ def draw_training(run: Run, window: int | None = None) -> Figure:
         for panel in axes[-3:]:
             panel.set_xlabel("training step")
         figure.suptitle(heading(run), x=0.01, ha="left", fontsize=10.5)
-        figure.legend(handles=_legend(window, run.tested), loc="outside lower center", ncols=4)
+        if len(views) == 1:
+            figure.legend(handles=_legend(window, run.tested), loc="outside lower center", ncols=4)
+        else:
+            StateLooks(run.states).add_key(figure, axes, _states_legend(window, run.tested))
     return figure
 
 
@@ -90,6 +104,36 @@ def _draw_curve(panel: Axes, metrics: pd.DataFrame, name: str, window: int, resu
     if limits is not None:
         panel.set_ylim(limits)
     panel.margins(x=0.01)
+    panel.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
+
+
+def _draw_states(panel: Axes, views: Sequence[Run], name: str, window: int) -> None:
+    """A running mean for each state with the error of a step, and a mark for its result."""
+    looks = StateLooks([view.states[0] for view in views])
+    curves, always = [], []
+    for view in views:
+        if name not in view.metrics:
+            continue
+        look, step = looks.of(view.states[0]), view.metrics.index.to_numpy()
+        mean = _running_mean(view.metrics[name].replace([np.inf, -np.inf], np.nan), window)
+        curves.append(mean.to_numpy())
+        marker = "." if len(step) < MARKED_STEPS else ""
+        panel.plot(step, mean, color=look.color, linestyle=look.dashes, linewidth=1.2, marker=marker)
+        if f"{name}_error" in view.metrics:
+            error = _running_mean(view.metrics[f"{name}_error"], window)
+            panel.fill_between(
+                step, mean - error, mean + error, color=look.color, alpha=0.06 if looks.has_bar else 0.12, linewidth=0
+            )
+        value, spread = _result(view, name) or (np.nan, np.nan)
+        if np.isfinite(value):
+            spread = float(np.nan_to_num(spread))
+            behind = step[-1] + 0.04 * max(1, step[-1] - step[0])
+            panel.errorbar(behind, value, spread, fmt="o", color=look.color, markersize=3.2, capsize=2)
+            always += [value - spread, value + spread]
+    limits = curve_limits(curves, always)
+    if limits is not None:
+        panel.set_ylim(limits)
+    panel.margins(x=0.02)
     panel.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
 
 
@@ -131,4 +175,16 @@ def _legend(window: int, tested: bool) -> list[Line2D | Patch]:
     ]
     if tested:
         handles.append(Patch(facecolor=VERMILION, alpha=0.45, label="result of test ± its error"))
+    return handles
+
+
+def _states_legend(window: int, tested: bool) -> list[Any]:
+    line = f"mean of {window} steps" if window > 1 else "one step"
+    handles: list[Any] = [
+        Line2D([], [], color=GREY, linewidth=1.2, label=line),
+        Patch(color=GREY, alpha=0.18, linewidth=0, label="standard error of one step"),
+    ]
+    if tested:
+        mark = Line2D([], [], color=GREY, marker="o", markersize=3.2, linestyle="", label="result of test ± its error")
+        handles.append(mark)
     return handles

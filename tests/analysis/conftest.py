@@ -30,9 +30,9 @@ FIXED = {name: FIXED[name] for name in SAMPLED if name not in ("base_free_energy
 FIXED["free_energy_per_atom"] = FIXED["energy_per_atom"]
 
 
-def write_metrics(folder: Path, terms: dict[str, tuple[float, float, float]], num_steps: int) -> None:
+def write_metrics(folder: Path, terms: dict[str, tuple[float, float, float]], num_steps: int, seed: int = 1) -> None:
     """metrics.csv: curves that fall towards the last value, correlated noise, and wild first steps."""
-    rng = np.random.default_rng(1)
+    rng = np.random.default_rng(seed)
     step = np.arange(num_steps)
     columns: dict[str, np.ndarray] = {"step": step}
     for name, (first, last, error) in terms.items():
@@ -91,6 +91,85 @@ def make_run(tmp_path: Path) -> Callable[..., Path]:
         if tested:
             write_summary(folder, terms, system | ({} if protons == "fixed" else {"temperature_kelvin": 6000.0}))
             write_pair_correlation(folder)
+        return folder
+
+    return make
+
+
+def shifted(protons: str, rs: float, kelvin: float) -> dict[str, tuple[float, float, float]]:
+    """The curves at another density and temperature, roughly as dense hydrogen has them."""
+    dilute, hot = rs - 1.25, (kelvin - 6000.0) / 6000.0 if kelvin else 0.0
+    shifts = {
+        "free_energy_per_atom": -0.08 * dilute - 0.11 * hot,
+        "energy_per_atom": -0.08 * dilute + 0.03 * hot,
+        "kinetic_energy_per_atom": -0.5 * dilute + 0.03 * hot,
+        "v_pe_per_atom": 0.4 * dilute,
+        "entropy_per_atom": 2.0 * dilute + 1.2 * hot,
+        "pressure_gpa": -640.0 * (1.0 - (1.25 / rs) ** 4) + 60.0 * hot,
+    }
+    terms = FIXED if protons == "fixed" else SAMPLED
+    if protons == "fixed":
+        shifts["entropy_per_atom"] = 0.0
+    moved = {name: shifts.get(name, 0.0) for name in terms}
+    return {name: (first + moved[name], last + moved[name], error) for name, (first, last, error) in terms.items()}
+
+
+def write_states(folder: Path, places: dict[str, tuple[float, float]], protons: str, tested: bool) -> None:
+    """metrics.csv, summary.json and pair_correlation.csv of several states, put together from those of each."""
+    common = ["step", "electron_acceptance"]
+    metrics, pairs, entries = [], [], []
+    for number, (suffix, (rs, kelvin)) in enumerate(places.items()):
+        part = folder / "part"
+        part.mkdir()
+        terms = shifted(protons, rs, kelvin)
+        write_metrics(part, terms, 500, seed=number)
+        table = pd.read_csv(part / "metrics.csv")
+        own = table.drop(columns=common).add_suffix(f"@{suffix}")
+        metrics.append(own if metrics else pd.concat([table[common], own], axis=1))
+        write_summary(part, terms, {})
+        entry = json.loads((part / "summary.json").read_text())
+        del entry["system"]
+        entries.append({"rs": rs} | ({} if protons == "fixed" else {"temperature_kelvin": kelvin}) | entry)
+        write_pair_correlation(part)
+        block = pd.read_csv(part / "pair_correlation.csv")
+        block["r_bohr"] *= rs / 1.25  # the bins follow the cell
+        block.insert(0, "rs", rs)
+        block.insert(1, "temperature_kelvin", 0.0 if protons == "fixed" else kelvin)
+        pairs.append(block)
+        for file in part.iterdir():
+            file.unlink()
+        part.rmdir()
+    pd.concat(metrics, axis=1).to_csv(folder / "metrics.csv", index=False)
+    if tested:
+        pd.concat(pairs).to_csv(folder / "pair_correlation.csv", index=False)
+        content: dict[str, object] = {"system": {"num_atoms": 8, "protons": protons, "nucleus": "H"}, "step": 500}
+        content |= {"states": entries, "diagnostics": {"electron_acceptance": 0.5, "electron_drift": 0.01}}
+        (folder / "summary.json").write_text(json.dumps(content | {"converged": True, "reasons": []}))
+
+
+@pytest.fixture
+def make_states(tmp_path: Path) -> Callable[..., Path]:
+    """make_states(rs, temperatures): writes the folder of a run of every pair, or of `pairs`, and returns it."""
+
+    def make(
+        rs: list[float],
+        temperatures: list[float],
+        protons: str = "sampled",
+        tested: bool = True,
+        pairs: list[list[float]] | None = None,
+        name: str = "states",
+    ) -> Path:
+        folder = tmp_path / "runs" / name
+        folder.mkdir(parents=True)
+        settings = {"num_atoms": 8, "rs": rs, "temperature_kelvin": temperatures, "states": pairs}
+        config = {"system": settings | {"protons": protons, "nucleus": "H"}}
+        (folder / "config.yaml").write_text(json.dumps(config))  # YAML holds JSON
+        if protons == "fixed":
+            places = {f"rs{density:g}": (density, 0.0) for density in rs}
+        else:
+            chosen = pairs or [[density, kelvin] for density in rs for kelvin in temperatures]
+            places = {f"rs{density:g}_T{kelvin:g}": (density, kelvin) for density, kelvin in chosen}
+        write_states(folder, places, protons, tested)
         return folder
 
     return make
