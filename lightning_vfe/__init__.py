@@ -1,3 +1,3 @@
 """Variational free energy of dense hydrogen with PyTorch Lightning."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
@@ -38,21 +38,34 @@ def is_variational(config: DictConfig) -> bool:
 
 def _add_variational(table: Table, config: DictConfig, module: Any) -> None:
     """System, sampling and networks of a variational run."""
-    from lightning_vfe.physics.cell import PeriodicCell
-
-    system, sampler = config.system, config.sampler
-    cell = PeriodicCell(system.num_atoms, system.rs)
-    twists = num_twists(config)
-    table.add_row("system", f"hydrogen, N = {cell.num_atoms}, rs = {cell.rs:g}, L = {cell.length:.4f} bohr")
-    if system.protons == "fixed":
+    state, system, sampler = module.state, config.system, config.sampler
+    strata, twists = state.strata, state.strata.twists
+    kind = f"{state.system.name}, N = {state.system.num_atoms}"
+    if strata.num_states == 1:
+        (point,) = strata.points
+        kind += f", rs = {point.rs:g}, L = {point.cell(state.system.num_atoms).length:.4f} bohr"
+    table.add_row("system", kind)
+    if strata.num_states > 1:
+        table.add_row("states", f"{strata.num_states}: {'; '.join(map(str, strata.points))}")
+    if state.is_fixed:
         table.add_row("protons", f"fixed, structure {system.structure}")
     else:
-        table.add_row("protons", f"sampled at T = {system.temperature_kelvin:g} K")
-    table.add_row("twists", f"{twists}" + (" (Gamma)" if twists == 1 and list(system.twists) == [1, 1, 1] else ""))
+        temperature = f" at T = {strata.points[0].temperature_kelvin:g} K" if strata.num_states == 1 else ""
+        table.add_row("protons", f"sampled{temperature}")
+    table.add_row("twists", _twists(config, twists))
     walkers = f"{sampler.num_proton_walkers} proton x {sampler.num_electron_walkers} electron"
     table.add_row("walkers", f"{walkers}, in {sampler.num_groups} groups")
     flow = "no flow, " if module.proton_density is None else f"flow {_count(module.proton_density.flow)}, "
     table.add_row("parameters", f"{flow}wavefunction {_count(module.wavefunction)}")
+
+
+def _twists(config: DictConfig, twists: Any) -> str:
+    if twists.is_random:
+        return "random, drawn in every sweep"
+    if len(twists) == 1 and not twists.fractions.any():
+        return "1 (Gamma)"
+    symmetry = config.system.twist_symmetry
+    return f"{len(twists)}" + ("" if symmetry == "none" else f", reduced by {symmetry}")
 
 
 def _processes(config: DictConfig, trainer: Any) -> str:
@@ -91,14 +104,6 @@ def _updates(config: DictConfig, module: Any, num_processes: int) -> list[str]:
 
 def _megabytes(num_bytes: float) -> str:
     return f"{num_bytes / 1e6:.3g} MB"
-
-
-def num_twists(config: DictConfig) -> int:
-    """T, the number of twists of system.twists."""
-    from lightning_vfe.physics.twists import fractional_twists
-
-    spec: Any = OmegaConf.to_container(config.system.twists)
-    return len(fractional_twists(spec))
 
 
 def _count(model: Any) -> int:

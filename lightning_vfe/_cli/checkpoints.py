@@ -8,12 +8,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from lightning_vfe import __version__
 from lightning_vfe._cli.errors import CommandError, one_line
 
 # the walkers of the checkpoint go on, which these keys shape
 WALKER_KEYS = ("sampler.num_proton_walkers", "sampler.num_electron_walkers", "sampler.num_groups")
 # a run that goes on keeps its random numbers (or its split into training and test data) and its type of numbers
 RUN_KEYS = ("dtype", "seed")
+SCHEMA = 2
+"""Layout of the config: configs/config.yaml says the same."""
 MODEL_GROUPS = ("system", "base", "flow", "wavefunction", "potential")
 
 
@@ -90,7 +93,22 @@ def embedded_config(content: Mapping[str, Any]) -> DictConfig | None:
         return None
     config = OmegaConf.create(text)
     assert isinstance(config, DictConfig)
+    check_schema(config, "the checkpoint")
     return config
+
+
+def check_schema(config: Mapping[str, Any], where: object) -> None:
+    """Refuse the config of a run that a version with another layout has made.
+
+    Raises:
+        CommandError: it is one.
+    """
+    found = config.get("schema", 1)
+    if found != SCHEMA:
+        raise CommandError(
+            f"{where} was made by another version of lightning-vfe (its config has schema {found}, this version, "
+            f"{__version__}, has {SCHEMA}); continue and measure it with that version, or start a new run with fit"
+        )
 
 
 def check_same_model(config: DictConfig, checkpoint_config: DictConfig) -> None:

@@ -19,6 +19,7 @@ from lightning_vfe import __version__
 from lightning_vfe._cli.errors import CommandError
 from lightning_vfe._cli.guards import instantiate, key_of
 from lightning_vfe._cli.paths import check_file
+from lightning_vfe._cli.system import strata_of
 
 FAILED = 1
 FILE_DPI = 160
@@ -36,14 +37,13 @@ def run(config: DictConfig) -> int:
     from lightning_vfe.models.base.log_z import LogZEntry, log_z_file, read_entries, store_entry
     from lightning_vfe.models.potential.parted import parted_energy
     from lightning_vfe.models.potential.storage import load_potential, potential_hash
-    from lightning_vfe.physics.cell import PeriodicCell
-    from lightning_vfe.physics.units import KELVIN_TO_HARTREE, check_temperature
+    from lightning_vfe.physics.system import System
     from lightning_vfe.resources import data_file
     from lightning_vfe.sampling.free_energy_perturbation import integrate
 
-    system, file = config.system, data_file(config.potential.path)
-    cell = PeriodicCell(system.num_atoms, system.rs)
-    check_temperature(system.temperature_kelvin)
+    system, file = System(config.system.num_atoms, config.system.nucleus), data_file(config.potential.path)
+    point = strata_of(config).single
+    cell = point.cell(system.num_atoms)
     potential, metadata = load_potential(file)
     potential.check(torch.zeros(cell.num_atoms, 3), cell)
     goal = log_z_file(file) if config.log_z_path is None else Path(config.log_z_path)
@@ -61,13 +61,13 @@ def run(config: DictConfig) -> int:
     (run_dir / "figures").mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, run_dir / "config.yaml")
 
-    kT, started = KELVIN_TO_HARTREE * system.temperature_kelvin, time.monotonic()
+    kT, started = point.kT, time.monotonic()
     with _progress_bar() as progress:
         result = integrate(energies, cell, kT, settings, device, progress)
     entry = LogZEntry(
         num_atoms=cell.num_atoms,
         rs=cell.rs,
-        temperature_kelvin=float(system.temperature_kelvin),
+        temperature_kelvin=point.temperature_kelvin,
         log_z=result.log_z,
         log_z_error=result.log_z_error,
         potential_hash=potential_hash(potential),
@@ -95,36 +95,38 @@ def run(config: DictConfig) -> int:
     figure = _save_overlap(run_dir, result, entry)
     _print_result(result, entry, kT, goal, figure)
     if config.num_samples > 0:
-        measure(config, potential, cell, result, run_dir)
+        measure(config, potential, system, point, result, run_dir)
     return 0 if result.converged else FAILED
 
 
-def measure(config: DictConfig, potential: Any, cell: Any, result: Any, run_dir: Path) -> None:
+def measure(
+    config: DictConfig, potential: Any, particles: Any, point: Any, result: Any, run_dir: Path
+) -> None:
     """E, S, P and g(r) of classical protons in the potential: summary.json, pair_correlation.csv and figures, as
     `test` writes them."""
     from lightning_vfe.analysis.figures import save_figures
-    from lightning_vfe.physics.units import KELVIN_TO_HARTREE
     from lightning_vfe.sampling.classical import classical_estimates, sample_potential
     from lightning_vfe.training.summary import MAX_R_HAT, write_pair_correlation
 
-    kelvin, last = float(config.system.temperature_kelvin), result.windows[-1]
+    cell, last = point.cell(particles.num_atoms), result.windows[-1]
     with _progress_bar() as progress:
         samples = sample_potential(
             lambda z: potential.energy(z, cell),
             lambda z: potential.pressure(z, cell),
             cell,
-            KELVIN_TO_HARTREE * kelvin,
+            point.kT,
             result.positions,
             last.width,
             config.num_samples,
             config.seed,
             lambda done: progress("potential alone", done, config.num_samples),
         )
-    found = classical_estimates(cell, kelvin, samples, result.log_z, result.log_z_error)
+    found = classical_estimates(particles, point, samples, result.log_z, result.log_z_error)
     reasons, energy = list(result.reasons), found["energy_per_atom"]
     if not energy.r_hat <= MAX_R_HAT:
         reasons.append(f"R-hat = {energy.r_hat:.3f} is above {MAX_R_HAT}: raise num_samples")
-    system = {"num_atoms": cell.num_atoms, "rs": cell.rs, "protons": "sampled", "temperature_kelvin": kelvin}
+    system = {"num_atoms": cell.num_atoms, "nucleus": particles.nucleus, "rs": cell.rs, "protons": "sampled"}
+    system["temperature_kelvin"] = point.temperature_kelvin
     content: dict[str, Any] = {"system": system, "potential": str(config.potential.path)}
     content |= {name: {"value": term.value, "error": term.error} for name, term in found.items()}
     content["diagnostics"] = {
@@ -134,7 +136,7 @@ def measure(config: DictConfig, potential: Any, cell: Any, result: Any, run_dir:
     }
     content |= {"converged": not reasons, "reasons": reasons}
     (run_dir / "summary.json").write_text(json.dumps(content, indent=2) + "\n")
-    write_pair_correlation(run_dir, samples.radial)
+    write_pair_correlation(run_dir, [(point, samples.radial)])
     _print_terms(found)
     for file in save_figures(run_dir):
         print(f"figure: {file}")

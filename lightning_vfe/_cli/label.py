@@ -12,6 +12,7 @@ from lightning_vfe import __version__
 from lightning_vfe._cli.errors import CommandError, one_line
 from lightning_vfe._cli.guards import instantiate, key_of
 from lightning_vfe._cli.paths import check_file
+from lightning_vfe._cli.system import strata_of
 
 FAILED = 1
 INTERRUPTED = 130
@@ -91,14 +92,15 @@ def _vmc_labeller(config: DictConfig, settings: dict[str, Any], states: list[Any
     trained = embedded_config(content)
     if trained is None or "wavefunction" not in trained:
         raise CommandError(f"calculator.ckpt_path = {path} holds no config with a wavefunction; give a run made by fit")
-    system = trained.system
+    densities = [point.rs for point in strata_of(trained).points]
     for state in states:
-        if (state.num_atoms, state.rs) != (system.num_atoms, system.rs):
+        if state.num_atoms != trained.system.num_atoms or state.rs not in densities:
             raise CommandError(
-                f"calculator.ckpt_path = {path} is of num_atoms = {system.num_atoms}, rs = {system.rs}; "
-                f"set system.num_atoms={system.num_atoms} system.rs={system.rs}, not {state.num_atoms} and {state.rs}"
+                f"calculator.ckpt_path = {path} is of num_atoms = {trained.system.num_atoms}, rs = {trained.system.rs}; "
+                f"set system.num_atoms={trained.system.num_atoms} system.rs={densities[0]}, not {state.num_atoms} and "
+                f"{state.rs}"
             )
-    wavefunction = instantiate(trained.wavefunction)
+    wavefunction, system = instantiate(trained.wavefunction), instantiate(trained.particles)
     prefix = "wavefunction."
     state_dict = {
         key.removeprefix(prefix): value for key, value in content["state_dict"].items() if key.startswith(prefix)
@@ -109,17 +111,15 @@ def _vmc_labeller(config: DictConfig, settings: dict[str, Any], states: list[Any
     node = config.calculator.copy()
     node._set_parent(config)
     del node.ckpt_path
-    labeller = _build(node, _partial_=True)(cell=states[0].cell, wavefunction=wavefunction)
+    labeller = _build(node, _partial_=True)(system=system, rs=states[0].rs, wavefunction=wavefunction)
     return labeller, settings, f"lightning-vfe {__version__}"
 
 
 def states_of(config: DictConfig) -> list[Any]:
     """Every number of atoms at every density, all at the system's temperature."""
     from lightning_vfe.labels.database import State
-    from lightning_vfe.physics.units import check_temperature
 
-    temperature = float(config.system.temperature_kelvin)
-    check_temperature(temperature)
+    temperature = strata_of(config).single.temperature_kelvin
     states = [State(n, float(rs), temperature) for n in config.label.num_atoms for rs in config.label.rs]
     if not states or len(set(states)) < len(states):
         raise CommandError("label.num_atoms and label.rs must be lists of different numbers, such as [8,16] and [1.25]")

@@ -20,7 +20,15 @@ PATH_ENDINGS = ("path", "run_dir", "structure", "database", "trajectory", "flow_
 # groups whose entries are optional parts of a run
 DELETABLE = ("callbacks", "logger")
 # keys that take more than the type of their default
-FREE_TYPE_KEYS = ("trainer.devices", "trainer.precision")
+FREE_TYPE_KEYS = (
+    "trainer.devices",
+    "trainer.precision",
+    "system.nucleus",
+    "system.rs",
+    "system.temperature_kelvin",
+    "system.states",
+    "system.twists",
+)
 
 
 @dataclass(frozen=True)

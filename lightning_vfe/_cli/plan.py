@@ -200,7 +200,7 @@ def _config_of(checkpoint: Path, home: Path | None, overrides: Overrides) -> Dic
     Raises:
         CommandError: the config cannot be read, or an experiment is chosen that is not the run's.
     """
-    from lightning_vfe._cli.checkpoints import embedded_config, load_checkpoint
+    from lightning_vfe._cli.checkpoints import check_schema, embedded_config, load_checkpoint
 
     if home is not None and (home / "config.yaml").is_file() and checkpoint.is_file():
         try:
@@ -211,6 +211,7 @@ def _config_of(checkpoint: Path, home: Path | None, overrides: Overrides) -> Dic
         stored = embedded_config(load_checkpoint(checkpoint))
     if not isinstance(stored, DictConfig) or "name" not in stored:
         return compose_config(overrides)
+    check_schema(stored, checkpoint if home is None else home)
     chosen, name = overrides.groups, overrides.value("name") or overrides.groups.get("experiment")
     is_other = {
         "experiment": "experiment" in chosen and str(name) != str(stored.name),

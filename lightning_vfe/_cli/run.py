@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_vfe._cli.banner import is_variational, num_twists, print_banner
+from lightning_vfe._cli.banner import is_variational, print_banner
 from lightning_vfe._cli.checkpoints import (
     check_same_flow,
     check_same_model,
@@ -23,6 +23,7 @@ from lightning_vfe._cli.guards import check_scalars, default_dtype, instantiate,
 from lightning_vfe._cli.paths import check_folder
 from lightning_vfe._cli.plan import HANDOVER, Plan
 from lightning_vfe._cli.processes import is_first_process
+from lightning_vfe._cli.system import strata_of
 from lightning_vfe.resources import resource_folder
 
 STOPPED = 128
@@ -58,7 +59,7 @@ def run(plan: Plan) -> int:
         check_steps_left(config, content)
     quiet(config.seed)
     with default_dtype(config.dtype), key_errors(config):
-        module, datamodule = build_module(config), build_datamodule(config)
+        module, datamodule = build_parts(config)
         if content:
             check_same_shapes(module.state_dict(), content["state_dict"])
         elif config.get("flow_ckpt"):
@@ -79,20 +80,25 @@ def run(plan: Plan) -> int:
     return 0  # Lightning takes any other code of a process that it started for a crash
 
 
-def build_module(config: DictConfig) -> Any:
-    """The LightningModule, in the current default dtype; it has no proton density where the protons are fixed."""
-    node = config.module.copy()
-    node._set_parent(config)
-    if is_variational(config) and config.system.protons == "fixed":
-        node.proton_density = None
-    return instantiate(node)
+def build_parts(config: DictConfig) -> tuple[Any, Any]:
+    """The LightningModule and the LightningDataModule, in the current default dtype.
 
-
-def build_datamodule(config: DictConfig) -> Any:
-    """The LightningDataModule; a structure's name stands for a file shipped with the package where there is one."""
+    Those of a variational run share one state: networks, moves and walkers.
+    """
     if not is_variational(config):
-        return instantiate(config.datamodule)
-    return instantiate(config.datamodule, structure=locate_structure(config.system.structure))
+        return instantiate(config.module), instantiate(config.datamodule)
+    state = build_state(config)
+    return instantiate(config.module, state=state), instantiate(config.datamodule, state=state)
+
+
+def build_state(config: DictConfig) -> Any:
+    """The variational state. Fixed protons have no density; a structure's name stands for a file shipped with the
+    package where there is one."""
+    node = config.state.copy()
+    node._set_parent(config)
+    if config.system.protons == "fixed":
+        node.proton_density = None
+    return instantiate(node, structure=locate_structure(config.system.structure))
 
 
 def build_trainer(config: DictConfig, verb: str) -> Any:
@@ -137,16 +143,16 @@ def check_data(config: DictConfig, module: Any, datamodule: Any, num_ranks: int)
         ValueError: a structure or data that cannot be used.
     """
     if is_variational(config):
-        check_walkers(config, num_ranks)
-        check_structure(config)
+        check_walkers(config, module.state.strata, num_ranks)
+        check_structure(config, module.state.strata)
     else:
         datamodule.read(num_ranks)
         if config.task == "potential":
             module.check(datamodule)
 
 
-def check_walkers(config: DictConfig, num_ranks: int) -> None:
-    """Walkers must divide into groups and twists, and groups into the processes that own them.
+def check_walkers(config: DictConfig, strata: Any, num_ranks: int) -> None:
+    """Walkers must divide into groups and strata, and groups into the processes that own them.
 
     Raises:
         CommandError: they do not.
@@ -155,14 +161,14 @@ def check_walkers(config: DictConfig, num_ranks: int) -> None:
     for key, value, what, divisor in (
         ("sampler.num_groups", groups, "processes (trainer.devices x trainer.num_nodes)", num_ranks),
         ("sampler.num_proton_walkers", walkers, "walker groups of sampler.num_groups", groups),
-        ("sampler.num_proton_walkers", walkers, "twists of system.twists", num_twists(config)),
+        ("sampler.num_proton_walkers", walkers, "twists of system.twists, times state points", len(strata)),
     ):
         if value < 1 or value % divisor:
             fit = max(1, -(-value // divisor)) * divisor
             raise CommandError(f"{key} = {value} must be a multiple of the {divisor} {what}; {fit} is one")
 
 
-def check_structure(config: DictConfig) -> None:
+def check_structure(config: DictConfig, strata: Any) -> None:
     """Place one walker's protons, so that a structure which does not fit is known before the folder is made.
 
     Raises:
@@ -170,11 +176,11 @@ def check_structure(config: DictConfig) -> None:
     """
     import torch
 
-    from lightning_vfe.physics.cell import PeriodicCell
     from lightning_vfe.physics.structures import make_structure
 
-    cell = PeriodicCell(config.system.num_atoms, config.system.rs)
-    make_structure(locate_structure(config.system.structure), cell, 1, torch.Generator().manual_seed(config.seed))
+    for point in strata.points:
+        cell, generator = point.cell(config.system.num_atoms), torch.Generator().manual_seed(config.seed)
+        make_structure(locate_structure(config.system.structure), cell, 1, generator)
 
 
 def _check_limits(config: DictConfig) -> None:
@@ -190,14 +196,8 @@ def _check_system(config: DictConfig) -> None:
         raise CommandError(f"system.protons = {config.system.protons} does not exist; there is: sampled, fixed")
     if config.sampler.num_groups < 1:
         raise CommandError(f"sampler.num_groups = {config.sampler.num_groups} must be at least 1")
-    from lightning_vfe.physics.cell import PeriodicCell
-    from lightning_vfe.physics.units import GROUND_STATE, check_temperature
-
     with key_errors(config):
-        PeriodicCell(config.system.num_atoms, config.system.rs)
-        if config.system.protons == "sampled":
-            check_temperature(config.system.temperature_kelvin, GROUND_STATE)
-        num_twists(config)
+        strata_of(config)
 
 
 def _prepare_folder(plan: Plan) -> None:

@@ -178,6 +178,11 @@ class Strata:
         return walker.flatten() % number
 
 
+def reference_point(strata: Strata) -> StatePoint:
+    """`Strata.reference`, as a function that a config can name."""
+    return strata.reference
+
+
 def _numbers(key: str, value: Any) -> list[float]:
     """A number, or a list of numbers, as a list."""
     values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
