@@ -15,12 +15,13 @@ FLOORS = {
     "models": 1,
     "sampling": 2,
     "optim": 2,
-    "labels": 2,
+    "state": 3,
+    "labels": 3,
     "analysis": 2,
-    "training": 3,
-    "cli": 4,
-    "_cli": 4,
-    "__main__": 4,
+    "training": 4,
+    "cli": 5,
+    "_cli": 5,
+    "__main__": 5,
 }
 # stricter than their floor: analysis reads a run's folder, and the chains know callables instead of models
 ONLY = {"analysis": {"analysis", "physics", "resources"}, "sampling": {"sampling", "physics"}}

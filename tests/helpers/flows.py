@@ -5,19 +5,24 @@ import itertools
 import torch
 
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
+from lightning_vfe.physics.state_point import StatePoint
+from lightning_vfe.physics.system import System
 
 
 def make_flow(cell, seed=1, strength=1.0, **sizes):
-    """A small flow with random parameters; `strength` scales the displacements of the message blocks."""
+    """A small flow with random parameters, whose reference is another state point; `strength` scales the displacements of
+    the message blocks."""
     torch.manual_seed(seed)
     sizes = {"num_blocks": 1, "num_steps": 2, "num_layers": 2, "num_channels": 4, "num_radial": 5} | sizes
-    flow = EquivariantFlow(cell, **sizes)
+    flow = EquivariantFlow(System(cell.num_atoms), StatePoint(0.9 * cell.rs, 5000.0), **sizes)
     with torch.no_grad():
         for name, parameter in flow.named_parameters():
             if name.endswith("readout"):
                 parameter.normal_(std=strength)
             elif name.endswith(("bias", "logits")):
                 parameter.normal_(std=0.5)
+            elif name.endswith("slopes"):
+                parameter.normal_(std=0.01 if "amplitude" in name else 0.3)
             elif name.endswith("amplitude"):
                 parameter.fill_(0.03)
     return flow

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.state_point import StatePoint
+from lightning_vfe.physics.system import System
 
 GAMMA = (0.0, 0.0, 0.0)
 GENERAL_TWIST = (0.25, 0.1, -0.3)
@@ -22,9 +24,9 @@ def trained_like(module: nn.Module, seed: int = 0, size: float = 0.15) -> nn.Mod
 
 
 def make_wavefunction(cell: PeriodicCell, seed: int = 0, **sizes: Any) -> GeminalWavefunction:
-    """A small wavefunction with trained-like parameters."""
+    """A small wavefunction with trained-like parameters, whose reference is another density than that of the cell."""
     sizes = {"num_layers": 2, "single_width": 8, "pair_width": 6} | sizes
-    wavefunction = GeminalWavefunction(cell, **sizes)
+    wavefunction = GeminalWavefunction(System(cell.num_atoms), StatePoint(0.9 * cell.rs), **sizes)
     trained_like(wavefunction, seed)
     return wavefunction
 
