@@ -7,13 +7,11 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lightning_vfe.models.wavefunction.fermi import fermi_function
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.forward import paired_plane_waves
 from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.physics.system import System
-
-OPEN_SHELL = 2.0
-"""beta times the distance of the chemical potential below the middle of the gap."""
 
 
 class PlaneWaveEnvelope(nn.Module):
@@ -114,41 +112,6 @@ class PlaneWaveEnvelope(nn.Module):
         kinetic = torch.diag_embed(0.5 * self.wavevectors(states).square().sum(-1)).unsqueeze(-3)
         volume = (self.unit_length * states.rs)[..., None, None, None] ** 3
         return kinetic - 4.0 * math.pi / volume * structure * screened
-
-
-def fermi_function(hamiltonian: Tensor, beta: Tensor, num_filled: int) -> Tensor:
-    r"""1 / (1 + exp(beta (h - mu))) of Hermitian matrices (..., K, k, k), beta (..., K) in 1/Ha.
-
-    mu lies OPEN_SHELL / beta below the middle between the last filled and the first empty level. A gap wider than
-    1 / beta does not feel that. Where both belong to one degenerate shell their weight is small, so that configurations
-    with many electrons in the shell, far more numerous, do not outweigh those with the right number.
-
-    The derivative of an eigenvector diverges where levels meet, that of this function does not. It is taken to first
-    order in the eigenbasis with the divided differences of the Fermi function f (Daleckii and Krein 1965):
-    f(X)_mn = f(x_m) delta_mn + (f(x_m) - f(x_n)) / (x_m - x_n) X_mn. The off-diagonal X vanishes, its derivative does
-    not, so that values and first derivatives are exact (second derivatives are not).
-    """
-    if num_filled == hamiltonian.shape[-1]:
-        identity = torch.eye(num_filled, dtype=hamiltonian.dtype, device=hamiltonian.device)
-        return identity.expand_as(hamiltonian)
-    vectors = torch.linalg.eigh(hamiltonian.detach()).eigenvectors
-    rotated = vectors.mH @ hamiltonian @ vectors
-    levels = rotated.diagonal(dim1=-2, dim2=-1).real
-    chemical_potential = 0.5 * (levels[..., num_filled - 1] + levels[..., num_filled]).unsqueeze(-1)
-    reduced = beta.unsqueeze(-1) * (levels - chemical_potential) + OPEN_SHELL  # (..., K, k)
-    x = reduced.detach()
-    half_difference = 0.5 * (x.unsqueeze(-1) - x.unsqueeze(-2))
-    # (f(a) - f(b)) / (a - b) = -[sinh(d) / d] / [4 cosh(a/2) cosh(b/2)], d = (a - b) / 2, without cancellation;
-    # written with exponentials of negative numbers only.
-    size = half_difference.abs().clamp(min=1e-6)
-    sinh_ratio = -torch.expm1(-2.0 * size) / (2.0 * size)  # sinh(d) / d exp(-|d|)
-    edges = torch.exp(-0.5 * x.abs())
-    hyperbolic = (1.0 + edges.square()) / 2.0  # cosh(x/2) exp(-|x|/2)
-    weight = torch.exp(size - 0.5 * (x.abs().unsqueeze(-1) + x.abs().unsqueeze(-2)))
-    slopes = -0.25 * sinh_ratio * weight / (hyperbolic.unsqueeze(-1) * hyperbolic.unsqueeze(-2))
-    off_diagonal = rotated - torch.diag_embed(rotated.diagonal(dim1=-2, dim2=-1))
-    first_order = slopes * beta[..., None, None] * off_diagonal
-    return vectors @ (torch.diag_embed(torch.sigmoid(-reduced)).to(rotated.dtype) + first_order) @ vectors.mH
 
 
 def _plane_wave(phase: Tensor) -> Tensor:

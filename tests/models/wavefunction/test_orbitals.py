@@ -9,7 +9,8 @@ import pytest
 import torch
 from scipy import linalg
 
-from lightning_vfe.models.wavefunction.orbitals import OPEN_SHELL, PlaneWaveEnvelope, fermi_function
+from lightning_vfe.models.wavefunction.fermi import OPEN_SHELL, fermi_function
+from lightning_vfe.models.wavefunction.orbitals import PlaneWaveEnvelope
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.structures import make_structure
