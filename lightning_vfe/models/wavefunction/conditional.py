@@ -20,8 +20,8 @@ def conditional_log_prob(
     """ln |psi_x(r)|^2 as a function of r (W, B, N, 3) -> (W, B), with the parameters that the wavefunction has now.
 
     What depends on protons and states alone is computed once, in the precision of the wavefunction. With a twin the
-    positions are rounded to its precision, the networks run in it, and the result comes back in the type of r: a density
-    in its own right, whose chains are exact for it. It differs from |psi|^2 by the rounding of ln psi, about 1e-6 in
+    positions are rounded to its precision, the networks run in it, and the result comes back in the type of r: a
+    density in its own right, whose chains are exact for it. It differs from |psi|^2 by the rounding of ln psi, about 1e-6 in
     float32.
 
     Args:
