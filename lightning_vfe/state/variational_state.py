@@ -218,7 +218,7 @@ class VariationalState:
     def energies(self, batch: Batch | None = None) -> Sample:
         """All energies of a batch, or of the walkers after a sweep."""
         batch = self.batch() if batch is None else batch
-        electronic = local_energy(self.ewald, self.wavefunction.log_psi, batch.protons, batch.electrons, batch.states)
+        electronic = local_energy(self.ewald, self.wavefunction, batch.protons, batch.electrons, batch.states)
         kinetic, v_pp, v_pe, v_ee = electronic.kinetic.real, electronic.v_pp, electronic.v_pe, electronic.v_ee
         if self.proton_density is None:
             each = batch.states.unsqueeze(1).expand(*kinetic.shape).flatten()
