@@ -32,7 +32,7 @@ _HOMES = {
     "state.variational_state": ("VariationalState",),
     "training.module": ("VariationalFreeEnergy",),
     "training.datamodule": ("MCMCDataModule",),
-    "training.optimizers": ("Adam", "NaturalGradient"),
+    "training.optimizers": ("Adam", "NaturalGradient", "TorchOptimizer"),
 }
 _CONFIG_HOMES = {
     "labels.committee": ("CommitteeSettings",),
@@ -95,7 +95,7 @@ if TYPE_CHECKING:
     from lightning_vfe.state.variational_state import VariationalState
     from lightning_vfe.training.datamodule import MCMCDataModule
     from lightning_vfe.training.module import VariationalFreeEnergy
-    from lightning_vfe.training.optimizers import Adam, NaturalGradient
+    from lightning_vfe.training.optimizers import Adam, NaturalGradient, TorchOptimizer
 
 
 def __getattr__(name: str) -> Any:
