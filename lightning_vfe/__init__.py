@@ -1,13 +1,14 @@
 """Variational free energy of dense hydrogen with PyTorch Lightning.
 
-The names below are all that a notebook, a program or a config needs. They are imported when they are first used, so that
-`import lightning_vfe` is fast. Files of the package may move; these names stay.
+The names below are all that a notebook, a program or a config needs. They are imported when they are first used, so
+that `import lightning_vfe` is fast. Files of the package may move; these names stay. `__init__.pyi` names them for type
+checkers.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 __version__ = "0.2.0"
 
@@ -73,29 +74,6 @@ _CONFIG_HOMES = {
 _HOME_OF = {name: home for homes in (_HOMES, _CONFIG_HOMES) for home, names in homes.items() for name in names}
 
 __all__ = [*(name for names in _HOMES.values() for name in names), "__version__"]
-
-if TYPE_CHECKING:
-    from lightning_vfe.models.base.boltzmann import BoltzmannBase
-    from lightning_vfe.models.base.uniform import UniformBase
-    from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
-    from lightning_vfe.models.potential.ase_potential import ASEPotential
-    from lightning_vfe.models.potential.delta import DeltaPotential
-    from lightning_vfe.models.potential.potential import Potential
-    from lightning_vfe.models.potential.schnet import SchNetPotential
-    from lightning_vfe.models.potential.storage import load_potential, register_potential, save_potential
-    from lightning_vfe.models.potential.yukawa import YukawaPotential
-    from lightning_vfe.models.proton_density import ProtonDensity
-    from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
-    from lightning_vfe.physics.cell import PeriodicCell
-    from lightning_vfe.physics.ewald import Ewald
-    from lightning_vfe.physics.state_point import StatePoint, WalkerStates
-    from lightning_vfe.physics.strata import Strata, reference_point
-    from lightning_vfe.physics.system import System
-    from lightning_vfe.sampling.nested import NestedSampler
-    from lightning_vfe.state.variational_state import VariationalState
-    from lightning_vfe.training.datamodule import MCMCDataModule
-    from lightning_vfe.training.module import VariationalFreeEnergy
-    from lightning_vfe.training.optimizers import Adam, NaturalGradient, TorchOptimizer
 
 
 def __getattr__(name: str) -> Any:
