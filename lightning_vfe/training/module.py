@@ -33,8 +33,8 @@ class VariationalFreeEnergy(L.LightningModule):
     r"""Minimises F = E_{x~p}[E_{r~|psi_x|^2} E_loc(x, r) + kT ln p(x)] + momenta over flow and wavefunction together.
 
     With several state points the objective is a mean over them. The gradient of the flow takes the energies of each
-    state in units of its kT, that of the wavefunction in units of 1/rs^2, so that no state outweighs the others. With one
-    state point this changes nothing.
+    state in units of its kT, that of the wavefunction in units of 1/rs^2, so that no state outweighs the others. With
+    one state point this changes nothing.
 
     Args:
         state: networks and walkers.

@@ -1,4 +1,4 @@
-"""A flow made of any invertible map of PyTorch: log-determinant by automatic differentiation, inverse by Newton steps."""
+"""A flow made of any invertible map: log-determinant by automatic differentiation, inverse by Newton steps."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class PlainFlow(nn.Module):
     3N directions.
 
     Args:
-        map_: a module whose `to_base(x, states)` gives z in bohr  # (..., N, 3), for protons x in bohr  # (..., N, 3) and
-            their state points  # (...).
+        map_: a module whose `to_base(x, states)` gives z in bohr  # (..., N, 3), for protons x in bohr  # (..., N, 3)
+            and their state points  # (...).
     """
 
     def __init__(self, map_: nn.Module) -> None:

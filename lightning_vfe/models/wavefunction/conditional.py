@@ -21,8 +21,8 @@ def conditional_log_prob(
 
     What depends on protons and states alone is computed once, in the precision of the wavefunction. With a twin the
     positions are rounded to its precision, the networks run in it, and the result comes back in the type of r: a
-    density in its own right, whose chains are exact for it. It differs from |psi|^2 by the rounding of ln psi, about 1e-6 in
-    float32.
+    density in its own right, whose chains are exact for it. It differs from |psi|^2 by the rounding of ln psi, about
+    1e-6 in float32.
 
     Args:
         wavefunction: psi_x(r).
