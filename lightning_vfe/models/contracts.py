@@ -32,7 +32,7 @@ class Wavefunction(Protocol):
 
 @runtime_checkable
 class Flow(Protocol):
-    """z(x): an nn.Module that maps protons to base coordinates. One with no more than `to_base` becomes a `PlainFlow`."""
+    """z(x): an nn.Module that maps protons to base coordinates. One with `to_base` only becomes a `PlainFlow`."""
 
     def to_base(self, x: Tensor, states: WalkerStates) -> FlowResult:
         """z in bohr, ln|det dz/dx| and its sign, of protons (..., N, 3) in bohr."""
