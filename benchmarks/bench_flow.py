@@ -22,7 +22,8 @@ from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.physics.blocks import keep_freed_memory
-from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.state_point import StatePoint, WalkerStates
+from lightning_vfe.physics.system import System
 
 TEMPERATURE_KELVIN = 6000.0
 
@@ -59,30 +60,32 @@ def main() -> None:
     torch.set_default_dtype(getattr(torch, arguments.dtype))
     keep_freed_memory()
     torch.manual_seed(0)
-    device, cell = torch.device(arguments.device), PeriodicCell(arguments.num_atoms, arguments.rs)
+    device, system = torch.device(arguments.device), System(arguments.num_atoms)
+    point = StatePoint(arguments.rs, TEMPERATURE_KELVIN)
     flow = EquivariantFlow(
-        cell, arguments.num_blocks, arguments.num_steps, arguments.num_layers, arguments.num_channels
+        system, point, arguments.num_blocks, arguments.num_steps, arguments.num_layers, arguments.num_channels
     )
     trained_like(flow, arguments.readout)
-    density = ProtonDensity(UniformBase(cell, TEMPERATURE_KELVIN), flow).to(device)
-    x = (cell.length * torch.rand(arguments.walkers, cell.num_atoms, 3)).to(device)
-    inverse = flow.from_base(x)
+    density = ProtonDensity(UniformBase(system), flow).to(device)
+    x = (point.cell(system.num_atoms).length * torch.rand(arguments.walkers, system.num_atoms, 3)).to(device)
+    states = WalkerStates.at(point.rs, point.temperature_kelvin, torch.zeros(len(x), 3), like=x)
+    inverse = flow.from_base(x, states)
     evaluations = arguments.num_blocks * arguments.num_steps * arguments.num_layers
 
     def gradient() -> None:
         density.zero_grad()
-        density.log_prob(x).sum().backward()
+        density.log_prob(x, states).sum().backward()
 
     work = {
-        "plain map": torch.no_grad()(lambda: flow.displacement(x)),
-        "log-determinant": torch.no_grad()(lambda: flow.to_base(x)),
+        "plain map": torch.no_grad()(lambda: flow.displacement(x, states)),
+        "log-determinant": torch.no_grad()(lambda: flow.to_base(x, states)),
         "with its gradient": gradient,
-        "scores": lambda: density.scores(x),
-        "inverse": lambda: flow.from_base(x),
+        "scores": lambda: density.scores(x, states),
+        "inverse": lambda: flow.from_base(x, states),
     }
     print(", ".join(f"{key} {value}" for key, value in describe(device).items()))
     print(
-        f"{arguments.walkers} walkers, N = {cell.num_atoms}, {evaluations} message layers, {arguments.dtype}; "
+        f"{arguments.walkers} walkers, N = {system.num_atoms}, {evaluations} message layers, {arguments.dtype}; "
         f"inverse found for {int(inverse.converged.sum())}, root mean square of z - x {spread(inverse.x - x):.3f} bohr"
     )
     print(f"{'':<20}{'s':>9}{'Gflop':>9}{'GB':>8}{'MiB':>8}{'per map':>9}")
@@ -95,7 +98,7 @@ def main() -> None:
             f"{cost.peak_bytes / 2**20:>8.0f}{ratio:>9.1f}",
             flush=True,
         )
-    columns = 3 * cell.num_atoms * costs["plain map"].seconds
+    columns = 3 * system.num_atoms * costs["plain map"].seconds
     print(f"columns one at a time {columns:.4f} s, {columns / costs['log-determinant'].seconds:.1f} log-determinants")
 
 

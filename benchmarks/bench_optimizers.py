@@ -25,9 +25,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from lightning_vfe._cli.run import build_datamodule, build_module
+from lightning_vfe._cli.run import build_parts
 from lightning_vfe.resources import resource_folder
-from lightning_vfe.training.callbacks import Equilibrate, NaNGuard
+from lightning_vfe.training.callbacks import NaNGuard
 from lightning_vfe.training.launch import quiet
 
 RESULTS = Path(__file__).parent / "results" / "optimizers"
@@ -37,7 +37,7 @@ WINDOW = 20
 
 
 class Recorder(L.Callback):
-    """Free energy and CPU seconds of every step; equilibration is not counted."""
+    """Free energy and CPU seconds of every step."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
@@ -62,7 +62,8 @@ def train(experiment: str, optimizer: str, steps: int, overrides: list[str]) -> 
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     quiet(config.seed)
-    module, datamodule, recorder = build_module(config), build_datamodule(config), Recorder()
+    (module, datamodule), recorder = build_parts(config), Recorder()
+    module.state.equilibrate(datamodule.equilibration_steps)
     trainer = instantiate(
         config.trainer,
         max_steps=steps,
@@ -70,7 +71,7 @@ def train(experiment: str, optimizer: str, steps: int, overrides: list[str]) -> 
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
-        callbacks=[Equilibrate(), NaNGuard(), recorder],
+        callbacks=[NaNGuard(), recorder],
     )
     trainer.fit(module, datamodule)
     (RESULTS / experiment).mkdir(parents=True, exist_ok=True)

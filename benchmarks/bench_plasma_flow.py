@@ -22,12 +22,13 @@ from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.optim.natural_gradient import NaturalGradient
 from lightning_vfe.optim.solve import ScoreBlock
-from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
+from lightning_vfe.physics.state_point import StatePoint, WalkerStates
+from lightning_vfe.physics.system import System
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
 from lightning_vfe.sampling.free_energy_perturbation import integrate
 from lightning_vfe.sampling.integration_settings import IntegrationSettings
-from lightning_vfe.training.objective import flow_residuals
+from lightning_vfe.training.objective import Groups, flow_residuals
 
 
 class Plasma:
@@ -35,15 +36,20 @@ class Plasma:
 
     def __init__(self, num_atoms: int, gamma: float, seed: int) -> None:
         torch.manual_seed(seed)
-        self.cell, self.kT = PeriodicCell(num_atoms, 1.0), 1.0 / gamma
+        system, self.point = System(num_atoms), StatePoint(1.0, 1.0 / gamma / KELVIN_TO_HARTREE)
+        self.cell, self.kT = self.point.cell(num_atoms), self.point.kT
         self.ewald = Ewald(self.cell, 1e-6)
-        self.density = ProtonDensity(UniformBase(self.cell, self.kT / KELVIN_TO_HARTREE), EquivariantFlow(self.cell))
+        self.density = ProtonDensity(UniformBase(system), EquivariantFlow(system, self.point))
+
+    def states(self, walkers: int) -> WalkerStates:
+        """The state point of as many walkers."""
+        return WalkerStates.at(self.point.rs, self.point.temperature_kelvin, torch.zeros(walkers, 3))
 
     @torch.no_grad()
     def draw(self, walkers: int) -> Tensor:
         """Independent protons of p(x).  # (W, N, 3)"""
         z = self.cell.length * torch.rand(walkers, self.cell.num_atoms, 3)
-        found = self.density.flow.from_base(z)
+        found = self.density.flow.from_base(z, self.states(walkers))
         if not found.converged.all():
             raise RuntimeError(f"{int((~found.converged).sum())} of {walkers} inversions failed")
         return self.cell.wrap(found.x)
@@ -51,7 +57,7 @@ class Plasma:
     @torch.no_grad()
     def excess(self, x: Tensor) -> Tensor:
         """[ln p(x) + E / kT + 3N ln L] / N of every walker: its mean is f.  # (W,)"""
-        terms = self.density.evaluate(x)
+        terms = self.density.evaluate(x, self.states(len(x)))
         if (terms.sign_det_dzdx <= 0).any():
             print("NEGATIVE DETERMINANTS: p(x) is not normalised")
         ideal = 3 * self.cell.num_atoms * math.log(self.cell.length)
@@ -59,10 +65,11 @@ class Plasma:
 
     def block(self, x: Tensor) -> ScoreBlock:
         """Scores and clipped energies, the latter in units of kT."""
-        log_prob, scores = self.density.scores(x)
+        log_prob, scores = self.density.scores(x, self.states(len(x)))
         energy = self.ewald.proton_energy(x) / self.kT
-        residuals = flow_residuals(log_prob, energy, 1.0, 5.0, lambda values: values)
-        return ScoreBlock(scores.unsqueeze(1), residuals.unsqueeze(1), torch.zeros(len(x), dtype=torch.int64))
+        groups, kT = Groups.one(len(x), energy), torch.ones_like(energy)
+        residuals = flow_residuals(log_prob, energy, kT, 5.0, lambda values: values, groups)
+        return ScoreBlock(scores.unsqueeze(1), residuals.unsqueeze(1), groups.label)
 
 
 def main() -> None:

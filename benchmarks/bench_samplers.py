@@ -31,16 +31,19 @@ from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.physics.blocks import keep_freed_memory
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.statistics import Estimate, estimate
+from lightning_vfe.physics.strata import Strata
+from lightning_vfe.physics.system import System
 from lightning_vfe.sampling.chains import Chains
 from lightning_vfe.sampling.nested import NestedSampler, SweepReport
 from lightning_vfe.sampling.proposals import LangevinProposal
 from lightning_vfe.sampling.proton_moves import PROTON_SAMPLING
 from lightning_vfe.sampling.random import WalkerRandom
+from lightning_vfe.state.targets import ProtonTargets
 from lightning_vfe.training.flow_checkpoint import load_flow
-from lightning_vfe.training.proton_law import proton_law
 
-TEMPERATURE_KELVIN, RS, POTENTIAL = 6000.0, 1.25, "potentials/h_rs1p25_6000K.pt"
+POINT, POTENTIAL = StatePoint(1.25, 6000.0), "potentials/h_rs1p25_6000K.pt"
 SEED = 1
 
 
@@ -69,16 +72,22 @@ def ways(density: ProtonDensity) -> list[Way]:
     return [*chains, *(Way("direct", "langevin", moves) for moves in (2, 5, 10))]
 
 
-def draws(density: ProtonDensity, num_walkers: int) -> Tensor:
-    """Protons x of p(x), by way of the base.  # (W, N, 3)"""
-    base, cell, random = density.base, density.base.cell, WalkerRandom([0], SEED)
+def states_of(num_walkers: int) -> WalkerStates:
+    """The state point, for as many walkers."""
+    return WalkerStates.at(POINT.rs, POINT.temperature_kelvin, torch.zeros(num_walkers, 3))
+
+
+def draws(density: ProtonDensity, num_atoms: int, num_walkers: int) -> Tensor:
+    """Protons x of p(x) in bohr, by way of the base.  # (W, N, 3)"""
+    base, cell, states = density.base, POINT.cell(num_atoms), states_of(num_walkers)
+    random = WalkerRandom([0], SEED)
     z = cell.length * random.uniform((num_walkers, cell.num_atoms, 3), torch.get_default_dtype())
     if not hasattr(base, "sample"):
-        chains = Chains(base.log_prob, cell, z, LangevinProposal(), 0.1, random)
+        chains = Chains(lambda z: base.log_prob(z, states), cell, z, LangevinProposal(), 0.1, random)
         for _ in range(60):
             chains.advance(5, adapt=True)
         z = chains.state.positions
-    return cell.wrap(density.flow.from_base(z).x)
+    return cell.wrap(density.flow.from_base(z, states).x)
 
 
 def nearest_distance(cell: PeriodicCell, x: Tensor) -> Tensor:
@@ -91,15 +100,14 @@ def nearest_distance(cell: PeriodicCell, x: Tensor) -> Tensor:
 @torch.no_grad()
 def run(density: ProtonDensity, way: Way, x: Tensor, num_sweeps: int, dtype: torch.dtype) -> Found:
     """Move walkers x, first with widths that adapt, then with frozen ones."""
-    cell = density.base.cell
-    sampler = NestedSampler(cell, way.rule, num_proton_steps=way.num_moves, num_electron_steps=1)
-    walkers = sampler.start(x, torch.zeros(1, 3), 1, WalkerRandom([0], SEED))
+    system, states = System(x.shape[1]), states_of(len(x))
+    sampler = NestedSampler(system, way.rule, num_proton_steps=way.num_moves, proton_sampling=way.sampling)
+    stratum, random = torch.zeros(len(x), dtype=torch.int64), WalkerRandom([0], SEED)
+    walkers = sampler.start(x / POINT.rs, states, stratum, None, random)
+    targets = ProtonTargets(density, way.sampling, dtype)
 
     def sweep(adapt: bool) -> SweepReport:
-        # One move of one free electron walker costs nothing beside the protons.
-        return sampler.step(
-            walkers, proton_law(density, way.sampling, dtype), lambda x, r: r.new_zeros(len(x), 1), adapt
-        )
+        return sampler.step(walkers, targets.at(states), None, adapt)
 
     for _ in range(num_sweeps // 3):
         sweep(adapt=True)
@@ -108,8 +116,9 @@ def run(density: ProtonDensity, way: Way, x: Tensor, num_sweeps: int, dtype: tor
         begin = time.process_time()
         reports.append(sweep(adapt=False))
         seconds += time.process_time() - begin
-        terms = density.evaluate(walkers.protons)
-        series.append(torch.stack([terms.log_prob, terms.base_energy, nearest_distance(cell, walkers.protons)]))
+        x = walkers.protons * POINT.rs
+        terms, distance = density.evaluate(x, states), nearest_distance(POINT.cell(system.num_atoms), x)
+        series.append(torch.stack([terms.log_prob, terms.base_energy, distance]))
     return Found(seconds / num_sweeps, [estimate(one) for one in torch.stack(series).unbind(1)], reports)
 
 
@@ -118,12 +127,10 @@ def row(way: Way, found: Found, num_walkers: int) -> str:
     last, neighbour = found.reports[-1], found.terms[-1]
     times = [term.autocorrelation_time for term in found.terms]
     accepted, decided = (
-        sum(float(getattr(report, name)) for report in found.reports) / len(found.reports)
-        if getattr(last, name) is not None
-        else math.nan
+        sum(float(report[name]) for report in found.reports) / len(found.reports) if name in last else math.nan
         for name in ("proton_acceptance", "delayed_acceptance")
     )
-    width = math.nan if last.proton_width is None else float(last.proton_width)
+    width = POINT.rs * float(last["proton_width_rs"])
     return (
         f"{way.sampling:<11}{way.rule:<10}{way.num_moves:>5}{width:>7.3f}{accepted:>8.2f}{decided:>8.2f}"
         f"{found.seconds:>9.4f}{max(times[:2]):>7.1f}{times[2]:>7.1f}{num_walkers / max(times) / found.seconds:>9.1f}"
@@ -147,16 +154,17 @@ def parse() -> argparse.Namespace:
 def build(arguments: argparse.Namespace, base: str, num_atoms: int) -> ProtonDensity:
     """p(x) of a base and a map."""
     torch.manual_seed(SEED)
-    cell = PeriodicCell(num_atoms, RS)
-    flow = EquivariantFlow(cell)
+    system = System(num_atoms)
+    flow = EquivariantFlow(system, POINT)
     if arguments.flow_ckpt is None:
         trained_like(flow, arguments.readout)
     else:
         content = torch.load(arguments.flow_ckpt, map_location="cpu", weights_only=True)
         load_flow(flow, content, str(arguments.flow_ckpt))
     if base == "uniform":
-        return ProtonDensity(UniformBase(cell, TEMPERATURE_KELVIN), flow)
-    return ProtonDensity(BoltzmannBase.from_files(cell, POTENTIAL, TEMPERATURE_KELVIN), flow)
+        return ProtonDensity(UniformBase(system), flow)
+    strata = Strata.of(POINT.rs, POINT.temperature_kelvin)
+    return ProtonDensity(BoltzmannBase.from_files(system, strata, POTENTIAL), flow)
 
 
 def main() -> None:
@@ -168,8 +176,8 @@ def main() -> None:
     for base in arguments.base:
         for num_atoms in arguments.num_atoms:
             density = build(arguments, base, num_atoms)
-            x = draws(density, arguments.walkers)
-            spread = density.flow.to_base(x).log_abs_det_dzdx.detach().std()
+            x = draws(density, num_atoms, arguments.walkers)
+            spread = density.flow.to_base(x, states_of(len(x))).log_abs_det_dzdx.detach().std()
             print(f"\nbase {base}, N = {num_atoms}, {arguments.walkers} walkers, spread of ln|det| {float(spread):.2f}")
             print(
                 f"{'sampling':<11}{'rule':<10}{'moves':>5}{'width':>7}{'accept':>8}{'decide':>8}{'s':>9}"

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from measure import Cost, Machine, describe, measure, measure_machine, seconds_of
-from phases import SUMMED, Setting, System
+from phases import SUMMED, Phases, Setting
 
 from lightning_vfe.physics.blocks import keep_freed_memory
 
@@ -68,7 +68,7 @@ def print_row(row: dict[str, Any]) -> None:
 
 def bench(setting: Setting, arguments: argparse.Namespace, machine: Machine) -> list[dict[str, Any]]:
     """Measure and print the phases of one system."""
-    device, system = torch.device(arguments.device), System(setting, torch.device(arguments.device))
+    device, phases = torch.device(arguments.device), Phases(setting, torch.device(arguments.device))
     baseline = {}
     if arguments.baseline.exists() and replace(setting, chain_dtype=None, compile=False) == Setting(setting.num_atoms):
         baseline = read_baseline(arguments.baseline, setting.num_atoms, arguments.dtype)
@@ -80,7 +80,7 @@ def bench(setting: Setting, arguments: argparse.Namespace, machine: Machine) -> 
         else f"sweeps of electrons: {setting.num_electron_moves} moves, times {share:g}\n{HEADER}"
     )
     rows = []
-    for phase, work in system.phases().items():
+    for phase, work in phases.all().items():
         if arguments.phases and phase not in arguments.phases:
             continue
         cost = measure(work, device, arguments.budget)
@@ -105,12 +105,12 @@ def growth(rows: list[dict[str, Any]], setting: Setting, arguments: argparse.Nam
     """Exponents of every phase in the atoms of this run, and in the proton walkers of its smallest system."""
     device, walkers = torch.device(arguments.device), [setting.num_proton_walkers // share for share in (4, 2, 1)]
     found = []
-    systems = [System(replace(setting, num_proton_walkers=max(1, count)), device) for count in walkers]
+    phases = [Phases(replace(setting, num_proton_walkers=max(1, count)), device) for count in walkers]
     for phase in dict.fromkeys(row["phase"] for row in rows):
         own = [row for row in rows if row["phase"] == phase]
         by_atoms = [row["num_atoms"] for row in own]
         in_atoms = exponent(by_atoms, [row["seconds"] for row in own]) if len(own) > 1 else math.nan
-        times = [seconds_of(system.phases()[phase], device, arguments.budget / 4) for system in systems]
+        times = [seconds_of(each.all()[phase], device, arguments.budget / 4) for each in phases]
         in_walkers = exponent(walkers, times) if walkers[0] > 0 else math.nan
         found.append({"phase": phase, "exponent_in_atoms": in_atoms, "exponent_in_walkers": in_walkers})
     return found

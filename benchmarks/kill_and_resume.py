@@ -87,7 +87,7 @@ def differences(killed: Path, straight: Path) -> list[str]:
     if (killed / "metrics.csv").read_text() != (straight / "metrics.csv").read_text():
         found.append("metrics.csv")
     first, second = (torch.load(run / "checkpoints" / "last.ckpt", weights_only=True) for run in (killed, straight))
-    parts = ("state_dict", "optimizer_states", "lr_schedulers", "MCMCDataModule", "global_step")
+    parts = ("state_dict", "optimizer_states", "lr_schedulers", "walkers", "global_step")
     found += [part for part in parts if not same(first[part], second[part])]
     files = [sorted(file.name for file in (run / "checkpoints").iterdir()) for run in (killed, straight)]
     return found + ([f"files {files[0]} instead of {files[1]}"] if files[0] != files[1] else [])

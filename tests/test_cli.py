@@ -129,11 +129,13 @@ def test_print_config_runs_nothing(empty_folder: Path, capsys: pytest.CaptureFix
         (["fit", "rs=2"], ["'rs'", "did you mean 'system.rs'"]),
         (["fit", "max_step=2"], ["did you mean 'trainer.max_steps'"]),
         (["fit", "system={rss:2}"], ["system.rss", "did you mean 'system.rs'"]),
-        (["fit", "cell.rs=2"], ["cell.rs = 2", "set system.rs"]),
-        (["fit", "system.rs=dense"], ["system.rs = dense", "a number"]),
+        (["fit", "strata.rs=2"], ["strata.rs = 2", "set system.rs"]),
+        (["fit", "particles.num_atoms=2"], ["particles.num_atoms = 2", "set system.num_atoms"]),
+        (["fit", "cell.rs=2"], ["'cell.rs'", "did you mean 'system.rs'"]),
+        (["fit", "system.rs=dense"], ["system.rs = 'dense'", "a number"]),
         (["fit", "system.num_atoms=8.5"], ["system.num_atoms = 8.5", "a whole number"]),
-        (["fit", "system.twists=4"], ["system.twists = 4", "a list"]),
-        (["fit", "flow.cutoff=far"], ["flow.cutoff = far", "a number or null"]),
+        (["fit", "system.twists=4"], ["system.twists = 4 is not a list", "[4, 4, 4]"]),
+        (["fit", "flow.cutoff=far"], ["flow.cutoff = far", "a number"]),
         (["fit", "flow=equivariant", "flow=3"], ["flow = 3"]),
         (["fit", "system.rs=1,2"], ["'system.rs=1,2'", "several values"]),
         (["fit", "system.twists=[1"], ["'system.twists=[1'"]),
@@ -170,7 +172,11 @@ def test_bad_words_end_in_one_line(words: list[str], parts: list[str], capsys: p
         ("system.twists=[100000,100000,100000]", ["system.twists = [100000, 100000, 100000] is a grid of"]),
         ("sampler.num_proton_walkers=9", ["sampler.num_proton_walkers = 9", "multiple of"]),
         ("sampler.num_groups=0", ["sampler.num_groups = 0"]),
-        ("system.twists=[3,1,1]", ["sampler.num_proton_walkers = 8", "multiple of the 3 twists"]),
+        ("system.twists=[3,1,1] sampler.num_proton_walkers=8", ["walkers = 8 must be a multiple of the 3 twists", "9"]),
+        (
+            "system.rs=[1,2,3] sampler.num_proton_walkers=8",
+            ["walkers = 8 must be a multiple of the 3 state points", "9"],
+        ),
         ("system.twists=[a,b]", ["system.twists"]),
         ("system.structure=nowhere.xyz", ["system.structure = nowhere.xyz"]),
         ("system.structure=bcc", ["system.structure = bcc", "16"]),
@@ -179,10 +185,10 @@ def test_bad_words_end_in_one_line(words: list[str], parts: list[str], capsys: p
         ("trainer.accelerator=abacus", ["abacus"]),
         ("trainer.devices=none", ["trainer: "]),
         ("trainer.devices=3", ["sampler.num_groups = 2", "multiple of the 3 processes"]),
-        ("module.ewald_accuracy=0", ["module.ewald_accuracy = 0 must lie between 1e-14 and 1"]),
+        ("state.ewald_accuracy=0", ["state.ewald_accuracy = 0 must lie between 1e-14 and 1"]),
         ("optimizer.flow_learning_rate=inf", ["optimizer.flow_learning_rate = inf", "finite, such as 20.0"]),
         ("optimizer.flow_damping=0", ["optimizer.flow_damping = 0", "such as 0.01"]),
-        ("flow.cutoff=1000", ["flow.cutoff = 1000 must be positive and at most", "null chooses one"]),
+        ("flow.cutoff=1000", ["flow.cutoff = 1000 must be positive and at most", "2.5 is usual"]),
         ("flow.cutoff=inf", ["flow.cutoff = inf must be positive and at most"]),
         ("trainer.max_steps=0", ["trainer.max_steps = 0 must be at least 1, or -1"]),
         ("trainer.max_epochs=0", ["trainer.max_epochs = 0 must be at least 1, or -1"]),
@@ -190,7 +196,7 @@ def test_bad_words_end_in_one_line(words: list[str], parts: list[str], capsys: p
     ],
 )
 def test_bad_values_end_in_one_line(word: str, parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["fit", "experiment=smoke", "trainer.accelerator=cpu", "system.num_atoms=4", word]
+    words = ["fit", "experiment=smoke", "trainer.accelerator=cpu", "system.num_atoms=4", *word.split()]
     line = error_line(words, capsys)
     for part in parts:
         assert part in line, f"{part!r} is not in: {line}"
@@ -266,6 +272,10 @@ def test_checkpoint_of_another_system(capsys: pytest.CaptureFixture[str]) -> Non
     for verb, word, parts in [
         ("test", "system.rs=1.5", ["system.rs = 1.5 here but 2.0"]),
         ("test", "system.num_atoms=4", ["system.num_atoms = 4 here but 2"]),
+        ("test", "system.rs=[1.9,2.0]", ["system.rs = [1.9, 2.0] here but 2.0"]),
+        ("fit", "system.nucleus=D", ["system.nucleus = D here but H"]),
+        ("fit", "system.states=[[2.0,6000]]", ["system.states = [[2.0, 6000]] here but None"]),
+        ("validate", "system.twist_symmetry=cubic", ["system.twist_symmetry = cubic here but none"]),
         ("validate", "system.twists=[2,2,2]", ["system.twists = [2, 2, 2] here but [1, 1, 1]"]),
         ("test", "wavefunction.single_width=5", ["wavefunction.single_width = 5 here but 4"]),
         ("fit", "flow.num_blocks=2", ["flow.num_blocks = 2 here but 1"]),
@@ -314,6 +324,6 @@ def test_unexpected_exception_keeps_its_traceback(monkeypatch: pytest.MonkeyPatc
     def fail(*args: object, **kwargs: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("lightning_vfe._cli.run.build_module", fail)
+    monkeypatch.setattr("lightning_vfe._cli.run.build_parts", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["fit", "experiment=smoke"])

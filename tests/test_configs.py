@@ -16,14 +16,8 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_vfe._cli.compose import compose_config, groups_of
 from lightning_vfe._cli.help import MAIN_KEYS, TRAINER_VERBS, VERBS, describe, key_comment
 from lightning_vfe._cli.overrides import group_options, parse
-from lightning_vfe._cli.run import (
-    build_datamodule,
-    build_module,
-    build_trainer,
-    check_structure,
-    check_walkers,
-    locate_structure,
-)
+from lightning_vfe._cli.run import build_parts, build_trainer, check_structure, check_walkers, locate_structure
+from lightning_vfe._cli.system import strata_of
 from lightning_vfe.models.base.log_z import LogZEntry, log_z_file, store_entry
 from lightning_vfe.models.potential.storage import load_potential, potential_hash, save_potential
 from lightning_vfe.models.potential.yukawa import YukawaPotential
@@ -91,18 +85,24 @@ def test_every_experiment_builds(name: str | None, tmp_path: Path, tmp_path_fact
     words = [f"run_dir={tmp_path}", "trainer.accelerator=cpu"] + ([f"experiment={name}"] if name else [])
     config = compose_config(parse(words))
     use_potential(config, tmp_path_factory.mktemp("potential") / "potential.pt")
-    module, datamodule, trainer = build_module(config), build_datamodule(config), build_trainer(config, "fit")
+    (module, datamodule), trainer = build_parts(config), build_trainer(config, "fit")
     assert all(parameter.dtype == torch.float64 for parameter in module.parameters())
     assert trainer.max_steps == config.trainer.max_steps
     assert not list(tmp_path.iterdir()), "building must not write"
     if config.task != "variational":
         return
-    check_walkers(config, num_ranks=1)
-    check_structure(config)
+    strata, state = strata_of(config), module.state
+    check_walkers(config, strata, num_ranks=1)
+    check_structure(config, strata)
     is_fixed = config.system.protons == "fixed"
-    assert (module.proton_density is None) == is_fixed
-    assert datamodule.protons == config.system.protons
-    assert module.cell == datamodule.cell == PeriodicCell(config.system.num_atoms, config.system.rs)
+    assert (module.proton_density is None) == state.is_fixed == is_fixed
+    assert datamodule.state is state, "module and datamodule share networks and walkers"
+    assert module.wavefunction is state.wavefunction and module.proton_density is state.proton_density
+    assert state.strata.points == strata.points and torch.equal(state.strata.twists.fractions, strata.twists.fractions)
+    (point,) = strata.points
+    assert point.cell(state.system.num_atoms) == PeriodicCell(config.system.num_atoms, config.system.rs)
+    assert point.temperature_kelvin == (0 if is_fixed else config.system.temperature_kelvin)
+    assert state.structure == locate_structure(config.system.structure) and state.seed == config.seed
 
 
 def test_shipped_structures_are_those_of_the_reference_energies() -> None:

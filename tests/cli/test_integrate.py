@@ -12,7 +12,8 @@ from lightning_vfe.cli import main
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
 from lightning_vfe.models.potential.storage import save_potential
 from lightning_vfe.models.potential.yukawa import YukawaPotential
-from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.strata import Strata
+from lightning_vfe.physics.system import System
 
 QUICK = [
     "integrate.num_chains=4",
@@ -50,7 +51,7 @@ def test_the_result_is_printed_and_stored_and_taken_by_the_base(potential: Path,
     (other,) = json.loads(Path("elsewhere/z.json").read_text())["entries"]
     assert other["temperature_kelvin"] == 9000.0 and other["log_z"] > entry["log_z"]
     if entry["converged"]:
-        base = BoltzmannBase.from_files(PeriodicCell(2, 1.25), potential, 6000.0)
+        base = BoltzmannBase.from_files(System(2), Strata.of(1.25, 6000.0), potential)
         assert base.log_z == entry["log_z"]
 
 
@@ -61,6 +62,7 @@ def test_the_result_is_printed_and_stored_and_taken_by_the_base(potential: Path,
         (["system.rs=2.0"], "system.rs = 2.0 is outside the densities"),
         (["system.temperature_kelvin=-1.0"], "system.temperature_kelvin = -1.0 must be positive"),
         (["system.temperature_kelvin=inf"], "system.temperature_kelvin = inf must be positive and finite"),
+        (["system.rs=[1.2,1.3]"], "system.rs and system.temperature_kelvin give 2 state points; give one"),
         (["integrate.num_chains=1"], "integrate.num_chains = 1 must be at least 2"),
         (["integrate.max_sweeps=5"], "integrate.max_sweeps = 5 must be at least integrate.num_sweeps = 150; raise it"),
         (["integrate.proposal=hop"], "integrate.proposal = 'hop' is unknown"),

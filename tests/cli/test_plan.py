@@ -54,7 +54,7 @@ def test_last_takes_the_latest_run_of_the_name_with_its_config() -> None:
         found = plan(verb, "experiment=smoke", "trainer.max_steps=9", *words)
         assert found.run_dir == Path("runs/smoke-2") and not found.is_new
         assert found.ckpt_path == Path("runs/smoke-2/checkpoints/last.ckpt")
-        assert found.config.system.rs == 1.75 and found.config.cell.rs == 1.75
+        assert found.config.system.rs == 1.75 and found.config.strata.rs == 1.75
         assert found.config.trainer.max_steps == 9
         assert found.config.run_dir == "runs/smoke-2" and found.config.callbacks.checkpoint.dirpath.startswith(
             "runs/smoke-2"
@@ -65,7 +65,7 @@ def test_last_takes_the_latest_run_of_the_name_with_its_config() -> None:
 def test_overrides_reach_every_use_of_a_key_of_a_stored_config() -> None:
     past_run("runs/default")
     config = plan("test", "system.rs=3", "seed=7").config
-    assert config.cell.rs == 3 and config.datamodule.seed == 7
+    assert config.strata.rs == 3 and config.state.strata.rs == 3 and config.state.seed == 7
 
 
 def test_checkpoint_by_path() -> None:
@@ -81,7 +81,7 @@ def test_groups_beside_a_checkpoint_replace_those_of_its_run_and_nothing_else() 
     checkpoint = past_run("elsewhere", "experiment=smoke", "name=mine", "system.rs=1.5", "optimizer.decay_steps=7")
     config = plan("test", f"ckpt_path={checkpoint}", "logger=csv", "base=schnet", "trainer.max_steps=3").config
     assert set(config.logger) == {"metrics"} and config.base.potential_path.endswith(".pt")
-    assert (config.name, config.system.rs, config.cell.rs, config.trainer.max_steps) == ("mine", 1.5, 1.5, 3)
+    assert (config.name, config.system.rs, config.strata.rs, config.trainer.max_steps) == ("mine", 1.5, 1.5, 3)
     assert config.optimizer.decay_steps == 7
     for words in (["experiment=smoke"], ["experiment=n2_exact"], ["experiment=smoke", "logger=csv"]):
         with pytest.raises(CommandError, match=f"experiment = {words[0][11:]} is not that of .*name = mine.*leave it"):

@@ -17,6 +17,7 @@ from lightning_vfe.labels.label import Configuration, Label, ase_label
 from lightning_vfe.labels.workers import ProcessLabeller
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
+from lightning_vfe.physics.system import System
 
 HAS_ESPRESSO = shutil.which("pw.x") is not None and Path("/usr/share/espresso/pseudo/H.pbe-kjpaw.UPF").is_file()
 HAS_PYSCF = importlib.util.find_spec("pyscf") is not None
@@ -105,13 +106,20 @@ def test_pyscf_refuses() -> None:
 class Uniform(torch.nn.Module):
     """ln psi = 0: uniform electrons without kinetic energy."""
 
-    def log_psi(self, protons, electrons, twist):
+    reference_rs = torch.tensor(CELL.rs)
+
+    def prepare(self, protons, states):
+        return None
+
+    def log_psi(self, protons, electrons, states, fixed=None):
         zero = (electrons * 0.0).sum((-2, -1))
         return torch.complex(zero, zero) if isinstance(zero, torch.Tensor) else zero * (1.0 + 0.0j)
 
 
 def test_vmc_energies_have_honest_errors() -> None:
-    labeller = VMCLabeller(CELL, Uniform(), twists=(1, 1, 2), num_electron_walkers=8, num_sweeps=40, batch_size=5)
+    labeller = VMCLabeller(
+        System(2), CELL.rs, Uniform(), twists=(1, 1, 2), num_electron_walkers=8, num_sweeps=40, batch_size=5
+    )
     rng = np.random.default_rng(0)
     places = [Configuration(rng.uniform(0, CELL.length, (2, 3)), CELL.length) for _ in range(12)]
     places.append(Configuration(places[0].positions, 2 * CELL.length))
@@ -133,4 +141,4 @@ def test_vmc_energies_have_honest_errors() -> None:
 
 def test_vmc_refuses_too_few_walkers() -> None:
     with pytest.raises(ValueError, match="calculator.num_electron_walkers = 1"):
-        VMCLabeller(CELL, Uniform(), num_electron_walkers=1)
+        VMCLabeller(System(2), CELL.rs, Uniform(), num_electron_walkers=1)

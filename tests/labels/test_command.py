@@ -50,7 +50,8 @@ def test_labels_two_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         (["label.start_potential.cutoff=900"], "error: label.start_potential.cutoff = 900.0 must be positive and at"),
         (["label.num_configurations=0"], "label.num_configurations = 0 must be at least 1"),
         (["label.configurations_path=none.xyz"], "label.configurations_path = none.xyz does not exist"),
-        (["system.temperature_kelvin=0"], "system.temperature_kelvin = 0.0 must be positive"),
+        (["system.temperature_kelvin=0"], "system.temperature_kelvin = 0 must be positive"),
+        (["system.rs=[1.2,1.3]"], "error: system.rs and system.temperature_kelvin give 2 state points; give one"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -60,6 +61,49 @@ def test_bad_input_is_one_line(
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1
     assert message.startswith("label.num_configurations") or not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of a wavefunction of two densities."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    words = ["experiment=smoke", "trainer.accelerator=cpu", "logger=csv", "trainer.max_steps=1"]
+    assert main(["fit", *words, "system.rs=[1.9,2.0]", f"run_dir={folder}"]) == 0
+    return folder
+
+
+def vmc_words(trained: Path) -> list[str]:
+    words = ["label", "calculator=vmc", f"calculator.ckpt_path={trained}", "system.num_atoms=2", *SHORT]
+    words += ["calculator.num_sweeps=4", "calculator.equilibration_sweeps=2", "calculator.num_electron_walkers=4"]
+    return [*words, "label.num_configurations=2", "label.num_force_checks=0"]
+
+
+@pytest.mark.parametrize("rs", [1.9, 2.0])
+def test_a_trained_wavefunction_labels_at_its_densities(trained: Path, rs: float, tmp_path: Path) -> None:
+    assert main([*vmc_words(trained), f"system.rs={rs}", f"run_dir={tmp_path}"]) == 0
+    arrays = LabelDatabase.open(tmp_path / "labels.db").arrays(2, rs)
+    assert len(arrays["energy"]) == 2 and (arrays["energy_error"] > 0).all()
+
+
+def test_two_densities_of_a_trained_wavefunction_have_their_labels_or_are_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main([*vmc_words(trained), "system.rs=1.9", "label.rs=[1.9,2.0]", f"run_dir={tmp_path}"])
+    printed = capsys.readouterr()
+    assert "4 labels, 0 failed" in printed.out or (code == 2 and printed.err.count("\n") == 1)
+
+
+def test_a_wavefunction_of_other_densities_is_refused(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    for word, part in [
+        ("system.rs=2.1", "is of num_atoms = 2, rs = [1.9, 2.0]; set system.num_atoms=2 system.rs=1.9, not 2 and 2.1"),
+        ("system.num_atoms=4", "set system.num_atoms=2 system.rs=1.9, not 4 and"),
+    ]:
+        assert main([*vmc_words(trained), word, f"run_dir={tmp_path}"]) == 2
+        error = capsys.readouterr().err
+        assert part in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
 def test_interrupt_keeps_what_is_done(tmp_path: Path) -> None:

@@ -16,9 +16,10 @@ def code_cells(notebook: Any) -> dict[str, Any]:
     return {cell.id: cell for cell in notebook.cells if cell.cell_type == "code"}
 
 
-def test_quickstart_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("words", [[], ["system.rs=[1.9,2.0]"]], ids=["one state", "two states"])
+def test_quickstart_runs(words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["fit", "experiment=smoke", "trainer.accelerator=cpu"]) == 0
+    assert main(["fit", "experiment=smoke", "trainer.accelerator=cpu", *words]) == 0
     assert main(["test", "experiment=smoke", "trainer.accelerator=cpu"]) == 0
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     NotebookClient(notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()

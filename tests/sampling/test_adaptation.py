@@ -5,61 +5,69 @@ import math
 import pytest
 import torch
 
-from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.state_point import WalkerStates
+from lightning_vfe.physics.system import System
 from lightning_vfe.sampling.adaptation import adapt_log_width
 from lightning_vfe.sampling.nested import NestedSampler
 from lightning_vfe.sampling.random import WalkerRandom
 
-CELL = PeriodicCell(num_atoms=2, rs=3.0)
+SYSTEM, RS = System(num_atoms=2), 3.0
+CELL = SYSTEM.cell
+STATES = WalkerStates.at(RS, twist=torch.zeros(128, 3))
 
 
 def proton_log_prob(protons):
     return 4 * torch.cos(2 * math.pi * protons / CELL.length).sum(dim=(-1, -2))
 
 
-def electron_log_prob(protons, electrons):
-    return -2 * CELL.smooth_distance(electrons - protons[:, None]).sum(dim=-1)
+def electron_target(walkers):
+    protons = walkers.protons[:, None]
+    return lambda electrons: -2 * RS * CELL.smooth_distance(electrons - protons).sum(dim=-1)
 
 
 def start(sampler):
     random = WalkerRandom(range(2), seed=3)
-    return sampler.start(random.uniform((128, 2, 3)) * CELL.length, torch.zeros(1, 3), 4, random)
+    protons, stratum = random.uniform((128, 2, 3)) * CELL.length, torch.zeros(128, dtype=torch.int64)
+    return sampler.start(protons, STATES, stratum, 4, random)
 
 
 @pytest.mark.parametrize("rule", ["gaussian", "langevin"])
 @pytest.mark.parametrize("first_width", [0.003, 3.0])
 def test_width_adaptation_reaches_the_target(rule, first_width):
     sampler = NestedSampler(
-        CELL,
+        SYSTEM,
         rule,
         rule,
         num_proton_steps=4,
         num_electron_steps=4,
         proton_target_acceptance=0.6,
         electron_target_acceptance=0.45,
-        initial_proton_width=first_width,
-        initial_electron_width=first_width,
+        initial_proton_width=first_width / RS,
+        initial_electron_width=first_width / RS,
     )
     walkers = start(sampler)
     for _ in range(60):
-        sampler.step(walkers, proton_log_prob, electron_log_prob, adapt=True)
-    widths = walkers.proton_log_width.clone(), walkers.electron_log_width.clone()
-    reports = [sampler.step(walkers, proton_log_prob, electron_log_prob, adapt=False) for _ in range(30)]
-    assert (walkers.proton_log_width, walkers.electron_log_width) == widths, "the widths must be frozen"
-    protons = torch.stack([report.proton_acceptance for report in reports]).mean()
-    electrons = torch.stack([report.electron_acceptance for report in reports]).mean()
+        sampler.step(walkers, proton_log_prob, electron_target, adapt=True)
+    widths = {name: width.clone() for name, width in walkers.log_widths.items()}
+    reports = [sampler.step(walkers, proton_log_prob, electron_target, adapt=False) for _ in range(30)]
+    assert walkers.log_widths == widths and set(widths) == {"protons", "electrons"}, "the widths must be frozen"
+    assert all(reports[-1][f"{name[:-1]}_width_rs"] == width.exp() for name, width in widths.items())
+    protons = torch.stack([report["proton_acceptance"] for report in reports]).mean()
+    electrons = torch.stack([report["electron_acceptance"] for report in reports]).mean()
     # The last width fluctuates with the acceptance of one sweep, 512 proton trials: 0.02.
     assert abs(protons - 0.6) < 0.06 and abs(electrons - 0.45) < 0.04, (protons, electrons)
 
 
 def test_flat_density_does_not_blow_the_width_up():
-    sampler = NestedSampler(CELL, num_proton_steps=1, num_electron_steps=1)
+    sampler = NestedSampler(SYSTEM, num_proton_steps=1, num_electron_steps=1)
     walkers = start(sampler)
     for _ in range(40):
-        report = sampler.step(walkers, lambda x: torch.zeros(128), lambda x, r: torch.zeros(128, 4), adapt=True)
-    assert report.proton_acceptance == 1
-    torch.testing.assert_close(walkers.proton_log_width.exp(), torch.tensor(CELL.length / 2))
-    torch.testing.assert_close(walkers.electron_log_width.exp(), torch.tensor(CELL.length / 2))
+        report = sampler.step(
+            walkers, lambda x: torch.zeros(128), lambda walkers: lambda r: torch.zeros(128, 4), adapt=True
+        )
+    assert report["proton_acceptance"] == 1
+    for name in ("protons", "electrons"):
+        torch.testing.assert_close(walkers.log_widths[name].exp(), torch.tensor(CELL.length / 2))
 
 
 def test_step_is_bounded():

@@ -7,12 +7,14 @@ import torch
 
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.free_energy import momentum_free_energy
+from lightning_vfe.physics.state_point import StatePoint
+from lightning_vfe.physics.system import System
 from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA, KELVIN_TO_HARTREE
 from lightning_vfe.sampling.classical import classical_estimates, sample_potential
 
+SYSTEM, POINT = System(2), StatePoint(2.0, 6000.0)
 CELL = PeriodicCell(2, 2.0)
-KELVIN = 6000.0
-KT = KELVIN_TO_HARTREE * KELVIN
+KT = KELVIN_TO_HARTREE * 6000.0
 STRENGTH = 0.02
 
 
@@ -31,10 +33,10 @@ def test_cosine_wells_have_their_exact_averages():
     log_z = 6 * math.log(CELL.length * torch.special.i0(x).item())
     start = CELL.length * torch.rand(16, 2, 3, generator=torch.Generator().manual_seed(1))
     samples = sample_potential(_energy, _no_pressure, CELL, KT, start, 0.6, num_samples=300, seed=2)
-    found = classical_estimates(CELL, KELVIN, samples, log_z, log_z_error=0.01)
+    found = classical_estimates(SYSTEM, POINT, samples, log_z, log_z_error=0.01)
 
     energy = -6 * STRENGTH * ratio / 2 + 1.5 * KT
-    free_energy = (-KT * log_z + momentum_free_energy(2, KELVIN)) / 2
+    free_energy = (-KT * log_z + momentum_free_energy(SYSTEM, KT).item()) / 2
     assert abs(found["energy_per_atom"].value - energy) < 4 * found["energy_per_atom"].error
     assert found["energy_per_atom"].error < 0.02 * STRENGTH
     assert found["free_energy_per_atom"].value == pytest.approx(free_energy, rel=1e-12)

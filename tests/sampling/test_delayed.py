@@ -8,17 +8,19 @@ import pytest
 import torch
 from scipy.special import iv
 
-from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.state_point import WalkerStates
+from lightning_vfe.physics.system import System
 from lightning_vfe.sampling.delayed import DelayedDensity, move_by_surrogate
 from lightning_vfe.sampling.nested import NestedSampler
 from lightning_vfe.sampling.proposals import make_proposal
 from lightning_vfe.sampling.random import WalkerRandom
-from lightning_vfe.sampling.state import Walkers
+from lightning_vfe.sampling.walkers import Walkers
 from tests.helpers.processes import run_processes
 
-CELL = PeriodicCell(num_atoms=2, rs=2.0)
+SYSTEM = System(num_atoms=2)
+CELL = SYSTEM.cell
 WAVE = 2 * math.pi / CELL.length
-KAPPA, WIDTH = 1.5, torch.tensor(0.6)
+KAPPA, WIDTH = 1.5, torch.tensor(0.3)
 
 
 def log_prob(protons):
@@ -30,19 +32,24 @@ def poor(protons):
     return 0.5 * KAPPA * torch.cos(WAVE * protons - 1.0).sum(dim=(-1, -2))
 
 
-def electron_log_prob(protons, electrons):
-    return 2.0 * torch.cos(WAVE * (electrons - protons[:, None])).sum(dim=(-1, -2))
+def electron_target(walkers):
+    protons = walkers.protons[:, None]
+    return lambda electrons: 2.0 * torch.cos(WAVE * (electrons - protons)).sum(dim=(-1, -2))
+
+
+def start_at(sampler, protons, random):
+    count = len(protons)
+    states = WalkerStates.at(2.0, twist=torch.zeros(count, 3))
+    return sampler.start(protons, states, torch.zeros(count, dtype=torch.int64), 3, random)
 
 
 def start(sampler, groups=range(4), per_group=2, seed=2):
     random = WalkerRandom(groups, seed)
-    protons = random.uniform((per_group * len(groups), 2, 3)) * CELL.length
-    return sampler.start(protons, torch.zeros(1, 3), 3, random, 4)
+    return start_at(sampler, random.uniform((per_group * len(groups), 2, 3)) * CELL.length, random)
 
 
 def walkers_at(protons, seed=3):
-    zero = torch.zeros(())
-    return Walkers(protons, protons[:, None], torch.zeros(len(protons), 3), zero, zero, WalkerRandom([0], seed))
+    return Walkers({"protons": protons}, {}, WalkerRandom([0], seed))
 
 
 def exact_draws(count, seed=4):
@@ -55,19 +62,19 @@ def exact_draws(count, seed=4):
 @pytest.mark.parametrize("rule", ["gaussian", "langevin"])
 def test_poor_surrogate_leaves_the_law(rule):
     """<cos> of every coordinate is I_1(kappa) / I_0(kappa); on the surrogate alone it would be 0.19 instead of 0.60."""
-    sampler = NestedSampler(CELL, rule, num_proton_steps=4, num_electron_steps=1)
+    sampler = NestedSampler(SYSTEM, rule, num_proton_steps=4, num_electron_steps=1)
     walkers, density = start(sampler, per_group=64), DelayedDensity(log_prob, poor)
     for _ in range(30):
-        sampler.step(walkers, density, electron_log_prob, adapt=True)
+        sampler.step(walkers, density, electron_target, adapt=True)
     series, reports = [], []
     for _ in range(80):
-        reports.append(sampler.step(walkers, density, electron_log_prob, adapt=False))
+        reports.append(sampler.step(walkers, density, electron_target, adapt=False))
         series.append(torch.cos(WAVE * walkers.protons).mean(dim=(-1, -2)))
     means = torch.stack(series).mean(dim=0)  # (W,)
     pull = (means.mean() - iv(1, KAPPA) / iv(0, KAPPA)) / (means.std() / len(means) ** 0.5)
     assert abs(pull) < 4, f"{pull} standard errors off"
-    decided = torch.stack([report.delayed_acceptance for report in reports]).mean()
-    moved = torch.stack([report.proton_acceptance for report in reports]).mean()
+    decided = torch.stack([report["delayed_acceptance"] for report in reports]).mean()
+    moved = torch.stack([report["proton_acceptance"] for report in reports]).mean()
     assert 0.05 < decided < 0.7, "the surrogate is not poor"
     assert abs(moved - sampler.proton_target_acceptance) < 0.1
 
@@ -91,12 +98,12 @@ def test_detailed_balance(rule):
 @pytest.mark.parametrize("rule", ["gaussian", "langevin"])
 def test_a_perfect_surrogate_is_always_accepted(rule):
     """The sweep then is that of a Metropolis chain on p(x), bit for bit; a constant factor changes nothing."""
-    sampler = NestedSampler(CELL, rule, num_proton_steps=5, num_electron_steps=1)
+    sampler = NestedSampler(SYSTEM, rule, num_proton_steps=5, num_electron_steps=1)
     plain, delayed = start(sampler), start(sampler)
-    sampler.step(plain, log_prob, electron_log_prob, adapt=False)
+    sampler.step(plain, log_prob, electron_target, adapt=False)
     density = DelayedDensity(log_prob, lambda x: log_prob(x) + 50.0)
-    report = sampler.step(delayed, density, electron_log_prob, adapt=False)
-    assert report.delayed_acceptance == 1
+    report = sampler.step(delayed, density, electron_target, adapt=False)
+    assert report["delayed_acceptance"] == 1
     torch.testing.assert_close(delayed.protons, plain.protons, rtol=0, atol=1e-12)
 
 
@@ -107,22 +114,22 @@ def test_rejected_protons_stay_with_their_electrons():
     def only_here(x):
         return torch.where((x == protons).all(-1).all(-1), 0.0, -torch.inf)
 
-    sampler = NestedSampler(CELL, num_proton_steps=3, num_electron_steps=1, initial_electron_width=1e-9)
-    walkers = sampler.start(protons, torch.zeros(1, 3), 3, WalkerRandom([0], 1))
+    sampler = NestedSampler(SYSTEM, num_proton_steps=3, num_electron_steps=1, initial_electron_width=1e-9)
+    walkers = start_at(sampler, protons, WalkerRandom([0], 1))
     electrons = walkers.electrons.clone()
-    report = sampler.step(walkers, DelayedDensity(only_here, log_prob), electron_log_prob, adapt=False)
-    assert report.delayed_acceptance == 0 and report.proton_acceptance > 0 and report.num_stranded == 0
+    report = sampler.step(walkers, DelayedDensity(only_here, log_prob), electron_target, adapt=False)
+    assert report["delayed_acceptance"] == 0 and report["proton_acceptance"] > 0 and report["num_stranded"] == 0
     assert torch.equal(walkers.protons, protons)
     assert CELL.minimum_image(walkers.electrons - electrons).abs().max() < 1e-7
 
 
 def test_electrons_follow_the_end_of_the_chain():
     """The electrons sit on their protons, which cross the cell's face: each stays on its own."""
-    sampler = NestedSampler(CELL, num_proton_steps=20, num_electron_steps=1, initial_electron_width=1e-9)
+    sampler = NestedSampler(SYSTEM, num_proton_steps=20, num_electron_steps=1, initial_electron_width=1e-9)
     walkers = start(sampler)
     before = walkers.protons.clone()
-    walkers.electrons = walkers.protons[:, None].expand(-1, 3, -1, -1).clone()
-    sampler.step(walkers, DelayedDensity(log_prob, log_prob), electron_log_prob, adapt=False)
+    walkers["electrons"] = walkers.protons[:, None].expand(-1, 3, -1, -1).clone()
+    sampler.step(walkers, DelayedDensity(log_prob, log_prob), electron_target, adapt=False)
     assert ((walkers.protons - before).abs() > CELL.length / 2).any(), "nobody crossed"
     away = CELL.minimum_image(walkers.electrons - walkers.protons[:, None])
     assert away.abs().max() < 1e-6
@@ -137,22 +144,22 @@ def test_a_walker_where_the_density_is_zero_takes_any_other_place():
 
     walkers, rule = walkers_at(protons), make_proposal("gaussian")
     move = move_by_surrogate(walkers, DelayedDensity(zero_here, poor), rule, WIDTH, num_steps=4, cell=CELL)
-    assert move.decided[0] and move.num_stranded == 0
+    assert move.fractions["delayed_acceptance"][0][0] and move.totals["num_stranded"] == 0
     move = move_by_surrogate(walkers, DelayedDensity(zero_here, zero_here), rule, WIDTH, num_steps=4, cell=CELL)
-    assert move.decided[0] and move.num_stranded == 0
+    assert move.fractions["delayed_acceptance"][0][0] and move.totals["num_stranded"] == 0
 
 
 def trajectory(sampler, walkers, num_sweeps, sum_over_processes=None):
     path = []
     for _ in range(num_sweeps):
-        report = sampler.step(walkers, DelayedDensity(log_prob, poor), electron_log_prob, True, sum_over_processes)
-        path.append((walkers.protons, walkers.electrons, walkers.proton_log_width, report.delayed_acceptance))
+        report = sampler.step(walkers, DelayedDensity(log_prob, poor), electron_target, True, sum_over_processes)
+        path.append((walkers.protons, walkers.electrons, walkers.log_widths["protons"], report["delayed_acceptance"]))
     return path
 
 
 @pytest.mark.parametrize("rule", ["gaussian", "langevin"])
 def test_resume_is_exact(rule):
-    sampler = NestedSampler(CELL, rule, num_proton_steps=3, num_electron_steps=2)
+    sampler = NestedSampler(SYSTEM, rule, num_proton_steps=3, num_electron_steps=2)
     walkers = start(sampler)
     trajectory(sampler, walkers, 3)
     state = walkers.state_dict()
@@ -165,7 +172,7 @@ def test_resume_is_exact(rule):
 
 def test_trajectories_do_not_depend_on_the_number_of_processes():
     """Groups {0, 1} and {2, 3} in two processes against one with all: bit for bit."""
-    sampler = NestedSampler(CELL, num_proton_steps=3, num_electron_steps=2)
+    sampler = NestedSampler(SYSTEM, num_proton_steps=3, num_electron_steps=2)
     expected = trajectory(sampler, start(sampler), 5)
 
     def process(rank, gather):

@@ -8,11 +8,15 @@ import torch
 from scipy.special import iv
 
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.state_point import WalkerStates
+from lightning_vfe.physics.system import System
 from lightning_vfe.sampling.nested import NestedSampler
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.sampling.space_warp import space_warp
 
-CELL = PeriodicCell(num_atoms=2, rs=2.0)
+SYSTEM = System(num_atoms=2)
+CELL = SYSTEM.cell
+BOHR_CELL = PeriodicCell(num_atoms=2, rs=2.0)
 WAVE = 2 * math.pi / CELL.length
 PROTON_KAPPA, ELECTRON_KAPPA = 1.5, 2.5
 
@@ -21,27 +25,28 @@ def proton_log_prob(protons):
     return PROTON_KAPPA * torch.cos(WAVE * protons).sum(dim=(-1, -2))
 
 
-def electron_log_prob(protons, electrons):
+def electron_target(walkers):
     """Each electron in a periodic well around its proton, with a weight of the walker that must not matter."""
-    weight = 100 * torch.sin(WAVE * protons[:, :1, 0])
-    return ELECTRON_KAPPA * torch.cos(WAVE * (electrons - protons[:, None])).sum(dim=(-1, -2)) + weight
+    protons = walkers.protons[:, None]
+    weight = 100 * torch.sin(WAVE * protons[:, :, 0, 0])
+    return lambda electrons: ELECTRON_KAPPA * torch.cos(WAVE * (electrons - protons)).sum(dim=(-1, -2)) + weight
 
 
-def start(sampler, groups=range(4), num_groups=4, per_group=2, num_electron_walkers=3):
-    random = WalkerRandom(groups, seed=2)
-    protons = random.uniform((per_group * len(groups), 2, 3)) * CELL.length
-    return sampler.start(protons, torch.zeros(1, 3), num_electron_walkers, random, num_groups)
+def start(sampler, groups=range(4), per_group=2, num_electron_walkers=3):
+    random, count = WalkerRandom(groups, seed=2), per_group * len(groups)
+    protons, states = random.uniform((count, 2, 3)) * CELL.length, WalkerStates.at(2.0, twist=torch.zeros(count, 3))
+    return sampler.start(protons, states, torch.zeros(count, dtype=torch.int64), num_electron_walkers, random)
 
 
 @pytest.mark.parametrize(("rule", "num_electron_steps"), [("gaussian", 50), ("langevin", 24)])
 def test_protons_follow_p_and_electrons_follow_psi(rule, num_electron_steps):
-    sampler = NestedSampler(CELL, rule, rule, num_proton_steps=4, num_electron_steps=num_electron_steps)
+    sampler = NestedSampler(SYSTEM, rule, rule, num_proton_steps=4, num_electron_steps=num_electron_steps)
     walkers = start(sampler, per_group=64)
     for _ in range(30):
-        sampler.step(walkers, proton_log_prob, electron_log_prob, adapt=True)
+        sampler.step(walkers, proton_log_prob, electron_target, adapt=True)
     series = []
     for _ in range(50):
-        sampler.step(walkers, proton_log_prob, electron_log_prob, adapt=False)
+        sampler.step(walkers, proton_log_prob, electron_target, adapt=False)
         relative = walkers.electrons - walkers.protons[:, None]
         proton = torch.cos(WAVE * walkers.protons).mean(dim=(-1, -2))
         series.append(torch.stack([proton, torch.cos(WAVE * relative).mean(dim=(-1, -2, -3))]))
@@ -55,62 +60,74 @@ def test_protons_follow_p_and_electrons_follow_psi(rule, num_electron_steps):
 def test_electron_drift_tells_lagging_from_relaxed_electrons():
     drifts = {}
     for num_electron_steps in (4, 60):
-        sampler = NestedSampler(CELL, num_proton_steps=4, num_electron_steps=num_electron_steps)
+        sampler = NestedSampler(SYSTEM, num_proton_steps=4, num_electron_steps=num_electron_steps)
         walkers = start(sampler, per_group=32)
         for _ in range(20):
-            sampler.step(walkers, proton_log_prob, electron_log_prob, adapt=True)
-        steps = [sampler.step(walkers, proton_log_prob, electron_log_prob, adapt=False) for _ in range(40)]
-        drift = torch.stack([report.electron_drift for report in steps])
+            sampler.step(walkers, proton_log_prob, electron_target, adapt=True)
+        steps = [sampler.step(walkers, proton_log_prob, electron_target, adapt=False) for _ in range(40)]
+        drift = torch.stack([report["electron_drift"] for report in steps])
         drifts[num_electron_steps] = drift.mean(), drift.std() / 40**0.5
     assert drifts[4][0] > 5 * drifts[4][1] and abs(drifts[60][0]) < 4 * drifts[60][1], drifts
 
 
 def test_fixed_protons_do_not_move():
-    sampler = NestedSampler(CELL, num_electron_steps=3)
+    sampler = NestedSampler(SYSTEM, num_electron_steps=3)
     walkers = start(sampler)
-    protons, width = walkers.protons.clone(), walkers.proton_log_width.clone()
-    report = sampler.step(walkers, None, electron_log_prob, adapt=True)
-    assert torch.equal(walkers.protons, protons) and walkers.proton_log_width == width
-    assert report.proton_acceptance is None and report.proton_width is None
-    assert walkers.num_sweeps == 1 and report.num_stranded == 0
+    protons, width = walkers.protons.clone(), walkers.log_widths["protons"].clone()
+    report = sampler.step(walkers, None, electron_target, adapt=True)
+    assert torch.equal(walkers.protons, protons) and walkers.log_widths["protons"] == width
+    assert "proton_acceptance" not in report and "proton_width_rs" not in report
+    assert walkers.num_sweeps == 1 and report["num_stranded"] == 0
+
+
+def test_protons_without_electrons_go_the_same_way():
+    """The proton chain never looks at the electrons; without them it draws their random numbers no more."""
+    sampler = NestedSampler(SYSTEM, num_proton_steps=4, num_electron_steps=1)
+    alone, nested = start(sampler, num_electron_walkers=None), start(sampler)
+    nested.random.load_state_dict(alone.random.state_dict())
+    report = sampler.step(alone, proton_log_prob, None, adapt=True)
+    sampler.step(nested, proton_log_prob, electron_target, adapt=True)
+    assert torch.equal(alone.protons, nested.protons) and alone.num_sweeps == 1
+    assert set(alone.log_widths) == {"protons"} and alone.log_widths["protons"] == nested.log_widths["protons"]
+    assert "electrons" not in alone.fields and not any("electron" in name for name in report)
 
 
 def test_broken_density_is_reported():
-    sampler = NestedSampler(CELL, num_proton_steps=1, num_electron_steps=1)
+    sampler = NestedSampler(SYSTEM, num_proton_steps=1, num_electron_steps=1)
     walkers = start(sampler)
-    report = sampler.step(walkers, proton_log_prob, lambda x, r: torch.full(r.shape[:2], torch.nan), adapt=False)
-    assert report.num_stranded == 8 * 3 and report.electron_acceptance == 0
+    report = sampler.step(walkers, proton_log_prob, lambda _: lambda r: torch.full(r.shape[:2], torch.nan), adapt=False)
+    assert report["num_stranded"] == 8 * 3 and report["electron_acceptance"] == 0
 
 
 def test_space_warp_moves_electrons_with_their_protons():
     protons = torch.tensor([[[1.0, 1.0, 1.0], [3.0, 3.0, 3.0]]])
     electrons = torch.tensor([[[[1.01, 1.0, 1.0], [2.0, 2.0, 2.0]], [[1.0, 1.0, 1.0], [3.0, 2.98, 3.0]]]])
     rigid = torch.tensor([0.3, -7.0, 0.1]).expand(1, 2, 3)
-    torch.testing.assert_close(space_warp(CELL, electrons, protons, rigid), rigid[:, None].expand(1, 2, 2, 3))
+    torch.testing.assert_close(space_warp(BOHR_CELL, electrons, protons, rigid), rigid[:, None].expand(1, 2, 2, 3))
     one = torch.tensor([[[0.4, 0.0, 0.0], [0.0, 0.0, 0.0]]])
-    shift = space_warp(CELL, electrons, protons, one)
+    shift = space_warp(BOHR_CELL, electrons, protons, one)
     torch.testing.assert_close(shift[0, 0, 0], one[0, 0], atol=1e-6, rtol=0)  # next to the moving proton
     torch.testing.assert_close(shift[0, 0, 1], one[0, 0] / 2)  # half way
     torch.testing.assert_close(shift[0, 1, 0], one[0, 0], atol=1e-10, rtol=0)  # on the moving proton
     torch.testing.assert_close(shift[0, 1, 1], torch.zeros(3), atol=1e-6, rtol=0)  # next to the other one
-    image = space_warp(CELL, electrons + CELL.length, protons, one)
+    image = space_warp(BOHR_CELL, electrons + BOHR_CELL.length, protons, one)
     torch.testing.assert_close(image, shift)
 
 
 def test_space_warp_is_smooth_where_electrons_pass_a_proton():
     protons = torch.tensor([[[1.0, 1.0, 1.0], [3.0, 3.0, 3.0]]])
     path = torch.linspace(0.2, 3.5, 2001)[:, None] * torch.ones(3)
-    shift = space_warp(CELL, path[None, :, None], protons, torch.tensor([[[1.0, 0, 0], [-1.0, 0, 0]]]))[0, :, 0, 0]
+    shift = space_warp(BOHR_CELL, path[None, :, None], protons, torch.tensor([[[1.0, 0, 0], [-1.0, 0, 0]]]))[0, :, 0, 0]
     assert (shift[1:] - shift[:-1]).abs().max() < 0.01 and shift.abs().max() <= 1 + 1e-12
 
 
 def trajectory(sampler, walkers, num_sweeps, sum_over_processes=None):
     return [
         (
-            sampler.step(walkers, proton_log_prob, electron_log_prob, True, sum_over_processes),
+            sampler.step(walkers, proton_log_prob, electron_target, True, sum_over_processes),
             walkers.protons,
             walkers.electrons,
-            walkers.proton_log_width,
+            walkers.log_widths["protons"],
         )
         for _ in range(num_sweeps)
     ]
@@ -119,7 +136,7 @@ def trajectory(sampler, walkers, num_sweeps, sum_over_processes=None):
 @pytest.mark.parametrize("rule", ["gaussian", "langevin"])
 def test_trajectories_do_not_depend_on_the_number_of_processes(rule):
     """Two samplers with groups {0, 1} and {2, 3}, adapting their common width, against one with all: bit for bit."""
-    sampler = NestedSampler(CELL, rule, rule, num_proton_steps=3, num_electron_steps=3)
+    sampler = NestedSampler(SYSTEM, rule, rule, num_proton_steps=3, num_electron_steps=3)
     whole = trajectory(sampler, start(sampler), 8)
     barrier, shares, results = threading.Barrier(2, timeout=60), {}, {}
 
@@ -145,14 +162,15 @@ def test_trajectories_do_not_depend_on_the_number_of_processes(rule):
         assert torch.equal(torch.cat([part[2] for part in parts]), electrons), f"electrons differ at sweep {sweep}"
         assert all(part[3] == width for part in parts), f"widths differ at sweep {sweep}"
         for part in parts:
-            assert part[0].electron_acceptance == report.electron_acceptance
+            assert part[0]["electron_acceptance"] == report["electron_acceptance"]
             # A sum of reals, not of whole numbers: its order may show in the last digit.
-            torch.testing.assert_close(part[0].electron_drift, report.electron_drift, rtol=1e-12, atol=1e-12)
+            drift = report["electron_drift"]
+            torch.testing.assert_close(part[0]["electron_drift"], drift, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("rule", ["gaussian", "langevin"])
 def test_resume_is_exact(rule):
-    sampler = NestedSampler(CELL, rule, rule, num_proton_steps=3, num_electron_steps=3)
+    sampler = NestedSampler(SYSTEM, rule, rule, num_proton_steps=3, num_electron_steps=3)
     walkers = start(sampler)
     trajectory(sampler, walkers, 4)
     state = walkers.state_dict()
@@ -182,5 +200,5 @@ def test_resume_is_exact(rule):
 )
 def test_settings_are_checked(setting, value):
     with pytest.raises(ValueError, match=f"sampler.{setting} = ") as caught:
-        NestedSampler(CELL, **{setting: value})
+        NestedSampler(SYSTEM, **{setting: value})
     assert "\n" not in str(caught.value)

@@ -11,93 +11,70 @@ from lightning_vfe.models.base.boltzmann import BoltzmannBase
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.potential.yukawa import YukawaPotential
 from lightning_vfe.models.proton_density import ProtonDensity
-from lightning_vfe.models.wavefunction.conditional import conditional_log_prob
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.free_energy import momentum_free_energy
 from lightning_vfe.physics.observables import RadialDistribution, RadialDistributions
 from lightning_vfe.physics.statistics import Estimate, estimate
+from lightning_vfe.physics.system import System
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
-from lightning_vfe.sampling.electron_moves import ElectronDensity
 from lightning_vfe.sampling.nested import NestedSampler
-from lightning_vfe.sampling.random import WalkerRandom
-from lightning_vfe.training.batch import Batch
-from lightning_vfe.training.datamodule import MCMCDataModule
-from lightning_vfe.training.module import VariationalFreeEnergy
-from lightning_vfe.training.proton_law import proton_law
+from lightning_vfe.state.variational_state import VariationalState
 from tests.helpers.flows import make_flow
+from tests.helpers.states import strata_at
 
 KELVIN, LOG_Z = 6000.0, 12.3
 
 
 def test_identity_flow_leaves_the_free_energy_difference_to_the_potential() -> None:
     torch.manual_seed(0)
-    cell, kT = PeriodicCell(2, 2.0), KELVIN_TO_HARTREE * KELVIN
-    potential = YukawaPotential()
+    cell, system, kT = PeriodicCell(2, 2.0), System(2), KELVIN_TO_HARTREE * KELVIN
+    potential, strata = YukawaPotential(), strata_at(cell, kelvin=KELVIN)
     base = BoltzmannBase(cell, potential, KELVIN, LOG_Z, log_z_error=0.1)
-    density = ProtonDensity(base, EquivariantFlow(cell, num_layers=1, num_channels=2, num_radial=2))
-    wavefunction = GeminalWavefunction(cell, num_layers=1, single_width=4, pair_width=4)
-    module = VariationalFreeEnergy(cell, wavefunction, density, KELVIN)
-    sampler = NestedSampler(cell, num_proton_steps=2, num_electron_steps=2)
-    datamodule = MCMCDataModule(cell, sampler, num_proton_walkers=8, num_electron_walkers=2, num_groups=2)
-    batch = _walkers(module, datamodule)
-    sample = module.evaluate(batch)
+    flow = EquivariantFlow(system, strata.reference, num_layers=1, num_channels=2, num_radial=2)
+    wavefunction = GeminalWavefunction(system, strata.reference, num_layers=1, single_width=4, pair_width=4)
+    sampler = NestedSampler(system, num_proton_steps=2, num_electron_steps=2)
+    walkers = {"num_proton_walkers": 8, "num_electron_walkers": 2, "num_groups": 2, "equilibration_sweeps": 1}
+    state = VariationalState(system, strata, wavefunction, ProtonDensity(base, flow), sampler, **walkers)
+    batch = state.batch()
+    sample = state.energies(batch)
 
     energy = 2 * sample.terms["energy_per_atom"] - 1.5 * 2 * kT  # electrons and Coulomb energies
-    potential_free_energy = -kT * LOG_Z + momentum_free_energy(2, KELVIN)
+    potential_free_energy = -kT * LOG_Z + momentum_free_energy(system, kT)
     expected = energy - potential.energy(batch.protons, cell) + potential_free_energy
     torch.testing.assert_close(2 * sample.terms["free_energy_per_atom"], expected, rtol=0, atol=1e-10)
     assert torch.allclose(sample.terms["log_det_per_atom"], torch.zeros(8), atol=1e-12)
-
-
-def _walkers(module: VariationalFreeEnergy, datamodule: MCMCDataModule) -> Batch:
-    """One batch, without a trainer."""
-    cell, random = module.cell, WalkerRandom(range(2), 1)
-    protons = cell.length * random.uniform((8, 2, 3), dtype=torch.float64)
-    walkers = datamodule.sampler.start(protons, torch.zeros(1, 3), 2, random)
-    electrons = ElectronDensity(lambda x: conditional_log_prob(module.wavefunction, x, walkers.twists))
-    report = datamodule.sampler.step(walkers, module.proton_density.log_prob, electrons, adapt=False)
-    return Batch(walkers.protons, walkers.electrons, walkers.twists, torch.zeros(8, dtype=torch.int64), report)
 
 
 @functools.cache
 @torch.no_grad()
 def _measure(proton_sampling: str) -> tuple[dict[str, Estimate], dict[str, RadialDistribution]]:
     """F and its terms, and g(r), of two protons with electrons, at frozen parameters of a map that matters."""
-    cell = PeriodicCell(2, 2.0)
+    cell, system = PeriodicCell(2, 2.0), System(2)
+    strata = strata_at(cell, kelvin=5 * KELVIN)
     base = BoltzmannBase(cell, YukawaPotential(strength=0.3), 5 * KELVIN, LOG_Z, log_z_error=0.0)
-    density = ProtonDensity(base, make_flow(cell, strength=1.0, num_steps=2, num_layers=1))
+    density = ProtonDensity(base, make_flow(cell, seed=13, strength=1.0, num_steps=2, num_layers=1))
     torch.manual_seed(3)
-    wavefunction = GeminalWavefunction(cell, num_layers=1, single_width=4, pair_width=4)
-    module = VariationalFreeEnergy(cell, wavefunction, density, 5 * KELVIN)
+    wavefunction = GeminalWavefunction(system, strata.reference, num_layers=1, single_width=4, pair_width=4)
     direct = proton_sampling == "direct"
     sampler = NestedSampler(
-        cell,
+        system,
         proton_proposal="langevin" if direct else "gaussian",
         num_proton_steps=4 if direct else 10,
         num_electron_steps=8,
         proton_sampling=proton_sampling,
     )
-    random = WalkerRandom(range(1), 1)
-    protons = cell.length * random.uniform((64, 2, 3), dtype=torch.float64)
-    walkers = sampler.start(protons, torch.zeros(1, 3), 1, random)
-    strata, radial, series = (
-        torch.zeros(64, dtype=torch.int64),
-        RadialDistributions(cell, num_bins=8, r_max=0.8 * cell.length),
-        [],
+    walkers = {"num_proton_walkers": 64, "num_electron_walkers": 2, "num_groups": 1, "equilibration_sweeps": 10}
+    state = VariationalState(
+        system, strata, wavefunction, density, sampler, **walkers, seed=1, chain_precision="float32"
     )
-    for sweep in range(30):
-        report = sampler.step(
-            walkers,
-            proton_law(density, proton_sampling, torch.float32),
-            ElectronDensity(lambda x: conditional_log_prob(module.wavefunction, x, walkers.twists)),
-            adapt=sweep < 10,
-        )
-        if sweep >= 10:
-            sample = module.evaluate(Batch(walkers.protons, walkers.electrons, walkers.twists, strata, report))
-            assert sample.protons is not None and (sample.protons.sign_det_dzdx > 0).all()
-            series.append(sample.terms)
-            radial.update(walkers.protons, walkers.electrons)
+    radial, series = RadialDistributions(cell, num_bins=8, r_max=0.8 * cell.length), []
+    for _ in range(20):
+        batch = state.batch()
+        sample = state.energies(batch)
+        assert sample.protons is not None and (sample.protons.sign_det_dzdx > 0).all()
+        series.append(sample.terms)
+        radial.update(batch.protons, batch.electrons)
     terms = {name: estimate(torch.stack([sample[name] for sample in series])) for name in series[0]}
     return terms, radial.result()
 

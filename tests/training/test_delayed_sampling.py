@@ -11,21 +11,22 @@ import torch
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.sampling.delayed import DelayedDensity
 from lightning_vfe.sampling.direct import BaseDensity
-from lightning_vfe.sampling.nested import NestedSampler
-from lightning_vfe.training.callbacks import Summary
+from lightning_vfe.state.targets import ProtonTargets
+from lightning_vfe.training.callbacks import WriteSummary
 from lightning_vfe.training.module import VariationalFreeEnergy
-from lightning_vfe.training.proton_law import proton_law
 from tests.helpers.flows import make_flow, random_protons
 from tests.helpers.ranks import assert_same_tables, fit_table
-from tests.training.test_module import assert_equal, build, trainer
+from tests.helpers.states import states_at
+from tests.helpers.variational import assert_equal, build_run
+from tests.training.test_module import trainer
 
 
 def build_delayed(precision: str = "float32"):
     """The small N = 2 problem, with a map that is not the identity."""
-    module, datamodule = build(chain_precision=precision)
+    moves = {"num_proton_steps": 3, "proton_sampling": "delayed"}
+    module, datamodule = build_run(moves=moves, chain_precision=precision)
     assert module.proton_density is not None
-    module.proton_density.flow = make_flow(module.cell, strength=0.5)
-    datamodule.sampler = NestedSampler(module.cell, num_proton_steps=3, num_electron_steps=2, proton_sampling="delayed")
+    module.proton_density.flow = make_flow(module.state.strata.single.cell(2), strength=0.5)
     return module, datamodule
 
 
@@ -42,21 +43,21 @@ def test_resumed_run_equals_the_uninterrupted_one(precision: str, tmp_path: Path
     second.fit(module, datamodule=datamodule, ckpt_path=str(tmp_path / "half.ckpt"))
     second.save_checkpoint(tmp_path / "resumed.ckpt")
     saved = [torch.load(tmp_path / f"{name}.ckpt", weights_only=True) for name in ("straight", "resumed")]
-    assert "base_protons" not in saved[0]["MCMCDataModule"]
-    for part in ("state_dict", "optimizer_states", "MCMCDataModule"):
+    assert "base_protons" not in saved[0]["walkers"]["fields"]
+    for part in ("state_dict", "optimizer_states", "walkers"):
         assert_equal(saved[0][part], saved[1][part], part)
 
 
 def test_final_decisions_are_reported(tmp_path: Path) -> None:
     """In the summary's diagnostics, and behind the progress bar's label; other ways of sampling have none."""
     module, datamodule = build_delayed()
-    runner = trainer(2, Summary(tmp_path))
+    runner = trainer(2, WriteSummary(tmp_path))
     runner.fit(module, datamodule)
     assert 0.0 < float(runner.callback_metrics["delayed_acceptance"]) <= 1.0
     runner.test(module, datamodule, verbose=False)
     diagnostics = json.loads((tmp_path / "summary.json").read_text())["diagnostics"]
     assert 0.3 < diagnostics["delayed_acceptance"] <= 1.0 and diagnostics["num_stranded"] == 0
-    plain: tuple[VariationalFreeEnergy, object] = build()
+    plain: tuple[VariationalFreeEnergy, object] = build_run()
     runner = trainer(1)
     runner.fit(*plain)
     assert "delayed_acceptance" not in runner.callback_metrics
@@ -77,15 +78,18 @@ def test_each_way_of_sampling_gets_its_own_density() -> None:
     module, _ = build_delayed()
     density = module.proton_density
     assert isinstance(density, ProtonDensity)
-    x = random_protons(module.cell, 5)
-    exact = density.log_prob(x)
-    rounded = proton_law(density, "metropolis", torch.float32)
-    assert callable(rounded) and 0 < (rounded(x) - exact).abs().max() < 1e-4
-    assert torch.equal(proton_law(density, "metropolis")(x), exact)  # type: ignore[operator]
-    delayed = proton_law(density, "delayed", torch.float32)
+    cell = module.state.strata.single.cell(2)
+    x, states = random_protons(cell, 5), states_at(cell, 5)
+    in_units_of_rs = x / cell.rs
+    exact = density.log_prob(x, states)
+    rounded = ProtonTargets(density, "metropolis", torch.float32).at(states)
+    assert callable(rounded) and 0 < (rounded(in_units_of_rs) - exact).abs().max() < 1e-4
+    assert torch.equal(ProtonTargets(density, "metropolis").at(states)(in_units_of_rs), exact)  # type: ignore[operator]
+    delayed = ProtonTargets(density, "delayed", torch.float32).at(states)
     assert isinstance(delayed, DelayedDensity)
-    assert torch.equal(delayed.log_prob(x), exact)
-    assert 0 < (delayed.surrogate(x) - density.coarse_log_prob(x)).abs().max() < 1e-4
-    direct = proton_law(density, "direct", torch.float32)
+    assert torch.equal(delayed.log_prob(in_units_of_rs), exact)
+    assert 0 < (delayed.surrogate(in_units_of_rs) - density.coarse_log_prob(x, states)).abs().max() < 1e-4
+    direct = ProtonTargets(density, "direct", torch.float32).at(states)
     assert isinstance(direct, BaseDensity)
-    assert torch.equal(direct.to_base(x), x + density.flow.displacement(x))
+    moved = in_units_of_rs + density.flow.displacement(x, states) / cell.rs
+    assert torch.equal(direct.to_base(in_units_of_rs), moved)

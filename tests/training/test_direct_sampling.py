@@ -7,17 +7,15 @@ from pathlib import Path
 
 import torch
 
-from lightning_vfe.sampling.nested import NestedSampler
-from lightning_vfe.training.callbacks import Summary
+from lightning_vfe.training.callbacks import WriteSummary
 from tests.helpers.ranks import assert_same_tables, fit_table
-from tests.training.test_module import assert_equal, build, trainer
+from tests.helpers.variational import assert_equal, build_run
+from tests.training.test_module import trainer
 
 
 def build_direct():
     """The small N = 2 problem with base protons that are drawn."""
-    module, datamodule = build()
-    datamodule.sampler = NestedSampler(module.cell, num_electron_steps=2, proton_sampling="direct")
-    return module, datamodule
+    return build_run(moves={"proton_sampling": "direct"})
 
 
 def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
@@ -32,23 +30,23 @@ def test_resumed_run_equals_the_uninterrupted_one(tmp_path: Path) -> None:
     second.fit(module, datamodule=datamodule, ckpt_path=str(tmp_path / "half.ckpt"))
     second.save_checkpoint(tmp_path / "resumed.ckpt")
     saved = [torch.load(tmp_path / f"{name}.ckpt", weights_only=True) for name in ("straight", "resumed")]
-    assert saved[0]["MCMCDataModule"]["base_protons"].shape == (8, 2, 3)
-    for part in ("state_dict", "optimizer_states", "MCMCDataModule"):
+    assert saved[0]["walkers"]["fields"]["base_protons"].shape == (8, 2, 3)
+    for part in ("state_dict", "optimizer_states", "walkers"):
         assert_equal(saved[0][part], saved[1][part], part)
 
 
 def test_checkpoint_of_the_other_way_is_taken(tmp_path: Path) -> None:
     """From Metropolis chains on p(x) to direct sampling, and back."""
-    runner, before = trainer(2), build()
+    runner, before = trainer(2), build_run()
     runner.fit(*before)
     runner.save_checkpoint(tmp_path / "first.ckpt")
     runner, (module, datamodule) = trainer(4), build_direct()
     runner.fit(module, datamodule=datamodule, ckpt_path=str(tmp_path / "first.ckpt"))
-    assert datamodule.walkers is not None and datamodule.walkers.base_protons is not None
+    assert module.state.walkers is not None and "base_protons" in module.state.walkers.fields
     runner.save_checkpoint(tmp_path / "second.ckpt")
-    runner, (module, datamodule) = trainer(5), build()
+    runner, (module, datamodule) = trainer(5), build_run()
     runner.fit(module, datamodule=datamodule, ckpt_path=str(tmp_path / "second.ckpt"))
-    assert datamodule.walkers is not None and datamodule.walkers.base_protons is None
+    assert module.state.walkers is not None and "base_protons" not in module.state.walkers.fields
 
 
 def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
@@ -63,14 +61,14 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
 def test_failed_inversions_are_refused(tmp_path: Path) -> None:
     """One walker that stays in one sweep: F and S are not reported, and the reason says why."""
     module, datamodule = build_direct()
-    runner = trainer(1, Summary(tmp_path))
+    runner = trainer(1, WriteSummary(tmp_path))
     runner.fit(module, datamodule)
     assert module.proton_density is not None
     flow = module.proton_density.flow
     honest, calls = flow.from_base, []
 
-    def once(z):
-        found = honest(z)
+    def once(z, states):
+        found = honest(z, states)
         calls.append(len(z))
         failed = torch.tensor(len(calls) == 5) & (torch.arange(len(z)) == 3)
         return found._replace(converged=found.converged & ~failed)

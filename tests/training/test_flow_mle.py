@@ -1,4 +1,5 @@
-"""The flow by maximum likelihood: exact where the law is known, both divergences, resume, sources, its flow reused."""
+"""The flow by maximum likelihood: exact where the distribution is known, both divergences, resume, sources, its flow
+reused."""
 
 import json
 import math
@@ -19,24 +20,28 @@ from lightning_vfe.models.potential.storage import load_potential, potential_has
 from lightning_vfe.models.potential.yukawa import YukawaPotential
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.state_point import StatePoint
+from lightning_vfe.physics.system import System
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
 from lightning_vfe.training.configuration_datamodule import ConfigurationDataModule
-from lightning_vfe.training.configurations import ChainSource, DatabaseSource, TrajectorySource, boltzmann_law
+from lightning_vfe.training.configurations import ChainSource, DatabaseSource, TrajectorySource, boltzmann_density
 from lightning_vfe.training.flow_checkpoint import load_flow
 from lightning_vfe.training.flow_mle import FlowMaximumLikelihood
 from lightning_vfe.training.flow_report import FlowReport
 from lightning_vfe.training.potential_optimizers import ExponentialAdamW
 from tests.helpers.flows import make_flow
 from tests.helpers.labels import write_database
+from tests.helpers.states import states_at, strata_at
 from tests.helpers.trainers import quiet_trainer
 
-CELL = PeriodicCell(2, 1.25)
+CELL, SYSTEM = PeriodicCell(2, 1.25), System(2)
 TEMPERATURE = 20000.0
+POINT, STRATA = StatePoint(CELL.rs, TEMPERATURE), strata_at(CELL, kelvin=TEMPERATURE)
 YUKAWA = YukawaPotential(1.0, 0.7, 3.0)
 
 
-def law(potential, cell=CELL) -> BoltzmannBase:
-    """The Boltzmann law of two protons, ln Z by quadrature over their separation: smooth and periodic."""
+def boltzmann(potential, cell=CELL) -> BoltzmannBase:
+    """The Boltzmann distribution of two protons, ln Z by quadrature over their separation: smooth and periodic."""
     axis = (torch.arange(24, dtype=torch.float64) + 0.5) / 24 * cell.length
     grid = torch.cartesian_prod(axis, axis, axis)
     z = torch.stack([torch.zeros_like(grid), grid], dim=1)
@@ -50,12 +55,11 @@ def build(
     target: BoltzmannBase | None, source=None, **settings
 ) -> tuple[FlowMaximumLikelihood, ConfigurationDataModule]:
     torch.manual_seed(0)
-    flow = EquivariantFlow(CELL, num_steps=1, num_layers=1, num_channels=2, num_radial=4)
-    density = ProtonDensity(UniformBase(CELL, TEMPERATURE), flow)
+    flow = EquivariantFlow(SYSTEM, POINT, num_steps=1, num_layers=1, num_channels=2, num_radial=4)
     module = FlowMaximumLikelihood(
-        CELL,
-        density,
-        TEMPERATURE,
+        SYSTEM,
+        STRATA,
+        ProtonDensity(UniformBase(SYSTEM), flow),
         target,
         ExponentialAdamW(4e-3),
         equilibration_sweeps=4,
@@ -90,7 +94,7 @@ def test_uniform_data_have_a_known_likelihood() -> None:
 
 def test_both_divergences_fall(tmp_path: Path, capsys) -> None:
     """From the uniform density to that of two repelling protons: both divergences positive, and smaller than before."""
-    target = law(YUKAWA)
+    target = boltzmann(YUKAWA)
     module, data = build(target)
     before = measured(module, data)
     report = FlowReport(tmp_path)
@@ -115,7 +119,7 @@ def test_both_divergences_fall(tmp_path: Path, capsys) -> None:
 def test_unfolding_term_has_the_gradient_of_the_norm() -> None:
     """c = <|det|> over the cell, for a map that folds; its derivative along the readouts, by differences."""
     module, _ = build(None, TrajectorySource("none"))
-    flow = make_flow(CELL, strength=4.0, num_steps=1, num_layers=1)
+    flow = make_flow(CELL, seed=6, strength=4.0, num_steps=1, num_layers=1)
     module.proton_density.flow = flow
     axis = (torch.arange(14) + 0.5) / 14 * CELL.length
     grid = torch.cartesian_prod(axis, axis, axis)
@@ -126,7 +130,7 @@ def test_unfolding_term_has_the_gradient_of_the_norm() -> None:
     def determinants(change: float) -> torch.Tensor:
         for value in readouts.values():
             value.mul_(1.0 + change)
-        _, log_abs_det, sign = flow.to_base(x)
+        _, log_abs_det, sign = flow.to_base(x, states_at(CELL, len(x), kelvin=TEMPERATURE))
         for value in readouts.values():
             value.div_(1.0 + change)
         return log_abs_det.exp() * sign
@@ -146,8 +150,8 @@ def test_unfolding_term_has_the_gradient_of_the_norm() -> None:
 
 
 def test_a_boltzmann_base_is_its_own_target() -> None:
-    """Chains instead of draws; an identity flow on the law of the data has no divergence, without noise."""
-    target = law(YUKAWA)
+    """Chains instead of draws; an identity flow on the distribution of the data has no divergence, without noise."""
+    target = boltzmann(YUKAWA)
     module, data = build(target)
     module.proton_density.base = target
     found = measured(module, data)
@@ -158,11 +162,11 @@ def test_a_boltzmann_base_is_its_own_target() -> None:
 def test_folds_are_found_on_samples_of_the_model() -> None:
     """Also where none of the held-out data lies in one."""
     module, data = build(None, TrajectorySource("none"), batch_size=4)
-    flow = make_flow(CELL, strength=4.0, num_steps=1, num_layers=1)
+    flow = make_flow(CELL, seed=6, strength=4.0, num_steps=1, num_layers=1)
     module.proton_density.flow = flow
     x = torch.rand(200, 2, 3) * CELL.length
     with torch.no_grad():
-        sound = x[flow.to_base(x)[2] > 0]
+        sound = x[flow.to_base(x, states_at(CELL, len(x), kelvin=TEMPERATURE))[2] > 0]
     assert 12 <= len(sound) < len(x)
     data._take(tuple(sound[:12].split(4)))
     measured(module, data)
@@ -171,14 +175,14 @@ def test_folds_are_found_on_samples_of_the_model() -> None:
 
 def test_resumed_fit_equals_the_uninterrupted_one(tmp_path: Path) -> None:
     straight = trainer(9)
-    module, data = build(law(YUKAWA), batch_size=100)
+    module, data = build(boltzmann(YUKAWA), batch_size=100)
     straight.fit(module, datamodule=data)
     first = trainer(5)
-    module_a, data_a = build(law(YUKAWA), batch_size=100)
+    module_a, data_a = build(boltzmann(YUKAWA), batch_size=100)
     first.fit(module_a, datamodule=data_a)
     first.save_checkpoint(tmp_path / "half.ckpt")
     resumed = trainer(9)
-    module_b, data_b = build(law(YUKAWA), batch_size=100)
+    module_b, data_b = build(boltzmann(YUKAWA), batch_size=100)
     # the configurations come from the checkpoint
     data_b.source.draw = None  # type: ignore[assignment, method-assign]
     resumed.fit(module_b, datamodule=data_b, ckpt_path=str(tmp_path / "half.ckpt"))
@@ -203,37 +207,39 @@ def test_sources_of_files(tmp_path: Path) -> None:
         TrajectorySource(str(tmp_path / "run.xyz"), skip=9).check(CELL)
     with pytest.raises(ValueError, match="data.source.trajectory = .*none.xyz does not exist"):
         TrajectorySource(str(tmp_path / "none.xyz")).check(CELL)
-    # without a law of the data only the likelihood is known
+    # without the distribution of the data only the likelihood is known
     module, data = build(None, TrajectorySource(str(tmp_path / "run.xyz")), batch_size=4)
     assert set(measured(module, data)) == {"negative_log_likelihood"}
 
 
-def test_law_of_stored_files(tmp_path: Path) -> None:
-    assert boltzmann_law(CELL, None, TEMPERATURE) is None
+def test_distribution_of_stored_files(tmp_path: Path) -> None:
+    assert boltzmann_density(SYSTEM, STRATA, None) is None
     file = tmp_path / "p.pt"
     save_potential(YUKAWA, file, {"rs_range": [1.25, 1.25], "temperature_kelvin": TEMPERATURE, "label": {}})
     with pytest.raises(ValueError, match="^data.target.log_z_path = .*lightning-vfe integrate"):
-        boltzmann_law(CELL, str(file), TEMPERATURE)
+        boltzmann_density(SYSTEM, STRATA, str(file))
     with pytest.raises(ValueError, match="^data.target.potential_path"):
-        boltzmann_law(CELL, str(tmp_path / "q.pt"), TEMPERATURE)
+        boltzmann_density(SYSTEM, STRATA, str(tmp_path / "q.pt"))
     entry = LogZEntry(2, 1.25, TEMPERATURE, 5.0, 0.1, potential_hash(load_potential(file)[0]), True)
     store_entry(log_z_file(file), entry)
-    found = boltzmann_law(CELL, str(file), TEMPERATURE)
+    found = boltzmann_density(SYSTEM, STRATA, str(file))
     assert found is not None and found.log_z == 5.0
 
 
 def test_flow_of_a_checkpoint_is_taken_over(tmp_path: Path) -> None:
-    module, data = build(law(YUKAWA))
+    module, data = build(boltzmann(YUKAWA))
     run = trainer(3)
     run.fit(module, datamodule=data)
     run.save_checkpoint(tmp_path / "flow.ckpt")
     content = torch.load(tmp_path / "flow.ckpt", weights_only=True)
-    other = EquivariantFlow(PeriodicCell(4, 1.3), num_steps=1, num_layers=1, num_channels=2, num_radial=4)
+    other = EquivariantFlow(
+        System(4), StatePoint(1.3, TEMPERATURE), num_steps=1, num_layers=1, num_channels=2, num_radial=4
+    )
     load_flow(other, content, "flow.ckpt")
     for one, two in zip(module.proton_density.flow.parameters(), other.parameters(), strict=True):
         assert torch.equal(one, two)
     with pytest.raises(ValueError, match="flow_ckpt = flow.ckpt is of another flow: parameter .* here but"):
-        load_flow(EquivariantFlow(CELL, num_layers=1, num_channels=3, num_radial=4), content, "flow.ckpt")
+        load_flow(EquivariantFlow(SYSTEM, POINT, num_layers=1, num_channels=3, num_radial=4), content, "flow.ckpt")
     with pytest.raises(ValueError, match="flow_ckpt = x holds no flow"):
         load_flow(other, {"state_dict": {"wavefunction.a": torch.zeros(1)}}, "x")
     name = next(key for key in content["state_dict"] if key.startswith("proton_density.flow."))
@@ -251,7 +257,7 @@ def test_bad_batches(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=message):
             build(None, TrajectorySource("none.xyz"), **settings)
     with pytest.raises(ValueError, match="multiple of the number of processes, 5"):
-        build(law(YUKAWA))[1].read(num_ranks=5)
+        build(boltzmann(YUKAWA))[1].read(num_ranks=5)
     frames = [Configuration(z, CELL.length).to_atoms() for z in np.random.default_rng(0).random((2, 2, 3))]
     ase.io.write(tmp_path / "two.xyz", frames)
     with pytest.raises(ValueError, match="^data.source has only 2 configurations; "):

@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from lightning_vfe.training.objective import clip_deviation, flow_loss
+from lightning_vfe.training.objective import Groups, clip_deviation, flow_loss
 from tests.helpers.derivatives import central_differences
 from tests.helpers.processes import one_process, run_processes
 
@@ -50,12 +50,21 @@ def free_energy(parameters):
     return (KT * log_density(x, parameters) + proton_energy(x)).mean()
 
 
+def kT_of(log_prob):
+    return torch.full_like(log_prob, KT)
+
+
+def one_group(values):
+    return Groups.one(len(values), values)
+
+
 def flow_gradient(clip_width=NO_CLIPPING, gather=one_process, part=slice(None), outliers=0.0):
     parameters = torch.tensor(FLOW_PARAMETERS, requires_grad=True)
     x = to_target(GRID, parameters.detach())
     energy = proton_energy(x)
     energy[:2] += outliers
-    loss = flow_loss(log_density(x, parameters)[part], energy[part], KT, clip_width, gather)
+    log_prob, energy = log_density(x, parameters)[part], energy[part]
+    loss = flow_loss(log_prob, energy, kT_of(log_prob), clip_width, gather, one_group(log_prob))
     (gradient,) = torch.autograd.grad(loss, parameters)
     return gradient
 
@@ -70,7 +79,8 @@ def test_flow_gradient_is_that_of_the_free_energy():
 def test_flow_gradient_vanishes_at_the_boltzmann_distribution():
     log_prob = torch.randn(50, requires_grad=True)
     energy = 3.0 - KT * log_prob.detach()
-    (gradient,) = torch.autograd.grad(flow_loss(log_prob, energy, KT, 5.0, one_process), log_prob)
+    loss = flow_loss(log_prob, energy, kT_of(log_prob), 5.0, one_process, one_group(log_prob))
+    (gradient,) = torch.autograd.grad(loss, log_prob)
     assert gradient.abs().max() < 1e-15
 
 
@@ -82,8 +92,8 @@ def test_noise_of_the_energy_leaves_the_flow_gradient_unbiased():
     gradients = []
     for _ in range(200):
         noisy = proton_energy(x) + 0.5 * torch.randn(len(x))
-        gradients.append(torch.autograd.grad(flow_loss(log_prob, noisy, KT, NO_CLIPPING, one_process), parameters,
-                                             retain_graph=True)[0])  # fmt: skip
+        loss = flow_loss(log_prob, noisy, kT_of(log_prob), NO_CLIPPING, one_process, one_group(log_prob))
+        gradients.append(torch.autograd.grad(loss, parameters, retain_graph=True)[0])
     gradients = torch.stack(gradients)
     error = gradients.std(0) / math.sqrt(len(gradients))
     assert ((gradients.mean(0) - flow_gradient()).abs() < 4.0 * error).all()
@@ -92,10 +102,25 @@ def test_noise_of_the_energy_leaves_the_flow_gradient_unbiased():
 def test_clipping_around_the_median():
     deviation = torch.tensor([[0.0, 1.0, -1.0], [2.0, -2.0, 94.0], [0.5, -0.5, 0.0]])
     spread = 101.0 / 9.0  # mean absolute deviation around the median 0
-    torch.testing.assert_close(clip_deviation(deviation, 2.0, one_process), deviation.clamp(max=2.0 * spread))
-    torch.testing.assert_close(clip_deviation(deviation, 1e3, one_process), deviation, rtol=0, atol=0)
-    shifted = clip_deviation(deviation + 7.0, 2.0, one_process) - 7.0
+
+    def clip(values, width):
+        return clip_deviation(values, width, one_process, one_group(values))
+
+    torch.testing.assert_close(clip(deviation, 2.0), deviation.clamp(max=2.0 * spread))
+    torch.testing.assert_close(clip(deviation, 1e3), deviation, rtol=0, atol=0)
+    shifted = clip(deviation + 7.0, 2.0) - 7.0
     torch.testing.assert_close(shifted, deviation.clamp(max=2.0 * spread))
+
+
+def test_clipping_around_the_median_of_each_group():
+    """Groups in mixed order, as walkers are dealt, with medians and widths of their own."""
+    groups = Groups(torch.tensor([1, 0, 0, 1, 1, 0]), 2, torch.ones(6))
+    deviation = torch.tensor([100.0, 0.0, 1.0, 101.0, 401.0, -8.0])
+    # medians 0 and 101, mean absolute deviations 9/3 and 301/3
+    expected = torch.tensor([100.0, 0.0, 1.0, 101.0, 101.0 + 301.0 / 3.0, -3.0])
+    torch.testing.assert_close(clip_deviation(deviation, 1.0, one_process, groups), expected)
+    several = torch.stack([deviation, deviation], dim=1)
+    torch.testing.assert_close(clip_deviation(several, 1.0, one_process, groups), torch.stack([expected] * 2, dim=1))
 
 
 def test_clipping_bounds_the_flow_gradient():

@@ -45,7 +45,7 @@ def largest_difference(first: Any, second: Any, path: str = "") -> float:
     return 0.0
 
 
-PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "MCMCDataModule", "global_step")
+PARTS = ("state_dict", "optimizer_states", "lr_schedulers", "walkers", "global_step")
 
 
 def difference(first: Path, second: Path) -> float:
@@ -105,8 +105,9 @@ def test_resumed_on_another_number_the_same_chains_go_on(runs: dict[int, Path], 
 
 def test_the_checkpoint_holds_all_walkers_as_plain_content(runs: dict[int, Path]) -> None:
     content = checkpoint(runs[4])
-    walkers = content["MCMCDataModule"]
-    assert walkers["protons"].shape == (8, 2, 3) and walkers["electrons"].shape == (8, 2, 2, 3)
+    walkers = content["walkers"]
+    fields = walkers["fields"]
+    assert fields["protons"].shape == (8, 2, 3) and fields["electrons"].shape == (8, 2, 2, 3)
     assert walkers["random"]["groups"] == [0, 1, 2, 3] and len(walkers["random"]["generators"]) == 4
 
     def kinds(node: Any) -> set[type]:
@@ -125,6 +126,22 @@ def test_results_of_two_processes_are_those_of_one(runs: dict[int, Path], tmp_pa
         run_ranks(["test", f"ckpt_path={runs[1] / 'checkpoints' / 'last.ckpt'}", f"run_dir={folder}"], ranks, folder)
         found.append(json.loads((folder / "summary.json").read_text()))
     assert found[0]["energy_per_atom"]["error"] > 0
+    assert largest_difference(*found) < 1e-10
+
+
+def test_several_states_by_two_processes(tmp_path: Path) -> None:
+    """Two densities with two weighted twists, whose walkers the processes share unevenly: fit and test."""
+    words = [*WORDS[:3], "system.rs=[1.8,2.2]", "system.twists=[[0,0,0,1],[0.25,0.1,-0.3,3]]"]
+    words += ["sampler.num_proton_walkers=12", "sampler.chain_precision=float64"]
+    folders = {ranks: tmp_path / f"{ranks}" / "run" for ranks in (1, 2)}
+    tables = [fit_table(words, ranks, folder) for ranks, folder in folders.items()]
+    assert_same_tables(*tables)
+    assert difference(folders[1], folders[2]) < 1e-10
+    found = []
+    for ranks in (1, 2):
+        run_ranks(["test", f"run_dir={folders[ranks]}"], ranks, folders[ranks].parent)
+        found.append(json.loads((folders[ranks] / "summary.json").read_text()))
+    assert [state["rs"] for state in found[0]["states"]] == [1.8, 2.2]
     assert largest_difference(*found) < 1e-10
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lightning_vfe.physics.kinetic import kinetic_energy
-from lightning_vfe.training.objective import wavefunction_loss
+from lightning_vfe.training.objective import Groups, wavefunction_loss
 from tests.helpers.derivatives import central_differences
 from tests.helpers.processes import one_process, run_processes
 
@@ -122,13 +122,12 @@ def walker_batch(same_protons):
 
 
 def batch_values(same_protons, parameters):
-    """ln psi with its gradient and E_loc, both (W, B), and the strata."""
+    """ln psi with its gradient and E_loc, both (W, B), and the number of each walker's twist."""
     electrons, twists, protons = walker_batch(same_protons)
     logs = torch.stack([log_psi(r, parameters, k) for r, k in zip(electrons, twists, strict=True)])
     detached = parameters.detach()
     energies = [total_energy(r, detached, k, x) for r, k, x in zip(electrons, twists, protons, strict=True)]
-    strata = torch.tensor([0, 1, 0, 1]) if same_protons else None
-    return logs, torch.stack(energies), strata
+    return logs, torch.stack(energies), torch.tensor([0, 1, 0, 1]) if same_protons else None
 
 
 def mean_energy(parameters, same_protons):
@@ -137,13 +136,19 @@ def mean_energy(parameters, same_protons):
     return torch.stack(quotients).mean()
 
 
+def loss_of(logs, energies, clip_width, gather=one_process, twist=None):
+    """Energies of all walkers are clipped together; walkers of the same protons have one mean for each twist."""
+    together = Groups.one(len(logs), energies)
+    same = None if twist is None else Groups(twist, 2, torch.ones(len(twist)))
+    return wavefunction_loss(logs, energies, clip_width, gather, together, same)
+
+
 def wavefunction_gradient(same_protons, clip_width=NO_CLIPPING, gather=one_process, part=slice(None), change=None):
     parameters = torch.tensor(PSI_PARAMETERS, requires_grad=True)
-    logs, energies, strata = batch_values(same_protons, parameters)
+    logs, energies, twist = batch_values(same_protons, parameters)
     if change is not None:
         logs, energies = change(logs, energies, parameters)
-    strata = None if strata is None else strata[part]
-    loss = wavefunction_loss(logs[part], energies[part], clip_width, gather, strata)
+    loss = loss_of(logs[part], energies[part], clip_width, gather, None if twist is None else twist[part])
     (gradient,) = torch.autograd.grad(loss, parameters)
     return gradient
 
@@ -170,7 +175,7 @@ def test_few_electrons_with_each_proton_walker_give_an_unbiased_gradient():
     first, second = torch.cartesian_prod(torch.arange(100), torch.arange(100)).T  # all pairs: the exact mean
     pairs = torch.stack([electrons[first], electrons[second]], 1)
     energies = total_energy(pairs, parameters.detach(), TWIST, 0)
-    loss = wavefunction_loss(log_psi(pairs, parameters, TWIST), energies, NO_CLIPPING, one_process, None)
+    loss = loss_of(log_psi(pairs, parameters, TWIST), energies, NO_CLIPPING)
     (found,) = torch.autograd.grad(loss, parameters)
     expected = central_differences(lambda p: rayleigh_quotient(p, TWIST, 0), parameters.detach())
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-7)
@@ -192,14 +197,14 @@ def test_norm_and_phase_of_psi_have_no_gradient(same_protons, clip_width):
 def test_an_eigenstate_has_no_gradient():
     logs = torch.complex(torch.randn(3, 8), torch.randn(3, 8)).requires_grad_()
     energies = torch.tensor([-1.0, -2.0, -3.0]).unsqueeze(1).expand(3, 8).to(logs.dtype)  # one for each configuration
-    (gradient,) = torch.autograd.grad(wavefunction_loss(logs, energies, 5.0, one_process, None), logs)
+    (gradient,) = torch.autograd.grad(loss_of(logs, energies, 5.0), logs)
     assert gradient.abs().max() == 0.0
 
 
 def test_clipping_bounds_gradients_and_leaves_energies():
     logs, energies, _ = batch_values(False, torch.tensor(PSI_PARAMETERS, requires_grad=True))
     before = energies.clone()
-    wavefunction_loss(logs, energies, 0.1, one_process, None)
+    loss_of(logs, energies, 0.1)
     torch.testing.assert_close(energies, before, rtol=0, atol=0)
 
     def spoil(size):
