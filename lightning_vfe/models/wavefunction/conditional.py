@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lightning_vfe.models.wavefunction.density import ElectronDensity
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.state_point import WalkerStates
 
@@ -19,10 +20,10 @@ def conditional_log_prob(
 ) -> Callable[[Tensor], Tensor]:
     """ln |psi_x(r)|^2 as a function of r (W, B, N, 3) -> (W, B), with the parameters that the wavefunction has now.
 
-    What depends on protons and states alone is computed once, in the precision of the wavefunction. With a twin the
-    positions are rounded to its precision, the networks run in it, and the result comes back in the type of r: a density
-    in its own right, whose chains are exact for it. It differs from |psi|^2 by the rounding of ln psi, about 1e-6 in
-    float32.
+    What depends on parameters, protons and states alone is computed once, in the precision of the wavefunction. With a
+    twin the positions are rounded to its precision, the networks run in it, and the result comes back in the type of r:
+    a density in its own right, whose chains are exact for it. It differs from |psi|^2 by the rounding of ln psi, about
+    1e-6 in float32.
 
     Args:
         wavefunction: psi_x(r).
@@ -30,6 +31,37 @@ def conditional_log_prob(
         states: state point and twist of every proton walker.  # (W,)
         twin: the same wavefunction in another precision, see models/twin.py; None computes in that of the wavefunction.
     """
+    density = electron_density(wavefunction, protons, states, None if twin is None else twin.reference_rs.dtype)
+    if density is None:
+        return plain_log_prob(wavefunction, protons, states, twin)
+    rs = states.rs[:, None, None, None]
+    return lambda electrons: density.for_walkers(electrons.shape[1])(electrons / rs)
+
+
+def electron_density(
+    wavefunction: GeminalWavefunction, protons: Tensor, states: WalkerStates, dtype: torch.dtype | None
+) -> ElectronDensity | None:
+    """The same in few operations, for one electron walker each and positions in units of rs; None where psi is another
+    one than that of `GeminalWavefunction`.
+
+    Args:
+        wavefunction: psi_x(r).
+        protons: in bohr.  # (W, N, 3)
+        states: state point and twist of every proton walker.  # (W,)
+        dtype: precision of the evaluations; None takes that of the wavefunction.
+    """
+    if type(wavefunction) is not GeminalWavefunction:
+        return None
+    return ElectronDensity.prepare(wavefunction, protons, states, dtype)
+
+
+def plain_log_prob(
+    wavefunction: GeminalWavefunction,
+    protons: Tensor,
+    states: WalkerStates,
+    twin: GeminalWavefunction | None = None,
+) -> Callable[[Tensor], Tensor]:
+    """The same by `log_psi`: the reference, and for every other wavefunction."""
     x, state = protons.unsqueeze(1), states.unsqueeze(1)
     with torch.no_grad():
         fixed = wavefunction.prepare(x, state)
