@@ -1,3 +1,89 @@
-"""Variational free energy of dense hydrogen with PyTorch Lightning."""
+"""Variational free energy of dense hydrogen with PyTorch Lightning.
+
+The names below are all that a notebook, a program or a config needs. They are imported when they are first used, so
+that `import lightning_vfe` is fast. Files of the package may move; these names stay. `__init__.pyi` names them for type
+checkers.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
 
 __version__ = "0.2.0"
+
+_HOMES = {
+    "physics.cell": ("PeriodicCell",),
+    "physics.ewald": ("Ewald",),
+    "physics.system": ("System",),
+    "physics.state_point": ("StatePoint", "WalkerStates"),
+    "physics.strata": ("Strata", "reference_point"),
+    "models.wavefunction.wavefunction": ("GeminalWavefunction",),
+    "models.flow.equivariant_flow": ("EquivariantFlow",),
+    "models.base.uniform": ("UniformBase",),
+    "models.base.boltzmann": ("BoltzmannBase",),
+    "models.proton_density": ("ProtonDensity",),
+    "models.potential.potential": ("Potential",),
+    "models.potential.schnet": ("SchNetPotential",),
+    "models.potential.yukawa": ("YukawaPotential",),
+    "models.potential.ase_potential": ("ASEPotential",),
+    "models.potential.delta": ("DeltaPotential",),
+    "models.potential.storage": ("load_potential", "register_potential", "save_potential"),
+    "sampling.nested": ("NestedSampler",),
+    "state.variational_state": ("VariationalState",),
+    "training.module": ("VariationalFreeEnergy",),
+    "training.datamodule": ("MCMCDataModule",),
+    "training.optimizers": ("Adam", "NaturalGradient", "TorchOptimizer"),
+}
+_CONFIG_HOMES = {
+    "labels.committee": ("CommitteeSettings",),
+    "labels.sampling": ("ChainSettings",),
+    "sampling.integration_settings": ("IntegrationSettings",),
+    "training.callbacks": (
+        "NaNGuard",
+        "ProgressBar",
+        "WriteSummary",
+    ),
+    "training.configuration_datamodule": ("ConfigurationDataModule",),
+    "training.configurations": (
+        "ChainSource",
+        "DatabaseSource",
+        "TrajectorySource",
+        "boltzmann_density",
+    ),
+    "training.flow_mle": ("FlowMaximumLikelihood",),
+    "training.flow_report": ("FlowReport",),
+    "training.loggers": ("MetricsCSVLogger",),
+    "training.potential_datamodule": ("LabelDataModule",),
+    "training.potential_fit": ("CommitteeTrainer",),
+    "training.potential_loss": ("PotentialLoss",),
+    "training.potential_module": (
+        "PotentialFit",
+        "stored_potential",
+    ),
+    "training.potential_optimizers": (
+        "CosineAdamW",
+        "ExponentialAdamW",
+        "PlateauAdamW",
+    ),
+    "training.potential_report": ("PotentialReport",),
+    "training.run_folder": ("LastCheckpoint",),
+    "training.step_bar": ("StepBar",),
+}
+"""Names that configs use besides: as stable as the others, though seldom needed elsewhere."""
+_HOME_OF = {name: home for homes in (_HOMES, _CONFIG_HOMES) for home, names in homes.items() for name in names}
+
+__all__ = [*(name for names in _HOMES.values() for name in names), "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its file."""
+    if name not in _HOME_OF:
+        raise AttributeError(f"module 'lightning_vfe' has no attribute {name!r}; the public names are in __all__")
+    value = getattr(importlib.import_module(f"lightning_vfe.{_HOME_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

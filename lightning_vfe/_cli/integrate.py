@@ -99,9 +99,7 @@ def run(config: DictConfig) -> int:
     return 0 if result.converged else FAILED
 
 
-def measure(
-    config: DictConfig, potential: Any, particles: Any, point: Any, result: Any, run_dir: Path
-) -> None:
+def measure(config: DictConfig, potential: Any, particles: Any, point: Any, result: Any, run_dir: Path) -> None:
     """E, S, P and g(r) of classical protons in the potential: summary.json, pair_correlation.csv and figures, as
     `test` writes them."""
     from lightning_vfe.analysis.figures import save_figures

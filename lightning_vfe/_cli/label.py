@@ -96,9 +96,9 @@ def _vmc_labeller(config: DictConfig, settings: dict[str, Any], states: list[Any
     for state in states:
         if state.num_atoms != trained.system.num_atoms or state.rs not in densities:
             raise CommandError(
-                f"calculator.ckpt_path = {path} is of num_atoms = {trained.system.num_atoms}, rs = {trained.system.rs}; "
-                f"set system.num_atoms={trained.system.num_atoms} system.rs={densities[0]}, not {state.num_atoms} and "
-                f"{state.rs}"
+                f"calculator.ckpt_path = {path} is of num_atoms = {trained.system.num_atoms}, "
+                f"rs = {trained.system.rs}; set system.num_atoms={trained.system.num_atoms} system.rs={densities[0]}, "
+                f"not {state.num_atoms} and {state.rs}"
             )
     wavefunction, system = instantiate(trained.wavefunction), instantiate(trained.particles)
     prefix = "wavefunction."

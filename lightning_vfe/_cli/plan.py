@@ -35,6 +35,7 @@ class Plan:
         is_new: the folder is yet to be made.
         notes: lines that tell the user what was chosen.
         may_be_done: a checkpoint at the last step is no mistake, as for a job that its cluster starts once more.
+        may_round_walkers: the number of proton walkers is a default, which may be raised to one that can be dealt.
     """
 
     verb: str
@@ -44,6 +45,7 @@ class Plan:
     is_new: bool
     notes: tuple[str, ...] = ()
     may_be_done: bool = False
+    may_round_walkers: bool = False
 
     def hand_over(self) -> str:
         """The plan as text for HANDOVER."""
@@ -98,7 +100,8 @@ def make_plan(verb: str, overrides: Overrides) -> Plan:
             raise CommandError(
                 f"run_dir = {folder} already holds a run; go on with ckpt_path=last, or give another folder"
             )
-        return _plan(verb, config, folder, None, is_new, notes)
+        is_default = overrides.value("sampler.num_proton_walkers") is None
+        return replace(_plan(verb, config, folder, None, is_new, notes), may_round_walkers=is_default)
     if ckpt_path == "last":
         checkpoint, notes = _last_checkpoint(run_dir, overrides)
     else:

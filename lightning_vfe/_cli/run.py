@@ -46,6 +46,9 @@ def run(plan: Plan) -> int:
             check_folder("callbacks.checkpoint.dirpath", folder)
     if is_variational(config):
         _check_system(config)
+        note = round_walkers(config) if plan.may_round_walkers else ""
+        if note and is_first:
+            print(note)
     # these imports take seconds
     from lightning_vfe.physics.blocks import keep_freed_memory
     from lightning_vfe.training.launch import launch, quiet
@@ -166,6 +169,27 @@ def check_walkers(config: DictConfig, strata: Any, num_ranks: int) -> None:
         if value < 1 or value % divisor:
             fit = max(1, -(-value // divisor)) * divisor
             raise CommandError(f"{key} = {value} must be a multiple of the {divisor} {what}; {fit} is one")
+
+
+def round_walkers(config: DictConfig) -> str:
+    """Raise a default number of proton walkers to the next one that can be dealt to groups and strata.
+
+    With sampled protons each stratum gets two walkers at least, since the gradient compares them.
+
+    Returns:
+        What was done, or nothing.
+    """
+    sampler, strata = config.sampler, strata_of(config)
+    unit = math.lcm(sampler.num_groups, len(strata))
+    least = max(sampler.num_proton_walkers, 2 * len(strata) if config.system.protons == "sampled" else 1)
+    rounded = -(-least // unit) * unit
+    if rounded == sampler.num_proton_walkers:
+        return ""
+    was, sampler.num_proton_walkers = sampler.num_proton_walkers, rounded
+    return (
+        f"sampler.num_proton_walkers: {rounded} in place of {was}, for {sampler.num_groups} groups and "
+        f"{strata.num_states} states x {len(strata.twists)} twists"
+    )
 
 
 def check_structure(config: DictConfig, strata: Any) -> None:

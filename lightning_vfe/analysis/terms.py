@@ -65,6 +65,17 @@ def value_with_error(value: float, error: float) -> str:
     return _with_minus(f"{value:.{decimals}f} \N{PLUS-MINUS SIGN} {error:.{decimals}f}")
 
 
+def value_in_brackets(value: float, error: float) -> str:
+    """`value(error)`, the error in units of the last digit: -0.97825(43), 7.805(6), -190.8(1.6)."""
+    if not math.isfinite(value):
+        return "-"
+    if not math.isfinite(error) or error <= 0.0:
+        return _with_minus(f"{value:.4g}")
+    decimals = max(0, 1 - math.floor(math.log10(error)))
+    shown = round(error * 10**decimals) if error < 1.0 else f"{error:.{decimals}f}"
+    return _with_minus(f"{value:.{decimals}f}") + f"({shown})"
+
+
 def _with_minus(text: str) -> str:
     """A minus as long as a plus, as on matplotlib's axes."""
     return text.replace("-", "\N{MINUS SIGN}")

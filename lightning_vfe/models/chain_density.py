@@ -16,8 +16,8 @@ def chain_log_prob(
     """ln p(x) as a function of x (W, N, 3) -> (W,), with the parameters that the density has now.
 
     With a twin the positions are rounded to its precision, flow and base run in it, and the result comes back in the
-    type of x: a density in its own right, whose chains are exact for it. In float32 it differs from p(x) by the rounding
-    of ln p, about 1e-4 at N = 16 with the shipped potential, and less without.
+    type of x: a density in its own right, whose chains are exact for it. In float32 it differs from p(x) by the
+    rounding of ln p, about 1e-4 at N = 16 with the shipped potential, and less without.
 
     Args:
         density: p(x).

@@ -7,9 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_vfe.models.base.boltzmann import BoltzmannBase
-from lightning_vfe.models.base.uniform import UniformBase
-from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
+from lightning_vfe.models.contracts import Base, Flow
+from lightning_vfe.models.flow.plain import PlainFlow
 from lightning_vfe.physics.state_point import WalkerStates
 
 
@@ -31,12 +30,16 @@ class ProtonDensity(nn.Module):
     """ln p(x) = ln p_base(z) + ln|det dz/dx| with z = flow.to_base(x), normalised over ordered protons in the cell.
 
     Base and flow depend on the state point of each walker.
+
+    Args:
+        base: p_base(z).
+        flow: z(x); a module that has no more than `to_base(x, states) -> z` is wrapped in a `PlainFlow`.
     """
 
-    def __init__(self, base: UniformBase | BoltzmannBase, flow: EquivariantFlow) -> None:
+    def __init__(self, base: Base, flow: nn.Module) -> None:
         super().__init__()
         self.base = base
-        self.flow = flow
+        self.flow: Flow = flow if isinstance(flow, Flow) else PlainFlow(flow)
 
     def evaluate(self, x: Tensor, states: WalkerStates) -> ProtonTerms:
         """All terms of protons x (..., N, 3) in bohr at their state points (...)."""
@@ -61,9 +64,8 @@ class ProtonDensity(nn.Module):
     def scores(self, x: Tensor, states: WalkerStates, chunk_size: int | None = None) -> tuple[Tensor, Tensor]:
         """ln p(x) and its derivatives with respect to every trainable parameter, walker by walker.
 
-        Every walker gets its own copy of the parameters, so that one backward pass gives all derivatives at once. (A
-        loop over functions of one walker would do the same work in many small pieces, and the list of edges depends on
-        the positions, which rules out torch.func.vmap.)
+        A flow whose parameters may have a leading axis of walkers gets a copy of them for each, so that one backward
+        pass gives all derivatives at once. Any other flow is differentiated by torch.func, walker by walker.
 
         Args:
             x: protons in bohr.  # (W, N, 3)
@@ -79,10 +81,11 @@ class ProtonDensity(nn.Module):
         """
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"chunk_size = {chunk_size} must be at least 1; None chooses one that fits the memory")
-        largest = self.flow.walkers_at_once_with_gradients
-        size = min(chunk_size or largest, largest)
+        largest = getattr(self.flow, "walkers_at_once_with_gradients", None)
+        function = self._scores_by_func if largest is None else self._scores
+        size = min(chunk_size or len(x), largest or len(x))
         batches = zip(x.detach().split(size), states.split(size), strict=True)
-        parts = [self._scores(walkers, state) for walkers, state in batches]
+        parts = [function(walkers, state) for walkers, state in batches]
         log_prob, scores = (torch.cat(columns) for columns in zip(*parts, strict=True))
         return log_prob, scores
 
@@ -97,3 +100,17 @@ class ProtonDensity(nn.Module):
         log_prob = torch.func.functional_call(self, own, (x, states))
         gradients = torch.autograd.grad(log_prob.sum(), list(own.values()))
         return log_prob.detach(), torch.cat([gradient.unsqueeze(-1).flatten(1) for gradient in gradients], dim=1)
+
+    @torch.enable_grad()
+    def _scores_by_func(self, x: Tensor, states: WalkerStates) -> tuple[Tensor, Tensor]:
+        """scores of one chunk, for any flow."""
+        parameters = {name: value.detach() for name, value in self.named_parameters() if value.requires_grad}
+
+        def log_prob(own: dict[str, Tensor], one: Tensor, *state: Tensor) -> tuple[Tensor, Tensor]:
+            value = torch.func.functional_call(self, own, (one, WalkerStates(*state)))
+            return value, value
+
+        function = torch.func.vmap(torch.func.grad(log_prob, has_aux=True), in_dims=(None, 0, 0, 0, 0))
+        gradients, values = function(parameters, x, states.rs, states.kT, states.twist)
+        columns = [gradients[name].unsqueeze(-1).flatten(1) for name in parameters]
+        return values.detach(), torch.cat(columns, dim=1).detach()

@@ -77,8 +77,8 @@ class PeriodicCell:
         most = LONGEST_CUTOFF * self.length
         if not 0 < cutoff <= most:
             raise ValueError(
-                f"{key} = {cutoff} must be positive and at most {most:.4g} {unit}, {LONGEST_CUTOFF:g} edges of the cell; "
-                f"{fix}"
+                f"{key} = {cutoff} must be positive and at most {most:.4g} {unit}, {LONGEST_CUTOFF:g} edges of the "
+                f"cell; {fix}"
             )
 
     def wrap(self, positions: Tensor) -> Tensor:

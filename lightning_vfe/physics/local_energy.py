@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_vfe.physics.blocks import MAX_ELEMENTS_CPU, in_parts, max_elements
 from lightning_vfe.physics.ewald import CoulombEnergies, Ewald
-from lightning_vfe.physics.kinetic import kinetic_energy
+from lightning_vfe.physics.kinetic import kinetic_energy, kinetic_energy_nested
 from lightning_vfe.physics.state_point import WalkerStates
 
 TANGENT_BYTES = 2**24
@@ -70,8 +70,13 @@ def coulomb_energies(ewald: Ewald, protons: Tensor, electrons: Tensor, rs: Tenso
 def kinetic_energies(log_psi: LogPsi, protons: Tensor, electrons: Tensor, states: WalkerStates) -> Tensor:
     """The kinetic term of local_energy alone, complex, Ha.  # (W, B)
 
+    By derivatives carried forward. A module that does not declare `carries_derivatives = True` (its operations have
+    forward rules) gets the nested route: right for any module, and several times slower.
+
     A bounded number of configurations at a time: large tensors would not only take memory, but leave the caches.
     """
+    is_nested = isinstance(log_psi, nn.Module) and not getattr(log_psi, "carries_derivatives", False)
+    of_electrons = kinetic_energy_nested if is_nested else kinetic_energy
     num_electrons = electrons.shape[-2]
     available = TANGENT_BYTES * (max_elements(electrons) // MAX_ELEMENTS_CPU)
     limit = max(1, available // (4 * 32 * 3 * num_electrons * num_electrons * electrons.element_size()))
@@ -79,7 +84,7 @@ def kinetic_energies(log_psi: LogPsi, protons: Tensor, electrons: Tensor, states
     def kinetic(x: Tensor, r: Tensor, *parts: Tensor) -> tuple[Tensor]:
         rs, kT, twist = (part.squeeze(-2) for part in parts)
         point = WalkerStates(rs.squeeze(-1), kT.squeeze(-1), twist)
-        return (kinetic_energy(lambda positions: log_psi(x, positions, point), r),)
+        return (of_electrons(lambda positions: log_psi(x, positions, point), r),)
 
     parts = states.rs[:, None, None, None], states.kT[:, None, None, None], states.twist[:, None, None]
     return in_parts(kinetic, limit, protons.unsqueeze(1), electrons, *parts)[0]

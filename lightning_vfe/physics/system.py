@@ -18,8 +18,8 @@ class System:
 
     Args:
         num_atoms: number N of nuclei, a positive integer.
-        nucleus: H, D or T, or the mass of a nucleus in electron masses. Classical nuclei feel their mass in the momentum
-            part of F alone: kT [ln N! + 3N ln lambda_dB].
+        nucleus: H, D or T, or the mass of a nucleus in electron masses. Classical nuclei feel their mass in the
+            momentum part of F alone: kT [ln N! + 3N ln lambda_dB].
         num_up: electrons with spin up; None is half of them, rounded up.
 
     Attributes:
@@ -66,5 +66,6 @@ def _mass(nucleus: object) -> float:
         return float(nucleus)  # type: ignore[arg-type]
     names = ", ".join(f"{name} ({mass:g})" for name, mass in NUCLEAR_MASSES.items())
     raise ValueError(
-        f"system.nucleus = {nucleus!r} must be one of {names}, or a mass of at least {LIGHTEST_NUCLEUS:g} electron masses"
+        f"system.nucleus = {nucleus!r} must be one of {names}, "
+        f"or a mass of at least {LIGHTEST_NUCLEUS:g} electron masses"
     )

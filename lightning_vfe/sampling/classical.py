@@ -12,8 +12,8 @@ from torch import Tensor
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.free_energy import momentum_free_energy
 from lightning_vfe.physics.observables import RadialDistribution, RadialDistributions
-from lightning_vfe.physics.statistics import Estimate, estimate
 from lightning_vfe.physics.state_point import StatePoint
+from lightning_vfe.physics.statistics import Estimate, estimate
 from lightning_vfe.physics.system import System
 from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA
 from lightning_vfe.sampling.chains import Chains

@@ -35,8 +35,8 @@ def move_by_surrogate(
         min(1, p(y) p_s(x) / (p(x) p_s(y))),
 
     or else the walker stays at x. The steps on p_s are reversible for it and all of one kind, so that they go from x
-    to y and from y to x in the ratio p_s(y) / p_s(x): whatever p_s is, the protons are distributed as p(x). A p_s far from p
-    costs acceptances only.
+    to y and from y to x in the ratio p_s(y) / p_s(x): whatever p_s is, the protons are distributed as p(x). A p_s far
+    from p costs acceptances only.
 
     Args:
         walkers: where the protons are; not changed.

@@ -12,7 +12,6 @@ from lightning_vfe.sampling.metropolis import metropolis
 from lightning_vfe.sampling.proposals import ChainState, LogProb, Proposal
 from lightning_vfe.sampling.walkers import Walkers
 
-
 ElectronTarget = Callable[[Walkers], LogProb]
 """ln |psi_x(r)|^2 up to a constant per walker, as a function of the electrons (W, B, N, 3) -> (W, B) in the unit of the
 walkers, prepared once a sweep for the protons and states of the walkers."""

@@ -28,9 +28,9 @@ SweepReport = dict[str, Tensor]
         directly, 1 where these are drawn independently; of the moves on the surrogate density where acceptance is
         delayed.
     electron_width_rs, proton_width_rs: widths of the moves in units of rs, as used in this sweep.
-    electron_drift: mean of ln|psi|^2 at the end of the electron moves minus that three quarters through them. Its average
-        over sweeps vanishes once num_electron_steps lets the electrons forget how they were carried along; a positive
-        average means that they lag behind the protons, and a biased energy.
+    electron_drift: mean of ln|psi|^2 at the end of the electron moves minus that three quarters through them. Its
+        average over sweeps vanishes once num_electron_steps lets the electrons forget how they were carried along; a
+        positive average means that they lag behind the protons, and a biased energy.
     num_stranded: chains that stand where ln p is not finite; not zero means a broken density.
     num_failed_inversions: proton walkers whose map could not be inverted, and which stayed.
     delayed_acceptance: accepted fraction of the ends of the chains on the surrogate density.

@@ -12,7 +12,8 @@ def space_warp(cell: PeriodicCell, electrons: Tensor, protons: Tensor, displacem
 
         dr_i = sum_a w_a(r_i) dx_a,    w_a(r) = d(r, x_a)^-4 / sum_b d(r, x_b)^-4,
 
-    with the smooth periodic distance d, in the cell's unit of length: an electron next to a proton moves with it, one between two with their mean.
+    with the smooth periodic distance d, in the cell's unit of length: an electron next to a proton moves with it, one
+    between two with their mean.
 
     Args:
         cell: the periodic cell.

@@ -21,9 +21,9 @@ STATE = ("rs", "kT", "twist")
 class Walkers:
     """W proton walkers, owned by one process; updated in place by the sampler.
 
-    A field is a tensor with one row for each proton walker. Chains, checkpoints and processes treat all fields alike, so
-    that a new kind of move brings its own field without a change here. Walkers are stored group by group, in the order
-    of random.groups.
+    A field is a tensor with one row for each proton walker. Chains, checkpoints and processes treat all fields alike:
+    a new kind of move brings its own field without a change here. Walkers are stored group by group, in the order of
+    random.groups.
 
     Attributes:
         fields: by name. Always there are `protons` (W, N, 3) in units of rs, inside the cell; `rs` (W,) in bohr, `kT`
@@ -130,9 +130,9 @@ def merge_walker_states(states: Sequence[dict[str, Any]]) -> dict[str, Any]:
     order = sorted(range(len(groups)), key=groups.__getitem__)
     merged = dict(states[0])
     merged["fields"] = {
-        name: torch.cat(
-            [state["fields"][name].unflatten(0, (len(state["random"]["groups"]), -1)) for state in states]
-        )[order].flatten(0, 1)
+        name: torch.cat([state["fields"][name].unflatten(0, (len(state["random"]["groups"]), -1)) for state in states])[
+            order
+        ].flatten(0, 1)
         for name in states[0]["fields"]
     }
     generators = torch.cat([state["random"]["generators"] for state in states])[order]

@@ -22,6 +22,7 @@ from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.structures import make_structure
 from lightning_vfe.physics.system import System
 from lightning_vfe.sampling.nested import NestedSampler, SweepReport
+from lightning_vfe.sampling.proton_moves import ProtonTarget
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.sampling.walkers import STATE, Walkers, merge_walker_states
 from lightning_vfe.state.batch import Batch, Sample
@@ -36,9 +37,9 @@ class VariationalState:
     """p(x), psi_x(r) and the walkers that sample them.
 
     W proton walkers with B electron walkers each move by one sweep at a time, always with the parameters that the
-    networks have. Counts are those of the whole run; each process owns whole walker groups, which carry their own random
-    numbers, so that the trajectories do not depend on the number of processes. Walkers are placed when they are first
-    needed, and equilibrated before they are first used.
+    networks have. Counts are those of the whole run; each process owns whole walker groups, which carry their own
+    random numbers, so that the trajectories do not depend on the number of processes. Walkers are placed when they are
+    first needed, and equilibrated before they are first used.
 
     Args:
         system: the particles.
@@ -178,17 +179,18 @@ class VariationalState:
         walkers = self.place()
         if self.strata.twists.is_random:
             walkers["twist"] = 0.5 - walkers.random.uniform(walkers["twist"].shape, dtype=walkers["twist"].dtype)
-        protons = None if self.proton_density is None else self._targets().at(walkers.states)
         electrons = electron_target(self.wavefunction, self._wavefunction_twin())
-        return self.sampler.step(walkers, protons, electrons, adapt, Exchange().sum)
+        return self.sampler.step(walkers, self.proton_target(), electrons, adapt, Exchange().sum)
 
-    def _targets(self) -> ProtonTargets:
+    def proton_target(self) -> ProtonTarget | None:
+        """p(x) of the walkers as the sampler takes it, with the parameters that the networks have; None for fixed
+        protons."""
+        if self.proton_density is None:
+            return None
         if self._proton_targets is None:
-            assert self.proton_density is not None
-            self._proton_targets = ProtonTargets(
-                self.proton_density, self.sampler.proton_sampling, self._chain_dtype
-            )
-        return self._proton_targets
+            sampling = self.sampler.proton_sampling
+            self._proton_targets = ProtonTargets(self.proton_density, sampling, self._chain_dtype)
+        return self._proton_targets.at(self.place().states)
 
     def _wavefunction_twin(self) -> Twin[GeminalWavefunction] | None:
         if self._chain_dtype in (None, self.wavefunction.reference_rs.dtype):
@@ -216,9 +218,7 @@ class VariationalState:
     def energies(self, batch: Batch | None = None) -> Sample:
         """All energies of a batch, or of the walkers after a sweep."""
         batch = self.batch() if batch is None else batch
-        electronic = local_energy(
-            self.ewald, self.wavefunction.log_psi, batch.protons, batch.electrons, batch.states
-        )
+        electronic = local_energy(self.ewald, self.wavefunction, batch.protons, batch.electrons, batch.states)
         kinetic, v_pp, v_pe, v_ee = electronic.kinetic.real, electronic.v_pp, electronic.v_pe, electronic.v_ee
         if self.proton_density is None:
             each = batch.states.unsqueeze(1).expand(*kinetic.shape).flatten()
@@ -254,7 +254,9 @@ class VariationalState:
             if values.ndim == 2:
                 values = values.flatten() if self.is_fixed else values.mean(1)
             series.append(exchange.gather(values).double().cpu())
-        stratum = exchange.gather(self.independent_strata(batch) if len(values) != len(batch.stratum) else batch.stratum)
+        stratum = exchange.gather(
+            self.independent_strata(batch) if len(values) != len(batch.stratum) else batch.stratum
+        )
         return self.strata.estimate(torch.stack(series), stratum.cpu())
 
     def independent_strata(self, batch: Batch) -> Tensor:

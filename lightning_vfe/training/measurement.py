@@ -89,9 +89,7 @@ class Measurement:
         """Count a batch."""
         assert self.radial is not None, "call reset() first"
         strata = self.state.independent_strata(batch)
-        self.metric.update(
-            sample.terms, strata, walker_diagnostics(sample), batch.stratum, common_diagnostics(batch)
-        )
+        self.metric.update(sample.terms, strata, walker_diagnostics(sample), batch.stratum, common_diagnostics(batch))
         rs = batch.states.rs[:, None, None]
         self.radial.update(batch.protons / rs, batch.electrons / rs.unsqueeze(1))
         self._stratum = batch.stratum

@@ -18,10 +18,12 @@ from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.measurement import Measurement, common_diagnostics, step_values
 from lightning_vfe.training.objective import Groups, flow_loss, wavefunction_loss
-from lightning_vfe.training.optimizers import Adam, NaturalGradient
+from lightning_vfe.training.optimizers import NaturalGradient, OptimizerSettings
 from lightning_vfe.training.score_blocks import flow_block, wavefunction_block
 from lightning_vfe.training.summary import TestResult
 
+SCORE_CHUNK = 256
+"""Samples whose scores are taken at once, where the optimizer does not say."""
 RECENT_STEPS = 50
 WATCHED = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "pressure_gpa")
 """Terms of the last RECENT_STEPS steps that are kept for the progress bar."""
@@ -30,13 +32,13 @@ WATCHED = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "press
 class VariationalFreeEnergy(L.LightningModule):
     r"""Minimises F = E_{x~p}[E_{r~|psi_x|^2} E_loc(x, r) + kT ln p(x)] + momenta over flow and wavefunction together.
 
-    With several state points the objective is a mean over them. The gradient of the flow takes the energies of each state
-    in units of its kT, that of the wavefunction in units of 1/rs^2, so that no state outweighs the others. With one
-    state point this changes nothing.
+    With several state points the objective is a mean over them. The gradient of the flow takes the energies of each
+    state in units of its kT, that of the wavefunction in units of 1/rs^2, so that no state outweighs the others. With
+    one state point this changes nothing.
 
     Args:
         state: networks and walkers.
-        optimizer: settings of the optimizer (its configure method builds it).
+        optimizer: what trains both networks; None is the natural gradient.
         clip_width: gradients use energies clipped at this many mean absolute deviations around the median.
 
     Raises:
@@ -48,7 +50,7 @@ class VariationalFreeEnergy(L.LightningModule):
     def __init__(
         self,
         state: VariationalState,
-        optimizer: Adam | NaturalGradient | None = None,
+        optimizer: OptimizerSettings | None = None,
         clip_width: float = 5.0,
     ) -> None:
         super().__init__()
@@ -58,7 +60,7 @@ class VariationalFreeEnergy(L.LightningModule):
         self.wavefunction, self.proton_density = state.wavefunction, state.proton_density
         self.optimizer_settings = optimizer or NaturalGradient()
         # The natural gradient takes scores instead of the derivative of a loss.
-        self.automatic_optimization = not isinstance(self.optimizer_settings, NaturalGradient)
+        self.automatic_optimization = not self.optimizer_settings.uses_scores
         self.clip_width = clip_width
         self.register_buffer("trained_steps", torch.zeros((), dtype=torch.int64))
         self.measurement = Measurement(state)
@@ -91,10 +93,8 @@ class VariationalFreeEnergy(L.LightningModule):
 
     def score_blocks(self, batch: Batch, sample: Sample) -> dict[str, ScoreBlock]:
         """Scores and clipped energies of the blocks that have something to learn."""
-        settings, total, density = self.optimizer_settings, sample.electronic.total, self.proton_density
-        assert isinstance(settings, NaturalGradient)
-        exchange = Exchange()
-        shared = self.clip_width, exchange.gather, settings.score_chunk
+        total, density, exchange = sample.electronic.total, self.proton_density, Exchange()
+        shared = self.clip_width, exchange.gather, getattr(self.optimizer_settings, "score_chunk", SCORE_CHUNK)
         blocks, groups = {}, self.groups(batch)
         if _learns(self.wavefunction):
             walkers = exchange.rank * len(total) + torch.arange(len(total), device=total.device)

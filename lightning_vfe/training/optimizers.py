@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import torch
 from torch import nn
@@ -11,6 +12,54 @@ from torch import nn
 from lightning_vfe.optim import natural_gradient
 
 Blocks = dict[str, list[nn.Parameter]]
+
+
+class OptimizerSettings(Protocol):
+    """What trains flow and wavefunction: settings that build an optimizer when the networks are known."""
+
+    uses_scores: bool
+    """Whether the optimizer takes scores (`optim.natural_gradient`) instead of the derivative of a loss."""
+
+    def configure(self, wavefunction: nn.Module, flow: nn.Module | None) -> dict[str, Any]:
+        """What a LightningModule returns from configure_optimizers; `flow` is None for fixed protons."""
+        ...
+
+
+class TorchOptimizer:
+    """Any optimizer of PyTorch, with any of its schedulers, for the parameters of both networks.
+
+    Args:
+        optimizer: called with the parameters, such as functools.partial(torch.optim.AdamW, lr=3e-3); in a config
+            `_target_: torch.optim.AdamW` with `_partial_: true`.
+        scheduler: called with the optimizer; None keeps the rates.
+        interval: the scheduler steps once a step or once an epoch.
+
+    Raises:
+        ValueError: another interval.
+    """
+
+    uses_scores = False
+
+    def __init__(
+        self,
+        optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
+        scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
+        interval: str = "step",
+    ) -> None:
+        if interval not in ("step", "epoch"):
+            raise ValueError(f"optimizer.interval = {interval!r} is unknown; choose step or epoch")
+        self.optimizer, self.scheduler, self.interval = optimizer, scheduler, interval
+
+    def configure(self, wavefunction: nn.Module, flow: nn.Module | None) -> dict[str, Any]:
+        """What a LightningModule returns from configure_optimizers; `flow` is None for fixed protons."""
+        parameters = [each for block in _trainable(wavefunction, flow).values() for each in block]
+        optimizer = self.optimizer(parameters)
+        if self.scheduler is None:
+            return {"optimizer": optimizer}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": self.interval},
+        }
 
 
 def _trainable(wavefunction: nn.Module, flow: nn.Module | None) -> Blocks:
@@ -45,6 +94,8 @@ class NaturalGradient:
     Raises:
         ValueError: a setting is out of its range.
     """
+
+    uses_scores = True
 
     def __init__(
         self,
@@ -95,6 +146,8 @@ class Adam:
     Raises:
         ValueError: a rate is not positive and finite, or decay_steps not positive.
     """
+
+    uses_scores = False
 
     def __init__(
         self, flow_learning_rate: float = 3e-3, wavefunction_learning_rate: float = 3e-3, decay_steps: float = 1000.0

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from lightning_vfe.analysis.terms import TERMS, value_with_error
+from lightning_vfe.analysis.terms import TERMS, value_in_brackets
 from lightning_vfe.training.summary import TestResult
 
 ROWS = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "pressure_gpa")
@@ -46,16 +47,14 @@ def _of_one_state(result: TestResult) -> Table:
 
 def _of_states(result: TestResult) -> Table:
     """F, E, S and P with their errors, a row for each state point."""
-    table = Table(title=f"after {result.step} steps; errors are one standard error")
+    title = f"after {result.step} steps; one standard error of the last digits in brackets"
+    table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     has_temperature = any(state.point.temperature_kelvin for state in result.states)
-    table.add_column("rs, bohr", justify="right")
-    if has_temperature:
-        table.add_column("T, K", justify="right")
-    for name in ROWS:
-        table.add_column(f"{TERMS[name].plain_symbol}, {TERMS[name].unit}", justify="right")
-    table.add_column("converged", justify="right")
+    units = [f"{TERMS[name].plain_symbol}, {TERMS[name].unit}" for name in ROWS]
+    for heading in ("rs", *(["T, K"] if has_temperature else []), *units, "conv."):
+        table.add_column(heading, justify="right")
     for state, content in zip(result.states, result.as_dict()["states"], strict=True):
-        cells = [value_with_error(*(_number(content[name][part]) for part in ("value", "error"))) for name in ROWS]
+        cells = [value_in_brackets(*(_number(content[name][part]) for part in ("value", "error"))) for name in ROWS]
         point = [f"{state.point.rs:g}", *([f"{state.point.temperature_kelvin:g}"] if has_temperature else [])]
         table.add_row(*point, *cells, "yes" if content["converged"] else "NO")
     return table

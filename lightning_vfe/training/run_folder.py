@@ -120,8 +120,8 @@ class EmbedConfig(Callback):
 
 class StopOnInterrupt(Callback):
     """Ends a run between two steps: the first Ctrl-C lets the running step end, after which Lightning stops and the
-    last state is saved; the second one stops at once. A run stopped between two steps resumes to the same numbers. Before
-    the first step, while the chains equilibrate, there is nothing to save: the run stops at once.
+    last state is saved; the second one stops at once. A run stopped between two steps resumes to the same numbers.
+    Before the first step, while the chains equilibrate, there is nothing to save: the run stops at once.
 
     SIGTERM, SIGUSR1 and SIGUSR2, by which clusters announce the end of a job's time, do the same. All processes stop
     after the same step, whichever of them the signal reaches.

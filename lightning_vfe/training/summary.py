@@ -127,7 +127,9 @@ class TestResult:
     def reasons(self) -> list[str]:
         """Why the numbers are not to be trusted, with the state point where there are several."""
         several = len(self.states) > 1
-        own = [f"{result.point}: {reason}" if several else reason for result in self.states for reason in result.reasons]
+        own = [
+            f"{result.point}: {reason}" if several else reason for result in self.states for reason in result.reasons
+        ]
         return own + self.common_reasons
 
     def as_dict(self) -> dict[str, Any]:
@@ -137,7 +139,9 @@ class TestResult:
         verdict = {"converged": not self.reasons, "reasons": self.reasons}
         if len(self.states) == 1:
             (only,) = self.states
-            return content | only.terms(self._is_map_broken) | _diagnostics(self.diagnostics | only.diagnostics) | verdict
+            return (
+                content | only.terms(self._is_map_broken) | _diagnostics(self.diagnostics | only.diagnostics) | verdict
+            )
         content["states"] = [
             _state_point(result.point)
             | result.terms(self._is_map_broken)
@@ -168,9 +172,7 @@ def plain(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def write_pair_correlation(
-    folder: Path, results: Sequence[tuple[StatePoint, dict[str, RadialDistribution]]]
-) -> None:
+def write_pair_correlation(folder: Path, results: Sequence[tuple[StatePoint, dict[str, RadialDistribution]]]) -> None:
     """pair_correlation.csv: g(r) of all kinds of pairs, each with its error, by the distance in bohr.
 
     With several state points the rows of each follow those of the one before, and begin with its rs and temperature.

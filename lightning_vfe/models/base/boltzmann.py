@@ -71,8 +71,8 @@ class BoltzmannBase(nn.Module):
         """
         if strata.num_states > 1:
             raise ValueError(
-                f"system.rs and system.temperature_kelvin give {strata.num_states} state points, but the ML base has the "
-                "ln Z of one; give one, or set base=uniform"
+                f"system.rs and system.temperature_kelvin give {strata.num_states} state points, but the ML base has "
+                "the ln Z of one; give one, or set base=uniform"
             )
         cell, temperature_kelvin = strata.single.cell(system.num_atoms), strata.single.temperature_kelvin
         file = data_file(potential_path)

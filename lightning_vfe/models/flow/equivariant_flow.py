@@ -224,10 +224,8 @@ class EquivariantFlow(nn.Module):
         size = self.walkers_at_once
         yield from zip(batch.split(size), condition.split(size), rs.split(size), strict=True)
 
-    def _in_bohr(
-        self, function: Callable[[Tensor, Tensor], FlowResult], x: Tensor, states: WalkerStates
-    ) -> FlowResult:
-        """A function of positions in units of rs and conditions, for positions in bohr and of any leading dimensions."""
+    def _in_bohr(self, function: Callable[[Tensor, Tensor], FlowResult], x: Tensor, states: WalkerStates) -> FlowResult:
+        """A function of positions in units of rs and conditions, for positions in bohr of any leading dimensions."""
         parts = []
         for walkers, condition, rs in self._walkers(x, states):
             found = function(walkers, condition)

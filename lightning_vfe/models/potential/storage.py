@@ -10,21 +10,43 @@ from typing import Any
 
 import torch
 
+from lightning_vfe.models.potential.ase_potential import ASEPotential
 from lightning_vfe.models.potential.delta import DeltaPotential
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.models.potential.schnet import SchNetPotential
 from lightning_vfe.models.potential.yukawa import YukawaPotential
 
 FORMAT = "lightning_vfe potential 1"
-KINDS: dict[str, type[YukawaPotential] | type[SchNetPotential]] = {"yukawa": YukawaPotential, "schnet": SchNetPotential}
+KINDS: dict[str, type[Potential]] = {"yukawa": YukawaPotential, "schnet": SchNetPotential, "ase": ASEPotential}
+"""Classes whose potentials can be stored, by the name in the file; `register_potential` adds to them."""
 REQUIRED_METADATA = ("rs_range", "temperature_kelvin", "label")
+
+
+def register_potential(kind: str, class_: type[Potential]) -> None:
+    """Let the potentials of a class be stored in files, and so be the base of a run.
+
+    The class is built again by its `settings`, a property with the plain arguments of its constructor, and its
+    state_dict. The program that reads such a file registers the class first.
+
+    Args:
+        kind: name in the file.
+        class_: the class.
+
+    Raises:
+        ValueError: the name stands for another class, or the class has no settings.
+    """
+    if KINDS.get(kind, class_) is not class_ or kind == "delta":
+        raise ValueError(f"kind = {kind!r} stands for another class of potentials; choose another name")
+    if not hasattr(class_, "settings"):
+        raise ValueError(f"{class_.__name__} has no property `settings`, the plain arguments of its constructor")
+    KINDS[kind] = class_
 
 
 def save_potential(potential: Potential, path: str | Path, metadata: dict[str, Any]) -> None:
     """Write a potential with what it was trained for, as one torch file of plain tensors and dictionaries.
 
     Args:
-        potential: a YukawaPotential, SchNetPotential or DeltaPotential.
+        potential: of a registered class, or a DeltaPotential of two such.
         path: the file; an old one is replaced only once the new one is complete.
         metadata: what JSON can hold; at least "rs_range" [lo, hi] in bohr, "temperature_kelvin" and "label", the
             provenance of the training labels.
@@ -95,7 +117,7 @@ def potential_hash(potential: Potential) -> str:
     """16 hexadecimal digits over kind, settings and parameters, independent of device and of a wider type.
 
     Raises:
-        ValueError: the potential is of another kind than the three.
+        ValueError: the potential is of a kind that is not registered.
     """
     digest = hashlib.sha256()
     _update(digest, _describe(potential))
@@ -110,15 +132,24 @@ def _describe(potential: Potential) -> dict[str, Any]:
     for kind, class_ in KINDS.items():
         if type(potential) is class_:
             state = {name: value.detach().cpu().clone() for name, value in potential.state_dict().items()}
-            return {"kind": kind, "settings": dict(potential.settings), "state": state}
-    raise ValueError(f"a {type(potential).__name__} cannot be stored; only yukawa, schnet and delta potentials can")
+            settings: Any = getattr(potential, "settings")  # noqa: B009  not every Potential can be stored
+            return {"kind": kind, "settings": dict(settings), "state": state}
+    known = ", ".join([*KINDS, "delta"])
+    raise ValueError(
+        f"a {type(potential).__name__} cannot be stored; the kinds {known} can, and those of register_potential"
+    )
 
 
 def _build(description: dict[str, Any]) -> Potential:
     """The potential of a description."""
     if description["kind"] == "delta":
         return DeltaPotential(**{name: _build(part) for name, part in description["parts"].items()})
-    potential = KINDS[description["kind"]](**description["settings"])
+    kind, settings = description["kind"], description["settings"]
+    if kind not in KINDS:
+        raise ValueError(f"it is of the kind {kind}, which no class here has: call register_potential first")
+    if kind == "ase" and not str(settings["calculator"]).startswith("ase."):
+        raise ValueError(f"it names the class {settings['calculator']}, which is not one of ASE's own")
+    potential = KINDS[kind](**settings)
     types = {value.dtype for value in description["state"].values()}
     for dtype in types:
         potential.to(torch.promote_types(dtype, torch.get_default_dtype()))

@@ -53,6 +53,8 @@ class GeminalWavefunction(nn.Module):
         ValueError: different numbers of up and down electrons, or a size below 1.
     """
 
+    carries_derivatives = True
+    """All operations have forward rules: kinetic energies take one pass."""
     spin_product: Tensor
     reference_rs: Tensor
 

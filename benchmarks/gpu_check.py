@@ -1,0 +1,308 @@
+"""Check an accelerator: the same numbers as on the CPU, the seconds of every phase, then a training.
+
+    python benchmarks/gpu_check.py --seconds 200
+    python benchmarks/gpu_check.py --seconds 60 --device cpu --sizes 8:8x4 --experiment smoke
+
+Every line is flushed, and after each line the JSON file holds all numbers so far. The exit code is 1 where a number of
+the accelerator differs from that of the CPU. No git, no internet and no installed package are needed; PYTHONPATH may
+name the folder of the checkout.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from lightning_vfe.models.base.uniform import UniformBase
+from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
+from lightning_vfe.models.proton_density import ProtonDensity
+from lightning_vfe.models.wavefunction.fermi import fermi_function
+from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
+from lightning_vfe.optim.natural_gradient import NaturalGradient
+from lightning_vfe.physics.strata import Strata
+from lightning_vfe.physics.system import System
+from lightning_vfe.sampling.nested import NestedSampler
+from lightning_vfe.state.variational_state import VariationalState
+from lightning_vfe.training.module import VariationalFreeEnergy
+
+SIZES = ("16:16x8", "16:1024x8", "14:16x8", "14:1024x8", "54:16x8", "54:1024x8")
+MOVES = 100
+"""Electron moves of a sweep in the table."""
+
+
+class Report:
+    """Prints lines and keeps the JSON file up to date.
+
+    Args:
+        file: the JSON file.
+        seconds: time for everything.
+    """
+
+    def __init__(self, file: Path, seconds: float) -> None:
+        self.file, self.started, self.seconds = file, time.monotonic(), seconds
+        self.content: dict[str, Any] = {"errors": {}, "phases": [], "training": []}
+
+    @property
+    def left(self) -> float:
+        """Seconds left."""
+        return self.seconds - (time.monotonic() - self.started)
+
+    def say(self, line: str) -> None:
+        """Print a line at once, with the time since the start."""
+        print(f"[{time.monotonic() - self.started:6.1f}] {line}", flush=True)
+        self.file.write_text(json.dumps(self.content, indent=1) + "\n")
+
+
+def make_state(
+    num_atoms: int,
+    protons: int,
+    electrons: int,
+    twists: Any = ((0.25, 0.1, -0.3),),
+    moves: int = MOVES,
+    **settings: Any,
+) -> VariationalState:
+    """Networks of the paper's size with parameters as after a training, and walkers of one group."""
+    torch.manual_seed(0)
+    system, strata = System(num_atoms), Strata.of(rs=1.25, temperature_kelvin=6000.0, twists=twists)
+    wavefunction = GeminalWavefunction(system, strata.reference, 1, 4, 32, 16, max(57, num_atoms + 10))
+    flow = EquivariantFlow(system, strata.reference)
+    with torch.no_grad():
+        for parameter in wavefunction.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+        for name, parameter in flow.named_parameters():
+            if name.endswith("readout"):
+                parameter.normal_(std=0.3)
+            elif name.endswith("amplitude"):
+                parameter.fill_(0.03)
+    sampler = NestedSampler(system, num_electron_steps=moves, proton_sampling="direct")
+    density = ProtonDensity(UniformBase(system), flow)
+    counts = {"num_proton_walkers": protons, "num_electron_walkers": electrons, "num_groups": 1}
+    return VariationalState(system, strata, wavefunction, density, sampler, **counts, **settings)
+
+
+# --- the same numbers as on the CPU ---------------------------------------------------------------------------------
+
+
+def check_numbers(report: Report, device: str) -> bool:
+    """Compare energies, ln p, scores, inverse, Fermi function and one natural-gradient step with the CPU's."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for place in ("cpu", device):
+        state = make_state(8, 4, 4)
+        state.place("cpu")
+        for module in (state.wavefunction, state.proton_density):
+            assert module is not None
+            module.to(place)
+        assert state.walkers is not None and state.proton_density is not None
+        state.walkers.fields = {name: value.to(place) for name, value in state.walkers.fields.items()}
+        batch = state.current()
+        sample, scores = state.energies(batch), state.scores(batch, 8)
+        assert sample.protons is not None
+        inverse = state.proton_density.flow.from_base(sample.protons.z, batch.states)
+        found[place] = {
+            "local energy": torch.view_as_real(sample.electronic.total),
+            "ln p": sample.protons.log_prob,
+            "scores of psi": scores["wavefunction"],
+            "scores of p": scores["flow"],
+            "inverse of the flow": inverse.x,
+            "Fermi function": torch.view_as_real(_fermi(place)),
+            "natural-gradient step": _step(state, batch, sample),
+        }
+    good = True
+    for name, expected in found["cpu"].items():
+        error = float((found[device][name].cpu() - expected).abs().max() / expected.abs().max().clamp(min=1.0))
+        tolerance = 1e-6 if name in ("inverse of the flow", "natural-gradient step") else 1e-9
+        good &= error < tolerance
+        report.content["errors"][name] = error
+        report.say(f"{name:<24} largest error {error:8.1e}  {'ok' if error < tolerance else 'DIFFERS'}")
+    return good
+
+
+def _fermi(device: str) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    real, imag = (torch.randn(32, 1, 64, 64, generator=generator, dtype=torch.float64) for _ in range(2))
+    matrix = torch.complex(real + real.mT, imag - imag.mT).to(device)
+    return fermi_function(matrix, torch.tensor([3.0], dtype=torch.float64, device=device), 16)
+
+
+def _step(state: VariationalState, batch: Any, sample: Any) -> Tensor:
+    """The parameters of both networks after one step."""
+    module = VariationalFreeEnergy(state)
+    settings = module.configure_optimizers()
+    settings["optimizer"].step(closure=lambda: module.score_blocks(batch, sample))
+    return torch.cat([parameter.detach().flatten().cpu() for parameter in module.parameters()])
+
+
+# --- the table ------------------------------------------------------------------------------------------------------
+
+
+def phases_of(state: VariationalState) -> dict[str, Callable[[], object]]:
+    """The work of a step, phase by phase."""
+    module = VariationalFreeEnergy(state)
+    density, walkers = state.proton_density, state.place()
+    assert density is not None
+    kept: dict[str, Any] = {}
+
+    def energies() -> None:
+        kept["batch"] = state.current()
+        kept["sample"] = state.energies(kept["batch"])
+
+    def electrons() -> None:
+        state.proton_density = None  # the protons stay
+        try:
+            state.sweep()
+        finally:
+            state.proton_density = density
+
+    def protons() -> None:
+        state.sampler.step(walkers, state.proton_target(), None, adapt=False)
+
+    def scores() -> None:
+        kept["blocks"] = module.score_blocks(kept["batch"], kept["sample"])
+
+    def solve() -> None:
+        optimizer = module.configure_optimizers()["optimizer"]
+        assert isinstance(optimizer, NaturalGradient)
+        optimizer.step(closure=lambda: kept.pop("blocks"))
+
+    return {
+        f"{state.sampler.num_electron_steps} electron moves": electrons,
+        "protons, direct": protons,
+        "energies": energies,
+        "scores": scores,
+        "solve": solve,
+    }
+
+
+def table(report: Report, device: str, sizes: list[str], deadline: float) -> None:
+    """Seconds and memory of every phase, each measured after one warm-up where there is time."""
+    report.say(f"{'N':>3} {'walkers':>9} {'phase':<22}{'first s':>9}{'s':>9}{'GiB':>7}")
+    for size in sizes:
+        atoms, _, walkers = size.partition(":")
+        protons, electrons = (int(number) for number in walkers.split("x"))
+        if report.left < deadline:
+            report.say(f"{atoms:>3} {walkers:>9} left out: the time is for the training")
+            continue
+        state = make_state(int(atoms), protons, electrons, chain_precision="float32")
+        for network in (state.wavefunction, state.proton_density):
+            assert network is not None
+            network.to(device)
+        state.place(device).equilibrated = True
+        for name, work in phases_of(state).items():
+            first = _timed(work, device)
+            second = None
+            if name != "solve" and first is not None and first < report.left - deadline:
+                second = _timed(work, device)
+            memory = torch.cuda.max_memory_allocated() / 2**30 if device == "cuda" else 0.0
+            row = {"num_atoms": int(atoms), "walkers": walkers, "phase": name, "first": first, "seconds": second}
+            report.content["phases"].append(row | {"gib": memory})
+            times = [f"{'-' if value is None else format(value, '.3f'):>9}" for value in (first, second)]
+            report.say(f"{atoms:>3} {walkers:>9} {name:<22}{''.join(times)}{memory:>7.1f}")
+            if first is None or report.left < deadline:
+                break
+        del state
+        if device == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _timed(work: Callable[[], object], device: str) -> float | None:
+    """Seconds of the clock; None where the memory does not suffice."""
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.synchronize()
+    start = time.monotonic()
+    try:
+        work()
+    except torch.OutOfMemoryError:
+        return None
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.monotonic() - start
+
+
+# --- the training ---------------------------------------------------------------------------------------------------
+
+
+def train(report: Report, device: str, experiment: str, overrides: list[str]) -> None:
+    """Train an experiment for the time that is left."""
+    from lightning_vfe._cli.compose import compose_config
+    from lightning_vfe._cli.overrides import parse
+    from lightning_vfe._cli.run import build_parts
+
+    config = compose_config(parse([f"experiment={experiment}", *overrides]))
+    torch.manual_seed(config.seed)
+    module, datamodule = build_parts(config)
+    module.to(device)
+    state = module.state
+    state.place(device)
+    settings = module.configure_optimizers()
+    optimizer, schedule = settings["optimizer"], settings["lr_scheduler"]["scheduler"]
+    report.say(f"training {experiment} on {device}, {state.counts}")
+    state.equilibrate(datamodule.equilibration_steps, progress=lambda sweeps: _while_time(sweeps, report, 0.3))
+    step, longest = 0, 0.0
+    while report.left > longest + 1.0:
+        began = time.monotonic()
+        batch = state.batch(adapt=True)
+        sample = state.energies(batch)
+        optimizer.step(closure=lambda batch=batch, sample=sample: module.score_blocks(batch, sample))
+        schedule.step()
+        step, seconds = step + 1, time.monotonic() - began
+        longest = max(longest, seconds)
+        terms = {
+            name: (float(term.mean()), float(term.std() / len(term) ** 0.5)) for name, term in sample.terms.items()
+        }
+        total = sample.electronic.total
+        variance = float((total - total.mean(1, keepdim=True)).abs().square().mean())
+        row = {"step": step, "seconds": seconds, "local_energy_variance": variance, **terms}
+        row |= {name: float(value) for name, value in batch.report.items()}
+        report.content["training"].append(row)
+        free, energy = terms["free_energy_per_atom"], terms["energy_per_atom"]
+        values = f"F = {free[0]:.5f}({free[1]:.5f})  E = {energy[0]:.5f}  var = {variance:.3f}"
+        report.say(f"step {step:4d} {seconds:6.2f} s  {values}")
+    torch.save({"state_dict": module.state_dict(), "experiment": experiment}, report.file.with_suffix(".ckpt"))
+
+
+def _while_time(sweeps: Any, report: Report, share: float) -> Any:
+    """The sweeps, as long as they take no more than a share of the time that is left."""
+    until = report.left * (1.0 - share)
+    for sweep in sweeps:
+        if report.left < until:
+            return
+        yield sweep
+
+
+def main() -> int:
+    """Run all three parts; see the top of the file."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=200.0, help="time for everything")
+    parser.add_argument("--device", default="cuda", help="cuda or cpu")
+    parser.add_argument("--json", type=Path, default=Path("gpu_check.json"), help="file of all numbers")
+    parser.add_argument("--sizes", nargs="*", default=SIZES, help="systems of the table, N:WxB")
+    parser.add_argument("--experiment", default="h16_6000K_tabc", help="what is trained")
+    parser.add_argument("--override", nargs="*", default=[], help="key=value of the experiment")
+    parser.add_argument("--training-share", type=float, default=0.4, help="share of the time for the training")
+    arguments = parser.parse_args()
+    torch.set_default_dtype(torch.float64)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    report = Report(arguments.json, arguments.seconds)
+    name = torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu"
+    report.content["device"] = f"{name}, torch {torch.__version__}, Python {sys.version.split()[0]}"
+    report.say(report.content["device"])
+    good = check_numbers(report, arguments.device)
+    table(report, arguments.device, list(arguments.sizes), arguments.training_share * arguments.seconds)
+    train(report, arguments.device, arguments.experiment, arguments.override)
+    report.say("done" if good else "done; NUMBERS DIFFER from the CPU")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""What the parts of a variational state must give. Whoever gives it is such a part, whatever class it is of.
+
+Positions and results are in Hartree atomic units. Leading dimensions of positions and states broadcast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Protocol, runtime_checkable
+
+from torch import Tensor, nn
+
+from lightning_vfe.models.flow.equivariant_flow import FlowResult
+from lightning_vfe.models.flow.inverse import InverseResult
+from lightning_vfe.physics.state_point import WalkerStates
+
+
+class Wavefunction(Protocol):
+    """psi_x(r): an nn.Module that gives ln psi.
+
+    What makes it fast is optional:
+
+    - `carries_derivatives = True`: its operations have forward rules, and the kinetic energy takes one pass. Without it
+      the kinetic energy comes from nested differentiation.
+    - `prepare(protons, states)`: what depends on the protons alone; the call then takes it as the keyword `fixed`.
+    """
+
+    def __call__(self, protons: Tensor, electrons: Tensor, states: WalkerStates) -> Tensor:
+        """ln psi, complex (...), of protons and electrons (..., N, 3) in bohr."""
+        ...
+
+
+@runtime_checkable
+class Flow(Protocol):
+    """z(x): an nn.Module that maps protons to base coordinates. One with `to_base` only becomes a `PlainFlow`."""
+
+    def to_base(self, x: Tensor, states: WalkerStates) -> FlowResult:
+        """z in bohr, ln|det dz/dx| and its sign, of protons (..., N, 3) in bohr."""
+        ...
+
+    def to_base_coarsely(self, x: Tensor, states: WalkerStates) -> FlowResult:
+        """The same up to an error, cheaper: a surrogate for chains."""
+        ...
+
+    def displacement(self, x: Tensor, states: WalkerStates) -> Tensor:
+        """z - x in bohr (..., N, 3)."""
+        ...
+
+    def from_base(self, z: Tensor, states: WalkerStates) -> InverseResult:
+        """x in bohr of base coordinates (..., N, 3), and whether it was found."""
+        ...
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """Those of an nn.Module."""
+        ...
+
+
+class Base(Protocol):
+    """p_base(z): an nn.Module. One with `sample(states, random) -> z` is drawn from, others are sampled by chains."""
+
+    def energy(self, z: Tensor, states: WalkerStates) -> Tensor:
+        """E_ML(z) in Ha (...) of base protons (..., N, 3) in bohr."""
+        ...
+
+    def log_prob(self, z: Tensor, states: WalkerStates, energy: Tensor | None = None) -> Tensor:
+        """ln p_base(z), normalised; `energy` is E_ML(z) if known."""
+        ...
+
+    def free_energy(self, states: WalkerStates) -> Tensor:
+        """-kT ln Z_ML in Ha, whole cell. # (...)"""
+        ...
+
+    def free_energy_error(self, states: WalkerStates) -> Tensor:
+        """Its standard error. # (...)"""
+        ...
