@@ -69,7 +69,7 @@ class RecordedMoves(Moves):
 
     def record(self) -> None:
         """Record a step; the numbers are to be loaded anew afterwards."""
-        self._repeat = record(self._step)
+        self._repeat = record(self._step, self.width.device)
 
     def load(self, log_prob: PreparedLogProb, state: ChainState, width: Tensor) -> None:
         """Copy what a chain starts with into the own memory."""
@@ -97,45 +97,54 @@ class RecordedMoves(Moves):
 
 def make_moves(log_prob: LogProb, state: ChainState, proposal: Proposal, width: Tensor) -> Moves:
     """Recorded moves where they can be, else plain ones; both make the same chain."""
-    recordable = isinstance(log_prob, PreparedLogProb) and isinstance(proposal, GaussianProposal)
-    if not (recordable and is_worth_it(state)):
-        return Moves(log_prob, state, proposal, width)
-    assert isinstance(log_prob, PreparedLogProb)
-    like = [*log_prob.tensors(), state.positions, state.log_prob, width]
-    key = (type(log_prob), type(proposal), *((tuple(x.shape), x.stride(), x.dtype, x.device) for x in like))
-    if key not in _recorded:
-        _recorded[key] = _record(log_prob, state, proposal, width)
+    recordable = isinstance(log_prob, PreparedLogProb) and type(proposal) is GaussianProposal
+    moves = None
+    if recordable and can_record(state.positions.device):
+        assert isinstance(log_prob, PreparedLogProb)
+        like = [*log_prob.tensors(), state.positions, state.log_prob, width]
+        key = (type(log_prob), *((tuple(x.shape), x.stride(), x.dtype, x.device) for x in like))
+        if key not in _recorded:
+            _recorded[key] = _try_to_record(log_prob, state, proposal, width)
+        _recorded.move_to_end(key)
         while len(_recorded) > KEPT:
             _recorded.popitem(last=False)
-    _recorded.move_to_end(key)
-    moves = _recorded[key]
+        moves = _recorded[key]
     if moves is None:
         return Moves(log_prob, state, proposal, width)
+    assert isinstance(log_prob, PreparedLogProb)
     moves.load(log_prob, state, width)
     return moves
 
 
-def is_worth_it(state: ChainState) -> bool:
-    """Whether the device can record."""
-    return state.positions.is_cuda
+def can_record(device: torch.device) -> bool:
+    """Whether the device knows CUDA graphs."""
+    return device.type == "cuda"
 
 
-def record(body: Callable[[], None]) -> Callable[[], None]:
-    """What repeats all that body() does on the GPU, in the same memory; body is run a few times."""
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for _ in range(WARM_UP):
-            body()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    # Other threads (of torch.distributed) may go on meanwhile.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        body()
+def record(body: Callable[[], None], device: torch.device) -> Callable[[], None]:
+    """What repeats all that body() does on a GPU, in the same memory; body is run a few times."""
+    library = torch.backends.cuda.preferred_linalg_library()
+    torch.backends.cuda.preferred_linalg_library("cusolver")  # the other one waits for the host
+    try:
+        with torch.cuda.device(device):
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UP):
+                    body()
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            # Other threads, those of torch.distributed, may use the GPU meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                body()
+    finally:
+        torch.backends.cuda.preferred_linalg_library(library)
     return graph.replay
 
 
-def _record(log_prob: PreparedLogProb, state: ChainState, proposal: Proposal, width: Tensor) -> RecordedMoves | None:
+def _try_to_record(
+    log_prob: PreparedLogProb, state: ChainState, proposal: Proposal, width: Tensor
+) -> RecordedMoves | None:
     try:
         moves = RecordedMoves(log_prob, state, proposal, width)
         moves.record()

@@ -37,8 +37,9 @@ def decide(
     """The candidate where it is accepted, else the state; see `step`."""
     log_ratio = candidate.log_prob - state.log_prob
     if correction is not None:
-        log_ratio = log_ratio + correction
-    # The comparison is false where the candidate's ln p is not a number, and for -inf, from wherever it comes.
+        # It is infinite for a chain that stands at -inf, whatever the correction.
+        log_ratio = torch.where(log_ratio == math.inf, log_ratio, log_ratio + correction)
+    # The comparison is false where the candidate's ln p is -inf or not a number.
     accept = (log_uniform < log_ratio) & (candidate.log_prob < math.inf)
     particles = accept[..., None, None]  # (..., 1, 1)
     gradient = None

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from lightning_vfe.models.wavefunction.density.pairs import CENTRE
 from lightning_vfe.models.wavefunction.density.streams import Streams
@@ -51,14 +52,15 @@ def determinant_constants(
     pairing = shift.unsqueeze(-1) * pairing * shift
     symmetric = 0.5 * (geminal.bilinear + geminal.bilinear.transpose(1, 2))
     phases = 2.0 * torch.stack([integers, integers], dim=-1)  # (k, 3, 2)
-    quarter = integers.new_tensor([math.pi / 2.0, 0.0]).repeat(len(integers))
+    quarter = torch.zeros_like(integers[:, :2])
+    quarter[:, 0] += math.pi / 2.0
     return DeterminantConstants(
         backflow=(backflow.weight * (math.pi / reference_length)).repeat(2, 1, 1),
         jastrow=2.0 * neural_jastrow.weight.view(1, 1, -1, 1).repeat(1, 2, 1, half).view(1, -1),
         bilinear=symmetric.movedim(-1, 0).flatten(0, 2).contiguous(),
-        pair=0.5 * geminal.pair.movedim(-1, 0).flatten(0, 1),
+        pair=pad(0.5 * geminal.pair.movedim(-1, 0).flatten(0, 1), (0, 1)),  # the last feature of a pair is a constant
         phases=phases.transpose(0, 1).flatten(1).contiguous(),
-        quarter=quarter,
+        quarter=quarter.flatten(),
         pairing=pairing.transpose(1, 2).flatten(2).contiguous(),
     )
 
@@ -77,7 +79,7 @@ def _envelope(constants: DeterminantConstants, angles: Tensor, electrons: Tensor
     half, num_walkers = electrons.shape[-2:]
     flat = angles.view(3, 2, -1).transpose(0, 1)  # (2, 3, n w)
     z = torch.baddbmm(flat, constants.backflow, electrons.flatten(2))
-    z = z.view(2, 3, half, num_walkers).permute(0, 3, 2, 1).reshape(-1, 3)  # (2 w n, 3)
+    z = z.view(2, 3, half, num_walkers).permute(0, 3, 2, 1).contiguous().view(-1, 3)  # (2 w n, 3)
     waves = torch.addmm(constants.quarter, z, constants.phases).sin_()
     waves = torch.view_as_complex(waves.view(2, num_walkers, half, -1, 2))  # (2, w, n, k)
     num_waves, num_proton_walkers = waves.shape[-1], len(constants.pairing)

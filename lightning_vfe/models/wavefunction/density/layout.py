@@ -25,7 +25,7 @@ def walkers_last(x: Tensor) -> Tensor:
 
 def repeat_walkers(x: Tensor, count: int) -> Tensor:
     """(..., W) -> (..., W B): the numbers of each proton walker for all B = count of its electron walkers."""
-    return x if count == 1 else x.repeat_interleave(count, dim=-1)
+    return x if count == 1 else x.unsqueeze(-1).expand(*x.shape, count).flatten(-2)
 
 
 def added(new: Tensor, state: Tensor) -> Tensor:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from lightning_vfe.models.wavefunction.backbone import Pairs
@@ -22,7 +22,10 @@ from lightning_vfe.physics.state_point import WalkerStates
 TINY = 1e-30
 """Keeps the derivative of a distance finite where it is zero, and is far below rounding elsewhere."""
 CENTRE = 1.5
-"""Origin of the angles, near the middle of the cell: small angles have small rounding errors. Exact in every precision."""
+"""Origin of the angles, near the middle of the cell: small angles have small errors. Exact in every precision."""
+
+TANH_IS_ONE = 30.0
+"""Where it is one to the last digit."""
 
 
 class PairConstants(NamedTuple):
@@ -70,25 +73,28 @@ def pair_constants(
     cusps[2:] = -2.0 * ELECTRON_PROTON_CUSP
     itself = torch.eye(num, dtype=angles.dtype, device=angles.device).view(num, 2, num // 2, 1).movedim(1, 0)
     cusps[:2] *= 1.0 - itself
-    origin = angles.new_tensor([math.pi / 2.0 - CENTRE, -CENTRE]).view(2, 1, 1, 1)
+    origin = angles.new_full((2, 1, 1, 1), -CENTRE)
+    origin[0] += math.pi / 2.0
     offset, slope = torch.stack([torch.ones_like(b), 1.0 / b]), torch.stack([a, a / b.square()])
     return PairConstants(angles, origin, offset, slope, kind, cusps.view(1, -1))
 
 
 def first_weights(pairs: Pairs, spin: bool) -> tuple[Tensor, Tensor]:
-    """The first layer of a stream on the features of `pair_features` (F, 9), and the stream of a vector zero (F,)
-    between particles of the same spin.
+    """The first layer of a stream on the features of `pair_features` (F + 1, 9), and the stream of a vector zero (F,)
+    between particles of the same spin. The last output is always one.
 
     sin(2 t) = 2 sin(t) cos(t), cos(2 t) = 1 - 2 sin(t)^2 and d^2 / (1 + d) = (1 + d) + 1 / (1 + d) - 2.
     """
-    layer = pairs.layers[0]
+    layer = cast(nn.Linear, pairs.layers[0])
     weight, bias = layer.weight, layer.bias  # inputs: three sines, three cosines, d^2 / (1 + d), spins
     sine, cosine, radial = weight[:, :3], weight[:, 3:6], weight[:, 6:7]
     at_zero = bias.unsqueeze(-1) + cosine.sum(-1, keepdim=True)  # (F, 1)
     constant = at_zero - 2.0 * radial
     same, others = (weight[:, 7:8], -weight[:, 7:8]) if spin else (torch.zeros_like(radial), torch.zeros_like(radial))
-    columns = [2.0 * sine, -2.0 * cosine, radial, constant + same, constant + others]
-    return torch.cat(columns, dim=-1), torch.tanh(at_zero + same).squeeze(-1)
+    columns = torch.cat([2.0 * sine, -2.0 * cosine, radial, constant + same, constant + others], dim=-1)
+    one = torch.zeros_like(columns[:1])
+    one[:, 7:] += TANH_IS_ONE
+    return torch.cat([columns, one]), torch.tanh(at_zero + same).squeeze(-1)
 
 
 class PairFeatures(NamedTuple):

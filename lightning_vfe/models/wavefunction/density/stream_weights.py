@@ -1,4 +1,7 @@
-"""The weights of the backbone merged into few products, once a sweep; see streams.py for what is made of them."""
+"""The weights of the backbone merged into few products, once a sweep; see streams.py for what is made of them.
+
+Pairs get one feature more than in the backbone, which is always one.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
+from torch.nn.functional import linear, pad
 
-from lightning_vfe.models.wavefunction.backbone import Backbone, Mixing, Update
+from lightning_vfe.models.wavefunction.backbone import Backbone, Mixing
 from lightning_vfe.models.wavefunction.density.layout import walkers_last
 from lightning_vfe.models.wavefunction.density.pairs import first_weights
 from lightning_vfe.models.wavefunction.density.streams import FirstLayer, Layer, StreamConstants
@@ -36,7 +39,7 @@ def stream_constants(
     backbone: Backbone, proton_pairs: list[Tensor], states: WalkerStates, log_rs_ratio: Tensor, num: int
 ) -> StreamConstants:
     """From the streams of the proton pairs (W, N, N, F) of every layer but the last, ln(rs / rs_0) (W,), and N."""
-    streams: list[Tensor | None] = [*proton_pairs, None]
+    streams: list[Tensor | None] = [*(pad(stream, (0, 1)) for stream in proton_pairs), None]
     start = [state.squeeze(-2) for state in backbone.starts(states.twist, log_rs_ratio)]  # (W, S) each
     (ee, itself), (ep, _) = first_weights(backbone.pairs_ee, True), first_weights(backbone.pairs_ep, False)
     merged = merged_weights(cast(Mixing, backbone.mixing[0]), itself, num)
@@ -46,14 +49,12 @@ def stream_constants(
         own, theirs = (cast(nn.Linear, pairs.layers[number]) for pairs in (backbone.pairs_ee, backbone.pairs_ep))
         itself = itself + torch.tanh(linear(itself, own.weight, own.bias))
         merged = merged_weights(cast(Mixing, backbone.mixing[number]), itself, num)
-        weight, bias = _blocks(own.weight, theirs.weight), _blocks(own.bias, theirs.bias).unsqueeze(-1)
         pairs_pp = streams[number]
         others.append(
             Layer(
-                pairs=weight,
-                pair_bias=bias,
+                pairs=_blocks(*(_with_bias(layer) for layer in (own, theirs))),
                 gates=merged.gates,
-                one=torch.ones_like(bias[:1, :1]),
+                one=torch.ones_like(merged.gates[:1, :1, :1]),
                 own=merged.own,
                 sums=merged.sums,
                 bias=merged.bias.unsqueeze(-1),
@@ -75,6 +76,7 @@ def merged_weights(mix: Mixing, itself: Tensor, num: int) -> Merged:
     same, opposite, proton = same * (2.0 / num), opposite * (2.0 / num), proton / num
     own = [mix.electron.own.weight - (same * itself) @ mix.gate_electron.weight] * 2
     bias = [mix.electron.own.bias - same @ itself] * 2
+    same, opposite, proton = (pad(weight, (0, 1)) for weight in (same, opposite, proton))
     to_electrons = [torch.cat([*both, proton, proton], dim=-1) for both in ((same, opposite), (opposite, same))]
     same, opposite, proton = (_weight(layer) for layer in mix.electron.means)
     same, opposite, proton = same * (2.0 / num), opposite * (2.0 / num), proton / num
@@ -83,10 +85,11 @@ def merged_weights(mix: Mixing, itself: Tensor, num: int) -> Merged:
     if mix.proton is not None:
         own += [mix.proton.own.weight] * 2
         bias += [mix.proton.own.bias] * 2
-        to_protons, means = (_side_by_side(layers) / num for layers in (mix.proton.messages, mix.proton.means))
-        sums += [torch.cat([part for part in means.chunk(2, dim=-1) for _ in range(2)], dim=-1)] * 2
-        to_protons = to_protons.expand(2, -1, -1).contiguous()
-    gates = _blocks(mix.gate_electron.weight, mix.gate_proton.weight)
+        electron, proton = (_weight(layer) / num for layer in mix.proton.means)
+        sums += [torch.cat([electron, electron, proton, proton], dim=-1)] * 2
+        heard = torch.cat([pad(_weight(layer) / num, (0, 1)) for layer in mix.proton.messages], dim=-1)
+        to_protons = heard.repeat(2, 1, 1)
+    gates = pad(_blocks(mix.gate_electron.weight, mix.gate_proton.weight), (0, 0, 0, 1))
     return Merged(gates, torch.stack(own), torch.cat(sums), torch.cat(bias), torch.stack(to_electrons), to_protons)
 
 
@@ -121,5 +124,6 @@ def _weight(layer: nn.Module) -> Tensor:
     return cast(Tensor, layer.weight)
 
 
-def _side_by_side(layers: nn.ModuleList) -> Tensor:
-    return torch.cat([_weight(layer) for layer in layers], dim=-1)
+def _with_bias(layer: nn.Linear) -> Tensor:
+    """Weights of inputs that end with a one. The last output is zero: nothing is added to that one.  # (F, F)"""
+    return pad(torch.cat([layer.weight, layer.bias.unsqueeze(-1)], dim=-1), (0, 0, 0, 1))

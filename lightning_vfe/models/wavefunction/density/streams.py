@@ -1,4 +1,8 @@
-"""The streams of the backbone with the weights that stream_weights.py merges; the formula is that of models/wavefunction/backbone.py."""
+"""The streams of the backbone with merged weights.
+
+The formula is that of models/wavefunction/backbone.py; stream_weights.py merges the weights. The last of the F features
+of a pair is always one: its column of weights is the bias, which costs no pass over the pairs then.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +45,6 @@ class Layer(NamedTuple):
 
     pairs: Tensor
     """Weights of the pair streams. # (4, F, F)"""
-    pair_bias: Tensor
-    """# (4, F, 1)"""
     gates: Tensor
     """V. # (4, F, S)"""
     one: Tensor
@@ -105,7 +107,7 @@ def _run(layer: Layer, pairs: Tensor, states: Tensor, num_proton_walkers: int) -
     half, num_walkers = states.shape[-2:]
     receivers = len(layer.own)
     old, flat = pairs.flatten(2), states.flatten(2)
-    pairs = added(torch.baddbmm(layer.pair_bias, layer.pairs, old).tanh_(), old).view_as(pairs)
+    pairs = added(torch.bmm(layer.pairs, old).tanh_(), old).view_as(pairs)
     senders = torch.baddbmm(layer.one, layer.gates, flat).view(4, -1, half, num_walkers)
     shared = torch.addmm(layer.bias, layer.sums, states.sum(2).flatten(0, 1))
     new = torch.bmm(layer.own, flat[:receivers])
@@ -129,7 +131,7 @@ def _heard_by_protons(pairs: Tensor, senders: Tensor, proton_pairs: Tensor, num_
     of_electrons = senders[:2].transpose(0, 1).unsqueeze(-2)  # (F, 2, n, 1, w)
     from_electrons = (pairs.unflatten(2, (2, half)) * of_electrons).flatten(2, 3).sum(2)  # (2, F, n, w)
     by_walker = (width, half, num_proton_walkers, num_walkers // num_proton_walkers)
-    of_protons = senders[2:].view(2, *by_walker).permute(1, 3, 0, 2, 4)  # (F, W, 2, n, B)
-    from_protons = torch.bmm(proton_pairs, of_protons.reshape(len(proton_pairs), 2 * half, -1))
+    of_protons = senders[2:].view(2, *by_walker).permute(1, 3, 0, 2, 4).contiguous()  # (F, W, 2, n, B)
+    from_protons = torch.bmm(proton_pairs, of_protons.view(len(proton_pairs), 2 * half, -1))
     from_protons = from_protons.view(of_protons.shape).permute(2, 0, 3, 1, 4)  # (2, F, n, W, B)
     return torch.cat([from_electrons.view(2, *by_walker), from_protons], dim=1).flatten(2)
