@@ -29,7 +29,7 @@ def metropolis(
         min(1, p(y) q(x|y) / (p(x) q(y|x))).
 
     A proposal whose ln p is not finite is always rejected. A chain that stands at a non-finite ln p (it can only have
-    started there) takes the first finite proposal; until then its ln p is given back as -inf.
+    started there) takes the first finite proposal.
 
     Args:
         log_prob: ln p up to a constant, with the lattice's period: positions (..., N, 3) -> (...).
@@ -57,7 +57,8 @@ def metropolis(
             moves.move(*numbers)
     end, accepted = moves.end()
     displacement = state.displacement + (end.positions - state.positions)
-    return replace(end, positions=wrap(end.positions), displacement=displacement), accepted
+    own_log_prob = torch.where(accepted > 0, end.log_prob, state.log_prob)
+    return replace(end, positions=wrap(end.positions), log_prob=own_log_prob, displacement=displacement), accepted
 
 
 def accept_or_reject(
@@ -75,7 +76,8 @@ def accept_or_reject(
         The state, moved to the candidate where that is accepted, with the old displacement, and where it is  # (...).
     """
     uniform = random.uniform(state.log_prob.shape, dtype=state.log_prob.dtype)
-    return decide(left_at_once(state), candidate, correction, uniform.log_())
+    chosen, accept = decide(left_at_once(state), candidate, correction, uniform.log_())
+    return replace(chosen, log_prob=torch.where(accept, candidate.log_prob, state.log_prob)), accept
 
 
 def num_not_finite(log_prob: Tensor) -> Tensor:

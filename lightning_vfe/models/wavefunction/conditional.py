@@ -61,12 +61,13 @@ def plain_log_prob(
     states: WalkerStates,
     twin: GeminalWavefunction | None = None,
 ) -> Callable[[Tensor], Tensor]:
-    """The same by `log_psi`: the reference, and for every other wavefunction."""
-    x, state = protons.unsqueeze(1), states.unsqueeze(1)
-    with torch.no_grad():
-        fixed = wavefunction.prepare(x, state)
+    """The same by ln psi: the reference, and for every other wavefunction."""
+    x, state, fixed = protons.unsqueeze(1), states.unsqueeze(1), {}
+    if hasattr(wavefunction, "prepare"):
+        with torch.no_grad():
+            fixed = {"fixed": wavefunction.prepare(x, state)}
     if twin is None:
-        return lambda electrons: 2.0 * wavefunction.log_psi(x, electrons, state, fixed).real
-    model, dtype = twin, twin.reference_rs.dtype
-    x, state, fixed = x.to(dtype), state.to(dtype), fixed.to(dtype)
-    return lambda electrons: 2.0 * model.log_psi(x, electrons.to(dtype), state, fixed).real.to(electrons.dtype)
+        return lambda electrons: 2.0 * wavefunction(x, electrons, state, **fixed).real
+    model, dtype = twin, next(twin.parameters()).dtype
+    x, state, fixed = x.to(dtype), state.to(dtype), {name: value.to(dtype) for name, value in fixed.items()}
+    return lambda electrons: 2.0 * model(x, electrons.to(dtype), state, **fixed).real.to(electrons.dtype)
