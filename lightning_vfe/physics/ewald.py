@@ -67,7 +67,7 @@ class Ewald:
         self._own_energy = self._own_images() - itself - self._background / 2.0
         self._reciprocal = ReciprocalSum(cell, self.alpha, self.screening.max_square)
 
-    def energies(self, protons: Tensor, electrons: Tensor) -> CoulombEnergies:
+    def energies(self, protons: Tensor, electrons: Tensor, unit: Tensor | None = None) -> CoulombEnergies:
         """Coulomb energies of protons (charge +1) and electrons (charge -1), differentiable in both.
 
         The leading dimensions follow torch's broadcasting; give protons that several electron walkers share a dimension
@@ -77,6 +77,9 @@ class Ewald:
         Args:
             protons: in bohr, in any image, (W, 1, N, 3) for instance.  # (..., N, 3)
             electrons: in bohr, in any image, (W, B, N, 3) for instance.  # (..., N, 3)
+            unit: length that is one in the cell, in the unit of the positions: rs in bohr for a cell in units of rs.
+                Distances are divided by it after the subtraction, so that close particles keep their digits. Energies
+                then are in Ha times that unit.  # (...)
 
         Returns:
             v_pp, v_pe and v_ee of the whole cell in Ha, each with the broadcast leading dimensions.
@@ -94,7 +97,9 @@ class Ewald:
                 f"{tuple(electrons.shape)}; give protons a dimension of 1 for each one they share, as (W, 1, N, 3)"
             ) from None
         limit = self._reciprocal.favourable_configurations(electrons)
-        aligned = [each[(None,) * (len(batch) + 2 - each.dim())] for each in (protons, electrons)]
+        unit = protons.new_ones(()) if unit is None else unit
+        given = (protons, electrons, unit[..., None, None])
+        aligned = [each[(None,) * (len(batch) + 2 - each.dim())] for each in given]
         return CoulombEnergies(*in_parts(self._pair_energies, limit, *aligned))
 
     def proton_energy(self, protons: Tensor) -> Tensor:
@@ -115,14 +120,15 @@ class Ewald:
 
     def _energy(self, positions: Tensor) -> Tensor:
         """Energy of one species.  # (..., N, 3) -> (...)"""
-        return self._reciprocal.energy(positions) + self._like_pairs(positions) + self._own_energy
+        like = self._like_pairs(positions, positions.new_ones(1, 1))
+        return self._reciprocal.energy(positions) + like + self._own_energy
 
-    def _pair_energies(self, protons: Tensor, electrons: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """v_pp, v_pe and v_ee, with all leading dimensions.  # (..., N, 3) -> (...) each"""
-        v_pp, v_pe, v_ee = self._reciprocal.pair_energies(protons, electrons)
-        v_pp = v_pp + self._like_pairs(protons) + self._own_energy
-        v_ee = v_ee + self._like_pairs(electrons) + self._own_energy
-        v_pe = v_pe - self._unlike_pairs(protons, electrons) + self._background
+    def _pair_energies(self, protons: Tensor, electrons: Tensor, unit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """v_pp, v_pe and v_ee, with all leading dimensions.  # (..., N, 3) and (..., 1, 1) -> (...) each"""
+        v_pp, v_pe, v_ee = self._reciprocal.pair_energies(protons / unit, electrons / unit)
+        v_pp = v_pp + self._like_pairs(protons, unit) + self._own_energy
+        v_ee = v_ee + self._like_pairs(electrons, unit) + self._own_energy
+        v_pe = v_pe - self._unlike_pairs(protons, electrons, unit) + self._background
         return v_pp.expand_as(v_pe), v_pe, v_ee.expand_as(v_pe)
 
     def _check(self, name: str, positions: Tensor) -> None:
@@ -138,18 +144,18 @@ class Ewald:
         distances = self.cell.image_shifts(7.0 / self.alpha, dtype=torch.float64)[1:].norm(dim=-1)
         return 0.5 * self.cell.num_atoms * float((torch.erfc(self.alpha * distances) / distances).sum())
 
-    def _like_pairs(self, positions: Tensor) -> Tensor:
+    def _like_pairs(self, positions: Tensor, unit: Tensor) -> Tensor:
         """sum_{i<j} sum_n erfc(alpha |r_ij + L n|) / |r_ij + L n|.  # (..., N, 3) -> (...)"""
         first, second = torch.triu_indices(self.cell.num_atoms, self.cell.num_atoms, offset=1, device=positions.device)
-        return self._screened_pairs(positions, positions, first, second)
+        return self._screened_pairs(positions, positions, first, second, unit)
 
-    def _unlike_pairs(self, protons: Tensor, electrons: Tensor) -> Tensor:
+    def _unlike_pairs(self, protons: Tensor, electrons: Tensor, unit: Tensor) -> Tensor:
         """The same sum over all pairs of a proton and an electron.  # (..., N, 3) -> (...)"""
         atoms = torch.arange(self.cell.num_atoms, device=protons.device)
         first, second = torch.cartesian_prod(atoms, atoms).unbind(dim=-1)
-        return self._screened_pairs(protons, electrons, first, second)
+        return self._screened_pairs(protons, electrons, first, second, unit)
 
-    def _screened_pairs(self, left: Tensor, right: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    def _screened_pairs(self, left: Tensor, right: Tensor, first: Tensor, second: Tensor, unit: Tensor) -> Tensor:
         """Real-space sum over pairs (first[p], second[p]), a block of pairs at a time.  # (..., N, 3) -> (...)"""
         batch = torch.broadcast_shapes(left.shape[:-2], right.shape[:-2])
         # The pairs come last, in memory too: sums over the three components then run over contiguous numbers.
@@ -159,7 +165,8 @@ class Ewald:
         total = left.new_zeros(batch)
         for start in range(0, len(first), size):
             i, j = first[start : start + size], second[start : start + size]
-            displacement = self.cell.minimum_image(left.index_select(-1, i) - right.index_select(-1, j))
+            difference = left.index_select(-1, i) - right.index_select(-1, j)
+            displacement = self.cell.minimum_image(difference / unit)
             squared = displacement.square().sum(dim=-2)  # (..., P)
             if len(shifts) > 1:
                 # |d + s|^2 expanded: no image but the first comes closer than L/2, so nothing cancels.

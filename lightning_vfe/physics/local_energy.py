@@ -62,8 +62,7 @@ def coulomb_energies(ewald: Ewald, protons: Tensor, electrons: Tensor, rs: Tenso
         protons, electrons: in bohr. # (..., N, 3)
         rs: in bohr; leading dimensions broadcast. # (...)
     """
-    unit = rs[..., None, None]
-    return CoulombEnergies(*(energy / rs for energy in ewald.energies(protons / unit, electrons / unit)))
+    return CoulombEnergies(*(energy / rs for energy in ewald.energies(protons, electrons, unit=rs)))
 
 
 @torch.no_grad()

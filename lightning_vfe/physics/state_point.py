@@ -33,6 +33,8 @@ class StatePoint:
         temperature = self.temperature_kelvin
         if not isinstance(temperature, Real) or isinstance(temperature, bool) or not math.isfinite(temperature):
             raise ValueError(f"system.temperature_kelvin = {temperature!r} must be a finite number, such as 6000")
+        if temperature < 0:
+            raise ValueError(f"system.temperature_kelvin = {temperature!r} must not be negative; give one such as 6000")
 
     @property
     def kT(self) -> float:

@@ -40,7 +40,7 @@ class System:
         PeriodicCell(self.num_atoms, 1.0)  # refuses impossible numbers
         object.__setattr__(self, "nuclear_mass", _mass(self.nucleus))
         up = (self.num_atoms + 1) // 2 if self.num_up is None else self.num_up
-        if not (isinstance(up, Integral) and 0 <= up <= self.num_atoms):
+        if isinstance(up, bool) or not (isinstance(up, Integral) and 0 <= up <= self.num_atoms):
             raise ValueError(f"system.num_up = {up!r} must lie between 0 and {self.num_atoms}, the number of electrons")
         object.__setattr__(self, "num_up", int(up))
         object.__setattr__(self, "num_down", self.num_atoms - int(up))

@@ -117,7 +117,7 @@ def test_shared_protons_broadcast_without_repeated_work(monkeypatch):
     ewald = Ewald(cell)
     compute, seen = Ewald._like_pairs, []
     monkeypatch.setattr(
-        Ewald, "_like_pairs", lambda self, positions: seen.append(positions) or compute(self, positions)
+        Ewald, "_like_pairs", lambda self, positions, unit: seen.append(positions) or compute(self, positions, unit)
     )
     energies = ewald.energies(protons, electrons)
     assert [tuple(positions.shape[:2]) for positions in seen] == [(3, 1), (3, 4)]

@@ -11,11 +11,20 @@ from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
+from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.statistics import estimate
+from lightning_vfe.physics.system import System
+from lightning_vfe.physics.units import KELVIN_TO_HARTREE
 from lightning_vfe.sampling.metropolis import metropolis
 from lightning_vfe.sampling.proposals import GaussianProposal
 from lightning_vfe.sampling.random import WalkerRandom
-from tests.helpers.plasma import exact_excess_free_energy, pair_grid, thermodynamic_integration, train
+from tests.helpers.plasma import exact_excess_free_energy, pair_grid, plasma_states, thermodynamic_integration, train
+
+
+def fresh_density(cell: PeriodicCell, kT: float) -> ProtonDensity:
+    system, reference = System(cell.num_atoms), StatePoint(cell.rs, kT / KELVIN_TO_HARTREE)
+    flow = EquivariantFlow(system, reference, num_blocks=1, num_steps=1, num_layers=1, num_channels=8)
+    return ProtonDensity(UniformBase(system), flow)
 
 
 def test_two_protons_reach_the_exact_free_energy() -> None:
@@ -24,15 +33,14 @@ def test_two_protons_reach_the_exact_free_energy() -> None:
     F of the trained density is integrated on the grid of relative vectors, so that there is no statistical error.
     """
     cell, kT = PeriodicCell(2, 1.0), 1.0
-    flow = EquivariantFlow(cell, num_blocks=1, num_steps=1, num_layers=1, num_channels=8)
-    density = ProtonDensity(UniformBase(cell, temperature_kelvin=300.0), flow)
+    density = fresh_density(cell, kT)
     exact = exact_excess_free_energy(cell, kT)
     assert abs(exact - exact_excess_free_energy(cell, kT, points=32)) < 1e-4
     train(density, cell, kT, steps=150, walkers=256, rate=1e-2)
 
     pairs = pair_grid(cell, 24)
     with torch.no_grad():
-        terms = density.evaluate(pairs)
+        terms = density.evaluate(pairs, plasma_states(cell, kT, len(pairs)))
     assert (terms.sign_det_dzdx > 0).all()
     # Relative to the ideal gas: ln p + N ln L^3, a density of the relative vector with mean 1 over the grid.
     log_ratio = terms.log_prob + 6 * math.log(cell.length)
@@ -58,19 +66,22 @@ def test_eight_protons_go_most_of_the_way_from_the_uniform_density() -> None:
     thermodynamic integration; a short training gains most of it, and never more."""
     cell, kT = PeriodicCell(8, 1.0), 1.0
     exact, exact_error = thermodynamic_integration(cell, kT, walkers=128, sweeps=80)
-    flow = EquivariantFlow(cell, num_blocks=1, num_steps=1, num_layers=1, num_channels=8)
-    density = ProtonDensity(UniformBase(cell, temperature_kelvin=300.0), flow)
+    density = fresh_density(cell, kT)
     positions = train(density, cell, kT, steps=40, walkers=64, rate=1e-2)
 
     ewald, rule, random = Ewald(cell), GaussianProposal(), WalkerRandom(range(1), seed=5)
     uniform = ewald.proton_energy(cell.length * torch.rand(20000, 8, 3))
-    series = []
+    series, states = [], plasma_states(cell, kT, len(positions))
+
+    def log_prob(x: torch.Tensor) -> torch.Tensor:
+        return density.log_prob(x, states)
+
     with torch.no_grad():
         for _ in range(40):
-            state = rule.evaluate(density.log_prob, positions)
-            state, _ = metropolis(density.log_prob, state, rule, torch.tensor(0.1 * cell.length), 3, random, cell.wrap)
+            state = rule.evaluate(log_prob, positions)
+            state, _ = metropolis(log_prob, state, rule, torch.tensor(0.1 * cell.length), 3, random, cell.wrap)
             positions = state.positions
-            terms = density.evaluate(positions)
+            terms = density.evaluate(positions, states)
             assert (terms.sign_det_dzdx > 0).all()
             series.append(kT * terms.log_abs_det_dzdx + ewald.proton_energy(positions))
     trained = estimate(torch.stack(series))

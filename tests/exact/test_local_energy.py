@@ -9,6 +9,9 @@ from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.forward import relative_vectors
 from lightning_vfe.physics.kinetic import kinetic_energy, kinetic_energy_nested
 from lightning_vfe.physics.local_energy import local_energy
+from lightning_vfe.physics.state_point import WalkerStates
+from lightning_vfe.physics.system import System
+from tests.helpers.states import states_at
 from tests.helpers.wavefunctions import GAMMA, GENERAL_TWIST, make_wavefunction, random_configurations
 
 ROUTES = [kinetic_energy, kinetic_energy_nested]
@@ -63,22 +66,27 @@ def test_two_electrons_in_an_oscillator(route, triplet):
 
 @pytest.mark.parametrize("twist", [GAMMA, GENERAL_TWIST])
 def test_terms_of_two_electrons_in_plane_waves(twist):
-    """Both electrons in the lowest wave of the twist: kinetic energy k^2, and the Ewald energies as they are."""
-    cell = PeriodicCell(2, 1.31)
-    ewald = Ewald(cell)
-    momentum = 2.0 * torch.pi / cell.length * torch.tensor(twist)
-    protons, electrons = random_configurations(cell, 3, 4)
+    """Both electrons in the lowest wave of the twist: kinetic energy k^2, and the Ewald energies as they are, for
+    walkers at three densities."""
+    cells = [PeriodicCell(2, rs) for rs in (1.31, 0.9, 2.5)]
+    twists = torch.tensor(twist).expand(3, 3)
+    states = WalkerStates(torch.tensor([cell.rs for cell in cells]), torch.zeros(3), twists)
+    momenta = 2.0 * torch.pi * twists / torch.tensor([cell.length for cell in cells]).unsqueeze(-1)
+    protons, electrons = random_configurations(cells[0], 3, 4)
 
-    def log_psi(x, r, k):
-        phase = (r * (2.0 * torch.pi / cell.length * k).unsqueeze(-2)).sum((-2, -1))
+    def log_psi(x, r, states):
+        wavevector = (2.0 * torch.pi / System(2).cell.length) * states.twist / states.rs.unsqueeze(-1)
+        phase = (r * wavevector.unsqueeze(-2)).sum((-2, -1))
         return torch.complex(phase * 0.0, phase)
 
-    terms = local_energy(ewald, log_psi, protons[:, 0], electrons, torch.tensor(twist).expand(3, 3))
-    expected = ewald.energies(protons, electrons)
-    for name in ("v_pp", "v_pe", "v_ee"):
-        assert getattr(terms, name).shape == (3, 4)
-        torch.testing.assert_close(getattr(terms, name), getattr(expected, name).expand(3, 4))
-    torch.testing.assert_close(terms.kinetic, _complex(momentum.square().sum().expand(3, 4)), rtol=0, atol=1e-12)
+    terms = local_energy(Ewald(System(2).cell), log_psi, protons[:, 0], electrons, states)
+    for w, cell in enumerate(cells):
+        expected = Ewald(cell).energies(protons[w], electrons[w])
+        for name in ("v_pp", "v_pe", "v_ee"):
+            assert getattr(terms, name).shape == (3, 4)
+            torch.testing.assert_close(getattr(terms, name)[w], getattr(expected, name).expand(4))
+    kinetic = momenta.square().sum(-1, keepdim=True).expand(3, 4)
+    torch.testing.assert_close(terms.kinetic, _complex(kinetic), rtol=0, atol=1e-12)
     total = terms.kinetic + terms.v_pp + terms.v_pe + terms.v_ee
     torch.testing.assert_close(terms.total, total, rtol=1e-14, atol=0.0)
 
@@ -87,8 +95,9 @@ def test_walkers_in_parts_give_the_same(monkeypatch):
     cell = PeriodicCell(4, 1.31)
     wavefunction = make_wavefunction(cell)
     protons, electrons = random_configurations(cell, 5, 2)
-    twists = torch.tensor([GAMMA, GENERAL_TWIST, GAMMA, GENERAL_TWIST, (0.5, 0.0, 0.0)])
-    arguments = (Ewald(cell), wavefunction.log_psi, protons[:, 0], electrons, twists)
+    states = states_at(cell, twist=[GAMMA, GENERAL_TWIST, GAMMA, GENERAL_TWIST, (0.5, 0.0, 0.0)])
+    states.rs[2:] *= 1.2
+    arguments = (Ewald(System(4).cell), wavefunction.log_psi, protons[:, 0], electrons, states)
     together = local_energy(*arguments)
     monkeypatch.setattr(local_energy_module, "TANGENT_BYTES", 1)
     apart = local_energy(*arguments)

@@ -11,8 +11,12 @@ from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.local_energy import local_energy
+from lightning_vfe.physics.state_point import StatePoint
+from lightning_vfe.physics.system import System
 from lightning_vfe.sampling.nested import NestedSampler
 from lightning_vfe.sampling.random import WalkerRandom
+from lightning_vfe.state.targets import electron_target
+from tests.helpers.states import states_at
 
 REFERENCE = json.loads((Path(__file__).parent / "reference" / "electronic.json").read_text())
 NUM_PROTON_WALKERS, NUM_ELECTRON_WALKERS = 4, 64
@@ -25,22 +29,21 @@ def _name(cell):
 
 def _energy(reference):
     """Mean local energy with its error, from the scatter of the independent chains, and the sampled local energies."""
-    cell = PeriodicCell(reference["num_atoms"], reference["rs"])
-    wavefunction = GeminalWavefunction(cell)
-    sampler = NestedSampler(cell, num_electron_steps=15)
+    system, cell = System(reference["num_atoms"]), PeriodicCell(reference["num_atoms"], reference["rs"])
+    wavefunction = GeminalWavefunction(system, StatePoint(cell.rs))
+    sampler = NestedSampler(system, num_electron_steps=15)
     protons = torch.tensor(reference["protons_bohr"], dtype=torch.float64).repeat(NUM_PROTON_WALKERS, 1, 1)
-    twist = torch.tensor([reference["twist_fractional"]], dtype=torch.float64)
-    walkers = sampler.start(protons, twist, NUM_ELECTRON_WALKERS, WalkerRandom(range(NUM_PROTON_WALKERS), seed=1))
-
-    def log_prob(x, r):
-        return 2.0 * wavefunction.log_psi(x.unsqueeze(1), r, walkers.twists.unsqueeze(1)).real
-
+    states = states_at(cell, NUM_PROTON_WALKERS, twist=reference["twist_fractional"], kelvin=0.0)
+    random, stratum = WalkerRandom(range(NUM_PROTON_WALKERS), seed=1), torch.zeros(NUM_PROTON_WALKERS).long()
+    walkers = sampler.start(protons / cell.rs, states, stratum, NUM_ELECTRON_WALKERS, random)
+    target = electron_target(wavefunction, None)
     for _ in range(NUM_EQUILIBRATION):
-        sampler.step(walkers, None, log_prob, adapt=True)
-    ewald, energies = Ewald(cell), []
+        sampler.step(walkers, None, target, adapt=True)
+    ewald, energies = Ewald(system.cell), []
     for _ in range(NUM_SWEEPS):
-        sampler.step(walkers, None, log_prob, adapt=False)
-        energies.append(local_energy(ewald, wavefunction.log_psi, protons, walkers.electrons, walkers.twists).total)
+        sampler.step(walkers, None, target, adapt=False)
+        electrons = walkers.electrons * cell.rs
+        energies.append(local_energy(ewald, wavefunction.log_psi, protons, electrons, states).total)
     samples = torch.stack(energies)  # (sweeps, W, B)
     chains = samples.real.mean(0).flatten()
     return chains.mean().item(), (chains.std() / math.sqrt(len(chains))).item(), samples

@@ -12,12 +12,14 @@ from lightning_vfe.models.base.boltzmann import BoltzmannBase
 from lightning_vfe.models.potential.storage import load_potential, potential_hash
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.free_energy import momentum_free_energy
+from lightning_vfe.physics.system import System
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
 from lightning_vfe.resources import data_file
 from lightning_vfe.sampling.free_energy_perturbation import integrate
 from lightning_vfe.sampling.integration_settings import IntegrationSettings
 from lightning_vfe.sampling.stability import long_run
 from tests.helpers.plasma import pair_grid
+from tests.helpers.states import states_at, strata_at
 
 KELVIN, RS = 6000.0, 1.25
 KT = KELVIN_TO_HARTREE * KELVIN
@@ -73,15 +75,17 @@ def test_every_stored_ln_z_belongs_to_it(potential):
         assert entry["converged"] and entry["log_z_error"] < 0.005 * entry["num_atoms"]
         assert "/tmp" not in entry["provenance"]["command"]
         cell = PeriodicCell(entry["num_atoms"], RS)
-        base = BoltzmannBase.from_files(cell, "potentials/h_rs1p25_6000K.pt", KELVIN)
+        base = BoltzmannBase.from_files(System(cell.num_atoms), strata_at(cell), "potentials/h_rs1p25_6000K.pt")
         z = cell.length * torch.rand(3, cell.num_atoms, 3, generator=torch.Generator().manual_seed(0))
-        torch.testing.assert_close(base.log_prob(z), -potential.energy(z, cell) / KT - base.log_z)
+        log_prob = base.log_prob(z, states_at(cell, 3))
+        torch.testing.assert_close(log_prob, -potential.energy(z, cell) / KT - base.log_z)
 
 
 def test_free_energy_per_atom_hardly_depends_on_the_cell():
     """Momenta included; the interaction is of short range, so that N = 8, 14 and 16 differ by 0.4 mHa at most."""
     entries = json.loads(FILE.with_suffix(".log_z.json").read_text())["entries"]
-    found = [(momentum_free_energy(e["num_atoms"], KELVIN) - KT * e["log_z"]) / e["num_atoms"] for e in entries]
+    momenta = [float(momentum_free_energy(System(e["num_atoms"]), KT)) for e in entries]
+    found = [(free - KT * e["log_z"]) / e["num_atoms"] for free, e in zip(momenta, entries, strict=True)]
     assert found == pytest.approx([-0.57567, -0.57582, -0.57606], abs=1e-5)
 
 

@@ -1,5 +1,6 @@
 """Hermitian matrices of many kinds, and what an operation dispatches."""
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -9,6 +10,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_vfe.models.wavefunction.orbitals import PlaneWaveEnvelope
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.system import System
+from tests.helpers.states import states_at
 from tests.helpers.wavefunctions import random_configurations
 
 SHELLS = (1, 6, 12, 8)
@@ -40,12 +43,12 @@ def shells(spread: float, count: int = 4, seed: int = 0) -> Tensor:
 def physical(num_atoms: int, twist: tuple[float, float, float], count: int = 4, seed: int = 0) -> Tensor:
     """One-body Hamiltonians (count, 2, k, k) in Ha of the envelope, for random protons."""
     cell = PeriodicCell(num_atoms, 1.25)
-    envelope = PlaneWaveEnvelope(cell, 2)
+    envelope = PlaneWaveEnvelope(System(num_atoms), 0.9 * cell.rs, 2)
     protons = random_configurations(cell, count, 1, seed=seed)[0].squeeze(1)  # (count, N, 3)
-    phase = -envelope.wavenumber * (protons @ envelope.integers.T)
+    phase = -2.0 * math.pi / cell.length * (protons @ envelope.integers.T)
     wave = torch.complex(phase.cos(), phase.sin()).mT.unsqueeze(-3)
     with torch.no_grad():
-        return envelope._hamiltonian(wave, torch.tensor(twist))
+        return envelope._hamiltonian(wave, states_at(cell, twist=twist), -torch.tensor([0.9]).log())
 
 
 class Dispatched(TorchDispatchMode):

@@ -11,11 +11,14 @@ from torch import Tensor
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
+from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.physics.statistics import estimate
+from lightning_vfe.physics.units import KELVIN_TO_HARTREE
 from lightning_vfe.sampling.metropolis import metropolis
 from lightning_vfe.sampling.proposals import GaussianProposal
 from lightning_vfe.sampling.random import WalkerRandom
-from lightning_vfe.training.objective import flow_loss
+from lightning_vfe.training.objective import Groups, flow_loss
+from tests.helpers.states import states_at
 
 
 def pair_grid(cell: PeriodicCell, points: int) -> Tensor:
@@ -31,17 +34,28 @@ def exact_excess_free_energy(cell: PeriodicCell, kT: float, points: int = 40) ->
     return -kT * (torch.logsumexp(-energy / kT, 0).item() - 3 * math.log(points))
 
 
+def plasma_states(cell: PeriodicCell, kT: float, num_walkers: int) -> WalkerStates:
+    """The states of all walkers, kT in Ha. # (W,)"""
+    return states_at(cell, num_walkers, kelvin=kT / KELVIN_TO_HARTREE)
+
+
 def train(density: ProtonDensity, cell: PeriodicCell, kT: float, steps: int, walkers: int, rate: float) -> Tensor:
     """Minimise E_p[kT ln p + E] with score-function gradients and Adam; returns the last protons (W, N, 3)."""
     ewald, rule, random = Ewald(cell), GaussianProposal(), WalkerRandom(range(1), seed=3)
     positions = cell.length * random.uniform((walkers, cell.num_atoms, 3), dtype=torch.float64)
+    states, group = plasma_states(cell, kT, walkers), Groups.one(walkers, positions)
+
+    def log_prob(x: Tensor) -> Tensor:
+        return density.log_prob(x, states)
+
     optimizer = torch.optim.Adam(density.parameters(), lr=rate)
     width = torch.tensor(0.25 * cell.length)
     for step in range(steps):
-        state = rule.evaluate(density.log_prob, positions)
-        state, _ = metropolis(density.log_prob, state, rule, width, 4, random, cell.wrap)
+        state = rule.evaluate(log_prob, positions)
+        state, _ = metropolis(log_prob, state, rule, width, 4, random, cell.wrap)
         positions = state.positions
-        loss = flow_loss(density.log_prob(positions), ewald.proton_energy(positions), kT, 5.0, lambda values: values)
+        energy = ewald.proton_energy(positions)
+        loss = flow_loss(log_prob(positions), energy, states.kT, 5.0, lambda values: values, group)
         optimizer.param_groups[0]["lr"] = rate / (1 + 3 * step / steps)
         optimizer.zero_grad()
         loss.backward()

@@ -10,12 +10,14 @@ from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.potential.yukawa import YukawaPotential
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.system import System
 from tests.helpers.flows import make_flow, random_protons, report
 from tests.helpers.potentials import make_schnet
+from tests.helpers.states import states_at
 
 CELL, KELVIN, WALKERS = PeriodicCell(4, 1.25), 6000.0, 5
 BASES = {
-    "uniform": lambda: UniformBase(CELL, KELVIN),
+    "uniform": lambda: UniformBase(System(4)),
     "yukawa": lambda: BoltzmannBase(CELL, YukawaPotential(), KELVIN, -20.0, 0.1),
     "schnet": lambda: BoltzmannBase(CELL, make_schnet(), KELVIN, -20.0, 0.1),
 }
@@ -27,7 +29,7 @@ def one_by_one(density: ProtonDensity, x: torch.Tensor) -> tuple[torch.Tensor, t
     parameters = [parameter for parameter in density.parameters() if parameter.requires_grad]
     values, rows = [], []
     for walker in x:
-        values.append(density.log_prob(walker))
+        values.append(density.log_prob(walker, states_at(CELL)))
         rows.append(torch.cat([part.flatten() for part in torch.autograd.grad(values[-1], parameters)]))
     return torch.stack(values).detach(), torch.stack(rows)
 
@@ -42,7 +44,7 @@ def test_against_a_loop_over_walkers(base, sizes, record_property):
     assert (spread > 0).double().mean() > 0.6 and spread.max() > 1.0
     largest = rows.abs().amax(0).clamp(min=1e-3)
     for chunk_size in (None, 1, 2, WALKERS, 100):
-        log_prob, scores = density.scores(x, chunk_size)
+        log_prob, scores = density.scores(x, states_at(CELL, WALKERS), chunk_size)
         assert not log_prob.requires_grad and not scores.requires_grad
         torch.testing.assert_close(log_prob, values, rtol=1e-13, atol=1e-12)
         report(record_property, ((scores - rows).abs() / largest).max(), 1e-12)
@@ -52,22 +54,23 @@ def test_memory_bound_of_the_flow_is_kept():
     """max_elements decides how many walkers go at once, whatever is asked for."""
     density = ProtonDensity(BASES["uniform"](), make_flow(CELL))
     turns = ProtonDensity(density.base, make_flow(CELL, max_elements=1))
-    x = random_protons(CELL, 3)
-    for one, other in zip(density.scores(x), turns.scores(x, 3), strict=True):
+    x, states = random_protons(CELL, 3), states_at(CELL, 3)
+    for one, other in zip(density.scores(x, states), turns.scores(x, states, 3), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
 def test_frozen_parameters_are_left_out_and_nothing_is_changed():
-    density, x = ProtonDensity(BASES["uniform"](), make_flow(CELL)), random_protons(CELL, 2)
-    _, before = density.scores(x)
+    density, x, states = ProtonDensity(BASES["uniform"](), make_flow(CELL)), random_protons(CELL, 2), states_at(CELL, 2)
+    _, before = density.scores(x, states)
+    frozen = sum(parameter.numel() for parameter in density.flow.contact.parameters())
     density.flow.contact.requires_grad_(False)
     with torch.no_grad():
-        _, scores = density.scores(x.requires_grad_())
-    torch.testing.assert_close(scores, before[:, 4:], rtol=1e-12, atol=1e-12)
+        _, scores = density.scores(x.requires_grad_(), states)
+    torch.testing.assert_close(scores, before[:, frozen:], rtol=1e-12, atol=1e-12)
     assert x.grad is None and all(parameter.grad is None for parameter in density.parameters())
 
 
 def test_bad_chunk_size():
     density = ProtonDensity(BASES["uniform"](), make_flow(CELL))
     with pytest.raises(ValueError, match="chunk_size = 0 must be at least 1"):
-        density.scores(random_protons(CELL, 2), 0)
+        density.scores(random_protons(CELL, 2), states_at(CELL, 2), 0)

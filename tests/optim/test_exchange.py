@@ -22,14 +22,18 @@ def problem():
 
 
 def updates(part):
-    """In both spaces, the groups within a process or over all of them."""
+    """In both spaces, the groups within a process or over all of them, with weights and without."""
     scores, residuals, last = problem()
     settings, exchange = Preconditioner(1e-3, 0.9), Exchange()
     found = []
     for groups in (torch.arange(NUM_SAMPLES) // 2, torch.arange(NUM_SAMPLES) % 2):
-        block = ScoreBlock(scores[part], residuals[part], groups[part])
-        found.append(in_sample_space(block, last, settings, exchange))
-        found.append(in_parameter_space(*fisher_and_force(block, exchange), last, settings))
+        weights = (1.0 + groups.double()) / (1.0 + groups.double()).mean()
+        for block in (
+            ScoreBlock(scores[part], residuals[part], groups[part]),
+            ScoreBlock(scores[part], residuals[part], groups[part], weights[part]),
+        ):
+            found.append(in_sample_space(block, last, settings, exchange))
+            found.append(in_parameter_space(*fisher_and_force(block, exchange), last, settings))
     return torch.stack([direction.direction for direction in found])
 
 

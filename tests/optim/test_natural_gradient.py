@@ -13,6 +13,9 @@ from lightning_vfe.optim.exchange import Exchange
 from lightning_vfe.optim.natural_gradient import NaturalGradient
 from lightning_vfe.optim.solve import Preconditioner, ScoreBlock, fisher_and_force, in_parameter_space, in_sample_space
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.state_point import StatePoint
+from lightning_vfe.physics.system import System
+from tests.helpers.states import states_at
 from tests.helpers.wavefunctions import GENERAL_TWIST, make_wavefunction, random_configurations, trained_like
 
 ALONE = Exchange()
@@ -30,17 +33,18 @@ def random_block(num_parameters, num_groups=6, size=4, components=2, seed=0):
     return ScoreBlock(scores.flatten(0, 1), residuals.flatten(0, 1), groups)
 
 
-def dense(scores, residuals, size):
-    """S and f from complex scores (G, n, P) and residuals (G, n), sample by sample."""
+def dense(scores, residuals, size, weights=None):
+    """S and f from complex scores (G, n, P), residuals (G, n) and weights of the groups (G,), sample by sample."""
     num_groups = len(scores)
+    weights = torch.ones(num_groups) if weights is None else weights
     fisher = torch.zeros(scores.shape[-1], scores.shape[-1])
     force = torch.zeros(scores.shape[-1])
     for g in range(num_groups):
         mean = scores[g].mean(0)
         for m in range(size):
             centred = scores[g, m] - mean
-            fisher += (centred.conj()[:, None] * centred[None, :]).real
-            force += (centred.conj() * residuals[g, m]).real
+            fisher += weights[g] * (centred.conj()[:, None] * centred[None, :]).real
+            force += weights[g] * (centred.conj() * residuals[g, m]).real
     norm = num_groups * (size - 1)  # c / M with c = n / (n - 1)
     return fisher / norm, force / norm
 
@@ -51,11 +55,11 @@ def wavefunction_case():
     wavefunction = make_wavefunction(cell, num_determinants=2, single_width=4, pair_width=4)
     walkers, size = 3, 4
     protons, electrons = random_configurations(cell, walkers, size)
-    twists = torch.tensor(GENERAL_TWIST).expand(walkers, 3)
+    states = states_at(cell, walkers, twist=GENERAL_TWIST)
     rows = []
     for w in range(walkers):
         for b in range(size):
-            log_psi = wavefunction(protons[w, 0], electrons[w, b], twists[w])
+            log_psi = wavefunction(protons[w, 0], electrons[w, b], states[w])
             parts = []
             for part in (log_psi.real, log_psi.imag):
                 gradient = torch.autograd.grad(part, list(wavefunction.parameters()), retain_graph=True)
@@ -65,34 +69,34 @@ def wavefunction_case():
     generator = torch.Generator().manual_seed(5)
     residuals = torch.randn(walkers, size, dtype=torch.complex128, generator=generator)
     residuals = residuals - residuals.mean(1, keepdim=True)
-    return wavefunction, protons[:, 0], electrons, twists, scores, residuals
+    return wavefunction, protons[:, 0], electrons, states, scores, residuals
 
 
 def test_wavefunction_scores_are_the_derivatives_of_every_sample() -> None:
-    wavefunction, protons, electrons, twists, reference, _ = wavefunction_case()
+    wavefunction, protons, electrons, states, reference, _ = wavefunction_case()
     for chunk_size in (None, 5, 2):
         with torch.no_grad():  # as in a step of the optimizer
-            found = wavefunction_scores(wavefunction, protons, electrons, twists, chunk_size)
+            found = wavefunction_scores(wavefunction, protons, electrons, states, chunk_size)
         found = torch.complex(found[:, :, 0], found[:, :, 1])
         error = (found - reference).abs().max() / reference.abs().max()
         assert error < 1e-12, f"chunk {chunk_size}: relative error {error:.1e}"
 
 
 def test_frozen_parameters_have_no_scores() -> None:
-    wavefunction, protons, electrons, twists, reference, _ = wavefunction_case()
+    wavefunction, protons, electrons, states, reference, _ = wavefunction_case()
     wavefunction.jastrow.raw_ranges.requires_grad_(False)
     kept, position = [], 0
     for parameter in wavefunction.parameters():
         kept += list(range(position, position + parameter.numel())) if parameter.requires_grad else []
         position += parameter.numel()
-    found = wavefunction_scores(wavefunction, protons, electrons, twists)
+    found = wavefunction_scores(wavefunction, protons, electrons, states)
     assert found.shape[-1] == reference.shape[-1] - 3
     assert (found[:, :, 0] - reference.real[..., kept]).abs().max() < 1e-10
 
 
 @pytest.mark.parametrize("space", ["sample", "parameter"])
 def test_update_of_a_wavefunction_is_that_of_the_dense_matrices(space: str) -> None:
-    wavefunction, protons, electrons, twists, reference, residuals = wavefunction_case()
+    wavefunction, protons, electrons, states, reference, residuals = wavefunction_case()
     damping, momentum = 1e-3, 0.9
     size = residuals.shape[1]
     fisher, force = dense(reference, residuals, size)
@@ -100,7 +104,7 @@ def test_update_of_a_wavefunction_is_that_of_the_dense_matrices(space: str) -> N
     shifted = fisher + damping * torch.eye(len(force))
     expected = momentum * last + torch.linalg.solve(shifted, force - momentum * fisher @ last)
 
-    scores = wavefunction_scores(wavefunction, protons, electrons, twists)
+    scores = wavefunction_scores(wavefunction, protons, electrons, states)
     groups = torch.arange(len(protons)).repeat_interleave(size)
     block = ScoreBlock(scores.flatten(0, 1), torch.view_as_real(residuals).flatten(0, 1), groups)
     settings = Preconditioner(damping, momentum)
@@ -118,21 +122,21 @@ def test_update_of_a_wavefunction_is_that_of_the_dense_matrices(space: str) -> N
 @pytest.mark.parametrize("space", ["sample", "parameter"])
 def test_update_of_a_flow_is_that_of_the_dense_matrices(space: str) -> None:
     cell = PeriodicCell(4, 1.5)
-    flow = EquivariantFlow(cell, num_layers=1, num_channels=2, num_radial=3)
-    density = ProtonDensity(UniformBase(cell, 6000.0), trained_like(flow, seed=3, size=0.05))
-    walkers, damping = 7, 1e-3
+    system, walkers, damping = System(4), 7, 1e-3
+    flow = EquivariantFlow(system, StatePoint(1.4, 5000.0), num_layers=1, num_channels=2, num_radial=3)
+    density = ProtonDensity(UniformBase(system), trained_like(flow, seed=3, size=0.05))
     generator = torch.Generator().manual_seed(1)
     protons = torch.rand(walkers, 4, 3, generator=generator) * cell.length
     residuals = torch.randn(walkers, generator=generator)
     residuals -= residuals.mean()
     rows = []
     for x in protons:
-        gradient = torch.autograd.grad(density.log_prob(x.unsqueeze(0)).sum(), list(density.parameters()))
+        gradient = torch.autograd.grad(density.log_prob(x, states_at(cell)), list(density.parameters()))
         rows.append(torch.cat([g.flatten() for g in gradient]))
     fisher, force = dense(torch.stack(rows).unsqueeze(0), residuals.unsqueeze(0), walkers)
     expected = torch.linalg.solve(fisher + damping * torch.eye(len(force)), force)
 
-    _, scores = density.scores(protons)
+    _, scores = density.scores(protons, states_at(cell, walkers))
     block = ScoreBlock(scores.unsqueeze(1), residuals.unsqueeze(1), torch.zeros(walkers, dtype=torch.int64))
     optimizer = NaturalGradient({"flow": density.parameters()}, {"flow": 1e-3}, {"flow": damping}, {"flow": 1e9},
                                 space=space)  # fmt: skip
@@ -155,6 +159,36 @@ def test_both_spaces_give_one_update(num_parameters: int, momentum: float) -> No
     error = (sample.direction - parameter.direction).abs().max() / parameter.direction.abs().max()
     assert error < 1e-8, f"relative error {error:.1e}"
     assert abs(sample.squared_norm / parameter.squared_norm - 1.0) < 1e-8
+
+
+WEIGHTS = torch.tensor([0.5, 2.0, 0.1, 1.4, 1.0, 1.0])
+"""Of the groups of random_block, one on average."""
+
+
+@pytest.mark.parametrize("num_parameters", [10, 200])
+def test_weights_of_the_groups_are_those_of_the_dense_matrices(num_parameters: int) -> None:
+    """The twists' weights enter matrix and force, in both spaces."""
+    size, settings = 4, Preconditioner(1e-2, 0.9)
+    block = random_block(num_parameters)._replace(weights=WEIGHTS.repeat_interleave(size))
+    scores = torch.complex(block.scores[:, 0], block.scores[:, 1]).unflatten(0, (-1, size))
+    residuals = torch.complex(block.residuals[:, 0], block.residuals[:, 1]).unflatten(0, (-1, size))
+    fisher, force = dense(scores, residuals, size, WEIGHTS)
+    last = torch.randn(num_parameters, generator=torch.Generator().manual_seed(3))
+    shifted = fisher + 1e-2 * torch.eye(num_parameters)
+    expected = 0.9 * last + torch.linalg.solve(shifted, force - 0.9 * fisher @ last)
+    found = fisher_and_force(block, ALONE)
+    for one, other in zip(found, (fisher, force), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11 * float(other.abs().max()))
+    for direction in (in_sample_space(block, last, settings, ALONE), in_parameter_space(*found, last, settings)):
+        error = (direction.direction - expected).abs().max() / expected.abs().max()
+        assert error < 1e-8, f"relative error {error:.1e}"
+
+
+def test_equal_weights_are_no_weights() -> None:
+    block, last, settings = random_block(20), torch.ones(20), Preconditioner(1e-3, 0.5)
+    weighted = block._replace(weights=torch.ones(len(block.scores)))
+    plain, same = (in_sample_space(each, last, settings, ALONE).direction for each in (block, weighted))
+    torch.testing.assert_close(same, plain, rtol=1e-12, atol=0)
 
 
 def test_momentum_is_that_of_the_kaczmarz_projection() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_vfe.physics import units
-from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.cell import PeriodicCell, periodic_waves, smooth_distance
 
 
 def test_units_agree_with_the_stated_values():
@@ -112,13 +112,25 @@ def test_smooth_distance_has_finite_derivatives_at_a_masked_self_pair():
 def test_periodic_waves_are_sines_and_cosines():
     cell = PeriodicCell(8, 1.25)
     displacement = cell.length * torch.rand(4, 5, 3)
-    waves = cell.periodic_waves(displacement)
+    waves = periodic_waves(displacement, cell.length)
     angle = 2.0 * math.pi * displacement / cell.length
-    again = cell.periodic_waves(displacement - 2.0 * cell.length)
+    again = periodic_waves(displacement - 2.0 * cell.length, cell.length)
     for wave, expected, shifted in zip(waves, (angle.sin(), angle.cos()), again, strict=True):
         assert wave.shape == (4, 5, 3)
         assert (wave - expected).abs().max() < 1e-14
         assert (shifted - wave).abs().max() < 1e-13
+
+
+def test_every_walker_has_its_length():
+    """Lengths as a tensor broadcast with the leading dimensions: each cell gives its own distances and waves."""
+    cells = [PeriodicCell(8, rs) for rs in (1.1, 1.25, 2.0)]
+    displacement = 3.0 * torch.randn(3, 4, 3)
+    length = torch.tensor([cell.length for cell in cells]).unsqueeze(1)
+    distances, waves = smooth_distance(displacement, length), periodic_waves(displacement, length)
+    for w, cell in enumerate(cells):
+        torch.testing.assert_close(distances[w], cell.smooth_distance(displacement[w]), rtol=1e-14, atol=1e-14)
+        for wave, expected in zip(waves, periodic_waves(displacement[w], cell.length), strict=True):
+            torch.testing.assert_close(wave[w], expected, rtol=1e-14, atol=1e-14)
 
 
 def test_plane_waves_are_whole_shells_in_order():

@@ -9,6 +9,7 @@ from torch import Tensor
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.kinetic import kinetic_energy, kinetic_energy_nested
 from tests.helpers.derivatives import finite_difference_kinetic
+from tests.helpers.states import states_at
 from tests.helpers.wavefunctions import GAMMA, GENERAL_TWIST, make_wavefunction, random_configurations
 
 ROUTES = [kinetic_energy, kinetic_energy_nested]
@@ -64,10 +65,10 @@ def test_carried_forward_as_nested_as_finite_differences(num_atoms, num_determin
     cell = PeriodicCell(num_atoms, 1.31)
     wavefunction = make_wavefunction(cell, seed=num_atoms, num_determinants=num_determinants)
     protons, electrons = random_configurations(cell, 3, 2, seed=num_atoms)
-    twists = torch.tensor([GAMMA, GENERAL_TWIST, (0.5, 0.5, 0.0)]).unsqueeze(1)
+    states = states_at(cell, twist=[GAMMA, GENERAL_TWIST, (0.5, 0.5, 0.0)]).unsqueeze(1)
 
     def log_psi(r):
-        return wavefunction.log_psi(protons, r, twists)
+        return wavefunction.log_psi(protons, r, states)
 
     forward = kinetic_energy(log_psi, electrons)
     scale = forward.abs().clamp(min=1.0)
@@ -86,7 +87,7 @@ def test_nested_differentiation_is_guarded_against_no_grad():
     protons, electrons = random_configurations(cell, 2, 2)
 
     def log_psi(r):
-        return wavefunction.log_psi(protons, r, torch.tensor(GENERAL_TWIST))
+        return wavefunction.log_psi(protons, r, states_at(cell, twist=GENERAL_TWIST))
 
     expected = kinetic_energy_nested(log_psi, electrons)
     with torch.no_grad():
@@ -98,11 +99,11 @@ def test_walkers_do_not_see_each_other():
     cell = PeriodicCell(4, 1.31)
     wavefunction = make_wavefunction(cell)
     protons, electrons = random_configurations(cell, 2, 3)
-    twists = torch.tensor([GAMMA, GENERAL_TWIST]).unsqueeze(1)
-    together = kinetic_energy(lambda r: wavefunction.log_psi(protons, r, twists), electrons)
+    states = states_at(cell, twist=[GAMMA, GENERAL_TWIST]).unsqueeze(1)
+    together = kinetic_energy(lambda r: wavefunction.log_psi(protons, r, states), electrons)
     for w in range(2):
         for b in range(3):
-            alone = kinetic_energy(lambda r, w=w: wavefunction.log_psi(protons[w, 0], r, twists[w, 0]), electrons[w, b])
+            alone = kinetic_energy(lambda r, w=w: wavefunction.log_psi(protons[w, 0], r, states[w, 0]), electrons[w, b])
             torch.testing.assert_close(together[w, b], alone, rtol=1e-11, atol=1e-11)
 
 
@@ -111,5 +112,5 @@ def test_no_graph_is_recorded():
     wavefunction = make_wavefunction(cell)
     protons, electrons = random_configurations(cell, 1, 1)
     for route in ROUTES:
-        energy = route(lambda r: wavefunction.log_psi(protons, r, torch.zeros(3)), electrons)
+        energy = route(lambda r: wavefunction.log_psi(protons, r, states_at(cell)), electrons)
         assert not energy.requires_grad

@@ -99,6 +99,29 @@ def test_missing_kinds_and_errors():
         RadialDistributions(small, r_max=small.length)
 
 
+def test_weights_units_and_spins():
+    """In units of rs, g is the same and r is given in bohr; walkers have weights; num_up parts the spins."""
+    system_cell, rs = PeriodicCell(num_atoms=4, rs=1.0), 1.5
+    bohr, reduced = RadialDistributions(CELL), RadialDistributions(system_cell)
+    protons, electrons = torch.rand(6, 4, 3), torch.rand(6, 2, 4, 3)
+    bohr.update(protons * CELL.length, electrons * CELL.length)
+    reduced.update(protons * system_cell.length, electrons * system_cell.length)
+    for name, distribution in reduced.result(unit=rs).items():
+        np.testing.assert_allclose(distribution.r, bohr.result()[name].r, rtol=1e-14)
+        np.testing.assert_allclose(distribution.g, bohr.result()[name].g, rtol=1e-12)
+    weights = torch.tensor([3.0, 1.0, 0.0, 0.0, 0.0, 0.0])
+    per_walker = bohr.per_walker()["proton_electron"].numpy()
+    weighted = bohr.result(weights=weights)["proton_electron"]
+    np.testing.assert_allclose(weighted.g, 0.75 * per_walker[0] + 0.25 * per_walker[1], rtol=1e-13)
+    equal = bohr.result(weights=torch.full((6,), 0.2))
+    for name, distribution in bohr.result().items():
+        np.testing.assert_allclose(equal[name].g, distribution.g, rtol=1e-13)
+        np.testing.assert_allclose(equal[name].error, distribution.error, rtol=1e-13)
+    polarised = RadialDistributions(CELL, num_up=4)
+    polarised.update(protons * CELL.length, electrons * CELL.length)
+    assert set(polarised.result()) == set(PAIRS) - {"electron_electron_unlike"}
+
+
 def test_walkers_of_two_processes_join():
     parts, whole = [RadialDistributions(CELL) for _ in range(2)], RadialDistributions(CELL)
     for _ in range(3):

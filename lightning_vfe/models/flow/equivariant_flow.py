@@ -112,6 +112,11 @@ class EquivariantFlow(nn.Module):
         for name, size in sizes.items():
             if size < 1:
                 raise ValueError(f"flow.{name} = {size} must be at least 1; the default is a good start")
+        if not reference.temperature_kelvin > 0:
+            raise ValueError(
+                f"reference.temperature_kelvin = {reference.temperature_kelvin} must be positive: the flow sees the "
+                "coupling 1 / (rs kT); give StatePoint(rs, 6000.0) for example"
+            )
         cell = system.cell
         cell.check_cutoff(cutoff, "flow.cutoff", f"{DEFAULT_CUTOFF} is usual", unit="rs")
         self.cell, self.num_steps, self.cutoff = cell, num_steps, cutoff

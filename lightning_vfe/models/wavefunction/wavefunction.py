@@ -37,8 +37,9 @@ class GeminalWavefunction(nn.Module):
     A determinant of pair functions holds the atomic, the molecular and the paired state (Xie et al., PRL 131, 126501
     (2023), eq. 4 and supplement). Electrons 0..N/2-1 are up, the others down.
 
-    One network serves all densities and twists. Lengths and energies inside it scale with rs / rs_0; what the density
-    changes beyond that enters through ln(rs / rs_0) with weights that start at zero.
+    One network serves all densities and twists. The ranges of the Jastrow factor, the backflow and the envelope scale
+    with rs / rs_0. What the density changes beyond that enters through the pairs' distances in bohr, and through
+    ln(rs / rs_0) with weights that start at zero.
 
     Args:
         system: nuclei and electrons; as many up as down.

@@ -18,9 +18,13 @@ from lightning_vfe.models.potential.storage import potential_hash, save_potentia
 from lightning_vfe.models.potential.yukawa import YukawaPotential
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.state_point import StatePoint
+from lightning_vfe.physics.strata import Strata
+from lightning_vfe.physics.system import System
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
+from tests.helpers.states import states_at, strata_at
 
-CELL, KELVIN = PeriodicCell(4, 1.25), 6000.0
+SYSTEM, CELL, KELVIN = System(4), PeriodicCell(4, 1.25), 6000.0
 METADATA = {"rs_range": [1.2, 1.3], "temperature_kelvin": KELVIN, "label": {"calculator": "none"}}
 
 
@@ -40,38 +44,40 @@ def stored(tmp_path: Path) -> Path:
 
 
 def test_law_and_free_energy(stored: Path) -> None:
-    base = BoltzmannBase.from_files(CELL, stored, KELVIN)
+    base = BoltzmannBase.from_files(SYSTEM, strata_at(CELL), stored)
     kT, z = KELVIN_TO_HARTREE * KELVIN, CELL.length * torch.rand(2, 3, 4, 3)
     energy = YukawaPotential().energy(z, CELL)
-    torch.testing.assert_close(base.energy(z), energy)
-    torch.testing.assert_close(base.log_prob(z), -energy / kT + 20.0)
-    torch.testing.assert_close(base.log_prob(z, energy), base.log_prob(z))
-    assert base.free_energy == 20.0 * kT and base.free_energy_error == 0.05 * kT
+    states = states_at(CELL, 2, 3)
+    torch.testing.assert_close(base.energy(z, states), energy)
+    torch.testing.assert_close(base.log_prob(z, states), -energy / kT + 20.0)
+    torch.testing.assert_close(base.log_prob(z, states, energy), base.log_prob(z, states))
+    assert torch.equal(base.free_energy(states), torch.full((2, 3), 20.0 * kT))
+    assert torch.equal(base.free_energy_error(states), torch.full((2, 3), 0.05 * kT))
     # F = E + kT ln p is the same at every z: the identity that an untrained flow relies on
-    torch.testing.assert_close(energy + kT * base.log_prob(z), torch.full_like(energy, base.free_energy))
+    torch.testing.assert_close(energy + kT * base.log_prob(z, states), base.free_energy(states))
     assert not any(parameter.requires_grad for parameter in base.parameters())
 
 
 def test_a_constant_potential_is_the_uniform_base() -> None:
-    uniform = UniformBase(CELL, KELVIN)
+    uniform, states = UniformBase(SYSTEM), states_at(CELL, 5)
     base = BoltzmannBase(CELL, YukawaPotential(strength=0.0), KELVIN, 12 * math.log(CELL.length), 0.0)
     z = CELL.length * torch.rand(5, 4, 3)
-    torch.testing.assert_close(base.log_prob(z), uniform.log_prob(z))
-    assert base.free_energy == pytest.approx(uniform.free_energy, abs=1e-14)
+    torch.testing.assert_close(base.log_prob(z, states), uniform.log_prob(z, states))
+    torch.testing.assert_close(base.free_energy(states), uniform.free_energy(states), rtol=0, atol=1e-14)
 
 
 def test_gradients_reach_the_flow_through_the_base_energy(stored: Path) -> None:
     """d ln p / d parameters by autograd against a finite difference along a random direction."""
     density = ProtonDensity(
-        BoltzmannBase.from_files(CELL, stored, KELVIN),
-        EquivariantFlow(CELL, num_blocks=1, num_steps=1, num_layers=1, num_channels=4),
+        BoltzmannBase.from_files(SYSTEM, strata_at(CELL), stored),
+        EquivariantFlow(SYSTEM, StatePoint(1.3, 5000.0), num_blocks=1, num_steps=1, num_layers=1, num_channels=4),
     )
     flow = list(density.flow.parameters())
     with torch.no_grad():
         for parameter in flow:
             parameter.add_(0.1 * torch.randn_like(parameter))
-    x = CELL.length * torch.rand(2, 4, 3)
-    gradients = torch.autograd.grad(density.log_prob(x).sum(), flow, allow_unused=True)
+    x, states = CELL.length * torch.rand(2, 4, 3), states_at(CELL, 2)
+    gradients = torch.autograd.grad(density.log_prob(x, states).sum(), flow, allow_unused=True)
     direction = [torch.randn_like(parameter) for parameter in flow]
     slope = sum((g * d).sum() for g, d in zip(gradients, direction, strict=True) if g is not None)
     step, values = 1e-6, []
@@ -79,10 +85,10 @@ def test_gradients_reach_the_flow_through_the_base_energy(stored: Path) -> None:
         for sign in (1, -2):
             for parameter, d in zip(flow, direction, strict=True):
                 parameter.add_(sign * step * d)
-            values.append(density.log_prob(x).sum())
+            values.append(density.log_prob(x, states).sum())
     torch.testing.assert_close((values[0] - values[1]) / (2 * step), slope, rtol=1e-6, atol=1e-6)
-    terms = density.evaluate(x)
-    torch.testing.assert_close(terms.log_prob, density.base.log_prob(terms.z) + terms.log_abs_det_dzdx)
+    terms = density.evaluate(x, states)
+    torch.testing.assert_close(terms.log_prob, density.base.log_prob(terms.z, states) + terms.log_abs_det_dzdx)
 
 
 @pytest.mark.parametrize(
@@ -97,23 +103,29 @@ def test_gradients_reach_the_flow_through_the_base_energy(stored: Path) -> None:
 )
 def test_another_state_point_is_refused(stored: Path, cell: PeriodicCell, kelvin: float, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
-        BoltzmannBase.from_files(cell, stored, kelvin)
+        BoltzmannBase.from_files(System(cell.num_atoms), strata_at(cell, kelvin=kelvin), stored)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("lists", [{"rs": [1.25, 1.26]}, {"temperature_kelvin": [5000, 6000]}])
+def test_several_state_points_are_refused(stored: Path, lists: dict[str, list[float]]) -> None:
+    with pytest.raises(ValueError, match=r"^system.rs and .* give 2 state points, .*; give one, or set base=uniform$"):
+        BoltzmannBase.from_files(SYSTEM, Strata.of(**lists), stored)
 
 
 def test_a_stale_or_unconverged_or_damaged_result_is_refused(stored: Path, tmp_path: Path) -> None:
     changed = YukawaPotential(screening_length=0.8)
     save_potential(changed, stored, METADATA)
     with pytest.raises(ValueError, match="it was trained again since; run: lightning-vfe integrate potential.path="):
-        BoltzmannBase.from_files(CELL, stored, KELVIN)
+        BoltzmannBase.from_files(SYSTEM, strata_at(CELL), stored)
     store_entry(log_z_file(stored), entry(changed, converged=False, reasons=("R-hat = 1.4",)))
     with pytest.raises(ValueError, match="had not converged .R-hat = 1.4.*integrate.max_sweeps"):
-        BoltzmannBase.from_files(CELL, stored, KELVIN)
+        BoltzmannBase.from_files(SYSTEM, strata_at(CELL), stored)
     log_z_file(stored).write_text('{"entries": [{"num_atoms": 4}]}')
     with pytest.raises(ValueError, match="is damaged; delete it"):
-        BoltzmannBase.from_files(CELL, stored, KELVIN)
+        BoltzmannBase.from_files(SYSTEM, strata_at(CELL), stored)
     with pytest.raises(ValueError, match="base.potential_path = .*no such file"):
-        BoltzmannBase.from_files(CELL, tmp_path / "missing.pt", KELVIN)
+        BoltzmannBase.from_files(SYSTEM, strata_at(CELL), tmp_path / "missing.pt")
 
 
 def test_entries_are_kept_by_state_point(stored: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from lightning_vfe.models.flow.condition import NUM_CONDITIONS
 from lightning_vfe.models.flow.contact import GAIN, LARGEST_AMPLITUDE, SMALLEST_AMPLITUDE, WIDTHS, ContactBlock
 from lightning_vfe.physics.cell import PeriodicCell
 from tests.helpers.flows import random_protons
@@ -16,19 +17,24 @@ LARGE_CELL = PeriodicCell(500, 5.0)
 
 
 def _block(cell, amplitude, logits=(0.0, 0.0, 0.0)):
-    block = ContactBlock(cell, 2.0 * cell.rs)
+    block = ContactBlock(PeriodicCell(cell.num_atoms, 1.0), 2.0)
     with torch.no_grad():
         block.amplitude.fill_(amplitude / GAIN)
         block.logits.copy_(torch.tensor(logits))
     return block
 
 
-def _mapped_distances(block, distances):
-    """Distance in z of two isolated protons at these distances in x. # (W,)"""
+def _displacements(block, cell, x, with_jacobian=False):
+    """Displacements in units of rs and their Jacobian, of protons in bohr."""
+    return block(x / cell.rs, torch.zeros(len(x), NUM_CONDITIONS), with_jacobian)
+
+
+def _mapped_distances(block, cell, distances):
+    """Distance in z of two isolated protons at these distances in x, in bohr. # (W,)"""
     x = torch.zeros(len(distances), 2, 3)
     x[:, 1, 0] = distances
     with torch.no_grad():
-        z = x + block(x, with_jacobian=False).value
+        z = x + cell.rs * _displacements(block, cell, x).value
     return z[:, 1, 0] - z[:, 0, 0]
 
 
@@ -38,7 +44,7 @@ def test_a_pair_keeps_the_order_of_distances(amplitude, logits):
     """For every amplitude and mixture, d r_z / d r_x > 0: an isolated pair never folds."""
     cell = LARGE_CELL
     distances = torch.linspace(0.0, 2.2 * cell.rs, 600)
-    mapped = _mapped_distances(_block(cell, amplitude, logits), distances)
+    mapped = _mapped_distances(_block(cell, amplitude, logits), cell, distances)
     assert mapped[0].abs() < 1e-12
     assert (mapped.diff() > 0).all()
     # Not even locally: the growth of ln r_z with ln r_x stays well above zero.
@@ -54,7 +60,7 @@ def test_distance_formula():
     bells = torch.stack([torch.exp(-((distances / (width * cell.rs)) ** 2)) * taper for width in WIDTHS])
     amplitude = LARGEST_AMPLITUDE * math.tanh(5.0 / LARGEST_AMPLITUDE)
     expected = distances * (1.0 + bells[-1]) / (1.0 + bells[-1] * torch.exp(amplitude * bells.mean(0)))
-    torch.testing.assert_close(_mapped_distances(_block(cell, 5.0), distances), expected)
+    torch.testing.assert_close(_mapped_distances(_block(cell, 5.0), cell, distances), expected)
 
 
 def test_depth_of_the_core():
@@ -65,7 +71,7 @@ def test_depth_of_the_core():
         high = LARGEST_AMPLITUDE * math.tanh(raw / LARGEST_AMPLITUDE)
         low = SMALLEST_AMPLITUDE * math.tanh(raw / SMALLEST_AMPLITUDE)
         amplitude = high if raw > 0 else low
-        jacobian = _block(cell, raw)(x, with_jacobian=True).jacobian.reshape(6, 6)
+        jacobian = _displacements(_block(cell, raw), cell, x, with_jacobian=True).jacobian.reshape(6, 6)
         sign, log_abs_det = torch.linalg.slogdet(torch.eye(6) + jacobian)
         assert sign == 1
         expected = torch.tensor(3.0 * math.log(2.0 / (1.0 + math.exp(amplitude))))
@@ -79,7 +85,7 @@ def test_positive_in_a_crowd(amplitude):
     x = random_protons(cell, 200)
     x[:100, 1:3] = x[:100, :1] + 0.2 * torch.randn(100, 2, 3)
     with torch.no_grad():
-        jacobian = _block(cell, amplitude)(x, with_jacobian=True).jacobian.flatten(1, 2)
+        jacobian = _displacements(_block(cell, amplitude), cell, x, with_jacobian=True).jacobian.flatten(1, 2)
     sign, log_abs_det = torch.linalg.slogdet(torch.eye(24) + jacobian)
     assert (sign > 0).all()
     assert log_abs_det.std() > 0.5

@@ -6,23 +6,25 @@ import pytest
 import torch
 
 from lightning_vfe.models.flow import inverse
+from lightning_vfe.models.flow.condition import NUM_CONDITIONS, conditions
 from lightning_vfe.models.flow.inverse import invert_step
 from lightning_vfe.models.flow.jet import Jet
 from lightning_vfe.physics.cell import PeriodicCell
 from tests.helpers.flows import make_flow, random_protons, report
+from tests.helpers.states import states_at
 
 
 @pytest.mark.parametrize(("num_atoms", "strength"), [(2, 1.5), (4, 1.0), (8, 0.5)])
 def test_base_coordinates_of_the_inverse_are_the_given_ones(num_atoms, strength, record_property):
     """Every walker, also where z lies in the core that the contact block empties; x is what z was made from."""
     cell = PeriodicCell(num_atoms, 1.25)
-    flow = make_flow(cell, strength=strength)
+    flow, states = make_flow(cell, strength=strength), states_at(cell, 6, 5)
     with torch.no_grad():
-        for z in (random_protons(cell, 6, 5), flow.to_base(random_protons(cell, 6, 5, seed=3)).z):
-            found = flow.from_base(z)
+        for z in (random_protons(cell, 6, 5), flow.to_base(random_protons(cell, 6, 5, seed=3), states).z):
+            found = flow.from_base(z, states, tolerance=1e-9 / cell.rs)  # in units of rs
             assert found.x.shape == z.shape and found.converged.shape == found.residual.shape == (6, 5)
             assert found.converged.all()
-            distance = (flow.to_base(found.x).z - z).flatten(-2).norm(dim=-1)
+            distance = (flow.to_base(found.x, states).z - z).flatten(-2).norm(dim=-1)
             torch.testing.assert_close(distance, found.residual, atol=1e-12, rtol=0)
             report(record_property, distance.max(), 1e-9)
         again = found.x - random_protons(cell, 6, 5, seed=3)
@@ -34,42 +36,46 @@ def test_inverse_has_the_symmetry_of_the_lattice_and_of_the_atoms(record_propert
     flow, z = make_flow(cell), random_protons(cell, 8)
     shift = cell.length * torch.randint(-2, 3, z.shape).to(z)
     order = torch.tensor([2, 0, 3, 1])
-    plain, moved = flow.from_base(z).x, flow.from_base((z + shift)[:, order]).x
+    states = states_at(cell, 8)
+    plain, moved = flow.from_base(z, states).x, flow.from_base((z + shift)[:, order], states).x
     report(record_property, (moved - (plain + shift)[:, order]).abs().max(), 1e-9)
 
 
 def test_walkers_do_not_depend_on_each_other(record_property):
     cell = PeriodicCell(4, 1.25)
     flow, z = make_flow(cell), random_protons(cell, 6)
-    together = flow.from_base(z).x
-    apart = torch.cat([flow.from_base(walker).x for walker in z.split(1)])
+    states = states_at(cell, 6)
+    together = flow.from_base(z, states).x
+    apart = torch.cat([flow.from_base(walker, states[:1]).x for walker in z.split(1)])
     report(record_property, (together - apart).abs().max(), 1e-12)
     flow.walkers_at_once = 4
-    report(record_property, (together - flow.from_base(z).x).abs().max(), 1e-12)
+    report(record_property, (together - flow.from_base(z, states).x).abs().max(), 1e-12)
 
 
 def test_precision_of_float32_is_allowed_for():
     torch.set_default_dtype(torch.float32)
     cell = PeriodicCell(4, 1.25)
     flow, z = make_flow(cell), random_protons(cell, 8)
-    found = flow.from_base(z)
+    found = flow.from_base(z, states_at(cell, 8))
     assert found.converged.all() and found.x.dtype == torch.float32
     assert found.residual.max() < 1e-3
 
 
 def test_wrong_number_of_protons_is_refused():
-    flow = make_flow(PeriodicCell(4, 1.25))
+    cell = PeriodicCell(4, 1.25)
+    flow = make_flow(cell)
     with pytest.raises(ValueError, match=r"shape \(3, 5, 3\); the flow needs \(..., 4, 3\)"):
-        flow.from_base(torch.zeros(3, 5, 3))
+        flow.from_base(torch.zeros(3, 5, 3), states_at(cell, 3))
 
 
 def test_newton_takes_over_where_mixing_does_not_arrive(monkeypatch):
     """The steps of a real flow, with the mixing stopped after two iterations."""
     cell = PeriodicCell(4, 1.25)
     flow, z = make_flow(cell), random_protons(cell, 8)
-    mixed = flow.from_base(z).x
+    states = states_at(cell, 8)
+    mixed = flow.from_base(z, states).x
     monkeypatch.setattr(inverse, "MAX_MIXING", 2)
-    found = flow.from_base(z)
+    found = flow.from_base(z, states)
     assert found.converged.all()
     torch.testing.assert_close(found.x, mixed, atol=1e-9, rtol=0)
 
@@ -77,24 +83,25 @@ def test_newton_takes_over_where_mixing_does_not_arrive(monkeypatch):
 def test_a_known_image_saves_the_first_evaluation():
     """Undoing a network that was applied twice: what the second application did is known for the first one's start."""
     cell = PeriodicCell(8, 1.25)
-    network, z = make_flow(cell).networks[0], random_protons(cell, 8)
+    flow, z = make_flow(cell), random_protons(cell, 8) / cell.rs
+    network, condition = flow.networks[0], conditions(states_at(cell, 8), flow.reference)
     calls = []
 
-    def step(x, with_jacobian):
+    def step(x, condition, with_jacobian):
         calls.append(len(x))
-        return network(x, with_jacobian)
+        return network(x, condition, with_jacobian)
 
     with torch.no_grad():
-        middle, _ = invert_step(network, z, 1e-10)
-        plain, arrived = invert_step(step, middle, 1e-10)
+        middle, _ = invert_step(network, z, condition, 1e-10)
+        plain, arrived = invert_step(step, middle, condition, 1e-10)
         without = len(calls)
-        informed, also = invert_step(step, middle, 1e-10, z)
+        informed, also = invert_step(step, middle, condition, 1e-10, z)
     assert arrived.all() and also.all()
     torch.testing.assert_close(informed, plain, atol=1e-9, rtol=0)
     assert len(calls) - without == without - 1
 
 
-def bounded(x: torch.Tensor, with_jacobian: bool) -> Jet:
+def bounded(x: torch.Tensor, condition: torch.Tensor, with_jacobian: bool) -> Jet:
     """Delta(x) = tanh(3 x) - x: the step maps all space into (-1, 1)."""
     value = torch.tanh(3.0 * x)
     slope = 3.0 * (1.0 - value.square()) - 1.0
@@ -105,7 +112,7 @@ def bounded(x: torch.Tensor, with_jacobian: bool) -> Jet:
 def test_walkers_without_an_inverse_are_told_apart():
     """Only those outside of (-1, 1) are reported; the steep ones near its edge need the line search."""
     target = torch.tensor([0.0, 0.3, -0.9, 0.999, 1.01, 3.0, torch.nan])[:, None, None].expand(7, 1, 3)
-    x, converged = invert_step(bounded, target, 1e-10)
+    x, converged = invert_step(bounded, target, torch.zeros(7, NUM_CONDITIONS), 1e-10)
     assert converged.tolist() == [True] * 4 + [False] * 3
     torch.testing.assert_close(x[:4], torch.atanh(target[:4]) / 3.0, atol=1e-7, rtol=0)
 
@@ -114,12 +121,12 @@ def test_a_failed_walker_is_reported_by_the_flow():
     cell = PeriodicCell(2, 1.25)
     flow, z = make_flow(cell), random_protons(cell, 3)
     z[1] = torch.nan
-    found = flow.from_base(z)
+    found = flow.from_base(z, states_at(cell, 3))
     assert found.converged.tolist() == [True, False, True]
     assert torch.isnan(found.residual[1]) and found.residual[[0, 2]].max() < 1e-9
 
 
 def test_a_batch_in_which_every_walker_fails_is_reported_too():
     cell = PeriodicCell(2, 1.25)
-    found = make_flow(cell).from_base(torch.full((3, 2, 3), torch.nan))
+    found = make_flow(cell).from_base(torch.full((3, 2, 3), torch.nan), states_at(cell, 3))
     assert not found.converged.any() and torch.isnan(found.residual).all()

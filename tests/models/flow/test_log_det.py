@@ -5,6 +5,7 @@ import torch
 
 from lightning_vfe.physics.cell import PeriodicCell
 from tests.helpers.flows import make_flow, random_protons
+from tests.helpers.states import states_at
 
 CASES = {
     "default kind": (3, {}),
@@ -22,13 +23,16 @@ CASES = {
 def case(request):
     num_atoms, sizes = CASES[request.param]
     cell = PeriodicCell(num_atoms, 1.3)
-    return make_flow(cell, **sizes), random_protons(cell, 3)
+    return make_flow(cell, **sizes), random_protons(cell, 3), states_at(cell, 3)
 
 
-def _dense(flow, x, jacobian):
+def _dense(flow, x, states, jacobian):
     """ln|det| and sign of one Jacobian (N, 3, N, 3) per walker."""
-    flat = torch.stack([jacobian(lambda y: flow.displacement(y) + y, walker).flatten(2).flatten(0, 1) for walker in x])
-    return torch.linalg.slogdet(flat)
+    matrices = []
+    for w, walker in enumerate(x):
+        matrix = jacobian(lambda y, state=states[w]: flow.displacement(y, state) + y, walker)
+        matrices.append(matrix.flatten(2).flatten(0, 1))
+    return torch.linalg.slogdet(torch.stack(matrices))
 
 
 def _finite_differences(function, x, step=1e-4):
@@ -42,9 +46,9 @@ def _finite_differences(function, x, step=1e-4):
 
 
 def test_against_autograd(case):
-    flow, x = case
-    result = flow.to_base(x)
-    sign, log_abs_det = _dense(flow, x, torch.autograd.functional.jacobian)
+    flow, x, states = case
+    result = flow.to_base(x, states)
+    sign, log_abs_det = _dense(flow, x, states, torch.autograd.functional.jacobian)
     torch.testing.assert_close(result.log_abs_det_dzdx, log_abs_det, rtol=0, atol=1e-10)
     assert torch.equal(result.sign_det_dzdx, sign)
     if flow.cell.num_atoms > 1:
@@ -52,37 +56,37 @@ def test_against_autograd(case):
 
 
 def test_against_finite_differences(case):
-    flow, x = case
+    flow, x, states = case
     with torch.no_grad():
-        result = flow.to_base(x)
-        sign, log_abs_det = _dense(flow, x, _finite_differences)
+        result = flow.to_base(x, states)
+        sign, log_abs_det = _dense(flow, x, states, _finite_differences)
     torch.testing.assert_close(result.log_abs_det_dzdx, log_abs_det, rtol=0, atol=1e-7)
     assert torch.equal(result.sign_det_dzdx, sign)
 
 
 def test_value_is_the_same_with_and_without_the_jacobian(case):
-    flow, x = case
-    torch.testing.assert_close(flow.to_base(x).z, x + flow.displacement(x), rtol=0, atol=1e-13)
+    flow, x, states = case
+    torch.testing.assert_close(flow.to_base(x, states).z, x + flow.displacement(x, states), rtol=0, atol=1e-13)
 
 
 def test_sign_of_a_map_that_folds():
     """A displacement too strong to be invertible gets a -1, and ln|det| stays right there."""
     cell = PeriodicCell(3, 1.3)
-    flow, x = make_flow(cell, strength=8.0), random_protons(cell, 40)
+    flow, x, states = make_flow(cell, seed=2, strength=8.0), random_protons(cell, 40), states_at(cell, 40)
     with torch.no_grad():
-        result = flow.to_base(x)
+        result = flow.to_base(x, states)
     assert (result.sign_det_dzdx < 0).any() and (result.sign_det_dzdx > 0).any()
-    sign, log_abs_det = _dense(flow, x, torch.autograd.functional.jacobian)
+    sign, log_abs_det = _dense(flow, x, states, torch.autograd.functional.jacobian)
     assert torch.equal(result.sign_det_dzdx, sign)
     torch.testing.assert_close(result.log_abs_det_dzdx, log_abs_det, rtol=0, atol=1e-8)
 
 
 def test_gradients_against_finite_differences(case):
     """First derivatives of ln|det| and of z, with respect to the protons and to every parameter."""
-    flow, x = case
+    flow, x, states = case
 
     def number():
-        result = flow.to_base(x)
+        result = flow.to_base(x, states)
         return result.log_abs_det_dzdx.sum() + (result.z * weights).sum()
 
     weights = torch.randn_like(x)

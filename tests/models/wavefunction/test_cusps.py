@@ -8,6 +8,8 @@ import torch
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.local_energy import local_energy
+from lightning_vfe.physics.system import System
+from tests.helpers.states import states_at
 from tests.helpers.wavefunctions import GAMMA, GENERAL_TWIST, make_wavefunction, random_configurations
 
 NUM_DIRECTIONS = 6
@@ -23,7 +25,8 @@ class Meeting:
         self.cell = PeriodicCell(num_atoms, 1.31)
         self.wavefunction = make_wavefunction(self.cell, num_determinants=2)
         protons, electrons = random_configurations(self.cell, 1, 1, seed=3)
-        self.protons, self.electrons, self.twist = protons[0, 0], electrons[0, 0], torch.tensor(twist)
+        self.protons, self.electrons = protons[0, 0], electrons[0, 0]
+        self.states = states_at(self.cell, twist=twist)
         if kind == "opposite spins":
             self.place = self.electrons[num_atoms - 1]
         elif kind == "same spin":
@@ -42,15 +45,15 @@ class Meeting:
 
     def log_abs_psi(self, vectors):
         with torch.no_grad():
-            return self.wavefunction.log_psi(self.protons, self.positions(vectors), self.twist).real
+            return self.wavefunction.log_psi(self.protons, self.positions(vectors), self.states).real
 
     def local_energy(self, vectors):
         terms = local_energy(
-            Ewald(self.cell),
+            Ewald(System(self.cell.num_atoms).cell),
             self.wavefunction.log_psi,
             self.protons.unsqueeze(0),
             self.positions(vectors).unsqueeze(0),
-            self.twist.unsqueeze(0),
+            self.states.unsqueeze(0),
         )
         return terms.total[0], terms.kinetic[0]
 
@@ -76,8 +79,10 @@ def test_local_energy_stays_bounded(kind, twist, record_property):
     record_property("largest_local_energy", energies.abs().max().item())
     print("max |E_loc|", [f"{e:.3f}" for e in energies.abs().amax(-1)], "changes", [f"{c:.1e}" for c in changes])
     assert energies.abs().max() < 300.0
-    # ... until rounding: eps / d^2 for the determinant of two electrons of the same spin, eps / d else.
-    rounding = [1e-13 / d**2 if kind == "same spin" else 1e-13 / d for d in DISTANCES[1:]]
+    # ... until rounding: eps / d^2 for the determinant of two electrons of the same spin, and where the position itself
+    # is rounded, to eps L behind the wall; eps / d else.
+    size = {"same spin": 1e-13, "image of a proton": 5e-16}.get(kind)
+    rounding = [1e-13 / d if size is None else size / d**2 for d in DISTANCES[1:]]
     for change, d, noise in zip(changes, DISTANCES[:-1], rounding, strict=True):
         bound = 20.0 * d * energies[0].abs().max() + noise
         assert change < bound, f"E_loc changes by {change:.1e} Ha below {d:.0e} bohr"
@@ -113,6 +118,7 @@ def test_an_electron_that_passes_through_two_protons():
     along = torch.cat([protons[0, 0] + offsets, torch.tensor([0.9]), protons[1, 0] + offsets])
     electrons = torch.tensor([[0.0, 0.3, 0.4], [1.0, 1.7, 2.2]]).repeat(len(along), 1, 1)
     electrons[:, 0, 0] = along
-    terms = local_energy(Ewald(cell), wavefunction.log_psi, protons[None], electrons[None], torch.zeros(1, 3))
+    states = states_at(cell, 1)
+    terms = local_energy(Ewald(System(2).cell), wavefunction.log_psi, protons[None], electrons[None], states)
     assert terms.v_pe.abs().max() > 1e3
     assert (terms.total.abs() < 100.0).all(), terms.total

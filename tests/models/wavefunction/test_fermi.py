@@ -11,6 +11,7 @@ from lightning_vfe.models.wavefunction.fermi import fermi_function
 from lightning_vfe.models.wavefunction.scores import wavefunction_scores
 from lightning_vfe.physics.cell import PeriodicCell
 from tests.helpers.matrices import WAITING, Dispatched, hermitian, physical, shells, with_levels
+from tests.helpers.states import states_at
 from tests.helpers.wavefunctions import GAMMA, GENERAL_TWIST, make_wavefunction, random_configurations
 
 TWISTS = {"Gamma": GAMMA, "a twist": GENERAL_TWIST}
@@ -145,8 +146,8 @@ def test_scores_of_the_wavefunction(monkeypatch):
     cell = PeriodicCell(4, 1.31)
     wavefunction = make_wavefunction(cell)
     protons, electrons = random_configurations(cell, 2, 3)
-    twists = torch.tensor([GAMMA, GENERAL_TWIST])
-    scores = partial(wavefunction_scores, wavefunction, protons[:, 0], electrons, twists)
+    states = states_at(cell, twist=[GAMMA, GENERAL_TWIST])
+    scores = partial(wavefunction_scores, wavefunction, protons[:, 0], electrons, states)
     expected = scores()
     monkeypatch.setattr(orbitals, "fermi_function", partial(fermi_function, batched=True))
     torch.testing.assert_close(scores(), expected, rtol=1e-9, atol=1e-9)

@@ -13,7 +13,10 @@ from lightning_vfe.models.wavefunction.fermi import OPEN_SHELL, fermi_function
 from lightning_vfe.models.wavefunction.orbitals import PlaneWaveEnvelope
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.structures import make_structure
+from lightning_vfe.physics.system import System
+from tests.helpers.states import states_at
 from tests.helpers.wavefunctions import GAMMA, GENERAL_TWIST, random_configurations, trained_like
 
 
@@ -117,6 +120,13 @@ def test_no_overflow_at_any_temperature():
 
 # --- the envelope as a mean-field state -----------------------------------------------------------------------------
 
+RATIO = torch.tensor(1.0 / 0.9, dtype=torch.float64)
+"""rs / rs_0 of all envelopes here."""
+
+
+def _envelope(cell, num_determinants):
+    return PlaneWaveEnvelope(System(cell.num_atoms), cell.rs / RATIO.item(), num_determinants)
+
 
 def _slater_matrix(cell, protons, twist, integers, kappa_squared, positions):
     """Orbitals n at electrons i from a Hamiltonian written down element by element."""
@@ -142,14 +152,15 @@ def _slater_matrix(cell, protons, twist, integers, kappa_squared, positions):
 def test_a_cold_envelope_is_the_product_of_two_slater_determinants(num_atoms, twist):
     """det Phi = const(x) det phi_n(r_up) det phi_n(r_down), with the N/2 lowest orbitals of h for both spins."""
     cell = PeriodicCell(num_atoms, 1.31)
-    envelope = PlaneWaveEnvelope(cell, 1)
+    envelope = _envelope(cell, 1)
     with torch.no_grad():
         envelope.log_beta.fill_(math.log(1e5))
         protons, electrons = random_configurations(cell, 1, 5, seed=1)
         half = num_atoms // 2
         up, down = electrons[..., :half, :], electrons[..., half:, :]
-        found = torch.linalg.det(envelope(up, down, protons, torch.tensor(twist)))[0, :, 0].numpy()
-    kappa_squared = math.exp(envelope.log_screening.item())
+        states = states_at(cell, twist=twist)
+        found = torch.linalg.det(envelope(up, down, protons, states, RATIO))[0, :, 0].numpy()
+    kappa_squared = math.exp(envelope.log_screening.item()) / RATIO.item()
     slater = partial(_slater_matrix, cell, protons[0, 0], twist, envelope.integers, kappa_squared)
     both = zip(up[0], down[0], strict=True)
     expected = [np.linalg.det(slater(z_up)) * np.linalg.det(slater(z_down)) for z_up, z_down in both]
@@ -160,12 +171,12 @@ def test_a_cold_envelope_is_the_product_of_two_slater_determinants(num_atoms, tw
 
 def test_without_protons_it_is_the_fermi_sea():
     cell = PeriodicCell(14, 1.31)  # 7 pairs: the closed shells 1 + 6
-    envelope = PlaneWaveEnvelope(cell, 1)
+    envelope = _envelope(cell, 1)
     with torch.no_grad():
         envelope.log_screening.fill_(60.0)
         envelope.log_proton_pairing.fill_(-60.0)
         envelope.log_beta.fill_(math.log(1e4))
-        pairing = envelope.pairing(torch.rand(14, 3), torch.zeros(3))[0]
+        pairing = envelope.pairing(torch.rand(14, 3), states_at(cell), RATIO)[0]
     expected = envelope.opposite.clone()
     expected[7:], expected[:, 7:] = 0.0, 0.0
     torch.testing.assert_close(pairing, expected.to(pairing.dtype), rtol=0, atol=1e-10)
@@ -173,14 +184,16 @@ def test_without_protons_it_is_the_fermi_sea():
 
 def test_real_at_gamma_and_symmetric_in_the_spins():
     cell = PeriodicCell(6, 1.31)
-    envelope = trained_like(PlaneWaveEnvelope(cell, 2), size=0.05)
+    envelope = trained_like(_envelope(cell, 2), size=0.05)
     protons, electrons = random_configurations(cell, 2, 3)
     up, down = electrons[..., :3, :], electrons[..., 3:, :]
-    swapped = envelope(down, up, protons, torch.tensor(GENERAL_TWIST)).transpose(-2, -1)
-    torch.testing.assert_close(envelope(up, down, protons, torch.tensor(GENERAL_TWIST)), swapped)
+    states = states_at(cell, twist=GENERAL_TWIST)
+    swapped = envelope(down, up, protons, states, RATIO).transpose(-2, -1)
+    torch.testing.assert_close(envelope(up, down, protons, states, RATIO), swapped)
     with torch.no_grad():
         envelope.log_occupation.zero_()
-        amplitude = envelope(up, down, protons, torch.zeros(3))
+        envelope.occupation_power.zero_()
+        amplitude = envelope(up, down, protons, states_at(cell), RATIO)
     assert amplitude.imag.abs().max() < 1e-12 * amplitude.abs().max()
 
 
@@ -196,9 +209,10 @@ def test_the_determinant_is_regular(name, num_atoms, twist):
     protons = make_structure(name, cell, 1, torch.Generator().manual_seed(0))[:, None]
     _, electrons = random_configurations(cell, 1, 50, seed=2)
     half = num_atoms // 2
-    envelope = PlaneWaveEnvelope(cell, 2)
+    envelope = _envelope(cell, 2)
+    states = states_at(cell, twist=twist)
     with torch.no_grad():
-        matrix = envelope(electrons[..., :half, :], electrons[..., half:, :], protons, torch.tensor(twist))
+        matrix = envelope(electrons[..., :half, :], electrons[..., half:, :], protons, states, RATIO)
     values = torch.linalg.svdvals(matrix)
     condition = (values[..., 0] / values[..., -1]).flatten()
     assert torch.isfinite(torch.linalg.slogdet(matrix)[1]).all()
@@ -210,24 +224,24 @@ def test_gradients_of_the_parameters_on_a_lattice(name, num_atoms):
     """Levels of a lattice come in multiplets; no gradient may notice."""
     cell = PeriodicCell(num_atoms, 1.31)
     protons = make_structure(name, cell, 1, torch.Generator().manual_seed(0))[0]
-    envelope = PlaneWaveEnvelope(cell, 2)
+    envelope = _envelope(cell, 2)
     names = [key for key, _ in envelope.named_parameters()]
 
     def pairing(*values):
         parameters = {f"envelope.{key}": value for key, value in zip(names, values, strict=True)}
-        return torch.view_as_real(torch.func.functional_call(_Pairing(envelope), parameters, protons))
+        return torch.view_as_real(torch.func.functional_call(_Pairing(envelope, cell), parameters, protons))
 
     values = [value.detach().clone().requires_grad_() for value in envelope.parameters()]
     assert torch.autograd.gradcheck(pairing, values, fast_mode=True, atol=1e-5)
 
 
 class _Pairing(torch.nn.Module):
-    def __init__(self, envelope):
+    def __init__(self, envelope, cell):
         super().__init__()
-        self.envelope = envelope
+        self.envelope, self.states = envelope, states_at(cell)
 
     def forward(self, protons):
-        return self.envelope.pairing(protons, torch.zeros(3))
+        return self.envelope.pairing(protons, self.states, RATIO)
 
 
 # --- bad input ------------------------------------------------------------------------------------------------------
@@ -239,19 +253,25 @@ def _one_line(error):
 
 def test_odd_numbers_of_atoms_are_refused():
     with pytest.raises(ValueError, match=r"^system.num_atoms = 3 must be even") as error:
-        GeminalWavefunction(PeriodicCell(3, 1.31))
+        GeminalWavefunction(System(3), StatePoint(1.31))
+    _one_line(error)
+
+
+def test_polarised_electrons_are_refused():
+    with pytest.raises(ValueError, match=r"^3 electrons up and 1 down: half the electrons are up, half down") as error:
+        GeminalWavefunction(System(4, num_up=3), StatePoint(1.31))
     _one_line(error)
 
 
 @pytest.mark.parametrize("name", ["num_determinants", "num_layers", "single_width", "pair_width"])
 def test_sizes_below_one_are_refused(name):
     with pytest.raises(ValueError, match=rf"^wavefunction.{name} = 0 must be at least 1") as error:
-        GeminalWavefunction(PeriodicCell(4, 1.31), **{name: 0})
+        GeminalWavefunction(System(4), StatePoint(1.31), **{name: 0})
     _one_line(error)
 
 
 @pytest.mark.parametrize("count", [0, -1, 3])
 def test_too_few_plane_waves_are_refused(count):
     with pytest.raises(ValueError, match=rf"^wavefunction.num_plane_waves = {count} must be at least 8") as error:
-        GeminalWavefunction(PeriodicCell(16, 1.31), num_plane_waves=count)
+        GeminalWavefunction(System(16), StatePoint(1.31), num_plane_waves=count)
     _one_line(error)

@@ -6,7 +6,11 @@ import math
 import pytest
 import torch
 
+from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.state_point import StatePoint
+from lightning_vfe.physics.system import System
+from tests.helpers.states import states_at
 from tests.helpers.wavefunctions import GAMMA, GENERAL_TWIST, make_wavefunction, random_configurations
 
 TWISTS = torch.tensor([GAMMA, GENERAL_TWIST, (0.5, 0.0, 0.5)], dtype=torch.float64).unsqueeze(1)  # (W, 1, 3)
@@ -20,16 +24,17 @@ class Case:
         self.cell = PeriodicCell(num_atoms, 1.31)
         self.wavefunction = make_wavefunction(self.cell, seed=num_atoms, num_determinants=num_determinants)
         self.protons, self.electrons = random_configurations(self.cell, 3, 4, seed=num_atoms)
+        self.states = states_at(self.cell, twist=TWISTS)
         self.num_up = num_atoms // 2
         with torch.no_grad():
-            self.log_psi = self.wavefunction.log_psi(self.protons, self.electrons, TWISTS)
+            self.log_psi = self.wavefunction.log_psi(self.protons, self.electrons, self.states)
 
     def ratio(self, protons=None, electrons=None):
         """psi of the changed positions over psi of the original ones. # (3, 4)"""
         protons = self.protons if protons is None else protons
         electrons = self.electrons if electrons is None else electrons
         with torch.no_grad():
-            return torch.exp(self.wavefunction.log_psi(protons, electrons, TWISTS) - self.log_psi)
+            return torch.exp(self.wavefunction.log_psi(protons, electrons, self.states) - self.log_psi)
 
 
 @pytest.fixture(params=[(2, 2), (4, 1), (4, 3), (6, 2), (8, 1)], ids=lambda p: f"N{p[0]}-K{p[1]}")
@@ -46,9 +51,10 @@ def _assert_ratios(record_property, ratios, expected):
 
 def test_parameters_matter(case):
     """The networks move |psi| by far more than the tolerance; else the tests below would show nothing."""
-    fresh = type(case.wavefunction)(case.cell, 1, num_layers=2, single_width=8, pair_width=6)
+    system, sizes = System(case.cell.num_atoms), {"num_layers": 2, "single_width": 8, "pair_width": 6}
+    fresh = GeminalWavefunction(system, StatePoint(case.cell.rs), 1, **sizes)
     with torch.no_grad():
-        change = case.log_psi - fresh.log_psi(case.protons, case.electrons, TWISTS)
+        change = case.log_psi - fresh.log_psi(case.protons, case.electrons, case.states)
     assert change.real.std() > 0.1
     assert case.log_psi.imag.std() > 0.1
 
@@ -118,12 +124,13 @@ def test_leading_dimensions_broadcast():
     cell = PeriodicCell(4, 1.31)
     wavefunction = make_wavefunction(cell)
     protons, electrons = random_configurations(cell, 3, 4)
-    full = wavefunction.log_psi(protons, electrons, TWISTS)
+    states = states_at(cell, twist=TWISTS)
+    full = wavefunction.log_psi(protons, electrons, states)
     assert full.shape == (3, 4) and full.is_complex()
-    one = wavefunction.log_psi(protons[1, 0], electrons[1, 2], TWISTS[1, 0])
+    one = wavefunction.log_psi(protons[1, 0], electrons[1, 2], states[1, 0])
     torch.testing.assert_close(one, full[1, 2], rtol=1e-12, atol=1e-12)
-    row = wavefunction.log_psi(protons[1], electrons[1], TWISTS[1])
+    row = wavefunction.log_psi(protons[1], electrons[1], states[1])
     torch.testing.assert_close(row, full[1], rtol=1e-12, atol=1e-12)
-    all_twists = wavefunction.log_psi(protons[1, 0], electrons[1, 2], TWISTS[:, 0])
+    all_twists = wavefunction.log_psi(protons[1, 0], electrons[1, 2], states[:, 0])
     assert all_twists.shape == (3,)
     torch.testing.assert_close(all_twists[1], full[1, 2], rtol=1e-12, atol=1e-12)
