@@ -20,16 +20,18 @@ class Twin(Generic[Module]):
     Args:
         original: the network.
         dtype: precision of the copy.
+
+    Attributes:
+        dtype: precision of the copy.
     """
 
     def __init__(self, original: Module, dtype: torch.dtype) -> None:
-        self._original = original
+        self._original, self.dtype = original, dtype
         self._copy = copy.deepcopy(original).to(dtype).requires_grad_(False)
 
     @torch.no_grad()
     def module(self) -> Module:
         """The copy, with the parameters and buffers that the original has now."""
         for part in (nn.Module.parameters, nn.Module.buffers):
-            for ours, theirs in zip(part(self._copy), part(self._original), strict=True):
-                ours.copy_(theirs)
+            torch._foreach_copy_(list(part(self._copy)), list(part(self._original)))
         return self._copy

@@ -8,8 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from lightning_vfe.sampling.proposals import ChainState, LogProb, Proposal
+from lightning_vfe.sampling.proposals import ChainState, LogProb, PreparedLogProb, Proposal
 from lightning_vfe.sampling.random import WalkerRandom
+from lightning_vfe.sampling.recorded import make_moves
+from lightning_vfe.sampling.step import decide, left_at_once
 
 
 @torch.no_grad()
@@ -45,13 +47,18 @@ def metropolis(
     Source: Hastings, Biometrika 57, 97 (1970).
     """
     # Only ln p needs positions in the cell: the chain runs in open space, and its end is brought back.
-    start, accepted = state, torch.zeros_like(state.log_prob, dtype=torch.int64)
-    for _ in range(num_steps):
-        candidate, correction = proposal(lambda positions: log_prob(wrap(positions)), state, width, random)
-        state, accept = accept_or_reject(state, candidate, correction, random)
-        accepted += accept
-    displacement = start.displacement + (state.positions - start.positions)
-    return replace(state, positions=wrap(state.positions), displacement=displacement), accepted
+    inside: LogProb = log_prob
+    if not isinstance(log_prob, PreparedLogProb):
+        inside = lambda positions: log_prob(wrap(positions))  # noqa: E731
+    moves = make_moves(inside, left_at_once(state), proposal, width)
+    shapes = state.positions.shape, state.log_prob.shape
+    for noise, uniform in random.moves(num_steps, *shapes, dtype=state.positions.dtype):
+        for numbers in zip(noise, uniform.log_(), strict=True):
+            moves.move(*numbers)
+    end, accepted = moves.end()
+    displacement = state.displacement + (end.positions - state.positions)
+    own_log_prob = torch.where(accepted > 0, end.log_prob, state.log_prob)
+    return replace(end, positions=wrap(end.positions), log_prob=own_log_prob, displacement=displacement), accepted
 
 
 def accept_or_reject(
@@ -68,26 +75,11 @@ def accept_or_reject(
     Returns:
         The state, moved to the candidate where that is accepted, with the old displacement, and where it is  # (...).
     """
-    log_ratio = candidate.log_prob - state.log_prob + correction
-    log_uniform = torch.log(random.uniform(state.log_prob.shape, dtype=state.log_prob.dtype))
-    accept = torch.isfinite(candidate.log_prob) & ((log_uniform < log_ratio) | ~torch.isfinite(state.log_prob))
-    return _choose(accept, candidate, state), accept
+    uniform = random.uniform(state.log_prob.shape, dtype=state.log_prob.dtype)
+    chosen, accept = decide(left_at_once(state), candidate, correction, uniform.log_())
+    return replace(chosen, log_prob=torch.where(accept, candidate.log_prob, state.log_prob)), accept
 
 
 def num_not_finite(log_prob: Tensor) -> Tensor:
     """Number of chains whose log-probability is not finite, float64.  # ()"""
     return (~torch.isfinite(log_prob)).sum().to(torch.float64)
-
-
-def _choose(accept: Tensor, candidate: ChainState, state: ChainState) -> ChainState:
-    """The candidate where accept (...) is true, the old state elsewhere; the displacement stays that of the start."""
-    particles = accept[..., None, None]  # (..., 1, 1)
-    gradient = None
-    if state.gradient is not None and candidate.gradient is not None:
-        gradient = torch.where(particles, candidate.gradient, state.gradient)
-    return replace(
-        state,
-        positions=torch.where(particles, candidate.positions, state.positions),
-        log_prob=torch.where(accept, candidate.log_prob, state.log_prob),
-        gradient=gradient,
-    )

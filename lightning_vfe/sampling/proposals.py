@@ -4,16 +4,35 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from lightning_vfe.sampling.random import WalkerRandom
-
 LogProb = Callable[[Tensor], Tensor]
 """ln p up to a constant: positions (..., N, 3) -> (...)."""
+
+
+@runtime_checkable
+class PreparedLogProb(Protocol):
+    """ln p that takes positions at any of their images, and reads nothing but its tensors.
+
+    The same operations in the same order belong to tensors of the same shapes, so that a move can be recorded once and
+    repeated with other numbers in these tensors.
+    """
+
+    def __call__(self, positions: Tensor) -> Tensor:
+        """ln p up to a constant: positions (..., N, 3) -> (...)."""
+        ...
+
+    def tensors(self) -> list[Tensor]:
+        """All tensors that a call reads, always in the same order."""
+        ...
+
+    def clone(self) -> PreparedLogProb:
+        """The same in memory of its own."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -44,9 +63,12 @@ class Proposal(Protocol):
         ...
 
     def __call__(
-        self, log_prob: LogProb, state: ChainState, width: Tensor, random: WalkerRandom
-    ) -> tuple[ChainState, Tensor]:
-        """Propose a move y of every chain and give ln q(x|y) - ln q(y|x)  # (...)."""
+        self, log_prob: LogProb, state: ChainState, width: Tensor, noise: Tensor
+    ) -> tuple[ChainState, Tensor | None]:
+        """Propose a move y of every chain and give ln q(x|y) - ln q(y|x)  # (...), None where that is zero.
+
+        `noise` are standard normal numbers, as many as positions.  # (..., N, 3)
+        """
         ...
 
 
@@ -61,13 +83,13 @@ class GaussianProposal:
         with torch.no_grad():
             return ChainState(positions, log_prob(positions), None, torch.zeros_like(positions))
 
+    @torch.no_grad()
     def __call__(
-        self, log_prob: LogProb, state: ChainState, width: Tensor, random: WalkerRandom
-    ) -> tuple[ChainState, Tensor]:
-        """Proposal and its correction, zero  # (...)."""
-        step = width * random.normal(state.positions.shape, dtype=state.positions.dtype)
-        proposal = self.evaluate(log_prob, state.positions + step)
-        return proposal, torch.zeros_like(proposal.log_prob)
+        self, log_prob: LogProb, state: ChainState, width: Tensor, noise: Tensor
+    ) -> tuple[ChainState, Tensor | None]:
+        """Proposal, and no correction."""
+        positions = torch.addcmul(state.positions, noise, width)
+        return replace(state, positions=positions, log_prob=log_prob(positions)), None
 
 
 class LangevinProposal:
@@ -122,11 +144,10 @@ class LangevinProposal:
         return gradient * width.square() / (1 + torch.sqrt(1 + 2 * self.drift_bound * squared))
 
     def __call__(
-        self, log_prob: LogProb, state: ChainState, width: Tensor, random: WalkerRandom
-    ) -> tuple[ChainState, Tensor]:
+        self, log_prob: LogProb, state: ChainState, width: Tensor, noise: Tensor
+    ) -> tuple[ChainState, Tensor | None]:
         """Proposal and ln q(x|y) - ln q(y|x)  # (...)."""
         assert state.gradient is not None, "start the chain with this rule's own evaluate()"
-        noise = random.normal(state.positions.shape, dtype=state.positions.dtype)
         step = self.drift(state.gradient, width) + width * noise
         proposal = self.evaluate(log_prob, state.positions + step)
         assert proposal.gradient is not None

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+MOST_NUMBERS = 2**18
+"""Normal numbers of a group that are drawn and kept at a time."""
 
 _MASK_32 = 0xFFFFFFFF
 _MASK_64 = 0xFFFFFFFFFFFFFFFF
@@ -54,18 +58,19 @@ class WalkerRandom:
             )
         return share
 
-    def per_group(self, draw: Callable[[torch.Generator, int], Tensor], num_walkers: int) -> Tensor:
+    def per_group(self, draw: Callable[[torch.Generator, int], Tensor], num_walkers: int, dim: int = 0) -> Tensor:
         """Concatenate draw(generator, share) over the groups: for any function that takes a generator.
 
         Args:
-            draw: given a group's generator and its number of walkers, returns a tensor with that leading dim.
+            draw: given a group's generator and its number of walkers, returns a tensor with that many rows.
             num_walkers: W, all walkers that live here.
+            dim: dimension of the rows.
 
         Returns:
             The groups' tensors in the order of `groups`.  # (W, ...)
         """
         share = self.walkers_per_group(num_walkers)
-        return torch.cat([draw(generator, share) for generator in self._generators])
+        return torch.cat([draw(generator, share) for generator in self._generators], dim)
 
     def normal(self, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
         """Standard normal numbers; the first entry of shape is W.  # (W, ...)"""
@@ -82,6 +87,37 @@ class WalkerRandom:
             lambda generator, share: torch.rand((share, *rest), generator=generator, device=self.device, dtype=dtype),
             shape[0],
         )
+
+    def moves(
+        self, num_moves: int, normal: Sequence[int], uniform: Sequence[int], dtype: torch.dtype
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """The random numbers of num_moves moves in few large draws; every number is used once.
+
+        The moves come in parts, so that no group holds more than about MOST_NUMBERS normal numbers at a time. Where the
+        parts end depends on the share of a group alone, as the numbers do.
+
+        Args:
+            num_moves: all moves.
+            normal: shape of the normal numbers of a move, which begins with W.
+            uniform: shape of its uniform numbers, which begins with W.
+            dtype: of the numbers.
+
+        Yields:
+            Normal numbers (moves, W, ...) and uniform ones in [0, 1) (moves, W, ...) of the next moves.
+        """
+        numbers = self.walkers_per_group(normal[0]) * math.prod(normal[1:])
+        most = max(1, MOST_NUMBERS // max(1, numbers))
+        options: dict[str, Any] = {"device": self.device, "dtype": dtype}
+        for start in range(0, num_moves, most):
+            count = min(most, num_moves - start)
+
+            def drawn(draw: Callable[..., Tensor], shape: Sequence[int], count: int = count) -> Tensor:
+                rest = tuple(shape[1:])
+                return self.per_group(
+                    lambda generator, share: draw((count, share, *rest), generator=generator, **options), shape[0], 1
+                )
+
+            yield drawn(torch.randn, normal), drawn(torch.rand, uniform)
 
     def state_dict(self) -> dict[str, Any]:
         """Groups, seed and the generators' states  # (G, bytes) uint8."""

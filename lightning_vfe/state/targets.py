@@ -9,7 +9,7 @@ from torch import Tensor
 from lightning_vfe.models.chain_density import chain_log_prob
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.models.twin import Twin
-from lightning_vfe.models.wavefunction.conditional import conditional_log_prob
+from lightning_vfe.models.wavefunction.conditional import electron_density, plain_log_prob
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.sampling.delayed import DelayedDensity
@@ -87,11 +87,14 @@ def electron_target(wavefunction: GeminalWavefunction, twin: Twin[GeminalWavefun
         wavefunction: psi_x(r).
         twin: it in the precision of the chains; None keeps its own.
     """
-    chain = None if twin is None else twin.module()
 
     def prepare(walkers: Walkers) -> LogProb:
         states = walkers.states
         protons = walkers.protons * states.rs[:, None, None]
-        return in_units_of_rs(conditional_log_prob(wavefunction, protons, states, chain), states.rs)
+        density = electron_density(wavefunction, protons, states, None if twin is None else twin.dtype)
+        if density is not None:
+            return density.for_walkers(walkers.electrons.shape[1])
+        chain = None if twin is None else twin.module()
+        return in_units_of_rs(plain_log_prob(wavefunction, protons, states, chain), states.rs)
 
     return prepare

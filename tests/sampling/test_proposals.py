@@ -13,12 +13,11 @@ def quartic(positions):
 
 def test_gaussian_is_symmetric_and_keeps_no_gradient():
     positions = torch.randn(10, 2, 3)
-    rule, random = GaussianProposal(), WalkerRandom([0], 0)
+    rule, noise = GaussianProposal(), WalkerRandom([0], 0).normal((10, 2, 3))
     state = rule.evaluate(quartic, positions)
-    proposal, correction = rule(quartic, state, torch.tensor(0.5), random)
-    assert state.gradient is None and torch.equal(correction, torch.zeros(10))
+    proposal, correction = rule(quartic, state, torch.tensor(0.5), noise)
+    assert state.gradient is None and correction is None
     assert torch.equal(proposal.log_prob, quartic(proposal.positions))
-    noise = WalkerRandom([0], 0).normal((10, 2, 3))
     torch.testing.assert_close(proposal.positions, positions + 0.5 * noise)
 
 
@@ -38,17 +37,16 @@ def test_drift_is_langevin_for_small_and_bounded_for_large_gradients():
 
 
 def test_langevin_correction_is_the_ratio_of_the_two_proposal_densities():
-    rule, random, width = LangevinProposal(), WalkerRandom([0], 0), torch.tensor(0.7)
+    rule, width = LangevinProposal(), torch.tensor(0.7)
     state = rule.evaluate(quartic, torch.randn(20, 3, 2, 3))  # steep enough for the bound to matter
-    random_shape = WalkerRandom([0], 0)
-    proposal, correction = rule(quartic, state, width, random)
+    noise = WalkerRandom([0], 0).normal((20, 3, 2, 3))
+    proposal, correction = rule(quartic, state, width, noise)
 
     def log_q(end, start):
         mean = start.positions + rule.drift(start.gradient, width)
         return torch.distributions.Normal(mean, width).log_prob(end.positions).sum(dim=(-1, -2))
 
     torch.testing.assert_close(correction, log_q(state, proposal) - log_q(proposal, state), rtol=1e-9, atol=1e-9)
-    noise = random_shape.normal((20, 3, 2, 3))
     torch.testing.assert_close(proposal.positions, state.positions + rule.drift(state.gradient, width) + width * noise)
     variable = state.positions.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(quartic(variable).sum(), variable)

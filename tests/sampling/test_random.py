@@ -5,6 +5,7 @@ import io
 import pytest
 import torch
 
+from lightning_vfe.sampling import random as random_module
 from lightning_vfe.sampling.random import WalkerRandom, group_seed
 
 
@@ -16,6 +17,20 @@ def test_numbers_of_a_group_do_not_depend_on_the_other_groups():
             whole = getattr(everything, draw)((20, 3, 5))
             parts = torch.cat([getattr(half, draw)((10, 3, 5)) for half in halves])
             assert torch.equal(whole, parts), draw
+
+
+def test_numbers_of_many_moves_do_not_depend_on_the_other_groups(monkeypatch):
+    monkeypatch.setattr(random_module, "MOST_NUMBERS", 350)  # three moves of the five at a time
+    shapes = lambda walkers: ((walkers, 2, 3, 4), (walkers, 2))  # noqa: E731
+    everything = list(WalkerRandom(range(4), seed=7).moves(5, *shapes(16), dtype=torch.float64))
+    halves = [list(WalkerRandom(g, seed=7).moves(5, *shapes(8), dtype=torch.float64)) for g in ([0, 1], [2, 3])]
+    assert [len(noise) for noise, _ in everything] == [3, 2]
+    for part, whole in enumerate(everything):
+        for kind, shape in enumerate(shapes(16)):
+            assert whole[kind].shape[1:] == shape
+            assert torch.equal(whole[kind], torch.cat([half[part][kind] for half in halves], dim=1))
+    numbers = torch.cat([noise.flatten() for noise, _ in everything])
+    assert len(numbers.unique()) == len(numbers) == 5 * 16 * 24
 
 
 def test_seeds_are_distinct_and_mixed():

@@ -145,6 +145,14 @@ class Backbone(nn.Module):
         others = 1.0 - torch.eye(num, dtype=pp.features.dtype, device=pp.features.device)
         return [(stream.movedim(-1, -3) * others).movedim(-3, -1) for stream in self.pairs_pp(pp.features)]
 
+    def starts(self, twist: Tensor, log_rs_ratio: Tensor) -> tuple[Tensor, Tensor]:
+        """State of every electron and of every proton before the first layer, (..., 1, single_width) each."""
+        angle = (2.0 * torch.pi) * twist.unsqueeze(-2)
+        features = torch.cat([torch.sin(angle), torch.cos(angle)], dim=-1)  # (..., 1, 6)
+        density = log_rs_ratio[..., None, None]  # (..., 1, 1)
+        electrons = self.electron_start(features) + density * self.electron_density
+        return electrons, self.proton_start(features) + density * self.proton_density
+
     def forward(
         self,
         ee: PairGeometry,
@@ -159,15 +167,11 @@ class Backbone(nn.Module):
         `spin_product` (N, N) is +1 for pairs of the same and -1 of opposite spin; `twist` (..., 3) is fractional;
         `log_rs_ratio` (...) is ln(rs / rs_0).
         """
-        angle = (2.0 * torch.pi) * twist.unsqueeze(-2)
-        twist_features = torch.cat([torch.sin(angle), torch.cos(angle)], dim=-1)  # (..., 1, 6)
         streams_ee = self.pairs_ee(ee.features, spin_product.unsqueeze(-1))
         streams_ep = self.pairs_ep(ep.features)
         leading = torch.broadcast_shapes(ep.features.shape[:-3], twist.shape[:-1])
         num = ep.features.shape[-2]
-        density = log_rs_ratio[..., None, None]  # (..., 1, 1)
-        electrons = (self.electron_start(twist_features) + density * self.electron_density).expand(*leading, num, -1)
-        protons = (self.proton_start(twist_features) + density * self.proton_density).expand(*leading, num, -1)
+        electrons, protons = (start.expand(*leading, num, -1) for start in self.starts(twist, log_rs_ratio))
         for mix, g_ee, g_ep, g_pp in zip(self.mixing, streams_ee, streams_ep, [*proton_pairs, None], strict=True):
             electrons, protons = mix(electrons, protons, g_ee, g_ep, g_pp)
         return electrons, g_ee

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lightning_vfe.models.wavefunction.density import ElectronDensity
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.state_point import WalkerStates
 
@@ -19,9 +20,9 @@ def conditional_log_prob(
 ) -> Callable[[Tensor], Tensor]:
     """ln |psi_x(r)|^2 as a function of r (W, B, N, 3) -> (W, B), with the parameters that the wavefunction has now.
 
-    What depends on protons and states alone is computed once, in the precision of the wavefunction. With a twin the
-    positions are rounded to its precision, the networks run in it, and the result comes back in the type of r: a
-    density in its own right, whose chains are exact for it. It differs from |psi|^2 by the rounding of ln psi, about
+    What depends on parameters, protons and states alone is computed once, in the precision of the wavefunction. With a
+    twin the positions are rounded to its precision, the networks run in it, and the result comes back in the type of r:
+    a density in its own right, whose chains are exact for it. It differs from |psi|^2 by the rounding of ln psi, about
     1e-6 in float32.
 
     Args:
@@ -30,11 +31,43 @@ def conditional_log_prob(
         states: state point and twist of every proton walker.  # (W,)
         twin: the same wavefunction in another precision, see models/twin.py; None computes in that of the wavefunction.
     """
-    x, state = protons.unsqueeze(1), states.unsqueeze(1)
-    with torch.no_grad():
-        fixed = wavefunction.prepare(x, state)
+    density = electron_density(wavefunction, protons, states, None if twin is None else twin.reference_rs.dtype)
+    if density is None:
+        return plain_log_prob(wavefunction, protons, states, twin)
+    rs = states.rs[:, None, None, None]
+    return lambda electrons: density.for_walkers(electrons.shape[1])(electrons / rs)
+
+
+def electron_density(
+    wavefunction: GeminalWavefunction, protons: Tensor, states: WalkerStates, dtype: torch.dtype | None
+) -> ElectronDensity | None:
+    """The same in few operations, for one electron walker each and positions in units of rs; None where psi is another
+    one than that of `GeminalWavefunction`.
+
+    Args:
+        wavefunction: psi_x(r).
+        protons: in bohr.  # (W, N, 3)
+        states: state point and twist of every proton walker.  # (W,)
+        dtype: precision of the evaluations; None takes that of the wavefunction.
+    """
+    if type(wavefunction) is not GeminalWavefunction:
+        return None
+    return ElectronDensity.prepare(wavefunction, protons, states, dtype)
+
+
+def plain_log_prob(
+    wavefunction: GeminalWavefunction,
+    protons: Tensor,
+    states: WalkerStates,
+    twin: GeminalWavefunction | None = None,
+) -> Callable[[Tensor], Tensor]:
+    """The same by ln psi: the reference, and for every other wavefunction."""
+    x, state, fixed = protons.unsqueeze(1), states.unsqueeze(1), {}
+    if hasattr(wavefunction, "prepare"):
+        with torch.no_grad():
+            fixed = {"fixed": wavefunction.prepare(x, state)}
     if twin is None:
-        return lambda electrons: 2.0 * wavefunction.log_psi(x, electrons, state, fixed).real
-    model, dtype = twin, twin.reference_rs.dtype
-    x, state, fixed = x.to(dtype), state.to(dtype), fixed.to(dtype)
-    return lambda electrons: 2.0 * model.log_psi(x, electrons.to(dtype), state, fixed).real.to(electrons.dtype)
+        return lambda electrons: 2.0 * wavefunction(x, electrons, state, **fixed).real
+    model, dtype = twin, next(twin.parameters()).dtype
+    x, state, fixed = x.to(dtype), state.to(dtype), {name: value.to(dtype) for name, value in fixed.items()}
+    return lambda electrons: 2.0 * model(x, electrons.to(dtype), state, **fixed).real.to(electrons.dtype)
