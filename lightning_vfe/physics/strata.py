@@ -42,9 +42,12 @@ class Strata:
             raise ValueError("system.states = [] holds no state point; give pairs [rs, T] such as [[1.25, 6000]]")
         if len(self.points) > MOST_STATES:
             raise ValueError(f"system.states holds {len(self.points)} state points; give at most {MOST_STATES}")
-        if len(set(self.points)) < len(self.points):
-            twice = next(point for point in self.points if self.points.count(point) > 1)
-            raise ValueError(f"system.states holds {twice} twice; give each state point once")
+        names = [str(point) for point in self.points]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise ValueError(
+                f"system.states holds {twice} twice, to the six digits of its name; give each state point once"
+            )
 
     @classmethod
     def of(

@@ -104,14 +104,23 @@ class VariationalState:
 
     # --- walkers ----------------------------------------------------------------------------------------------------
 
-    def place(self, device: torch.device | str = "cpu", rank: int = 0, num_ranks: int = 1) -> Walkers:
-        """Place this process's walkers at the start; those that are there already stay.
+    def place(self, device: torch.device | str | None = None, rank: int = 0, num_ranks: int = 1) -> Walkers:
+        """Place this process's walkers at the start; those that are on the device already stay.
+
+        Args:
+            device: where the walkers live; None takes that of walkers that are there, or else that of the wavefunction.
+            rank: number of this process.
+            num_ranks: number of processes.
 
         Raises:
             ValueError: groups do not divide into the processes, or the structure does not fit.
         """
-        if self.walkers is not None:
+        if self.walkers is not None and (
+            device is None or self.walkers.protons.device.type == torch.device(device).type
+        ):
             return self.walkers
+        device = next(self.wavefunction.parameters()).device if device is None else device
+        self._twin = self._proton_targets = None
         share = self.counts.share(num_ranks)
         groups = range(rank * share, (rank + 1) * share)
         random = WalkerRandom(groups, self.seed, device)
@@ -136,20 +145,31 @@ class VariationalState:
         return self.walkers
 
     def _start(self, random: WalkerRandom, stratum: Tensor) -> Tensor:
-        """Protons in units of rs, each group from its own random numbers.  # (W, N, 3)"""
+        """Protons in units of rs: each group from its own random numbers, or copies of one structure where they are
+        fixed.  # (W, N, 3)"""
         state = self.strata.state_index(stratum)
+        if self.is_fixed:
+            return torch.cat([self._structure(number, 1, self._copy()) for number in state.tolist()])
         of_groups = iter(state.split(random.walkers_per_group(len(state))))
 
         def place(generator: torch.Generator, count: int) -> Tensor:
             own = next(of_groups)  # per_group goes through the groups in their order
             protons = torch.empty(count, self.system.num_atoms, 3, device=generator.device)
             for number in own.unique().tolist():
-                point, here = self.strata.points[number], (own == number).to(generator.device)
-                cell = point.cell(self.system.num_atoms)
-                protons[here] = make_structure(self.structure, cell, int(here.sum()), generator) / point.rs
+                here = (own == number).to(generator.device)
+                protons[here] = self._structure(number, int(here.sum()), generator)
             return protons
 
         return random.per_group(place, len(state))
+
+    def _copy(self) -> torch.Generator:
+        """Random numbers that are the same for every copy of fixed protons."""
+        return torch.Generator().manual_seed(self.seed)
+
+    def _structure(self, number: int, count: int, generator: torch.Generator) -> Tensor:
+        """Protons at a state point, in units of rs.  # (count, N, 3)"""
+        point = self.strata.points[number]
+        return make_structure(self.structure, point.cell(self.system.num_atoms), count, generator) / point.rs
 
     def equilibrate(
         self, num_sweeps: int | None = None, adapt: bool | None = None, progress: Progress | None = None
@@ -157,13 +177,16 @@ class VariationalState:
         """Let the walkers forget where they came from.
 
         Args:
-            num_sweeps: None takes `equilibration_sweeps`.
+            num_sweeps: at least one; None takes `equilibration_sweeps`.
             adapt: adapt the widths of the moves; None adapts those of new walkers only.
             progress: shows how far it is.
         """
         walkers = self.place()
         adapt = not walkers.equilibrated if adapt is None else adapt
-        sweeps: Iterable[int] = range(self.equilibration_sweeps if num_sweeps is None else num_sweeps)
+        count = self.equilibration_sweeps if num_sweeps is None else num_sweeps
+        if count < 1:
+            raise ValueError(f"num_sweeps = {count} must be at least 1")
+        sweeps: Iterable[int] = range(count)
         for _ in sweeps if progress is None else progress(sweeps):
             self._sweep(adapt)
         walkers.equilibrated = True
@@ -196,7 +219,7 @@ class VariationalState:
         return self._proton_targets.at(self.place().states)
 
     def _wavefunction_twin(self) -> Twin[GeminalWavefunction] | None:
-        if self._chain_dtype in (None, self.wavefunction.reference_rs.dtype):
+        if self._chain_dtype in (None, next(self.wavefunction.parameters()).dtype):
             return None
         if self._twin is None:
             assert self._chain_dtype is not None

@@ -106,7 +106,7 @@ class Measurement:
         stratum = exchange.gather(self._stratum).cpu()
         states = []
         for number, (found, diagnostics) in enumerate(
-            zip(self.metric.compute(), self.metric.state_diagnostics(), strict=True)
+            zip(self.metric.compute(), self.metric.state_diagnostics(exchange.gather), strict=True)
         ):
             point, own = strata.points[number], strata.state_index(stratum) == number
             weights = strata.weights(stratum[own])

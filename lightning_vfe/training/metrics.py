@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -99,9 +100,13 @@ class FreeEnergyMetric(Metric):
         drift = series[:, self.common_names.index("electron_drift")]
         return means | {"electron_drift_error": estimate(drift.unsqueeze(1)).error}
 
-    def state_diagnostics(self) -> list[dict[str, float]]:
-        """Each diagnostic number of the walkers, averaged over steps and walkers, for each state point."""
-        means, stratum = _whole(self.walkers).mean(1), _whole(self.walker_stratum)  # (W, numbers)
+    def state_diagnostics(self, gather: Callable[[Tensor], Tensor]) -> list[dict[str, float]]:
+        """Each diagnostic number of the walkers, averaged over steps and walkers, for each state point.
+
+        Args:
+            gather: concatenates the rows of all processes, which torchmetrics does in `compute` alone.
+        """
+        means, stratum = gather(_whole(self.walkers).mean(1)), gather(_whole(self.walker_stratum))  # (W, numbers)
         weight = self.strata.weights(stratum).to(means)
         found = []
         for number in range(self.strata.num_states):

@@ -185,8 +185,10 @@ class VariationalFreeEnergy(L.LightningModule):
         Raises:
             ValueError: naming the key and both values.
         """
-        saved = checkpoint.get("system", {})
-        for key, value in self.measurement.system().items():
+        saved, own_system = checkpoint.get("system", {}), self.measurement.system()
+        if set(saved) != set(own_system):
+            raise ValueError(f"system: {own_system} but the checkpoint was made with {saved}; choose one of this system")
+        for key, value in own_system.items():
             if saved.get(key) != value:
                 raise ValueError(
                     f"system.{key} = {value} but the checkpoint was made with {saved.get(key)}; "

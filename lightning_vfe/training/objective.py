@@ -151,7 +151,8 @@ def flow_loss(
     groups: Groups,
     scale: Tensor | float = 1.0,
 ) -> Tensor:
-    """A number whose gradient is dF/dphi = E_x [(kT ln p + E(x) - F) d ln p/dphi].
+    """A number whose gradient is dF/dphi = E_x [(kT ln p + E(x) - F) d ln p/dphi], times (n - 1)/n for groups of n
+    walkers, since F is their own mean.
 
     Args:
         log_prob: ln p(x), with gradient. # (W,)

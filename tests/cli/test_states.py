@@ -105,10 +105,9 @@ def test_the_result_of_every_state(trained: Path, capsys: pytest.CaptureFixture[
         assert float(row[2].partition("(")[0].replace("\u2212", "-")) == pytest.approx(free_energy, abs=6e-4)
         assert row[-1] == ("yes" if state["converged"] else "NO")
     assert summary["step"] == 2 and not summary["converged"] and "free_energy_per_atom" not in summary
-    reasons = [
-        f"rs = {s['rs']:g}, T = {s['temperature_kelvin']:g} K: {r}" for s in summary["states"] for r in s["reasons"]
-    ]
-    assert summary["reasons"][: len(reasons)] == reasons and reasons
+    reasons = [(s["rs"], s["temperature_kelvin"], reason) for s in summary["states"] for reason in s["reasons"]]
+    expected = [f"rs = {rs:g}, T = {kelvin:g} K: {reason}" for rs, kelvin, reason in reasons]
+    assert expected and summary["reasons"][: len(expected)] == expected
     assert set(summary["diagnostics"]) >= {"electron_acceptance", "electron_drift", "electron_drift_error"}
     table = pd.read_csv(trained / "pair_correlation.csv")
     assert list(table.columns[:3]) == ["rs", "temperature_kelvin", "r_bohr"]
@@ -265,11 +264,10 @@ def test_mistakes_end_in_one_line(words: list[str], parts: list[str], capsys: py
 
 @pytest.mark.parametrize("verb", ["integrate", "label"])
 @pytest.mark.parametrize(
-    "words",
-    [["system.rs=[1.2,1.3]"], ["system.temperature_kelvin=[4000,6000]"], ["system.states=[[1.2,4000],[1.3,600]]"]],
+    "word", ["system.rs=[1.2,1.3]", "system.temperature_kelvin=[4000,6000]", "system.states=[[1.2,4000],[1.3,600]]"]
 )
-def test_one_state_point_at_a_time(verb: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    error = error_line([verb, *words, *(["calculator=ase"] if verb == "label" else [])], capsys)
+def test_one_state_point_at_a_time(verb: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    error = error_line([verb, word, *(["calculator=ase"] if verb == "label" else [])], capsys)
     assert "give 2 state points; give one" in error
 
 

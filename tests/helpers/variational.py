@@ -44,12 +44,14 @@ def build_state(
     L.seed_everything(1, verbose=False)
     strata, system = Strata.of(**(KEYS | (keys or {}))), System(num_atoms)
     wavefunction = GeminalWavefunction(system, strata.reference, num_layers=1, single_width=4, pair_width=4)
-    flow = EquivariantFlow(system, strata.reference, num_blocks=1, num_layers=1, num_channels=2, num_radial=2)
+    is_fixed, density = (keys or {}).get("protons") == "fixed", None
+    if not is_fixed:
+        flow = EquivariantFlow(system, strata.reference, num_blocks=1, num_layers=1, num_channels=2, num_radial=2)
+        density = ProtonDensity(UniformBase(system), flow)
     if trained:
         trained_like(wavefunction, seed=1)
-        trained_like(flow, seed=2, size=0.1)
-    is_fixed = (keys or {}).get("protons") == "fixed"
-    density = None if is_fixed else ProtonDensity(UniformBase(system), flow)
+        if density is not None:
+            trained_like(density, seed=2, size=0.1)
     sampler = NestedSampler(system, **(MOVES | (moves or {})))
     start = {"structure": "bcc" if is_fixed else "random"}
     return VariationalState(system, strata, wavefunction, density, sampler, **(WALKERS | start | settings))

@@ -90,8 +90,10 @@ def observables(density, x, states):
 
 @torch.no_grad()
 def by_quadrature(density, states):
-    """The observables of two protons of one state, by p(x) on a grid of relative vectors; the grid is fine enough, since
-    the integral of p(x) is that of p_base."""
+    """The observables of two protons of one state, by p(x) on a grid of relative vectors.
+
+    The grid is fine enough, since the integral of p(x) is that of p_base.
+    """
     pairs = pair_grid(System(2).cell, 20)
     states = states.expand(len(pairs))
     log_prob, log_base = (part.log_prob(states.rs[:, None, None] * pairs, states) for part in (density, density.base))
@@ -138,12 +140,12 @@ def test_two_protons_against_quadrature(base, rule):
     assert pull.abs().max() < 4, f"{pull} standard errors off"
 
 
-@pytest.mark.parametrize(("way", "sweeps"), [("direct", 20), ("metropolis", 60), ("delayed", 60)])
+@pytest.mark.parametrize(("way", "sweeps"), [("direct", 20), ("metropolis", 40), ("delayed", 40)])
 @torch.no_grad()
 def test_walkers_of_two_states_follow_each_its_own_density(way, sweeps):
     """Neighbouring walkers differ in density and temperature, of which the map takes notice."""
     cell, density = build(2, "uniform")
-    strata = Strata.of(states=[[RS, 6000.0], [2 * RS, 30000.0]])
+    strata = Strata.of(states=[[0.8 * RS, 4000.0], [2 * RS, 30000.0]])
     number, random = torch.tensor([0, 1]).repeat(64), WalkerRandom(range(4), 2)
     protons = random.uniform((len(number), 2, 3)) * System(2).cell.length
     states = strata.walker_states(number, like=protons)
@@ -156,7 +158,7 @@ def test_walkers_of_two_states_follow_each_its_own_density(way, sweeps):
         value, error = estimates([values[:, number == state] for values in series])
         pull, other = (((value - expected) / error)[error > 0] for expected in (exact[state], exact[1 - state]))
         assert len(pull) == 4 and pull.abs().max() < 4, f"{pull} standard errors off at state {state}"
-        assert other.abs().max() > 10, "the states are not told apart"
+        assert other.abs().max() > 6, "the states are not told apart"
 
 
 @pytest.mark.parametrize("base", ["uniform", "repulsive"])

@@ -5,7 +5,6 @@ import io
 import pytest
 import torch
 
-from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.system import System

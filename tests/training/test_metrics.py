@@ -42,14 +42,14 @@ def test_each_state_has_the_values_of_a_metric_of_its_own():
     stratum = stratum[torch.randperm(24)]
     steps = random_steps(24)
     mixed = fill(FreeEnergyMetric(strata), steps, stratum, torch.arange(24))
-    values, numbers = mixed.compute(), mixed.state_diagnostics()
+    values, numbers = mixed.compute(), mixed.state_diagnostics(lambda rows: rows)
     assert len(values) == len(numbers) == 3
     for state, (rs, kelvin) in enumerate(STATES):
         own = (stratum // 2 == state).nonzero().squeeze(1)
         single = FreeEnergyMetric(Strata.of(rs, kelvin, twists=TWISTS))
         fill(single, steps, stratum[own] % 2, own)
         assert values[state] == single.compute()[0]
-        assert numbers[state] == pytest.approx(single.state_diagnostics()[0], rel=1e-12)
+        assert numbers[state] == pytest.approx(single.state_diagnostics(lambda rows: rows)[0], rel=1e-12)
         assert mixed.common_diagnostics() == single.common_diagnostics()
         # and these are weighted means
         weight = torch.tensor([0.25, 0.75])[stratum[own] % 2] / 4
@@ -64,7 +64,7 @@ def test_one_state_and_twist_is_the_plain_estimate():
     """As ever: no weights, all walkers in one stratum, and numbers of each step averaged over the steps."""
     stratum, steps = torch.zeros(6, dtype=torch.int64), random_steps(6)
     metric = fill(FreeEnergyMetric(Strata.of(1.25, 6000.0)), steps, stratum, torch.arange(6))
-    (found,), (numbers,) = metric.compute(), metric.state_diagnostics()
+    (found,), (numbers,) = metric.compute(), metric.state_diagnostics(lambda rows: rows)
     series = torch.stack([step["energy_per_atom"].flatten() for step in steps])
     assert found["energy_per_atom"] == estimate(series)
     expected = torch.stack([step["variance"].mean() for step in steps]).mean()
