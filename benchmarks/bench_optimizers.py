@@ -25,10 +25,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from lightning_vfe._cli.run import build_parts
 from lightning_vfe.resources import resource_folder
 from lightning_vfe.training.callbacks import NaNGuard
 from lightning_vfe.training.launch import quiet
+from lightning_vfe.workflows.build import build_parts
 
 RESULTS = Path(__file__).parent / "results" / "optimizers"
 QUANTITIES = {"free_energy_per_atom": "F in Ha per atom", "local_energy_variance": "variance of E_loc in Ha$^2$"}

@@ -234,9 +234,9 @@ def _timed(work: Callable[[], object], device: str) -> float | None:
 
 def train(report: Report, device: str, experiment: str, overrides: list[str]) -> None:
     """Train an experiment for the time that is left."""
-    from lightning_vfe._cli.compose import compose_config
-    from lightning_vfe._cli.overrides import parse
-    from lightning_vfe._cli.run import build_parts
+    from lightning_vfe.workflows.build import build_parts
+    from lightning_vfe.workflows.compose import compose_config
+    from lightning_vfe.workflows.overrides import parse
 
     config = compose_config(parse([f"experiment={experiment}", *overrides]))
     torch.manual_seed(config.seed)

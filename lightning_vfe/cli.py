@@ -4,9 +4,9 @@ import sys
 from collections.abc import Sequence
 
 from lightning_vfe import __version__
-from lightning_vfe._cli.errors import CommandError, nearest
 from lightning_vfe._cli.help import TRAINER_VERBS, VERBS, general_help, verb_help
 from lightning_vfe._cli.processes import is_first_process, print_error
+from lightning_vfe.workflows.errors import CommandError, nearest
 
 FAILED = 1
 USAGE_ERROR = 2
@@ -64,8 +64,8 @@ def _run(verb: str, settings: list[str], print_only: bool) -> int:
     # hydra and torch take seconds to import: only when there is something to do
     from omegaconf import OmegaConf
 
-    from lightning_vfe._cli.overrides import parse
     from lightning_vfe._cli.plan import Plan, make_plan
+    from lightning_vfe.workflows.overrides import parse
 
     if verb not in TRAINER_VERBS:
         from lightning_vfe._cli.commands import run_command

@@ -11,12 +11,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe import __version__
-from lightning_vfe._cli.compose import compose_config
 from lightning_vfe._cli.help import TRAINER_VERBS, VERBS
-from lightning_vfe._cli.overrides import parse
 from lightning_vfe.cli import main
 from lightning_vfe.resources import resource_folder
 from lightning_vfe.training.run_folder import CONFIG_KEY
+from lightning_vfe.workflows.compose import compose_config
+from lightning_vfe.workflows.overrides import parse
 
 EXPERIMENTS = sorted(file.stem for file in (resource_folder("configs") / "experiment").glob("*.yaml"))
 

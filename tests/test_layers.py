@@ -19,9 +19,10 @@ FLOORS = {
     "labels": 3,
     "analysis": 2,
     "training": 4,
-    "cli": 5,
-    "_cli": 5,
-    "__main__": 5,
+    "workflows": 5,
+    "cli": 6,
+    "_cli": 6,
+    "__main__": 6,
 }
 # stricter than their floor: analysis reads a run's folder, and the chains know callables instead of models
 ONLY = {"analysis": {"analysis", "physics", "resources"}, "sampling": {"sampling", "physics"}}

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from lightning_vfe._cli.compose import compose_config
-from lightning_vfe._cli.guards import default_dtype, instantiate
 from lightning_vfe._cli.help import EXAMPLES, TRAINER_VERBS, VERBS
-from lightning_vfe._cli.overrides import group_options, parse
 from lightning_vfe.resources import resource_folder
+from lightning_vfe.workflows.compose import compose_config
+from lightning_vfe.workflows.guards import default_dtype, instantiate
+from lightning_vfe.workflows.overrides import group_options, parse
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

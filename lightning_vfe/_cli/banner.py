@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_vfe._cli.plan import Plan
+from lightning_vfe.workflows.build import is_variational
 
 
 def print_banner(plan: Plan, module: Any, datamodule: Any, trainer: Any) -> None:
@@ -29,11 +30,6 @@ def print_banner(plan: Plan, module: Any, datamodule: Any, trainer: Any) -> None
     # a long path must stay in one piece
     console = Console(soft_wrap=True, highlight=False)
     console.print(table)
-
-
-def is_variational(config: DictConfig) -> bool:
-    """Whether a run trains the variational free energy; configs of runs before there were other tasks say nothing."""
-    return str(config.get("task", "variational")) == "variational"
 
 
 def _add_variational(table: Table, config: DictConfig, module: Any) -> None:

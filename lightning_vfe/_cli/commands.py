@@ -4,10 +4,10 @@ from importlib import import_module
 
 from omegaconf import OmegaConf
 
-from lightning_vfe._cli.compose import compose_config
-from lightning_vfe._cli.guards import check_scalars, default_dtype, key_errors
-from lightning_vfe._cli.overrides import Overrides
-from lightning_vfe._cli.paths import check_folder
+from lightning_vfe.workflows.compose import compose_config
+from lightning_vfe.workflows.guards import check_scalars, default_dtype, key_errors
+from lightning_vfe.workflows.overrides import Overrides
+from lightning_vfe.workflows.paths import check_folder
 
 
 def run_command(verb: str, overrides: Overrides, print_only: bool) -> int:

@@ -16,10 +16,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lightning_vfe import __version__
-from lightning_vfe._cli.errors import CommandError
-from lightning_vfe._cli.guards import instantiate, key_of
-from lightning_vfe._cli.paths import check_file
-from lightning_vfe._cli.system import strata_of
+from lightning_vfe.workflows.errors import CommandError
+from lightning_vfe.workflows.guards import instantiate, key_of
+from lightning_vfe.workflows.paths import check_file
+from lightning_vfe.workflows.system import strata_of
 
 FAILED = 1
 FILE_DPI = 160

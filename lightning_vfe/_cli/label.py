@@ -9,10 +9,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe import __version__
-from lightning_vfe._cli.errors import CommandError, one_line
-from lightning_vfe._cli.guards import instantiate, key_of
-from lightning_vfe._cli.paths import check_file
-from lightning_vfe._cli.system import strata_of
+from lightning_vfe.workflows.errors import CommandError, one_line
+from lightning_vfe.workflows.guards import instantiate, key_of
+from lightning_vfe.workflows.paths import check_file
+from lightning_vfe.workflows.system import strata_of
 
 FAILED = 1
 INTERRUPTED = 130
@@ -80,7 +80,7 @@ def build_labeller(config: DictConfig, states: list[Any]) -> tuple[Any, dict[str
 
 def _vmc_labeller(config: DictConfig, settings: dict[str, Any], states: list[Any]) -> tuple[Any, dict[str, Any], str]:
     """The same for the wavefunction in a checkpoint, built from the config in it."""
-    from lightning_vfe._cli.checkpoints import check_same_shapes, embedded_config, load_checkpoint
+    from lightning_vfe.workflows.checkpoints import check_same_shapes, embedded_config, load_checkpoint
 
     if not config.calculator.ckpt_path:
         raise CommandError(

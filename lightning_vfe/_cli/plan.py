@@ -8,11 +8,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_vfe._cli.compose import compose_config, override_config
-from lightning_vfe._cli.errors import CommandError, one_line
-from lightning_vfe._cli.overrides import Overrides
-from lightning_vfe._cli.paths import check_folder
 from lightning_vfe._cli.processes import is_first_process, started_together
+from lightning_vfe.workflows.compose import compose_config, override_config
+from lightning_vfe.workflows.errors import CommandError, one_line
+from lightning_vfe.workflows.overrides import Overrides
+from lightning_vfe.workflows.paths import check_folder
 
 RUNS = Path("runs")
 HANDOVER = "LIGHTNING_VFE_PLAN"
@@ -203,7 +203,7 @@ def _config_of(checkpoint: Path, home: Path | None, overrides: Overrides) -> Dic
     Raises:
         CommandError: the config cannot be read, or an experiment is chosen that is not the run's.
     """
-    from lightning_vfe._cli.checkpoints import check_schema, embedded_config, load_checkpoint
+    from lightning_vfe.workflows.checkpoints import check_schema, embedded_config, load_checkpoint
 
     if home is not None and (home / "config.yaml").is_file() and checkpoint.is_file():
         try:

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from lightning_vfe._cli.errors import CommandError, one_line
+from lightning_vfe.workflows.errors import CommandError, one_line
 
 
 def run(config: DictConfig) -> int:

@@ -20,13 +20,13 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from lightning_vfe._cli.compose import RUN_ROOT, compose_config
-from lightning_vfe._cli.errors import CommandError, one_line
-from lightning_vfe._cli.overrides import parse, quote_path
-from lightning_vfe._cli.paths import check_folder
 from lightning_vfe._cli.plan import new_sweep_folder, past_sweep_folder
 from lightning_vfe._cli.sweep_table import print_results
 from lightning_vfe.resources import resource_folder
+from lightning_vfe.workflows.compose import RUN_ROOT, compose_config
+from lightning_vfe.workflows.errors import CommandError, one_line
+from lightning_vfe.workflows.overrides import parse, quote_path
+from lightning_vfe.workflows.paths import check_folder
 
 FAILED = 1
 SWEEP_FILE = "multirun.yaml"

@@ -187,7 +187,9 @@ class VariationalFreeEnergy(L.LightningModule):
         """
         saved, own_system = checkpoint.get("system", {}), self.measurement.system()
         if set(saved) != set(own_system):
-            raise ValueError(f"system: {own_system} but the checkpoint was made with {saved}; choose one of this system")
+            raise ValueError(
+                f"system: {own_system} but the checkpoint was made with {saved}; choose one of this system"
+            )
         for key, value in own_system.items():
             if saved.get(key) != value:
                 raise ValueError(

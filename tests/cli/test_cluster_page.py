@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from lightning_vfe._cli.compose import compose_config
 from lightning_vfe._cli.help import TRAINER_VERBS
-from lightning_vfe._cli.overrides import parse
 from lightning_vfe._cli.sweep import split_words
+from lightning_vfe.workflows.compose import compose_config
+from lightning_vfe.workflows.overrides import parse
 
 PAGE = (Path(__file__).parents[2] / "docs" / "cluster.md").read_text()
 BLOCKS = "\n".join(re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL)).replace("\\\n", " ")

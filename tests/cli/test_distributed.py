@@ -13,10 +13,10 @@ import torch
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_vfe._cli import processes
-from lightning_vfe._cli.compose import compose_config
-from lightning_vfe._cli.overrides import parse
-from lightning_vfe._cli.run import build_trainer
 from lightning_vfe.cli import main
+from lightning_vfe.workflows.build import build_trainer
+from lightning_vfe.workflows.compose import compose_config
+from lightning_vfe.workflows.overrides import parse
 from tests.helpers.ranks import Launcher, assert_same_tables, by_srun, by_torchrun, fit_table, run_ranks
 
 DDP = ["experiment=smoke", "logger=csv", "trainer.strategy=ddp", "trainer.devices=2", "trainer.accelerator=cpu"]

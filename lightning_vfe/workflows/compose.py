@@ -8,9 +8,9 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_vfe._cli.errors import CommandError, one_line
-from lightning_vfe._cli.overrides import Overrides, apply
 from lightning_vfe.resources import resource_folder
+from lightning_vfe.workflows.errors import CommandError, one_line
+from lightning_vfe.workflows.overrides import Overrides, apply
 
 RUN_ROOT = "config"
 """The root config of the verbs that run Lightning's Trainer; any other verb has one of its own name."""

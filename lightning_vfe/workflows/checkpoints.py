@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe import __version__
-from lightning_vfe._cli.errors import CommandError, one_line
+from lightning_vfe.workflows.errors import CommandError, one_line
 
 # the walkers of the checkpoint go on, which these keys shape
 WALKER_KEYS = ("sampler.num_proton_walkers", "sampler.num_electron_walkers", "sampler.num_groups")

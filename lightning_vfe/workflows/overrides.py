@@ -12,8 +12,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lightning_vfe._cli.errors import CommandError, nearest, one_line
 from lightning_vfe.resources import resource_folder
+from lightning_vfe.workflows.errors import CommandError, nearest, one_line
 
 # last parts of the keys that hold the path of a file or folder
 PATH_ENDINGS = ("path", "run_dir", "structure", "database", "trajectory", "flow_ckpt")

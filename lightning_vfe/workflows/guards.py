@@ -8,8 +8,8 @@ import hydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
-from lightning_vfe._cli.errors import CommandError, one_line
-from lightning_vfe._cli.overrides import all_keys
+from lightning_vfe.workflows.errors import CommandError, one_line
+from lightning_vfe.workflows.overrides import all_keys
 
 TRAINER = "lightning.Trainer"
 DTYPES = ("float64", "float32")

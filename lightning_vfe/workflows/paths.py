@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from lightning_vfe._cli.errors import CommandError
+from lightning_vfe.workflows.errors import CommandError
 
 
 def check_folder(key: str, path: str | Path | None) -> None:

@@ -1,0 +1,1 @@
+"""What a run is made of and restored from: functions that print nothing."""
