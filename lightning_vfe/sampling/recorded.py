@@ -124,7 +124,9 @@ def can_record(device: torch.device) -> bool:
 def record(body: Callable[[], None], device: torch.device) -> Callable[[], None]:
     """What repeats all that body() does on a GPU, in the same memory; body is run a few times."""
     library = torch.backends.cuda.preferred_linalg_library()
-    torch.backends.cuda.preferred_linalg_library("cusolver")  # the other one waits for the host
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the choice is experimental
+        torch.backends.cuda.preferred_linalg_library("cusolver")  # the other one waits for the host
     try:
         with torch.cuda.device(device):
             stream = torch.cuda.Stream()

@@ -115,7 +115,7 @@ def test_rejected_protons_stay_with_their_electrons():
         return torch.where((x == protons).all(-1).all(-1), 0.0, -torch.inf)
 
     sampler = NestedSampler(SYSTEM, num_proton_steps=3, num_electron_steps=1, initial_electron_width=1e-9)
-    walkers = start_at(sampler, protons, WalkerRandom([0], 1))
+    walkers = start_at(sampler, protons, WalkerRandom([0], 2))
     electrons = walkers.electrons.clone()
     report = sampler.step(walkers, DelayedDensity(only_here, log_prob), electron_target, adapt=False)
     assert report["delayed_acceptance"] == 0 and report["proton_acceptance"] > 0 and report["num_stranded"] == 0

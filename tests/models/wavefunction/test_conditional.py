@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_vfe.models.twin import Twin
-from lightning_vfe.models.wavefunction.conditional import conditional_log_prob
+from lightning_vfe.models.wavefunction.conditional import conditional_log_prob, plain_log_prob
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.local_energy import local_energy
@@ -22,10 +22,11 @@ def test_prepared_protons_change_nothing(num_determinants):
     wavefunction = make_wavefunction(cell, num_determinants=num_determinants)
     protons, electrons = random_configurations(cell, 3, 2)
     states = states_at(cell, 3, twist=GENERAL_TWIST)
-    log_prob = conditional_log_prob(wavefunction, protons[:, 0], states)
+    plain, merged = (make(wavefunction, protons[:, 0], states) for make in (plain_log_prob, conditional_log_prob))
     for shift in (0.0, 0.3):
         expected = 2.0 * wavefunction.log_psi(protons, electrons + shift, states.unsqueeze(1)).real
-        assert torch.equal(log_prob(electrons + shift), expected)
+        assert torch.equal(plain(electrons + shift), expected)
+        assert (merged(electrons + shift) - expected).abs().max() < 1e-12
 
 
 def test_a_sweep_prepares_the_protons_once():
