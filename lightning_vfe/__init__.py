@@ -31,6 +31,7 @@ _HOMES = {
     "models.potential.storage": ("load_potential", "register_potential", "save_potential"),
     "sampling.nested": ("NestedSampler",),
     "state.variational_state": ("VariationalState",),
+    "workflows.load": ("LoadedRun", "load"),
     "training.module": ("VariationalFreeEnergy",),
     "training.datamodule": ("MCMCDataModule",),
     "training.optimizers": ("Adam", "NaturalGradient", "TorchOptimizer"),

@@ -25,6 +25,8 @@ from lightning_vfe.training.module import VariationalFreeEnergy as VariationalFr
 from lightning_vfe.training.optimizers import Adam as Adam
 from lightning_vfe.training.optimizers import NaturalGradient as NaturalGradient
 from lightning_vfe.training.optimizers import TorchOptimizer as TorchOptimizer
+from lightning_vfe.workflows.load import LoadedRun as LoadedRun
+from lightning_vfe.workflows.load import load as load
 
 __version__: str
 __all__: list[str]

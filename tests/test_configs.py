@@ -14,7 +14,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe._cli.help import MAIN_KEYS, TRAINER_VERBS, VERBS, describe, key_comment
-from lightning_vfe._cli.run import build_parts, build_trainer, check_structure, check_walkers, locate_structure
+from lightning_vfe.workflows.build import build_parts, build_trainer, check_structure, check_walkers, locate_structure
 from lightning_vfe.models.base.log_z import LogZEntry, log_z_file, store_entry
 from lightning_vfe.models.potential.storage import load_potential, potential_hash, save_potential
 from lightning_vfe.models.potential.yukawa import YukawaPotential

@@ -1,0 +1,155 @@
+"""A run's folder as objects: its networks and walkers where training left them, its tables and its figures."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from lightning_vfe.analysis.figures import draw_pair_correlation, draw_terms, draw_training
+from lightning_vfe.analysis.run import Run, literature, results_table
+from lightning_vfe.models.wavefunction.wavefunction import log_psi_of_walkers
+from lightning_vfe.physics.state_point import WalkerStates
+from lightning_vfe.state.batch import Batch, Sample
+from lightning_vfe.state.variational_state import VariationalState
+from lightning_vfe.training.module import VariationalFreeEnergy
+from lightning_vfe.workflows.build import build_parts
+from lightning_vfe.workflows.checkpoints import check_same_shapes, check_schema, embedded_config, load_checkpoint
+from lightning_vfe.workflows.errors import CommandError
+from lightning_vfe.workflows.guards import default_dtype, key_errors
+
+
+class LoadedRun:
+    """A run of `fit` with its networks and walkers.
+
+    Attributes:
+        config: the settings of the run.
+        module: the LightningModule.
+        state: networks, moves and walkers; `state.sweep()` and `state.expect(...)` continue the chains.
+        step: optimizer steps of the parameters.
+
+    Args:
+        folder: the run folder.
+        checkpoint: file of the checkpoint; None takes checkpoints/last.ckpt.
+
+    Raises:
+        CommandError: no checkpoint, a damaged one, or one of another version.
+    """
+
+    def __init__(self, folder: str | Path, checkpoint: str | Path | None = None) -> None:
+        self.folder = Path(folder)
+        file = self.folder / "checkpoints" / "last.ckpt" if checkpoint is None else Path(checkpoint)
+        content = load_checkpoint(file, key="run")
+        config = embedded_config(content)
+        if config is None and (self.folder / "config.yaml").is_file():
+            loaded = OmegaConf.load(self.folder / "config.yaml")
+            config = loaded if isinstance(loaded, DictConfig) else None
+        if config is None or "state" not in config:
+            raise CommandError(f"run = {self.folder} is no run of the variational free energy; give one that fit made")
+        check_schema(config, self.folder)
+        self.config: DictConfig = config
+        with default_dtype(config.dtype), key_errors(config):
+            self.module: VariationalFreeEnergy = build_parts(config)[0]
+            check_same_shapes(self.module.state_dict(), content["state_dict"])
+            self.module.load_state_dict(content["state_dict"])
+            self.state: VariationalState = self.module.state
+            self.state.place()
+            if content.get("walkers"):
+                self.state.load_state_dict(content["walkers"])
+        self.step = int(self.module.trained_steps)
+
+    # --- networks at own points -------------------------------------------------------------------------------------
+
+    def at(self, number: int = 0, count: int = 1, twist: int = 0) -> WalkerStates:
+        """State point and twist of `count` configurations, as the methods below take them.
+
+        Args:
+            number: of the state point.
+            count: W.
+            twist: number of the twist.
+        """
+        strata = self.state.strata
+        stratum = torch.full((count,), number * len(strata.twists) + twist)
+        return strata.walker_states(stratum, like=next(self.state.wavefunction.parameters()).detach())
+
+    @torch.no_grad()
+    def log_psi(self, protons: Tensor, electrons: Tensor, states: WalkerStates | None = None) -> Tensor:
+        """ln psi_x(r), complex  # (W, B), of protons (W, N, 3) and electrons (W, B, N, 3) in bohr."""
+        states = self.at(count=len(protons)) if states is None else states
+        return log_psi_of_walkers(self.state.wavefunction, protons, electrons, states)
+
+    @torch.no_grad()
+    def log_prob(self, protons: Tensor, states: WalkerStates | None = None) -> Tensor:
+        """ln p(x) in bohr^(-3N)  # (W,), of protons (W, N, 3) in bohr.
+
+        Raises:
+            ValueError: the run has fixed protons.
+        """
+        density = self.state.proton_density
+        if density is None:
+            raise ValueError("system.protons = fixed: this run has no p(x)")
+        return density.log_prob(protons, self.at(count=len(protons)) if states is None else states)
+
+    def energies(self, protons: Tensor, electrons: Tensor, states: WalkerStates | None = None) -> Sample:
+        """All energies of protons (W, N, 3) with electrons (W, B, N, 3), in bohr."""
+        states = self.at(count=len(protons)) if states is None else states
+        stratum = torch.zeros(len(protons), dtype=torch.int64, device=protons.device)
+        return self.state.energies(Batch(protons, electrons, states, stratum, {}))
+
+    # --- tables and figures -----------------------------------------------------------------------------------------
+
+    @cached_property
+    def files(self) -> Run:
+        """What the files of the folder hold."""
+        return Run(self.folder)
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """Each training step, by `step`."""
+        return self.files.metrics
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """What `test` found: quantity, value, error and unit of each term."""
+        return results_table(self.files)
+
+    @property
+    def pair_correlation(self) -> pd.DataFrame:
+        """g(r) of all kinds of pairs with errors, from `test`."""
+        return self.files.pair_correlation
+
+    @property
+    def literature(self) -> pd.DataFrame:
+        """Published values at the state points of the run."""
+        return literature(self.files.system)
+
+    def plot_training(self, **settings: Any) -> Figure:
+        """The terms of F along the training, see `analysis.figures.draw_training`."""
+        return draw_training(self.files, **settings)
+
+    def plot_terms(self) -> Figure:
+        """How the terms add up to F; with several state points F, E, S and P."""
+        return draw_terms(self.files)
+
+    def plot_pair_correlation(self) -> Figure:
+        """g(r)."""
+        return draw_pair_correlation(self.files)
+
+
+def load(folder: str | Path, checkpoint: str | Path | None = None) -> LoadedRun:
+    """The run in a folder: networks and walkers as the last checkpoint has them, tables and figures.
+
+    Args:
+        folder: the run folder.
+        checkpoint: file of another checkpoint; None takes the last one.
+
+    Raises:
+        CommandError: no checkpoint, a damaged one, or one of another version.
+    """
+    return LoadedRun(folder, checkpoint)
