@@ -13,6 +13,9 @@ from lightning_vfe.physics.forward import paired_plane_waves
 from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.physics.system import System
 
+OPEN_SHELLS = ("s", "d")
+"""How the pairs of electrons in a degenerate open shell are put together."""
+
 
 class PlaneWaveEnvelope(nn.Module):
     r"""Phi_ij = sum_kk' exp[i (k + k_twist) . z_i] F_kk' exp[i (k' + k_twist) . z_j], up electron i, down j.
@@ -33,18 +36,34 @@ class PlaneWaveEnvelope(nn.Module):
     4 k_F / pi, c at 0.3. With the density they scale as these do, 1/beta as rs^-2 and kappa^2 as 1/rs, and each of
     beta, kappa^2, c and f has a learned power of rs / rs_0 besides, which starts at zero.
 
+    In a crystal the highest filled shell can stay degenerate and open. There all pairs have the same sign (open_shell
+    "s"), the state of highest energy: the exchange integrals between the orbitals of the shell are positive, and a sum
+    of pairs (k, -k) with weights w_k has the energy sum_kl w_k K_kl w_l. With "d" the entries of F in that shell are
+    multiplied by (g_k + g_k')/2, g_k = (k_x^2 - k_y^2) / k^2 over its largest value, so that the weights of the pairs
+    add up to zero (see open_shell_weights). Such a wavefunction is one of two that cubic rotations mix; for Gamma.
+
     Args:
         system: the electrons.
         reference_rs: rs_0 in bohr.
         num_determinants: K.
         num_plane_waves: least number of plane waves; None takes N + 10. Whole shells are taken.
+        open_shell: "s" or "d".
+
+    Raises:
+        ValueError: too few plane waves, or an open shell that is unknown or not possible.
     """
 
     integers: Tensor
     opposite: Tensor
+    pair_weights: Tensor | None
 
     def __init__(
-        self, system: System, reference_rs: float, num_determinants: int, num_plane_waves: int | None = None
+        self,
+        system: System,
+        reference_rs: float,
+        num_determinants: int,
+        num_plane_waves: int | None = None,
+        open_shell: str = "s",
     ) -> None:
         super().__init__()
         cell, num_pairs = PeriodicCell(system.num_atoms, reference_rs), system.num_down
@@ -58,6 +77,10 @@ class PlaneWaveEnvelope(nn.Module):
         self.register_buffer("integers", integers.to(dtype), persistent=False)
         opposite = (integers.unsqueeze(1) == -integers).all(-1)  # delta_k,-k'
         self.register_buffer("opposite", opposite.to(dtype), persistent=False)
+        if open_shell not in OPEN_SHELLS:
+            raise ValueError(f"wavefunction.open_shell = {open_shell!r} is unknown; choose {' or '.join(OPEN_SHELLS)}")
+        weights = open_shell_weights(integers.to(dtype), num_pairs) if open_shell == "d" else None
+        self.register_buffer("pair_weights", weights, persistent=False)
         fermi_wavevector = (9.0 * math.pi / 4.0) ** (1.0 / 3.0) / cell.rs
         beta = 100.0 / (0.5 * (2.0 * math.pi / cell.length) ** 2)
         # Determinants must start different from each other.
@@ -93,9 +116,12 @@ class PlaneWaveEnvelope(nn.Module):
         filled = fermi_function(self._hamiltonian(wave, states, log_ratio), beta, self.num_pairs)
         strength = torch.exp(self.log_proton_pairing + self.proton_pairing_power * log_ratio) / protons.shape[-2]
         pairs = self.opposite + strength[..., None, None] * (wave @ wave.transpose(-2, -1))
+        pairing = filled @ pairs @ filled.transpose(-2, -1)
+        if self.pair_weights is not None:
+            pairing = self.pair_weights * pairing
         occupation = torch.exp(self.log_occupation + self.occupation_power * log_ratio.unsqueeze(-1))
         occupation = torch.cat([torch.ones_like(occupation[..., :1]), occupation], dim=-1)  # (..., K, k)
-        return occupation.unsqueeze(-1) * (filled @ pairs @ filled.transpose(-2, -1)) * occupation.unsqueeze(-2)
+        return occupation.unsqueeze(-1) * pairing * occupation.unsqueeze(-2)
 
     def _wavenumber(self, states: WalkerStates) -> Tensor:
         """2 pi / L in 1/bohr.  # (...)"""
@@ -112,6 +138,38 @@ class PlaneWaveEnvelope(nn.Module):
         kinetic = torch.diag_embed(0.5 * self.wavevectors(states).square().sum(-1)).unsqueeze(-3)
         volume = (self.unit_length * states.rs)[..., None, None, None] ** 3
         return kinetic - 4.0 * math.pi / volume * structure * screened
+
+
+def open_shell_weights(integers: Tensor, num_pairs: int) -> Tensor:
+    """(g_k + g_k')/2 inside the open shell of free electrons, 1 elsewhere; all ones where the shells are closed.
+
+    g_k = (k_x^2 - k_y^2) / max |k_x^2 - k_y^2| of the shell: pairs with the symmetry of a d wave.
+
+    Args:
+        integers: k in units of 2 pi / L.  # (k, 3)
+        num_pairs: N/2, the plane waves that are filled.
+
+    Returns:
+        Factors of F, symmetric.  # (k, k)
+
+    Raises:
+        ValueError: the d wave leaves fewer plane waves of the shell than it has pairs.
+    """
+    squared = integers.square().sum(-1)
+    last = squared.sort().values[num_pairs - 1]
+    below, shell = int((squared < last).sum()), squared == last
+    if below + int(shell.sum()) == num_pairs:
+        return torch.ones(len(integers), len(integers), dtype=integers.dtype)
+    wave = integers[:, 0].square() - integers[:, 1].square()
+    inside = wave * shell
+    if int((inside != 0).sum()) < num_pairs - below:
+        raise ValueError(
+            f"wavefunction.open_shell = d leaves {int((inside != 0).sum())} of the {int(shell.sum())} plane waves of "
+            f"the open shell, too few for its {num_pairs - below} pairs of electrons; choose open_shell=s"
+        )
+    inside = inside / inside.abs().max()
+    both = shell.unsqueeze(-1) & shell
+    return torch.where(both, 0.5 * (inside.unsqueeze(-1) + inside), torch.ones_like(inside))
 
 
 def _plane_wave(phase: Tensor) -> Tensor:

@@ -49,9 +49,10 @@ class GeminalWavefunction(nn.Module):
         single_width: features of a particle.
         pair_width: features of a pair.
         num_plane_waves: least number of plane waves of the envelope; None takes N + 10.
+        open_shell: "s" or "d", how the pairs of a degenerate open shell are put together: see PlaneWaveEnvelope.
 
     Raises:
-        ValueError: different numbers of up and down electrons, or a size below 1.
+        ValueError: different numbers of up and down electrons, a size below 1, or an open shell that is not possible.
     """
 
     carries_derivatives = True
@@ -68,6 +69,7 @@ class GeminalWavefunction(nn.Module):
         single_width: int = 32,
         pair_width: int = 16,
         num_plane_waves: int | None = None,
+        open_shell: str = "s",
     ) -> None:
         super().__init__()
         if system.num_up != system.num_down:
@@ -85,7 +87,7 @@ class GeminalWavefunction(nn.Module):
         self.register_buffer("reference_rs", torch.tensor(float(reference.rs)))
         self.jastrow = CuspJastrow(system, reference.rs)
         self.backbone = Backbone(num_layers, single_width, pair_width)
-        self.envelope = PlaneWaveEnvelope(system, reference.rs, num_determinants, num_plane_waves)
+        self.envelope = PlaneWaveEnvelope(system, reference.rs, num_determinants, num_plane_waves, open_shell)
         self.geminal = NeuralGeminal(num_determinants, single_width, pair_width)
         self.backflow = _small(nn.Linear(single_width, 3, bias=False))
         self.neural_jastrow = _small(nn.Linear(single_width, 1, bias=False))

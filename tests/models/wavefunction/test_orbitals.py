@@ -10,7 +10,7 @@ import torch
 from scipy import linalg
 
 from lightning_vfe.models.wavefunction.fermi import OPEN_SHELL, fermi_function
-from lightning_vfe.models.wavefunction.orbitals import PlaneWaveEnvelope
+from lightning_vfe.models.wavefunction.orbitals import PlaneWaveEnvelope, open_shell_weights
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.state_point import StatePoint
@@ -275,3 +275,40 @@ def test_too_few_plane_waves_are_refused(count):
     with pytest.raises(ValueError, match=rf"^wavefunction.num_plane_waves = {count} must be at least 8") as error:
         GeminalWavefunction(System(16), StatePoint(1.31), num_plane_waves=count)
     _one_line(error)
+
+
+# --- signs of the pairs in an open shell ----------------------------------------------------------------------------
+
+
+def test_pairs_of_an_open_shell_with_the_symmetry_of_a_d_wave():
+    """bcc, N = 16: one pair in the twelve plane waves of |n|^2 = 2, which the protons leave degenerate."""
+    cell = PeriodicCell(16, 1.31)
+    protons = make_structure("bcc", cell, 1, torch.Generator().manual_seed(0))
+    equal, signed = (
+        PlaneWaveEnvelope(System(16), 1.31, 1, open_shell=kind)
+        .pairing(protons, states_at(cell, 1), torch.ones(1))[0, 0]
+        .detach()
+        for kind in "sd"
+    )
+    integers = cell.plane_waves(26)
+    shell = integers.square().sum(-1) == 2
+    inside = shell.unsqueeze(-1) & shell
+    sign = (integers[:, 0] ** 2 - integers[:, 1] ** 2).to(equal.dtype)
+    torch.testing.assert_close(signed[~inside], equal[~inside], rtol=0, atol=0)
+    torch.testing.assert_close(signed.diagonal()[shell], (sign * equal.diagonal())[shell], rtol=1e-9, atol=0)
+    opposite = (integers.unsqueeze(1) == -integers).all(-1) & inside
+    assert abs(equal[opposite].sum()) > 1e-3
+    assert abs(signed[opposite].sum()) < 1e-9
+    torch.testing.assert_close(signed, signed.T, rtol=0, atol=1e-12)
+
+
+def test_closed_shells_have_no_signs():
+    waves = PeriodicCell(14, 1.31).plane_waves(24).double()
+    torch.testing.assert_close(open_shell_weights(waves, 7), torch.ones(27, 27))
+
+
+def test_open_shells_that_are_not_possible():
+    with pytest.raises(ValueError, match=r"^wavefunction.open_shell = 'p' is unknown; choose s or d"):
+        GeminalWavefunction(System(16), StatePoint(1.31), open_shell="p")
+    with pytest.raises(ValueError, match=r"^wavefunction.open_shell = d leaves 4 of the 6 plane waves"):
+        GeminalWavefunction(System(12), StatePoint(1.31), open_shell="d")
