@@ -14,13 +14,13 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe._cli.help import MAIN_KEYS, TRAINER_VERBS, VERBS, describe, key_comment
-from lightning_vfe.workflows.build import build_parts, build_trainer, check_structure, check_walkers, locate_structure
 from lightning_vfe.models.base.log_z import LogZEntry, log_z_file, store_entry
 from lightning_vfe.models.potential.storage import load_potential, potential_hash, save_potential
 from lightning_vfe.models.potential.yukawa import YukawaPotential
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.structures import make_structure
 from lightning_vfe.resources import resource_folder
+from lightning_vfe.workflows.build import build_parts, build_trainer, check_structure, check_walkers, locate_structure
 from lightning_vfe.workflows.compose import compose_config, groups_of
 from lightning_vfe.workflows.overrides import group_options, parse
 from lightning_vfe.workflows.system import strata_of
