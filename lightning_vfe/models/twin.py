@@ -33,5 +33,6 @@ class Twin(Generic[Module]):
     def module(self) -> Module:
         """The copy, with the parameters and buffers that the original has now."""
         for part in (nn.Module.parameters, nn.Module.buffers):
-            torch._foreach_copy_(list(part(self._copy)), list(part(self._original)))
+            if copies := list(part(self._copy)):
+                torch._foreach_copy_(copies, list(part(self._original)))
         return self._copy

@@ -4,13 +4,12 @@ positions become bohr."""
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_vfe.models.chain_density import chain_log_prob
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.models.twin import Twin
 from lightning_vfe.models.wavefunction.conditional import electron_density, plain_log_prob
-from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.sampling.delayed import DelayedDensity
 from lightning_vfe.sampling.direct import BaseDensity
@@ -80,7 +79,7 @@ def base_density(density: ProtonDensity, states: WalkerStates) -> BaseDensity:
     )
 
 
-def electron_target(wavefunction: GeminalWavefunction, twin: Twin[GeminalWavefunction] | None) -> ElectronTarget:
+def electron_target(wavefunction: nn.Module, twin: Twin[nn.Module] | None) -> ElectronTarget:
     """|psi_x(r)|^2 with the parameters that the wavefunction has now.
 
     Args:

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.models.twin import Twin
 from lightning_vfe.models.wavefunction.scores import wavefunction_scores
-from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.optim.exchange import Exchange
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.free_energy import free_energy_terms
@@ -68,7 +67,7 @@ class VariationalState:
         self,
         system: System,
         strata: Strata,
-        wavefunction: GeminalWavefunction,
+        wavefunction: nn.Module,
         proton_density: ProtonDensity | None,
         sampler: NestedSampler,
         num_proton_walkers: int = 64,
@@ -94,7 +93,7 @@ class VariationalState:
         self.ewald = Ewald(system.cell, relative_accuracy=ewald_accuracy)
         self.walkers: Walkers | None = None
         self._chain_dtype = chain_dtype(chain_precision)
-        self._twin: Twin[GeminalWavefunction] | None = None
+        self._twin: Twin[nn.Module] | None = None
         self._proton_targets: ProtonTargets | None = None
 
     @property
@@ -218,7 +217,7 @@ class VariationalState:
             self._proton_targets = ProtonTargets(self.proton_density, sampling, self._chain_dtype)
         return self._proton_targets.at(self.place().states)
 
-    def _wavefunction_twin(self) -> Twin[GeminalWavefunction] | None:
+    def _wavefunction_twin(self) -> Twin[nn.Module] | None:
         if self._chain_dtype in (None, next(self.wavefunction.parameters()).dtype):
             return None
         if self._twin is None:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.models.wavefunction.scores import wavefunction_scores
-from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.optim.solve import ScoreBlock
 from lightning_vfe.state.batch import Batch
 from lightning_vfe.training.objective import Gather, Groups, flow_residuals, wavefunction_residuals
@@ -15,7 +14,7 @@ from lightning_vfe.training.objective import Gather, Groups, flow_residuals, wav
 
 @torch.no_grad()
 def wavefunction_block(
-    wavefunction: GeminalWavefunction,
+    wavefunction: nn.Module,
     batch: Batch,
     local_energy: Tensor,
     walkers: Tensor,

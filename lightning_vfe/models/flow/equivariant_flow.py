@@ -194,14 +194,24 @@ class EquivariantFlow(nn.Module):
 
     def _from_base(self, z: Tensor, condition: Tensor, tolerance: float) -> InverseResult:
         """from_base of one batch, in units of rs.  # (W, N, 3)"""
+        found = self._undone(z, condition, tolerance, 0.1)
+        missed = (~found.converged).nonzero().flatten()
+        if len(missed):  # later steps stretch what a step leaves over, seldom by more than ten
+            again = self._undone(z[missed], condition[missed], tolerance, 1e-3)
+            better = again.converged.nonzero().flatten()
+            for field, value in zip(found, again, strict=True):
+                field[missed[better]] = value[better]
+        return found
+
+    def _undone(self, z: Tensor, condition: Tensor, tolerance: float, share: float) -> InverseResult:
+        """The steps undone one by one, each to this share of the tolerance."""
         x, image, going = z.clone(), z.clone(), torch.arange(len(z), device=z.device)
         steps = list(reversed(self._steps()))
         for step, undone in zip(steps, [None, *steps], strict=False):
             # A network that was applied several times: the last one undone tells the image of where this one starts.
             known = image[going] if step is undone else None
             image = x.clone()
-            # The later steps stretch what a step leaves over, though never far.
-            found, arrived = invert_step(step, x[going], condition[going], 0.1 * tolerance, known)
+            found, arrived = invert_step(step, x[going], condition[going], share * tolerance, known)
             x[going] = found
             going = going[arrived]
             if not len(going):

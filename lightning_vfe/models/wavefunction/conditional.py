@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_vfe.models.wavefunction.density import ElectronDensity
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
@@ -13,10 +13,10 @@ from lightning_vfe.physics.state_point import WalkerStates
 
 
 def conditional_log_prob(
-    wavefunction: GeminalWavefunction,
+    wavefunction: nn.Module,
     protons: Tensor,
     states: WalkerStates,
-    twin: GeminalWavefunction | None = None,
+    twin: nn.Module | None = None,
 ) -> Callable[[Tensor], Tensor]:
     """ln |psi_x(r)|^2 as a function of r (W, B, N, 3) -> (W, B), with the parameters that the wavefunction has now.
 
@@ -31,7 +31,7 @@ def conditional_log_prob(
         states: state point and twist of every proton walker.  # (W,)
         twin: the same wavefunction in another precision, see models/twin.py; None computes in that of the wavefunction.
     """
-    density = electron_density(wavefunction, protons, states, None if twin is None else twin.reference_rs.dtype)
+    density = electron_density(wavefunction, protons, states, None if twin is None else next(twin.parameters()).dtype)
     if density is None:
         return plain_log_prob(wavefunction, protons, states, twin)
     rs = states.rs[:, None, None, None]
@@ -39,7 +39,7 @@ def conditional_log_prob(
 
 
 def electron_density(
-    wavefunction: GeminalWavefunction, protons: Tensor, states: WalkerStates, dtype: torch.dtype | None
+    wavefunction: nn.Module, protons: Tensor, states: WalkerStates, dtype: torch.dtype | None
 ) -> ElectronDensity | None:
     """The same in few operations, for one electron walker each and positions in units of rs; None where psi is another
     one than that of `GeminalWavefunction`.
@@ -56,16 +56,16 @@ def electron_density(
 
 
 def plain_log_prob(
-    wavefunction: GeminalWavefunction,
+    wavefunction: nn.Module,
     protons: Tensor,
     states: WalkerStates,
-    twin: GeminalWavefunction | None = None,
+    twin: nn.Module | None = None,
 ) -> Callable[[Tensor], Tensor]:
     """The same by ln psi: the reference, and for every other wavefunction."""
     x, state, fixed = protons.unsqueeze(1), states.unsqueeze(1), {}
     if hasattr(wavefunction, "prepare"):
         with torch.no_grad():
-            fixed = {"fixed": wavefunction.prepare(x, state)}
+            fixed = {"fixed": wavefunction.prepare(x, state)}  # type: ignore[operator]
     if twin is None:
         return lambda electrons: 2.0 * wavefunction(x, electrons, state, **fixed).real
     model, dtype = twin, next(twin.parameters()).dtype

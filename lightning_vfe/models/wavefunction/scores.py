@@ -41,7 +41,7 @@ def wavefunction_scores(
         pull = vjp(parts, parameters)[1]
         both = torch.eye(2, dtype=protons.dtype, device=protons.device)
         gradients = vmap(pull)(both)[0]
-        return torch.cat([gradients[name].flatten(1) for name in parameters], dim=1)
+        return torch.cat([gradients[name].reshape(2, -1) for name in parameters], dim=1)
 
     num_walkers, num_electron_walkers = electrons.shape[:2]
     samples = vmap(vmap(pulled, in_dims=(None, 0, None, None, None)))

@@ -127,9 +127,7 @@ class GeminalWavefunction(nn.Module):
         return self.log_psi(protons, electrons, states, fixed)
 
 
-def log_psi_of_walkers(
-    wavefunction: GeminalWavefunction, protons: Tensor, electrons: Tensor, states: WalkerStates
-) -> Tensor:
+def log_psi_of_walkers(wavefunction: nn.Module, protons: Tensor, electrons: Tensor, states: WalkerStates) -> Tensor:
     """ln psi of B electron walkers for each of W proton walkers, complex.  # (W, B)
 
     Args:
@@ -138,7 +136,8 @@ def log_psi_of_walkers(
         electrons: in bohr.  # (W, B, N, 3)
         states: state point and twist of every proton walker.  # (W,)
     """
-    return wavefunction.log_psi(protons.unsqueeze(1), electrons, states.unsqueeze(1))
+    log_psi: Tensor = wavefunction(protons.unsqueeze(1), electrons, states.unsqueeze(1))
+    return log_psi
 
 
 def _small(layer: nn.Linear) -> nn.Linear:
