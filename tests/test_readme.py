@@ -82,7 +82,9 @@ def test_the_page_of_all_keys_is_up_to_date() -> None:
         assert f"`{name}`" in PAGES["docs/keys.md"]
 
 
-@pytest.mark.parametrize(("name", "printed"), [("README.md", "F = -"), ("docs/python.md", "free_energy_per_atom@rs1.9")])
+@pytest.mark.parametrize(
+    ("name", "printed"), [("README.md", "F = -"), ("docs/python.md", "free_energy_per_atom@rs1.9")]
+)
 def test_the_python_of_a_page_runs(name: str, printed: str, tmp_path: Path) -> None:
     """The blocks of a page, one after the other."""
     program = "\n".join(re.findall(r"```python\n(.*?)```", PAGES[name], flags=re.DOTALL))
