@@ -276,6 +276,15 @@ def test_a_flow_is_fitted_to_data_of_one_state_point(capsys: pytest.CaptureFixtu
     assert "state points" in error_line(words, capsys)
 
 
+def test_the_flow_of_one_state_is_a_start_for_two() -> None:
+    fitted("system.rs=1.95")
+    shutil.move("run", "one")
+    fitted("system.rs=[1.9,2.0]", "flow_ckpt=one/checkpoints/last.ckpt", "optimizer.flow_learning_rate=1e-30")
+    one, two = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in ("one", "run"))
+    names = [name for name in one if name.startswith("proton_density.flow.")]
+    assert names and all(torch.allclose(one[name], two[name], rtol=0, atol=1e-12) for name in names)
+
+
 def test_a_run_of_other_states_is_not_measured(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for word, part in [
         ("system.rs=[1.9,2.1]", "system.rs = [1.9, 2.1] here but [1.9, 2.0] in the checkpoint"),

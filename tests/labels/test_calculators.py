@@ -106,12 +106,7 @@ def test_pyscf_refuses() -> None:
 class Uniform(torch.nn.Module):
     """ln psi = 0: uniform electrons without kinetic energy."""
 
-    reference_rs = torch.tensor(CELL.rs)
-
-    def prepare(self, protons, states):
-        return None
-
-    def log_psi(self, protons, electrons, states, fixed=None):
+    def forward(self, protons, electrons, states):
         zero = (electrons * 0.0).sum((-2, -1))
         return torch.complex(zero, zero) if isinstance(zero, torch.Tensor) else zero * (1.0 + 0.0j)
 

@@ -114,7 +114,7 @@ def test_rejected_protons_stay_with_their_electrons():
     def only_here(x):
         return torch.where((x == protons).all(-1).all(-1), 0.0, -torch.inf)
 
-    sampler = NestedSampler(SYSTEM, num_proton_steps=3, num_electron_steps=1, initial_electron_width=1e-9)
+    sampler = NestedSampler(SYSTEM, num_proton_steps=20, num_electron_steps=1, initial_electron_width=1e-9)
     walkers = start_at(sampler, protons, WalkerRandom([0], 2))
     electrons = walkers.electrons.clone()
     report = sampler.step(walkers, DelayedDensity(only_here, log_prob), electron_target, adapt=False)
