@@ -80,6 +80,7 @@ def build_labeller(config: DictConfig, states: list[Any]) -> tuple[Any, dict[str
 
 def _vmc_labeller(config: DictConfig, settings: dict[str, Any], states: list[Any]) -> tuple[Any, dict[str, Any], str]:
     """The same for the wavefunction in a checkpoint, built from the config in it."""
+    from lightning_vfe.labels.label import by_length
     from lightning_vfe.workflows.checkpoints import check_same_shapes, embedded_config, load_checkpoint
 
     if not config.calculator.ckpt_path:
@@ -111,8 +112,13 @@ def _vmc_labeller(config: DictConfig, settings: dict[str, Any], states: list[Any
     node = config.calculator.copy()
     node._set_parent(config)
     del node.ckpt_path
-    labeller = _build(node, _partial_=True)(system=system, rs=states[0].rs, wavefunction=wavefunction)
-    return labeller, settings, f"lightning-vfe {__version__}"
+    make = _build(node, _partial_=True)
+    settings_of = {"system": system, "wavefunction": wavefunction}
+    each = {
+        state.cell.length: make(**settings_of, rs=state.rs, seed=config.calculator.seed + number)
+        for number, state in enumerate(states)
+    }
+    return by_length(each), settings, f"lightning-vfe {__version__}"
 
 
 def states_of(config: DictConfig) -> list[Any]:

@@ -25,8 +25,10 @@ from lightning_vfe._cli.sweep_table import print_results
 from lightning_vfe.resources import resource_folder
 from lightning_vfe.workflows.compose import RUN_ROOT, compose_config
 from lightning_vfe.workflows.errors import CommandError, one_line
+from lightning_vfe.workflows.guards import key_errors
 from lightning_vfe.workflows.overrides import parse, quote_path
 from lightning_vfe.workflows.paths import check_folder
+from lightning_vfe.workflows.system import strata_of
 
 FAILED = 1
 SWEEP_FILE = "multirun.yaml"
@@ -115,6 +117,9 @@ def run_sweep(verb: str, given: Sequence[str]) -> int:
     words = split_words(given)
     for job in words.jobs:
         config = compose_config(parse(job))
+        if "system" in config:
+            with key_errors(config):
+                strata_of(config)
     home = Path(words.run_dir) if words.run_dir else None
     if home is None:
         home = new_sweep_folder(config.name) if verb == "fit" else past_sweep_folder(config.name, SWEEP_FILE)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,6 +60,24 @@ class Label:
 
 Labeller = Callable[[Sequence[Configuration]], Iterator[tuple[int, "Label | str"]]]
 """Labels configurations in any order: yields (index, its label, or one line that says why there is none)."""
+
+
+def by_length(labellers: Mapping[float, Labeller]) -> Labeller:
+    """One labeller of several that label one box length each: every configuration goes to that of the nearest length.
+
+    Args:
+        labellers: by the length in bohr.
+    """
+    lengths = np.array(list(labellers))
+
+    def label(configurations: Sequence[Configuration]) -> Iterator[tuple[int, Label | str]]:
+        nearest = [int(np.abs(lengths - configuration.length).argmin()) for configuration in configurations]
+        for number, labeller in enumerate(labellers.values()):
+            indices = [index for index, which in enumerate(nearest) if which == number]
+            for position, result in labeller([configurations[index] for index in indices]):
+                yield indices[position], result
+
+    return label
 
 
 def ase_label(calculator: Any, configuration: Configuration) -> Label:

@@ -98,8 +98,9 @@ class Walkers:
         rows = rows_of_groups(saved_groups, self.random.groups)
         picked = {}
         for name, value in state["fields"].items():
-            like = self.fields.get(name, self.protons)
-            # an added field has particles like the protons
+            like = self.fields.get(name)
+            if like is None:  # a field that this run has not made yet: any numbers for each walker
+                like = value.to(self.protons.device)
             needed = (len(saved_groups) * share, *like.shape[1:])
             if tuple(value.shape) != needed:
                 raise ValueError(

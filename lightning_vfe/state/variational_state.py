@@ -218,10 +218,9 @@ class VariationalState:
         return self._proton_targets.at(self.place().states)
 
     def _wavefunction_twin(self) -> Twin[nn.Module] | None:
-        if self._chain_dtype in (None, next(self.wavefunction.parameters()).dtype):
+        if self._chain_dtype is None or self._chain_dtype == next(self.wavefunction.parameters()).dtype:
             return None
         if self._twin is None:
-            assert self._chain_dtype is not None
             self._twin = Twin(self.wavefunction, self._chain_dtype)
         return self._twin
 

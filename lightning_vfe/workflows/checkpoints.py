@@ -17,6 +17,8 @@ WALKER_KEYS = ("sampler.num_proton_walkers", "sampler.num_electron_walkers", "sa
 RUN_KEYS = ("dtype", "seed")
 SCHEMA = 2
 """Layout of the config: configs/config.yaml says the same."""
+STATE_OF_FLOW = ("flow.system.", "flow.reference.")
+"""Keys of the flow that say where it is used, not what it is."""
 MODEL_GROUPS = ("system", "base", "flow", "wavefunction", "potential")
 
 
@@ -159,7 +161,7 @@ def check_same_flow(config: DictConfig, checkpoint_config: DictConfig) -> None:
     """
     here, there = _flat(config), _flat(checkpoint_config)
     for key in here:
-        if key.startswith("flow.") and not key.startswith("flow.cell.") and here[key] != there.get(key):
+        if key.startswith("flow.") and not key.startswith(STATE_OF_FLOW) and here[key] != there.get(key):
             advice = f"start with {key}={there.get(key)}"
             raise CommandError(f"{key} = {here[key]} here but {there.get(key)} in {config.flow_ckpt}; {advice}")
 

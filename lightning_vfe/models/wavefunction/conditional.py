@@ -68,6 +68,6 @@ def plain_log_prob(
             fixed = {"fixed": wavefunction.prepare(x, state)}  # type: ignore[operator]
     if twin is None:
         return lambda electrons: 2.0 * wavefunction(x, electrons, state, **fixed).real
-    model, dtype = twin, next(twin.parameters()).dtype
+    model, dtype = twin, next(twin.parameters()).dtype  # a twin is made of a network that has parameters
     x, state, fixed = x.to(dtype), state.to(dtype), {name: value.to(dtype) for name, value in fixed.items()}
     return lambda electrons: 2.0 * model(x, electrons.to(dtype), state, **fixed).real.to(electrons.dtype)

@@ -52,7 +52,7 @@ def test_against_autograd(case):
     torch.testing.assert_close(result.log_abs_det_dzdx, log_abs_det, rtol=0, atol=1e-10)
     assert torch.equal(result.sign_det_dzdx, sign)
     if flow.cell.num_atoms > 1:
-        assert log_abs_det.abs().min() > 1e-3  # the map does something
+        assert log_abs_det.abs().max() > 0.1  # the map does something
 
 
 def test_against_finite_differences(case):
