@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vfe.models.contracts import Base, Flow
+from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.flow.plain import PlainFlow
 from lightning_vfe.physics.state_point import WalkerStates
 
@@ -81,9 +82,11 @@ class ProtonDensity(nn.Module):
         """
         if chunk_size is not None and chunk_size < 1:
             raise ValueError(f"chunk_size = {chunk_size} must be at least 1; None chooses one that fits the memory")
-        largest = getattr(self.flow, "walkers_at_once_with_gradients", None)
-        function = self._scores_by_func if largest is None else self._scores
-        size = min(chunk_size or len(x), largest or len(x))
+        if isinstance(self.flow, EquivariantFlow):
+            function, largest = self._scores, self.flow.batch_size(x, with_gradients=True)
+        else:
+            function, largest = self._scores_by_func, len(x)
+        size = min(chunk_size or len(x), largest)
         batches = zip(x.detach().split(size), states.split(size), strict=True)
         parts = [function(walkers, state) for walkers, state in batches]
         log_prob, scores = (torch.cat(columns) for columns in zip(*parts, strict=True))

@@ -21,6 +21,8 @@ from lightning_vfe.physics.system import System
 DEFAULT_CUTOFF = 2.5
 # Range of the contact block in units of rs; its widest Gaussian is exp(-7) there.
 CONTACT_CUTOFF = 2.0
+ACCELERATOR_BATCHES = 16
+"""Times as many walkers at once on an accelerator: 8 GiB at `max_elements` = 2^26 in float64."""
 
 
 class FlowResult(NamedTuple):
@@ -137,6 +139,12 @@ class EquivariantFlow(nn.Module):
         # A backward pass keeps what all layers hold.
         self.walkers_at_once_with_gradients = max(1, self.walkers_at_once // (num_blocks * num_steps * num_layers))
 
+    def batch_size(self, positions: Tensor, with_gradients: bool = False) -> int:
+        """Walkers that are computed at once on the device of these positions: more on an accelerator, which is idle
+        with few."""
+        size = self.walkers_at_once_with_gradients if with_gradients else self.walkers_at_once
+        return size if positions.device.type == "cpu" else ACCELERATOR_BATCHES * size
+
     def to_base(self, x: Tensor, states: WalkerStates) -> FlowResult:
         """Map protons to base coordinates, with the log-determinant.
 
@@ -236,7 +244,7 @@ class EquivariantFlow(nn.Module):
         flat = states.expand(*x.shape[:-2]).flatten()
         condition, rs = conditions(flat, self.reference), flat.rs[:, None, None]
         batch = x.reshape(x.shape[:-2].numel(), *x.shape[-2:]) / rs
-        size = self.walkers_at_once
+        size = self.batch_size(x)
         yield from zip(batch.split(size), condition.split(size), rs.split(size), strict=True)
 
     def _in_bohr(self, function: Callable[[Tensor, Tensor], FlowResult], x: Tensor, states: WalkerStates) -> FlowResult:
