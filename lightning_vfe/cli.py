@@ -1,5 +1,6 @@
 """The command `lightning-vfe VERB key=value ...`: compose the config, build the objects, run a verb of Lightning."""
 
+import os
 import sys
 from collections.abc import Sequence
 
@@ -49,8 +50,7 @@ def _dispatch(words: list[str]) -> int:
         given = f"'{verb}' stands where the verb should" if "=" in verb else f"unknown verb '{verb}'"
         raise CommandError(f"{given}{nearest(verb, VERBS)} (the verbs are: {', '.join(VERBS)})")
     if not verb or any(flag in HELP for flag in flags):
-        print(verb_help(verb) if verb else general_help())
-        return 0
+        return _show(verb_help(verb) if verb else general_help())
     if any(flag in MULTIRUN for flag in flags):
         if verb not in TRAINER_VERBS or len(set(flags)) > 1:
             raise CommandError(f"--multirun goes with {', '.join(TRAINER_VERBS)}, and with no other flag")
@@ -58,6 +58,15 @@ def _dispatch(words: list[str]) -> int:
 
         return run_sweep(verb, settings)
     return _run(verb, settings, print_only=bool(flags))
+
+
+def _show(text: str) -> int:
+    """Print a page, for readers that may close it early (`--help | head`); returns the exit code."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at the end
+    return 0
 
 
 def _run(verb: str, settings: list[str], print_only: bool) -> int:
@@ -73,8 +82,7 @@ def _run(verb: str, settings: list[str], print_only: bool) -> int:
         return run_command(verb, parse(settings), print_only)
     plan = Plan.received() or make_plan(verb, parse(settings))
     if print_only:
-        print(OmegaConf.to_yaml(plan.config), end="")
-        return 0
+        return _show(OmegaConf.to_yaml(plan.config).rstrip())
     for note in plan.notes if is_first_process() else ():
         print(note)
 

@@ -327,3 +327,13 @@ def test_unexpected_exception_keeps_its_traceback(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("lightning_vfe._cli.run.build_parts", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["fit", "experiment=smoke"])
+
+
+@pytest.mark.parametrize("flag", ["--help", "--print-config"])
+def test_a_page_may_be_closed_early(flag):
+    """`lightning-vfe fit --help | head -1` ends without a word."""
+    command = [sys.executable, "-m", "lightning_vfe", "fit", flag]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
