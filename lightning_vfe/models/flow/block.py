@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast
+import functools
+from typing import NamedTuple, cast
 
 import torch
 from e3nn import o3
@@ -10,16 +11,30 @@ from torch import Tensor, nn
 
 from lightning_vfe.models.flow.condition import NUM_CONDITIONS, conditioned
 from lightning_vfe.models.flow.edge_basis import EdgeBasis
-from lightning_vfe.models.flow.first_message import FirstMessage
-from lightning_vfe.models.flow.jet import Jet
+from lightning_vfe.models.flow.jet import Displacement, Jet
 from lightning_vfe.models.flow.last_message import LastMessage
-from lightning_vfe.models.flow.message import Message
-from lightning_vfe.models.flow.update import GatedUpdate
+from lightning_vfe.models.flow.message import FirstMessage, Message
+from lightning_vfe.models.flow.reading import Reader, Reading, reader
+from lightning_vfe.models.flow.update import GatedUpdate, Mixing
 from lightning_vfe.physics.cell import PeriodicCell
 
 # Displacements per unit of the readout, in units of rs. It only sets how far one optimizer step moves atoms: with Adam
 # a learning rate of 1e-3 to 1e-2 then neither crawls nor lets neighbouring atoms overtake each other.
 DISPLACEMENT_SCALE = 0.25
+
+
+class Prepared(NamedTuple):
+    """What the network needs of its parameters and of the state points, put together once for several positions."""
+
+    first: Mixing | None
+    """The first update; None where there is only one, which is read at once."""
+    between: list[tuple[Tensor, Mixing]]
+    """Weights of the message and update of the layers between the first and the last."""
+    weights: Tensor | None
+    """Of the last message, where it is not the first one."""
+    reader: Reader
+    own: Tensor
+    """Weights of an atom's own features in its displacement. # (W, 3, A C)"""
 
 
 class ResidualBlock(nn.Module):
@@ -28,10 +43,13 @@ class ResidualBlock(nn.Module):
     Atoms start alike (one constant scalar per channel); each layer adds a gated update of the message to the features;
     the last vectors (1o) are mixed into one displacement per atom. The mixing starts at zero: Delta = 0.
 
-    The Jacobian is built from both ends. The first message holds no parameters inside its sums, so that one sparse
-    Jacobian of b functions per component stands for all channels. Layers between carry the Jacobian of all features.
-    The last one is read from the side of the three displacements, which takes the sums over channels before those over
-    neighbours. A dense product over (neighbour, component, channel) joins the two.
+    Edges of a pair of atoms are summed over images before anything else; all that follows are sums over pairs, as
+    products of a few large matrices. The number of operations depends on the number of layers alone.
+
+    The Jacobian is built from both ends. The first message holds no parameters inside its sums, so that one Jacobian of
+    b functions per component stands for all channels. Layers between carry the Jacobian of all features. The last one
+    is read from the side of the three displacements, which takes the sums over channels before those over neighbours.
+    A dense product over (neighbour, component, channel) joins the two.
 
     Args:
         cell: the periodic cell in units of rs, as are all lengths here.
@@ -54,20 +72,25 @@ class ResidualBlock(nn.Module):
         cutoff: float,
     ) -> None:
         super().__init__()
-        self.basis = EdgeBasis(cell, max(edge_lmax, hidden_lmax), num_radial, cutoff)
+        self.basis = EdgeBasis(cell, edge_lmax, num_radial, cutoff)
         # A uniform density has this many images within the cutoff, an atom's own ones included.
         mean_neighbours = cutoff**3
         hidden, edges = (_natural_irreps(lmax) for lmax in (hidden_lmax, edge_lmax))
         sizes = (num_channels, num_radial, mean_neighbours)
-        num_angular = (self.basis.lmax + 1) ** 2
         self.messages = nn.ModuleList([FirstMessage(hidden, edges, *sizes)])
         for layer in range(1, num_layers):
             last = layer == num_layers - 1
             kind, outputs = (LastMessage, 1) if last else (Message, hidden_lmax)
-            self.messages.append(kind(hidden, hidden, edges, *sizes, num_angular, outputs))
-        self.updates = nn.ModuleList(GatedUpdate(hidden_lmax, num_channels) for _ in range(num_layers))
+            self.messages.append(kind(hidden, hidden, edges, *sizes, outputs))
+        self.updates = nn.ModuleList(
+            GatedUpdate(hidden_lmax, num_channels, *((num_channels, hidden_lmax, False) if layer else (num_radial, edge_lmax, True)))
+            for layer in range(num_layers)
+        )
         self.readout = nn.Parameter(torch.zeros(1, num_channels))
         self.readout_slopes = nn.Parameter(torch.zeros(NUM_CONDITIONS, 1, num_channels))
+        own = torch.zeros(3, (hidden_lmax + 1) ** 2, 1)
+        own[:, 1:4, 0] = torch.eye(3)
+        self.register_buffer("own_vectors", own, persistent=False)
 
     def forward(self, positions: Tensor, condition: Tensor, with_jacobian: bool) -> Jet:
         """Displacements and, where wanted, their Jacobian.
@@ -80,37 +103,58 @@ class ResidualBlock(nn.Module):
         Returns:
             Delta  # (W, N, 3), and d Delta / d x  # (W, N, 3, 3 N)
         """
-        functions, neighbours = self.basis(positions, with_jacobian)
-        first, messages = cast(FirstMessage, self.messages[0]), cast(list[LastMessage], list(self.messages)[1:])
+        return self.at(condition)(positions, with_jacobian)
+
+    def at(self, condition: Tensor) -> Displacement:
+        """The map at these state points, for several positions.  # (W, NUM_CONDITIONS)"""
+        first, messages = cast(FirstMessage, self.messages[0]), cast(list[Message], list(self.messages)[1:])
         updates = cast(list[GatedUpdate], list(self.updates))
-        readout = DISPLACEMENT_SCALE * conditioned(self.readout, self.readout_slopes, condition, ndim=2)  # (W, 1, C)
+        own = [(self.readout, self.readout_slopes, 2), *(each for update in updates for each in update.biases())]
+        sizes = [self.readout.shape[-1], *(update.num_biases for update in updates)]
+        readout, *biases = conditioned(own, condition).split(sizes, dim=-1)
+        readout = DISPLACEMENT_SCALE * readout
         filters = first.filters()
+        prepared = Prepared(
+            updates[0].mixing(biases[0], filters) if messages else None,
+            [
+                (message.weights(), update.mixing(bias))
+                for message, update, bias in zip(messages[:-1], updates[1:-1], biases[1:-1], strict=True)
+            ],
+            messages[-1].weights() if messages else None,
+            reader(updates[-1], biases[-1], readout, None if messages else filters),
+            (self.own_vectors * readout[:, None, None]).flatten(2),
+        )
+        return functools.partial(self._displacement, prepared)
+
+    def _displacement(self, prepared: Prepared, positions: Tensor, with_jacobian: bool) -> Jet:
+        """`forward` with the parameters put together."""
+        functions, same = self.basis(positions, with_jacobian), self.basis.edges.same
+        first, messages = cast(FirstMessage, self.messages[0]), cast(list[Message], list(self.messages)[1:])
+        updates = cast(list[GatedUpdate], list(self.updates))
         message = first(functions)
-        slopes = first.jacobian(functions, neighbours) if with_jacobian else None
-        if not messages:
-            moved, reader = updates[0].read(message, readout, condition, filters)
-            return Jet(moved, None if slopes is None else _read(slopes, reader))
-        updated = updates[0](message, condition, filters)
-        features = updated.features
-        jacobians = None if slopes is None else _chained(updates[0].derivatives(updated, filters), slopes)
-        for layer, update in zip(messages[:-1], updates[1:-1], strict=True):
-            message, parts = layer(features, functions, neighbours)
-            updated = update(message, condition)
+        slopes = first.jacobian(functions, same) if with_jacobian else None
+        if prepared.first is None or prepared.weights is None:
+            reading = prepared.reader.read(message.mT, None, with_jacobian)
+            return Jet(reading.displacement, None if slopes is None else _read(slopes, reading))
+        updated = updates[0](message.flatten(2), prepared.first)
+        features, jacobian = updated.features, None
+        if slopes is not None:
+            jacobian = updates[0].derivatives(updated, prepared.first).mT @ slopes  # (W, N, A C, 3 N)
+        for layer, update, (weights, mixing) in zip(messages[:-1], updates[1:-1], prepared.between, strict=True):
+            updated = update(layer(functions, layer.sent(features, weights)), mixing)
+            if jacobian is not None:
+                slopes = layer.jacobian(features, functions, weights, jacobian, same)
+                jacobian = jacobian + update.derivatives(updated, mixing).mT @ slopes
             features = features + updated.features
-            if jacobians is not None:
-                slopes = layer.jacobian(parts, functions, neighbours, jacobians)
-                changes = _chained(update.derivatives(updated), slopes)
-                jacobians = [jacobian + change for jacobian, change in zip(jacobians, changes, strict=True)]
-        message, parts = messages[-1](features, functions, neighbours)
-        moved, reader = updates[-1].read(message, readout, condition)
-        moved = moved + (features[:, :, 1:4] @ readout.unsqueeze(-3).mT).squeeze(-1)
-        if jacobians is None:
-            return Jet(moved)
-        carried, edges = messages[-1].read_jacobian(parts, functions, neighbours, reader, readout)
-        jacobian = edges.permute(0, 1, 4, 2, 3).reshape(len(edges), *[3 * positions.shape[1]] * 2)
-        for degree, matrix in zip(messages[-1].degrees, carried, strict=True):
-            jacobian = jacobian + matrix.flatten(2) @ jacobians[degree].flatten(1, 2)
-        return Jet(moved, jacobian.unflatten(1, (-1, 3)))
+        last = cast(LastMessage, messages[-1])
+        sent = last.sent(features, prepared.weights)
+        message = last(functions, sent).unflatten(-1, (last.num_outputs, -1))
+        reading = prepared.reader.read(message, torch.bmm(features, prepared.own.mT), with_jacobian)
+        if jacobian is None:
+            return Jet(reading.displacement)
+        matrices = last.matrices(prepared.weights)
+        jacobian = last.read_jacobian(reading, prepared.own, functions, sent, matrices, jacobian, same)
+        return Jet(reading.displacement, jacobian.flatten(3))
 
 
 def _natural_irreps(lmax: int) -> o3.Irreps:
@@ -118,13 +162,9 @@ def _natural_irreps(lmax: int) -> o3.Irreps:
     return o3.Irreps([(1, (degree, (-1) ** degree)) for degree in range(lmax + 1)])
 
 
-def _chained(matrices: list[Tensor], slopes: Tensor) -> list[Tensor]:
-    """Jacobians of features from those of messages.  # (W, N, M C, A b) each, (W, N, A b, 3 N) -> (W, N, M C, 3 N)"""
-    return [matrix @ slopes[:, :, : matrix.shape[-1]] for matrix in matrices]
-
-
-def _read(slopes: Tensor, reader: Tensor) -> Tensor:
-    """`GatedUpdate.read` applied to the Jacobian of its message.  # (W, N, A b, 3 N), (W, N, b, 4) -> (W, N, 3, 3 N)"""
-    slopes = slopes.unflatten(2, (-1, reader.shape[2]))
-    by_vectors = (reader[..., :1].mT.unsqueeze(2) @ slopes[:, :, 1:4]).squeeze(3)
-    return by_vectors + reader[..., 1:].mT @ slopes[:, :, 0]
+def _read(slopes: Tensor, reading: Reading) -> Tensor:
+    """The derivatives of what was read from a message.  # (W, N, b A, 3 N) -> (W, N, 3, 3 N)"""
+    assert reading.by_scalars is not None
+    slopes = slopes.unflatten(2, (reading.by_vectors.shape[-1], -1))  # (W, N, b, A, 3 N)
+    by_vectors = reading.by_vectors.unsqueeze(2) @ slopes[:, :, :, 1:4].flatten(3)
+    return by_vectors.view(*slopes.shape[:2], 3, -1) + reading.by_scalars @ slopes[:, :, :, 0]

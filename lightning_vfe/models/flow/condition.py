@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -26,17 +28,26 @@ def conditions(states: WalkerStates, reference: Tensor) -> Tensor:
     return torch.stack([density, -density - temperature], dim=-1)
 
 
-def conditioned(parameter: Tensor, slopes: Tensor, condition: Tensor, ndim: int) -> Tensor:
-    """parameter + sum_k slopes_k condition_k for every walker.
+def conditioned(parameters: Sequence[tuple[Tensor, Tensor, int]], condition: Tensor) -> Tensor:
+    """parameter + sum_k slopes_k condition_k for every walker, of several parameters at once.
 
     Args:
-        parameter: with `ndim` dimensions, or one set for each walker.  # (...) or (W, ...)
-        slopes: its derivatives by the conditions.  # (NUM_CONDITIONS, ...) or (W, NUM_CONDITIONS, ...)
+        parameters: each with its derivatives by the conditions and its number of dimensions. The parameter (...) and its
+            slopes (NUM_CONDITIONS, ...) may have one more axis in front, with one set for each walker.
         condition: # (W, NUM_CONDITIONS)
-        ndim: dimensions of one set of the parameter.
 
     Returns:
-        # (W, ...)
+        All parameters, flattened, one after the other.  # (W, P)
     """
-    weights = condition.view(*condition.shape, *(1,) * ndim)
-    return parameter + (weights * slopes).sum(1)
+    values = [_flat(parameter, ndim) for parameter, _, ndim in parameters]
+    slopes = [_flat(slope, ndim) for _, slope, ndim in parameters]
+    if all(value.ndim == 1 for value in values):
+        return torch.addmm(torch.cat(values), condition, torch.cat(slopes, dim=-1))
+    own = torch.cat([value.expand(len(condition), -1) for value in values], dim=-1)
+    changes = torch.cat([slope.expand(len(condition), -1, -1) for slope in slopes], dim=-1)
+    return torch.baddbmm(own.unsqueeze(1), condition.unsqueeze(1), changes).squeeze(1)
+
+
+def _flat(tensor: Tensor, ndim: int) -> Tensor:
+    """The last axes as one, which is new where there are none of them."""
+    return tensor.flatten(-ndim) if ndim else tensor.unsqueeze(-1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor, nn
 
 from lightning_vfe.models.flow.condition import NUM_CONDITIONS, conditioned
-from lightning_vfe.models.flow.edges import Edges, jacobian_of_sum, squared_length
-from lightning_vfe.models.flow.jet import Jet
+from lightning_vfe.models.flow.edges import Edges, jacobian_of_sum, sum_images
+from lightning_vfe.models.flow.jet import Displacement, Jet
 from lightning_vfe.physics.cell import PeriodicCell
 
 # Widths of the Gaussians of t(r), in units of rs: from inside the core to the first neighbours.
@@ -38,12 +40,27 @@ class ContactBlock(nn.Module):
     """
 
     exponents: Tensor
+    squares: Tensor
+    at_zero: Tensor
+    identity: Tensor
+    bounds: Tensor
 
     def __init__(self, cell: PeriodicCell, cutoff: float) -> None:
         super().__init__()
         self.edges = Edges(cell, cutoff)
         exponents = torch.tensor(WIDTHS, dtype=torch.float64) ** -2
-        self.register_buffer("exponents", exponents.to(torch.get_default_dtype()), persistent=False)
+        # -r^2 / rho_b^2 and 1 - r^2 / r_c^2 from the squares of the components of r / L, and all of them at r = 0.
+        squares = -torch.cat([exponents, torch.tensor([cutoff**-2], dtype=torch.float64)]) * cell.length**2
+        at_zero = nn.functional.pad(self.edges.roots_at_zero().unsqueeze(-1), (len(WIDTHS), 0))
+        constants = {
+            "exponents": exponents,
+            "squares": squares.repeat(1, 3, 1),
+            "at_zero": at_zero.view(1, -1, len(squares)),
+            "identity": torch.eye(3),
+            "bounds": torch.tensor([LARGEST_AMPLITUDE, SMALLEST_AMPLITUDE]),
+        }
+        for name, constant in constants.items():
+            self.register_buffer(name, constant.to(torch.get_default_dtype()), persistent=False)
         self.amplitude = nn.Parameter(torch.zeros(()))
         self.logits = nn.Parameter(torch.zeros(len(WIDTHS)))
         self.amplitude_slopes = nn.Parameter(torch.zeros(NUM_CONDITIONS))
@@ -60,40 +77,46 @@ class ContactBlock(nn.Module):
         Returns:
             Delta  # (W, N, 3), and d Delta / d x  # (W, N, 3, 3 N)
         """
-        vectors, _, pairs = self.edges(positions)
-        squared = squared_length(vectors)
-        taper, taper_slope = self.edges.taper(squared)
-        gaussians = torch.exp(-squared * self.exponents)
-        bells = gaussians * taper  # (W, N, K, b)
-        weights = self._weights(condition)
-        grown = torch.exp((bells.flatten(1, 2) @ weights).view_as(squared))
-        attraction = bells[..., -1:] * grown  # (W, N, K, 1)
-        excess = attraction - bells[..., -1:]
-        share = 0.5 / (1.0 + attraction.sum(2))  # (W, N, 1)
-        moved = share * (excess * vectors).sum(2)
+        return self.at(condition)(positions, with_jacobian)
+
+    def at(self, condition: Tensor) -> Displacement:
+        """The map at these state points, for several positions.  # (W, NUM_CONDITIONS)"""
+        own = [(self.amplitude, self.amplitude_slopes, 0), (self.logits, self.logit_slopes, 1)]
+        amplitude, logits = conditioned(own, condition).split([1, len(WIDTHS)], dim=-1)
+        weights = self._bounded(amplitude) * torch.softmax(logits, dim=-1)  # a w_b
+        return functools.partial(self._displacement, weights.unsqueeze(-1))
+
+    def _displacement(self, weights: Tensor, positions: Tensor, with_jacobian: bool) -> Jet:
+        """`forward` with a w_b  # (W, b, 1)."""
+        vectors = self.edges(positions)  # (W, N_i, N_j, M, 3)
+        walkers, atoms, length = len(vectors), vectors.shape[1], self.edges.length
+        squared = vectors.square().view(walkers, -1, 3)
+        both = torch.baddbmm(self.at_zero, squared, self.squares.expand(walkers, -1, -1))  # (W, N N M, b + 1)
+        gaussians, inside = both[..., :-1].exp(), both[..., -1:].relu()
+        bells = gaussians * inside**3
+        grown = torch.exp(torch.bmm(bells, weights))
+        attraction = bells[..., -1:] * grown
+        excess = (attraction - bells[..., -1:]).view(walkers * atoms, 1, -1)
+        total = attraction.view(walkers, atoms, -1).sum(-1, keepdim=True)
+        parts = torch.rsub(total, 2.0 / length, alpha=-2.0 / length)  # 2 (1 + sum) / L
+        moved = torch.bmm(excess, vectors.view(walkers * atoms, -1, 3)).view(walkers, atoms, 3) / parts
         if not with_jacobian:
             return Jet(moved)
         # As d f / d r = r * (slope of f), since everything depends on r^2.
-        slopes = gaussians * taper_slope - 2.0 * self.exponents * bells
-        growth = (slopes.flatten(1, 2) @ weights).view_as(squared)
+        slopes = gaussians * (inside.square() * (-6.0 / self.edges.cutoff**2)) - 2.0 * self.exponents * bells
+        growth = torch.bmm(slopes, weights)
         attraction_slope = slopes[..., -1:] * grown + attraction * growth
-        # The derivative of every term of share * sum(excess r), and of the share with every term of its own sum.
-        change = share.unsqueeze(2) * (attraction_slope - slopes[..., -1:]) * vectors
-        change = change - 2.0 * (share * moved).unsqueeze(2) * attraction_slope
-        gradient = vectors.unsqueeze(-1) * change.unsqueeze(-2)  # (W, N, K, 3, 3)
-        gradient.diagonal(dim1=-2, dim2=-1).add_(share.unsqueeze(2) * excess)
-        return Jet(moved, jacobian_of_sum(gradient, pairs).permute(0, 1, 4, 2, 3).flatten(-2))
+        shape = (*vectors.shape[:-1], 1)
+        # The derivative of every term of the sum of excess r, and of the denominator with every term of its own sum.
+        change = vectors * (attraction_slope - slopes[..., -1:]).view(shape)
+        change = torch.addcmul(change, attraction_slope.view(shape), moved[:, :, None, None], value=-2.0 / length)
+        isotropic = excess.view(vectors.shape[:-1]).sum(-1)[..., None, None] * (self.identity / length**2)
+        gradient = sum_images(vectors, change, isotropic) / (parts / length)[..., None, None]  # (W, N_i, N_j, 3, 3)
+        gradient = jacobian_of_sum(gradient, self.edges.same)
+        return Jet(moved, gradient.permute(0, 1, 4, 2, 3).flatten(-2))
 
-    def _weights(self, condition: Tensor) -> Tensor:
-        """a w_b.  # (W, b, 1)"""
-        amplitude = _bounded(conditioned(self.amplitude, self.amplitude_slopes, condition, ndim=0))
-        logits = conditioned(self.logits, self.logit_slopes, condition, ndim=1)
-        return (amplitude.unsqueeze(-1) * torch.softmax(logits, dim=-1)).unsqueeze(-1)
-
-
-def _bounded(amplitude: Tensor) -> Tensor:
-    """a between its bounds, twice differentiable, with slope GAIN at zero."""
-    raw = GAIN * amplitude
-    high = LARGEST_AMPLITUDE * torch.tanh(raw / LARGEST_AMPLITUDE)
-    low = SMALLEST_AMPLITUDE * torch.tanh(raw / SMALLEST_AMPLITUDE)
-    return torch.where(raw > 0, high, low)
+    def _bounded(self, amplitude: Tensor) -> Tensor:
+        """a between its bounds, twice differentiable, with slope GAIN at zero."""
+        raw = GAIN * amplitude
+        bound = torch.where(raw > 0, *self.bounds)
+        return bound * torch.tanh(raw / bound)

@@ -1,126 +1,106 @@
-"""Relative vectors within a cutoff, over all periodic images, and sums over them."""
+"""Relative vectors of all pairs of atoms to all periodic images within a cutoff, and the Jacobian of sums over them."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lightning_vfe.physics.cell import PeriodicCell
 
 
-class Neighbours(NamedTuple):
-    """The edges that end in every atom, K slots for each; unused slots hold a vector beyond the cutoff."""
-
-    vectors: Tensor
-    """r from the atom i to an image of its neighbour j, in units of rs. # (W, N, K, 3)"""
-    senders: Tensor
-    """Flat index of (walker, j). # (W N K,)"""
-    pairs: Tensor
-    """Flat index of (walker, i, j). # (W N K,)"""
-
-
 class Edges(nn.Module):
-    """All r = x_j - x_i + L n with 0 < |r| < r_c, sorted by the receiver i.
+    """r = x_j - x_i + L n of every pair of a receiver i and a sender j, for the same number M of images n at every pair.
 
-    An atom's own images (j = i, n != 0) count. The cutoff may exceed L / 2, and L: every image within it is found, so
-    that sums over the edges are periodic functions of the positions, as smooth at the cutoff as their terms.
+    No image within the cutoff r_c is missing, wherever the atoms are: nothing is selected by distance, so that shapes
+    are fixed, and there is no list that could overflow. Vectors beyond r_c are among them; every function of an edge
+    carries the taper, which is zero there with its derivatives. An atom's own images (j = i, n != 0) count, the atom
+    itself does not. The cutoff may exceed L / 2, and L.
+
+    The minimum image m of a pair lies in [-L/2, L/2]^3. Per component, the next image lies on the other side of the
+    atom, at m - L sign(m), then come m + L sign(m), and so on. Images are counted in this order, which leaves 4 of them
+    for L/2 < r_c < L/sqrt(2), where a list for all signs of m has 7.
 
     Args:
         cell: the periodic cell in units of rs, as are all lengths here.
         cutoff: r_c.
     """
 
-    shifts: Tensor
-    far: Tensor
+    steps: Tensor
+    one: Tensor
+    same: Tensor
+    """One for j = i. # (N, N)"""
+    others: Tensor
+    """Zero for an atom and itself, one for all other images. # (N_i, N_j, M)"""
 
     def __init__(self, cell: PeriodicCell, cutoff: float) -> None:
         super().__init__()
-        self.cell, self.cutoff = cell, cutoff
-        shifts = cell.image_shifts(cutoff, dtype=torch.float64)
-        # Every function of an edge carries the taper, and is zero here with its derivatives.
-        far = torch.tensor([2.0 * cutoff, 0.0, 0.0])
-        self.register_buffer("shifts", shifts.to(torch.get_default_dtype()), persistent=False)
-        self.register_buffer("far", far, persistent=False)
+        self.length, self.cutoff = cell.length, cutoff
+        steps = image_steps(cell, cutoff)
+        self.num_images = len(steps)
+        same = torch.eye(cell.num_atoms)
+        others = torch.ones(cell.num_atoms, cell.num_atoms, self.num_images)
+        others[:, :, 0] -= same
+        for name, constant in (
+            ("steps", torch.from_numpy(steps)),
+            ("same", same),
+            ("others", others),
+            ("one", torch.ones(())),
+        ):
+            self.register_buffer(name, constant.to(torch.get_default_dtype()), persistent=False)
 
-    def forward(self, positions: Tensor) -> Neighbours:
-        """List the neighbours of every atom.
-
-        Args:
-            positions: # (W, N, 3)
-        """
-        walkers, atoms, _ = positions.shape
-        nearest = self.cell.minimum_image(positions.unsqueeze(1) - positions.unsqueeze(2))  # (W, N_i, N_j, 3)
-        nearest = nearest.reshape(-1, 3)
+    def forward(self, positions: Tensor) -> Tensor:
+        """r / L.  # (W, N, 3) -> (W, N_i, N_j, M, 3)"""
+        fractional = positions / self.length
+        difference = fractional.unsqueeze(1) - fractional.unsqueeze(2)
+        nearest = (difference - difference.detach().round()).unsqueeze(3)
+        if self.num_images == 1:
+            return nearest
         with torch.no_grad():
-            pairs, images, used = self._slots(nearest, walkers, atoms)
-            senders = pairs.div(atoms**2, rounding_mode="floor") * atoms + pairs.remainder(atoms)
-        found = nearest.index_select(0, pairs) + self.shifts.index_select(0, images)
-        vectors = torch.where(used.unsqueeze(-1), found, self.far)
-        return Neighbours(vectors.view(walkers, atoms, -1, 3), senders, pairs)
+            sides = torch.copysign(self.one, nearest)
+        return torch.addcmul(nearest, sides, self.steps)
 
-    def _slots(self, nearest: Tensor, walkers: int, atoms: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Pair and image of every slot, and whether it is used.  # (W N K,) each"""
-        squared = torch.addmm(self.shifts.square().sum(-1), nearest, self.shifts.T, alpha=2.0)
-        inside = squared + nearest.square().sum(-1, keepdim=True) < self.cutoff**2  # (W N_i N_j, M)
-        # The first shift is zero: with it, an atom is not its own neighbour.
-        inside[:, 0].view(walkers, atoms, atoms).diagonal(dim1=1, dim2=2).fill_(False)
-        counts = inside.view(walkers * atoms, -1).sum(-1)
-        first = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        slots = int(torch.cat([counts, counts.new_ones(1)]).max())
-        pairs, images = inside.nonzero(as_tuple=True)
-        receivers = pairs.div(atoms, rounding_mode="floor")
-        places = receivers * slots + torch.arange(len(pairs), device=pairs.device) - first[receivers]
-        all_pairs = torch.arange(walkers * atoms, device=pairs.device).repeat_interleave(slots) * atoms
-        all_images, used = torch.zeros_like(all_pairs), torch.zeros_like(all_pairs, dtype=torch.bool)
-        all_pairs[places], all_images[places], used[places] = pairs, images, True
-        return all_pairs, all_images, used
-
-    def taper(self, squared: Tensor) -> tuple[Tensor, Tensor]:
-        """c = (1 - r^2 / r_c^2)^3, which makes a term C2 at the cutoff, and (dc / dr) / r.
-
-        Args:
-            squared: r^2 of edges.
-        """
-        inside = (1.0 - squared / self.cutoff**2).clamp(min=0.0)
-        return inside**3, inside.square() * (-6.0 / self.cutoff**2)
+    def roots_at_zero(self) -> Tensor:
+        """What 1 - r^2 / r_c^2 is to be at r = 0: one, and minus one for an atom and itself, so that the taper
+        max(0, ...)^3 leaves it out.  # (N_i, N_j, M)"""
+        return 2.0 * self.others - 1.0
 
 
-def squared_length(vectors: Tensor) -> Tensor:
-    """r^2.  # (..., 3) -> (..., 1)"""
-    x, y, z = vectors.split(1, dim=-1)  # several times faster than a sum over an axis of three
-    return x * x + y * y + z * z
+def image_steps(cell: PeriodicCell, cutoff: float) -> np.ndarray:
+    """Integers n such that sign(m) (|m| + L n) can be within the cutoff of the origin for some m in [-L/2, L/2]^3, taken
+    component by component; zero is the first.  # (M, 3)"""
+    steps = cell.image_vectors(cutoff)
+    nearest = np.where(steps < 0, -steps - 0.5, steps)
+    reach = cutoff / cell.length * (1.0 + 1e-12)
+    return steps[(nearest**2).sum(axis=-1) <= reach**2].astype(np.float64)
 
 
-def sum_images(terms: Tensor, pairs: Tensor) -> Tensor:
-    """Add up what belongs to the same pair.  # (W, N_i, K, ...) -> (W, N_i, N_j, ...)"""
-    walkers, atoms = terms.shape[:2]
-    return _sum_rows(terms, pairs).view(walkers, atoms, atoms, *terms.shape[3:])
+def sum_images(left: Tensor, right: Tensor, onto: Tensor | None = None, factor: float = 1.0) -> Tensor:
+    """factor sum_M left_Ma right_Mb, added to something.  # (..., M, a), (..., M, b), (..., a, b) -> (..., a, b)"""
+    if left.shape[-2] == 1:  # several times faster than products of matrices of one column
+        rows = left.mT
+        return rows * right if onto is None else torch.addcmul(onto, rows, right, value=factor)
+    rows, columns = left.flatten(0, -3).mT, right.flatten(0, -3)
+    if onto is None:
+        found = torch.bmm(rows, columns)
+    else:
+        found = torch.baddbmm(onto.flatten(0, -3), rows, columns, alpha=factor)
+    return found.view(*left.shape[:-2], *found.shape[1:])
 
 
-def _sum_rows(terms: Tensor, pairs: Tensor) -> Tensor:
-    """sum_images with one row for each pair.  # (W, N_i, K, ...) -> (W N_i N_j, ...)"""
-    walkers, atoms = terms.shape[:2]
-    return terms.new_zeros(walkers * atoms**2, *terms.shape[3:]).index_add_(0, pairs, terms.flatten(0, 2))
-
-
-def jacobian_of_sum(slopes: Tensor, pairs: Tensor) -> Tensor:
-    """The Jacobian of a sum over edges, with the columns of all atoms.
+def jacobian_of_sum(slopes: Tensor, same: Tensor, dim: int = 2) -> Tensor:
+    """The Jacobian of the sum over all pairs that end in an atom i, with the columns of all atoms j.
 
     Each term depends on x_j - x_i: moving x_i is moving all the others the opposite way. For an atom's own images the
     two cancel.
 
     Args:
-        slopes: derivatives of the terms with respect to r (first of the last axes).  # (W, N, K, 3, ...)
-        pairs: of the slots, from `Edges`.
+        slopes: derivatives of the terms of a pair with respect to x_j, with the atoms in axes 1 and 2.  # (W, N, N, ...)
+        same: one for j = i, else zero.  # (N, N)
+        dim: axis of j.
 
     Returns:
-        d (sum of atom i) / d x_j.  # (W, N_i, N_j, 3, ...)
+        d (sum of atom i) / d x_j.  # (W, N, N, ...)
     """
-    walkers, atoms = slopes.shape[:2]
-    own = torch.arange(walkers * atoms, device=pairs.device)
-    own = own * atoms + own.remainder(atoms)
-    # In rows, since to subtract from a view of the diagonal would have the backward pass copy the whole.
-    jacobian = _sum_rows(slopes, pairs).index_add_(0, own, slopes.sum(2).flatten(0, 1), alpha=-1)
-    return jacobian.view(walkers, atoms, atoms, *slopes.shape[3:])
+    same = same.view(*same.shape, *(1,) * (slopes.ndim - 3))
+    return torch.addcmul(slopes, same, slopes.sum(dim, keepdim=True), value=-1.0)

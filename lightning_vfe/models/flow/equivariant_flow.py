@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_vfe.models.flow.block import ResidualBlock
 from lightning_vfe.models.flow.condition import conditions
 from lightning_vfe.models.flow.contact import ContactBlock
+from lightning_vfe.models.flow.jet import Displacement
 from lightning_vfe.models.flow.inverse import InverseResult, invert_step
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.system import System
@@ -85,6 +86,7 @@ class EquivariantFlow(nn.Module):
     """
 
     reference: Tensor
+    identity: Tensor
 
     def __init__(
         self,
@@ -124,6 +126,7 @@ class EquivariantFlow(nn.Module):
         self.cell, self.num_steps, self.cutoff = cell, num_steps, cutoff
         # Part of the checkpoint: the parameters mean what they mean at this state point.
         self.register_buffer("reference", torch.tensor([float(reference.rs), float(reference.kT)]))
+        self.register_buffer("identity", torch.eye(3 * cell.num_atoms), persistent=False)
         self.contact = ContactBlock(cell, CONTACT_CUTOFF)
         self.networks = nn.ModuleList(
             ResidualBlock(cell, num_layers, num_channels, hidden_lmax, edge_lmax, num_radial, self.cutoff)
@@ -229,6 +232,11 @@ class EquivariantFlow(nn.Module):
         converged[going] = residual[going] < tolerance
         return InverseResult(x, converged, residual)
 
+    def _maps(self, condition: Tensor) -> list[Displacement]:
+        """All maps x_k -> Delta_k in their order, at the state points of the walkers.  # (W, NUM_CONDITIONS)"""
+        networks = [network.at(condition) for network in self.networks]
+        return [self.contact.at(condition), *(network for network in networks for _ in range(self.num_steps))]
+
     def _steps(self) -> list[nn.Module]:
         """All maps x_k -> Delta_k in their order."""
         return [self.contact, *(network for network in self.networks for _ in range(self.num_steps))]
@@ -259,31 +267,35 @@ class EquivariantFlow(nn.Module):
     def _displacement(self, x: Tensor, condition: Tensor) -> Tensor:
         """displacement of one batch, in units of rs.  # (W, N, 3)"""
         z = x
-        for step in self._steps():
-            z = z + step(z, condition, with_jacobian=False).value
+        for step in self._maps(condition):
+            z = z + step(z, False).value
         return z - x
 
     def _to_base(self, x: Tensor, condition: Tensor) -> FlowResult:
         """to_base of one batch, in units of rs.  # (W, N, 3)"""
-        z, log_abs_det, sign = x, x.new_zeros(len(x)), x.new_ones(len(x))
-        for step in self._steps():
-            displacement, step_log_abs_det, step_sign = self._changes(step, z, condition)
-            z, log_abs_det, sign = z + displacement, log_abs_det + step_log_abs_det, sign * step_sign
-        return FlowResult(z, log_abs_det, sign)
+        z, jacobians = x, []
+        for step in self._maps(condition):
+            displacement, jacobian = step(z, True)
+            z = z + displacement
+            jacobians.append(jacobian)
+        sign, log_abs_det = self._determinants(jacobians)
+        return FlowResult(z, log_abs_det.sum(0), sign.prod(0))
 
     def _to_base_coarsely(self, x: Tensor, condition: Tensor) -> FlowResult:
         """to_base_coarsely of one batch, in units of rs.  # (W, N, 3)"""
-        displacement, log_abs_det, sign = self._changes(self.contact, x, condition)
-        z, n = x + displacement, self.num_steps
+        displacement, jacobian = self.contact.at(condition)(x, True)
+        z, jacobians, n = x + displacement, [jacobian], self.num_steps
         for network in self.networks:
-            middle = z if n == 1 else z + 0.5 * (n - 1) * network(z, condition, with_jacobian=False).value
-            displacement, step_log_abs_det, step_sign = self._changes(network, middle, condition)
-            z, log_abs_det, sign = z + n * displacement, log_abs_det + n * step_log_abs_det, sign * step_sign**n
-        return FlowResult(z, log_abs_det, sign)
+            step = network.at(condition)
+            middle = z if n == 1 else z + 0.5 * (n - 1) * step(z, False).value
+            displacement, jacobian = step(middle, True)
+            z = z + n * displacement
+            jacobians.append(jacobian)
+        sign, log_abs_det = self._determinants(jacobians)
+        return FlowResult(z, log_abs_det[0] + n * log_abs_det[1:].sum(0), sign[0] * sign[1:].prod(0) ** n)
 
-    def _changes(self, step: nn.Module, x: Tensor, condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Delta(x) of one step  # (W, N, 3), ln|det(I + d Delta / d x)| and its sign  # (W,)."""
-        displacement, jacobian = step(x, condition, with_jacobian=True)
-        identity = torch.eye(3 * self.cell.num_atoms, dtype=x.dtype, device=x.device)
-        sign, log_abs_det = torch.linalg.slogdet(identity + jacobian.flatten(1, 2))
-        return displacement, log_abs_det, sign
+    def _determinants(self, jacobians: list[Tensor | None]) -> tuple[Tensor, Tensor]:
+        """Sign and ln|det(I + d Delta / d x)| of several steps.  # (W, N, 3, 3 N) each -> (steps, W)"""
+        changes = torch.stack([jacobian for jacobian in jacobians if jacobian is not None]).flatten(2, 3)
+        sign, log_abs_det = torch.linalg.slogdet(changes + self.identity)
+        return sign, log_abs_det

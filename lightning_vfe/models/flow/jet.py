@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from torch import Tensor
@@ -12,3 +13,8 @@ class Jet(NamedTuple):
 
     value: Tensor  # (W, N, 3)
     jacobian: Tensor | None = None  # (W, N, 3, 3 N)
+
+
+Displacement = Callable[[Tensor, bool], Jet]
+"""Delta and, where the last argument says so, its Jacobian, of positions (W, N, 3) in units of rs, as are all lengths
+here: the map of a step at given state points."""

@@ -1,4 +1,4 @@
-"""The equivariant message, linear in the neighbours' features, and what its derivatives need."""
+"""The equivariant message, linear in the neighbours' features, and its Jacobian."""
 
 from __future__ import annotations
 
@@ -9,45 +9,94 @@ import torch
 from e3nn import o3
 from torch import Tensor, nn
 
-from lightning_vfe.models.flow.edge_basis import EdgeFunctions
-from lightning_vfe.models.flow.edges import Neighbours, jacobian_of_sum, sum_images
+from lightning_vfe.models.flow.edge_basis import PairFunctions
+from lightning_vfe.models.flow.edges import jacobian_of_sum
 
 
-class Sent(NamedTuple):
-    """Parts of the messages along all edges from the features of one degree l, with M = 2 l + 1 components.
+class FirstMessage(nn.Module):
+    """m_i^c = sum_b filters[l, c, b] Phi_i[lm, b], where Phi_i[lm, b] = sum_j T_ji[lm, b] holds no parameters.
 
-    A path p has the radial weight w_p^c = sum_b W[p, b, c] R_b of an edge.
+    It is a `Message` from one constant scalar per channel, when all atoms are still alike. There is one path for each
+    l, and its weight does not depend on the edge, so that sums over edges, and their Jacobians, are taken before the
+    channels come in.
+
+    Args:
+        output_irreps: irreps of one output channel.
+        edge_irreps: irreps of the edge functions; outputs of higher degree than these are zero, and are left out.
+        num_channels: C.
+        num_radial: b, radial functions per edge component.
+        mean_neighbours: typical number of terms in the sum over edges, which is divided by its square root.
     """
 
-    features: Tensor
-    """h_j^c of the sender. # (W, N, K, M, C)"""
-    weights: Tensor
-    """w_p^c. # (W, N, K, paths, C)"""
-    products: Tensor
-    """w_p^c h_j^c. # (W, N, K, paths, M, C)"""
+    scales: Tensor
+
+    def __init__(
+        self,
+        output_irreps: o3.Irreps,
+        edge_irreps: o3.Irreps,
+        num_channels: int,
+        num_radial: int,
+        mean_neighbours: float,
+    ) -> None:
+        super().__init__()
+        paths = path_couplings(o3.Irreps("1x0e"), output_irreps, edge_irreps)
+        self.weight = nn.Parameter(torch.randn(len(paths), num_radial, num_channels) / math.sqrt(num_radial))
+        self.num_components = len(paths) ** 2
+        # Coupled with a scalar, the edge functions of degree l are multiples of the output.
+        scales = torch.stack([path.couplings[path.output**2, path.output**2, 0] for path in paths])
+        scales = scales.to(torch.get_default_dtype()) / math.sqrt(mean_neighbours)
+        self.register_buffer("scales", scales.view(-1, 1, 1), persistent=False)
+
+    def filters(self) -> Tensor:
+        """Weights from b to the channels.  # (..., degrees, C, b)"""
+        return (self.scales * self.weight).mT
+
+    def forward(self, functions: PairFunctions) -> Tensor:
+        """Phi_i.  # (W, N, b, A)"""
+        return self._read(functions.values, -1).sum(2)
+
+    def jacobian(self, functions: PairFunctions, same: Tensor) -> Tensor:
+        """d Phi_i / d x.
+
+        Args:
+            functions: of all pairs, with gradients.
+            same: one for j = i.  # (N_i, N_j)
+
+        Returns:
+            # (W, N, b A, 3 N)
+        """
+        assert functions.gradients is not None
+        slopes = jacobian_of_sum(self._read(functions.gradients, -2), same)  # (W, N_i, N_j, b, A, 3)
+        return slopes.permute(0, 1, 3, 4, 2, 5).flatten(4).flatten(2, 3)
+
+    def _read(self, functions: Tensor, dim: int) -> Tensor:
+        """The functions k that reach an output, as b and components."""
+        return functions.unflatten(dim, (self.weight.shape[-2], -1)).narrow(dim, 0, self.num_components)
 
 
 class Message(nn.Module):
-    """m_i^c = sum_e M_e^c h_j^c: what atom i receives along its edges e from atoms j and their images.
+    """m_i = sum_j M_ij h_j: what atom i receives from all atoms j and their images.
 
-    M_e^c is a small matrix between the components o of the output and a of the input, channel by channel (paths "uvu"
+    M_ij^c is a small matrix between the components o of the output and a of the input, channel by channel (paths "uvu"
     of an e3nn tensor product):
 
-        M_e^c[o, a] = sum_paths (sum_b W[path, b, c] R_b(e)) (sum_lm 3j_path[lm, o, a] A_lm(e)).
+        M_ij^c[o, a] = sum_paths sum_b W[path, b, c] sum_lm 3j_path[lm, o, a] T_ij[b, lm].
 
-    The features of the senders are multiplied with the radial weights first; one matrix product over edges, paths and
-    components a then gives m_i.
+    All that depends on the sender comes first, Q_j[k, (o, c)] with k = (b, lm). Then m_i = sum_jk T_ij[k] Q_j[k] is one
+    large matrix product for every walker.
 
     Args:
         input_irreps: irreps of one input channel, one copy of each.
         output_irreps: irreps of one output channel.
-        edge_irreps: irreps of the edge functions; those of higher degree than these are left out.
+        edge_irreps: irreps of the edge functions.
         num_channels: C.
         num_radial: radial functions per edge component.
-        mean_neighbours: typical number of terms in the sum over e, which is divided by its square root.
-        num_angular: number of edge functions A_lm, of the higher degrees too.
+        mean_neighbours: typical number of terms in the sum over edges, which is divided by its square root.
         largest_output: degree above which no one reads the output, so that it is not computed; None computes all.
     """
+
+    places: Tensor
+    couplings: Tensor
 
     def __init__(
         self,
@@ -57,122 +106,111 @@ class Message(nn.Module):
         num_channels: int,
         num_radial: int,
         mean_neighbours: float,
-        num_angular: int,
         largest_output: int | None = None,
     ) -> None:
         super().__init__()
         paths = path_couplings(input_irreps, output_irreps, edge_irreps)
         self.weight = nn.Parameter(torch.randn(len(paths), num_radial, num_channels) / math.sqrt(num_radial))
-        largest_output = len(output_irreps) - 1 if largest_output is None else largest_output
-        self.num_outputs = (largest_output + 1) ** 2
-        self.edge_lmax = edge_irreps.lmax
-        self.degrees = sorted({source for _, source, target in paths if target <= largest_output})
-        """Degrees of the input that reach an output."""
-        for degree in self.degrees:
-            used = [i for i, (_, source, target) in enumerate(paths) if source == degree and target <= largest_output]
-            # By their output, as `path_couplings` has them: a path to the scalars comes first.
-            self.register_buffer(f"paths_{degree}", torch.tensor(used, dtype=torch.long), persistent=False)
-            couplings = torch.zeros(len(used), num_angular, self.num_outputs, 2 * degree + 1, dtype=torch.float64)
-            for row, i in enumerate(used):
-                block = paths[i][0][:, : self.num_outputs, degree**2 : (degree + 1) ** 2]
-                couplings[row, : len(block)] = block / math.sqrt(mean_neighbours)
-            for name, constant in self._arrangements(couplings).items():
-                constant = constant.to(torch.get_default_dtype())
-                self.register_buffer(f"{name}_{degree}", constant, persistent=False)
+        self.num_channels, self.num_radial = num_channels, num_radial
+        self.num_outputs = ((len(output_irreps) - 1 if largest_output is None else largest_output) + 1) ** 2
+        places, couplings = _arrange(paths, self.num_outputs, num_radial)
+        couplings = couplings.to(torch.get_default_dtype()) / math.sqrt(mean_neighbours)
+        self.register_buffer("places", places.flatten(), persistent=False)
+        self.register_buffer("couplings", couplings, persistent=False)
 
-    def _arrangements(self, couplings: Tensor) -> dict[str, Tensor]:
-        """The couplings of all paths from one degree in the orders of axes that the matrix products ask for.
+    def weights(self) -> Tensor:
+        """W[path, b, c], where (lm, o) tells the path; F of them, at most, have the same degrees l and o.
+
+        Returns:
+            # (..., F, b, lm, O, C)
+        """
+        fan, angular, outputs, _ = self.couplings.shape
+        chosen = self.weight.flatten(-3, -2).index_select(-2, self.places)
+        return chosen.unflatten(-2, (fan, self.num_radial, angular, outputs))
+
+    def sent(self, features: Tensor, weights: Tensor) -> Tensor:
+        """Q_j.
 
         Args:
-            couplings: # (paths, lm, O, M)
-        """
-        return {
-            "by_output": couplings.permute(1, 0, 3, 2).flatten(1),  # (lm, paths M O)
-            "by_path": couplings.permute(1, 2, 3, 0).flatten(1),  # (lm, O M paths)
-            "by_row": couplings.permute(1, 2, 0, 3).flatten(1),  # (lm, O paths M)
-        }
+            features: of all atoms.  # (W, N, A C)
+            weights: from `weights`.
 
-    def forward(self, features: Tensor, functions: EdgeFunctions, neighbours: Neighbours) -> tuple[Tensor, list[Sent]]:
+        Returns:
+            # (W, N, K, O C)
+        """
+        walkers, atoms = features.shape[:2]
+        fan, angular, outputs, components = self.couplings.shape
+        columns = features.view(walkers * atoms, components, -1)
+        coupled = torch.bmm(self.couplings.view(-1, components).expand(walkers * atoms, -1, -1), columns)
+        coupled = coupled.view(walkers, atoms, fan, 1, angular, outputs, -1)
+        sent = coupled * weights.unsqueeze(-6)
+        sent = sent.view(sent.shape[:2] + sent.shape[3:]) if fan == 1 else sent.sum(2)
+        return sent.view(walkers, atoms, self.num_radial * angular, -1)
+
+    def forward(self, functions: PairFunctions, sent: Tensor) -> Tensor:
         """Sum the messages.
 
         Args:
-            features: of all atoms.  # (W, N, A, C)
-            functions: of all edges.
-            neighbours: the edges.
+            functions: of all pairs.
+            sent: Q_j, from `sent`.
 
         Returns:
-            m_i  # (W, N, O, C), and the parts for the derivatives, one for each of `degrees`
+            m_i  # (W, N, O C)
         """
-        walkers, atoms, slots, _ = functions.radial.shape
-        message, parts = features.new_zeros(()), []
-        for degree in self.degrees:
-            block = features[:, :, degree**2 : (degree + 1) ** 2]
-            sent = block.flatten(0, 1).index_select(0, neighbours.senders).view(walkers, atoms, slots, *block.shape[2:])
-            weights = self._radial_weights(functions.radial, degree)
-            products = weights.unsqueeze(-2) * sent.unsqueeze(-3)
-            angular = functions.angular @ getattr(self, f"by_output_{degree}")  # (W, N, K, paths M O)
-            angular = angular.view(walkers, atoms, -1, self.num_outputs)
-            message = message + angular.mT @ products.flatten(2, 4)
-            parts.append(Sent(sent, weights, products))
-        return message, parts
+        return torch.bmm(functions.values.flatten(2), sent.flatten(1, 2))
+
+    def matrices(self, weights: Tensor) -> Tensor:
+        """From T to M: sum_paths W[path, b, c] 3j_path[lm, o, a].  # (..., K, O, A, C)"""
+        fan, angular, outputs, components = self.couplings.shape
+        matrices = self.couplings.view(fan, 1, angular, outputs, components, 1) * weights.unsqueeze(-2)
+        matrices = matrices.squeeze(-6) if fan == 1 else matrices.sum(-6)
+        return matrices.flatten(-5, -4)
 
     def jacobian(
-        self, parts: list[Sent], functions: EdgeFunctions, neighbours: Neighbours, jacobians: list[Tensor]
+        self, features: Tensor, functions: PairFunctions, weights: Tensor, jacobian: Tensor, same: Tensor
     ) -> Tensor:
-        """d m_i / d x for features with Jacobians.
+        """d m_i / d x for features with a Jacobian.
 
         Args:
-            parts: from `forward`.
-            functions: of all edges, with gradients.
-            neighbours: the edges.
-            jacobians: d h_j / d x for l = 0, 1, ...  # (W, N, M C, 3 N)
+            features, weights: as for `sent`.
+            functions: of all pairs, with gradients.
+            jacobian: d h_j / d x.  # (W, N, A C, 3 N)
+            same: one for j = i.  # (N_i, N_j)
 
         Returns:
             # (W, N, O C, 3 N)
         """
-        walkers, atoms, slots, _ = functions.radial.shape
-        assert functions.radial_slope is not None
-        assert functions.angular_gradient is not None and functions.outward is not None
-        carried = jacobians[0].new_zeros(())
-        angular, products = [], []
-        for degree, part in zip(self.degrees, parts, strict=True):
-            matrices = sum_images(self._matrices(part, functions.angular, degree), neighbours.pairs)
-            channels, components = matrices.shape[-1], matrices.shape[-2]
-            matrices = matrices.permute(0, 5, 1, 3, 2, 4).reshape(walkers, channels, -1, atoms * components)
-            moved = jacobians[degree].unflatten(2, (components, channels)).permute(0, 3, 1, 2, 4)
-            carried = carried + matrices @ moved.reshape(walkers, channels, atoms * components, -1)
-            stretched = self._radial_weights(functions.radial_slope, degree).unsqueeze(-2) * part.features.unsqueeze(-3)
-            coupling = getattr(self, f"by_row_{degree}")
-            for gradient, factor in ((functions.angular_gradient, part.products), (functions.outward, stretched)):
-                angular.append((gradient @ coupling).unflatten(-1, (self.num_outputs, -1)))  # (W, N, K, 3, O, paths M)
-                products.append(factor.flatten(3, 4))  # (W, N, K, paths M, C)
-        slopes = torch.cat(angular, dim=-1).flatten(3, 4) @ torch.cat(products, dim=3)
-        edges = jacobian_of_sum(slopes.unflatten(3, (3, -1)), neighbours.pairs)  # (W, N_i, N_j, 3, O, C)
-        edges = edges.permute(0, 1, 4, 5, 2, 3).reshape(walkers, atoms, -1, 3 * atoms)
-        carried = carried.unflatten(2, (atoms, self.num_outputs)).permute(0, 2, 3, 1, 4)
-        return edges + carried.reshape(edges.shape)
-
-    def _radial_weights(self, radial: Tensor, degree: int) -> Tensor:
-        """sum_b W[p, b, c] R_b for the paths from this degree.  # (W, N, K, b) -> (W, N, K, paths, C)"""
-        weight = self.weight.index_select(-3, getattr(self, f"paths_{degree}"))
-        weights = radial.flatten(1, 2) @ weight.transpose(-3, -2).flatten(-2)
-        return weights.view(*radial.shape[:3], -1, self.weight.shape[-1])
-
-    def _matrices(self, part: Sent, angular: Tensor, degree: int) -> Tensor:
-        """M_e^c[o, a] for the components a of this degree.  # (W, N, K, O, M, C)"""
-        angular = (angular @ getattr(self, f"by_path_{degree}")).unflatten(-1, (-1, part.weights.shape[-2]))
-        return (angular @ part.weights).unflatten(-2, (self.num_outputs, -1))
+        assert functions.gradients is not None
+        walkers, atoms = features.shape[:2]
+        matrices = self.matrices(weights)
+        outputs, components, channels = matrices.shape[-3:]
+        matrices = matrices.flatten(-3)  # (..., K, O A C)
+        shape = (walkers, atoms, atoms, outputs, components, channels)
+        passed = (functions.values.flatten(1, 2) @ matrices).view(shape)
+        passed = passed.permute(0, 5, 1, 3, 2, 4).reshape(walkers, channels, atoms * outputs, atoms * components)
+        moved = jacobian.unflatten(2, (components, channels)).permute(0, 3, 1, 2, 4).flatten(2, 3)  # (W, C, N A, 3 N)
+        carried = (passed @ moved).unflatten(2, (atoms, outputs)).permute(0, 2, 3, 1, 4)  # (W, N, O, C, 3 N)
+        slopes = (functions.gradients.mT.flatten(1, 3) @ matrices).view(*shape[:3], 3, *shape[3:])
+        slopes = (slopes * features.view(walkers, 1, atoms, 1, 1, components, channels)).sum(-2)
+        slopes = jacobian_of_sum(slopes, same)  # (W, N_i, N_j, 3, O, C)
+        return (carried + slopes.permute(0, 1, 4, 5, 2, 3).flatten(-2)).flatten(2, 3)
 
 
-def path_couplings(
-    input_irreps: o3.Irreps, output_irreps: o3.Irreps, edge_irreps: o3.Irreps
-) -> list[tuple[Tensor, int, int]]:
-    """Wigner 3j symbols of every allowed path (input, edge) -> output, with the degrees of its input and output.
+class Path(NamedTuple):
+    """One way from an input, by an edge function, to an output."""
+
+    couplings: Tensor
+    """Wigner 3j symbols, float64. # (edge components, output components, input components)"""
+    edge: int
+    input: int
+    output: int
+    """Degrees."""
+
+
+def path_couplings(input_irreps: o3.Irreps, output_irreps: o3.Irreps, edge_irreps: o3.Irreps) -> list[Path]:
+    """All allowed paths.
 
     Each is scaled so that independent unit-variance weights and components give outputs of unit variance.
-
-    Returns:
-        float64.  # (edge components, output components, input components)
     """
     paths = []
     for ir_output, rows in zip(output_irreps, output_irreps.slices(), strict=True):
@@ -186,5 +224,29 @@ def path_couplings(
             path = torch.zeros(edge_irreps.dim, output_irreps.dim, input_irreps.dim, dtype=torch.float64)
             symbol = o3.wigner_3j(ir_edge.l, ir_output.ir.l, ir_input.l, dtype=torch.float64)
             path[components, rows, columns] = symbol * math.sqrt(ir_output.ir.dim / len(fan_in))
-            paths.append((path, ir_input.l, ir_output.ir.l))
+            paths.append(Path(path, ir_edge.l, ir_input.l, ir_output.ir.l))
     return paths
+
+
+def _arrange(paths: list[Path], num_outputs: int, num_radial: int) -> tuple[Tensor, Tensor]:
+    """Paths to the outputs, by the degrees of the edge function and of the output: F of them at most have the same two.
+
+    Returns:
+        Row of W.flatten(0, 1) for every function and output; where there is no path, any row  # (F, b, lm, O), and the
+        couplings, zero there  # (F, lm, O, A)
+    """
+    found: dict[tuple[int, int], list[int]] = {}
+    for index, path in enumerate(paths):
+        if path.output**2 < num_outputs:
+            found.setdefault((path.edge, path.output), []).append(index)
+    fan = max(map(len, found.values()))
+    angular, _, components = paths[0].couplings.shape
+    places = torch.zeros(fan, num_radial, angular, num_outputs, dtype=torch.long)
+    couplings = torch.zeros(fan, angular, num_outputs, components, dtype=torch.float64)
+    for (edge, output), indices in found.items():
+        rows, columns = slice(edge**2, (edge + 1) ** 2), slice(output**2, (output + 1) ** 2)
+        for row, index in enumerate(indices):
+            numbers = torch.arange(num_radial) + index * num_radial
+            places[row, :, rows, columns] = numbers.view(-1, 1, 1)
+            couplings[row] += paths[index].couplings[:, :num_outputs]
+    return places, couplings
