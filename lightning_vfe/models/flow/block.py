@@ -83,7 +83,11 @@ class ResidualBlock(nn.Module):
             kind, outputs = (LastMessage, 1) if last else (Message, hidden_lmax)
             self.messages.append(kind(hidden, hidden, edges, *sizes, outputs))
         self.updates = nn.ModuleList(
-            GatedUpdate(hidden_lmax, num_channels, *((num_channels, hidden_lmax, False) if layer else (num_radial, edge_lmax, True)))
+            GatedUpdate(
+                hidden_lmax,
+                num_channels,
+                *((num_channels, hidden_lmax, False) if layer else (num_radial, edge_lmax, True)),
+            )
             for layer in range(num_layers)
         )
         self.readout = nn.Parameter(torch.zeros(1, num_channels))

@@ -32,8 +32,8 @@ def conditioned(parameters: Sequence[tuple[Tensor, Tensor, int]], condition: Ten
     """parameter + sum_k slopes_k condition_k for every walker, of several parameters at once.
 
     Args:
-        parameters: each with its derivatives by the conditions and its number of dimensions. The parameter (...) and its
-            slopes (NUM_CONDITIONS, ...) may have one more axis in front, with one set for each walker.
+        parameters: each with its derivatives by the conditions and its number of dimensions. The parameter (...) and
+            its slopes (NUM_CONDITIONS, ...) may have one more axis in front, with one set for each walker.
         condition: # (W, NUM_CONDITIONS)
 
     Returns:

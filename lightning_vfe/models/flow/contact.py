@@ -110,13 +110,14 @@ class ContactBlock(nn.Module):
         # The derivative of every term of the sum of excess r, and of the denominator with every term of its own sum.
         change = vectors * (attraction_slope - slopes[..., -1:]).view(shape)
         change = torch.addcmul(change, attraction_slope.view(shape), moved[:, :, None, None], value=-2.0 / length)
+        denominator = (parts / length)[..., None, None]
         isotropic = excess.view(vectors.shape[:-1]).sum(-1)[..., None, None] * (self.identity / length**2)
-        gradient = sum_images(vectors, change, isotropic) / (parts / length)[..., None, None]  # (W, N_i, N_j, 3, 3)
+        gradient = sum_images(vectors, change, isotropic) / denominator  # (W, N_i, N_j, 3, 3)
         gradient = jacobian_of_sum(gradient, self.edges.same)
         return Jet(moved, gradient.permute(0, 1, 4, 2, 3).flatten(-2))
 
     def _bounded(self, amplitude: Tensor) -> Tensor:
         """a between its bounds, twice differentiable, with slope GAIN at zero."""
         raw = GAIN * amplitude
-        bound = torch.where(raw > 0, *self.bounds)
+        bound = torch.where(raw > 0, self.bounds[0], self.bounds[1])
         return bound * torch.tanh(raw / bound)

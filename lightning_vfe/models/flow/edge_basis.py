@@ -39,8 +39,9 @@ class EdgeBasis(nn.Module):
     Everything is a polynomial in r times a smooth function of r^2: infinitely smooth as two atoms meet. The last factor
     makes value, first and second derivatives vanish at the cutoff.
 
-    All harmonics up to l = 2 are sums of squares of linear functions of u = r / q, see `_quadratic_forms`. Those of higher
-    l are made of products with u: from Euler's theorem, S_l = (1/l) r . grad S_l, and grad S_l is made of S_(l-1).
+    All harmonics up to l = 2 are sums of squares of linear functions of u = r / q, see `_quadratic_forms`. Those of
+    higher l are made of products with u: from Euler's theorem, S_l = (1/l) r . grad S_l, and grad S_l is made of
+    S_(l-1).
 
     Args:
         cell: the periodic cell in units of rs, as are all lengths here.
@@ -180,7 +181,9 @@ def _quadratic_forms(ladder: Tensor) -> tuple[Tensor, Tensor]:
     columns = [units[d] + sign * units[e] for d, e in pairs for sign in (1.0, -1.0)] + [units[3]]
     products = torch.zeros(4, 4, len(columns), dtype=torch.float64)
     for place, (d, e) in enumerate(pairs):
-        products[d, e, 2 * place : 2 * place + 2] = products[e, d, 2 * place : 2 * place + 2] = torch.tensor([0.25, -0.25])
+        products[d, e, 2 * place : 2 * place + 2] = products[e, d, 2 * place : 2 * place + 2] = torch.tensor(
+            [0.25, -0.25]
+        )
         if e == 3:
             products[d, d, 2 * place : 2 * place + 2] = 0.5
             products[d, d, -1] = -1.0
@@ -188,5 +191,9 @@ def _quadratic_forms(ladder: Tensor) -> tuple[Tensor, Tensor]:
     # S_0 = 1, S_1 and S_2 by Euler's theorem.
     first = ladder[0, :, 1:4]  # (d, m)
     second = torch.einsum("dn,nem->dem", first, ladder[1:4, :, 4:9]) / 2.0
-    parts = [products[3, 3].unsqueeze(-1), products[:3, 3].T @ first, torch.einsum("def,dem->fm", products[:3, :3], second)]
+    parts = [
+        products[3, 3].unsqueeze(-1),
+        products[:3, 3].T @ first,
+        torch.einsum("def,dem->fm", products[:3, :3], second),
+    ]
     return torch.stack(columns, dim=-1), torch.cat(parts, dim=-1)

@@ -10,7 +10,7 @@ from lightning_vfe.physics.cell import PeriodicCell
 
 
 class Edges(nn.Module):
-    """r = x_j - x_i + L n of every pair of a receiver i and a sender j, for the same number M of images n at every pair.
+    """r = x_j - x_i + L n of every pair of a receiver i and a sender j, for the same number M of images n of each.
 
     No image within the cutoff r_c is missing, wherever the atoms are: nothing is selected by distance, so that shapes
     are fixed, and there is no list that could overflow. Vectors beyond r_c are among them; every function of an edge
@@ -67,8 +67,8 @@ class Edges(nn.Module):
 
 
 def image_steps(cell: PeriodicCell, cutoff: float) -> np.ndarray:
-    """Integers n such that sign(m) (|m| + L n) can be within the cutoff of the origin for some m in [-L/2, L/2]^3, taken
-    component by component; zero is the first.  # (M, 3)"""
+    """Integers n such that sign(m) (|m| + L n), by component, can be within the cutoff of the origin for some m in
+    [-L/2, L/2]^3; zero is the first.  # (M, 3)"""
     steps = cell.image_vectors(cutoff)
     nearest = np.where(steps < 0, -steps - 0.5, steps)
     reach = cutoff / cell.length * (1.0 + 1e-12)
@@ -95,7 +95,7 @@ def jacobian_of_sum(slopes: Tensor, same: Tensor, dim: int = 2) -> Tensor:
     two cancel.
 
     Args:
-        slopes: derivatives of the terms of a pair with respect to x_j, with the atoms in axes 1 and 2.  # (W, N, N, ...)
+        slopes: derivatives of the terms of a pair with respect to x_j; axes 1 and 2 are the atoms.  # (W, N, N, ...)
         same: one for j = i, else zero.  # (N, N)
         dim: axis of j.
 

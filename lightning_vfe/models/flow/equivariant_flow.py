@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from lightning_vfe.models.flow.block import ResidualBlock
 from lightning_vfe.models.flow.condition import conditions
 from lightning_vfe.models.flow.contact import ContactBlock
-from lightning_vfe.models.flow.jet import Displacement
 from lightning_vfe.models.flow.inverse import InverseResult, invert_step
+from lightning_vfe.models.flow.jet import Displacement
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.system import System
 
@@ -22,6 +22,9 @@ from lightning_vfe.physics.system import System
 DEFAULT_CUTOFF = 2.5
 # Range of the contact block in units of rs; its widest Gaussian is exp(-7) there.
 CONTACT_CUTOFF = 2.0
+SHARES = (0.1, 0.01, 0.001)
+"""Shares of the tolerance that the steps of an inverse may leave over, one try after the other: later steps stretch it,
+seldom by more than ten, and a small share can be below the rounding."""
 ACCELERATOR_BATCHES = 16
 """Times as many walkers at once on an accelerator: 8 GiB at `max_elements` = 2^26 in float64."""
 
@@ -205,10 +208,12 @@ class EquivariantFlow(nn.Module):
 
     def _from_base(self, z: Tensor, condition: Tensor, tolerance: float) -> InverseResult:
         """from_base of one batch, in units of rs.  # (W, N, 3)"""
-        found = self._undone(z, condition, tolerance, 0.1)
-        missed = (~found.converged).nonzero().flatten()
-        if len(missed):  # later steps stretch what a step leaves over, seldom by more than ten
-            again = self._undone(z[missed], condition[missed], tolerance, 1e-3)
+        found = self._undone(z, condition, tolerance, SHARES[0])
+        for share in SHARES[1:]:
+            missed = (~found.converged).nonzero().flatten()
+            if not len(missed):
+                break
+            again = self._undone(z[missed], condition[missed], tolerance, share)
             better = again.converged.nonzero().flatten()
             for field, value in zip(found, again, strict=True):
                 field[missed[better]] = value[better]
@@ -234,8 +239,12 @@ class EquivariantFlow(nn.Module):
 
     def _maps(self, condition: Tensor) -> list[Displacement]:
         """All maps x_k -> Delta_k in their order, at the state points of the walkers.  # (W, NUM_CONDITIONS)"""
-        networks = [network.at(condition) for network in self.networks]
+        networks = [network.at(condition) for network in self._networks]
         return [self.contact.at(condition), *(network for network in networks for _ in range(self.num_steps))]
+
+    @property
+    def _networks(self) -> list[ResidualBlock]:
+        return cast(list[ResidualBlock], list(self.networks))
 
     def _steps(self) -> list[nn.Module]:
         """All maps x_k -> Delta_k in their order."""
@@ -285,7 +294,7 @@ class EquivariantFlow(nn.Module):
         """to_base_coarsely of one batch, in units of rs.  # (W, N, 3)"""
         displacement, jacobian = self.contact.at(condition)(x, True)
         z, jacobians, n = x + displacement, [jacobian], self.num_steps
-        for network in self.networks:
+        for network in self._networks:
             step = network.at(condition)
             middle = z if n == 1 else z + 0.5 * (n - 1) * step(z, False).value
             displacement, jacobian = step(middle, True)

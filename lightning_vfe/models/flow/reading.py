@@ -13,7 +13,7 @@ from lightning_vfe.models.flow.update import GatedUpdate
 class Reading(NamedTuple):
     """A displacement d_i[v], v = x, y, z, and how it changes with the message m that it was read from:
 
-        d d_i[v] = sum_b by_vectors[b] d m_i^b[v] + by_scalars[v, b] d m_i^b[0].
+    d d_i[v] = sum_b by_vectors[b] d m_i^b[v] + by_scalars[v, b] d m_i^b[0].
     """
 
     displacement: Tensor  # (W, N, 3)

@@ -50,7 +50,9 @@ class GatedUpdate(nn.Module):
     factors: Tensor
     bias_places: Tensor
 
-    def __init__(self, hidden_lmax: int, num_channels: int, num_inputs: int, message_lmax: int, by_channel: bool) -> None:
+    def __init__(
+        self, hidden_lmax: int, num_channels: int, num_inputs: int, message_lmax: int, by_channel: bool
+    ) -> None:
         super().__init__()
         self.num_degrees, self.num_biases = min(hidden_lmax, message_lmax) + 1, (hidden_lmax + 1) * num_channels
         scale = 1.0 / math.sqrt(num_channels)
@@ -78,7 +80,7 @@ class GatedUpdate(nn.Module):
             biases: # (W, C + hidden_lmax C)
             filters: # (..., degrees, C, b)
         """
-        weight, gate_weight = self.weight[..., : self.num_degrees, :, :], self.gate_weight
+        weight, gate_weight = self.weight[..., : self.num_degrees, :, :], self.gate_weight[...]
         if filters is not None:
             weight, gate_weight = weight @ filters, gate_weight @ filters[..., :1, :, :]
         numbers = torch.cat([weight.flatten(-3), gate_weight.flatten(-3)], dim=-1)
@@ -109,7 +111,10 @@ def _block_places(
     hidden_lmax: int, num_channels: int, num_inputs: int, num_degrees: int, by_channel: bool
 ) -> tuple[Tensor, Tensor]:
     """For every entry of `Mixing.weight` the place of its number in (weights of `num_degrees` degrees, gate weights),
-    and the factor before it: 0 outside of the blocks, 2 for the components of l > 0, else 1.  # (A' b 2 A C,), (A' b, 2 A C)
+    and the factor before it: 0 outside of the blocks, 2 for the components of l > 0, else 1.
+
+    Returns:
+        Places  # (A' b 2 A C,), and factors  # (A' b, 2 A C)
     """
     numbers = num_channels * num_inputs
     block = torch.arange(numbers).view(num_channels, num_inputs).T  # (b, C)

@@ -17,7 +17,9 @@ LARGE_CELL = PeriodicCell(500, 5.0)
 
 
 def _block(cell, amplitude, logits=(0.0, 0.0, 0.0)):
-    block = ContactBlock(PeriodicCell(cell.num_atoms, 1.0), 2.0)
+    num_atoms = 2 if cell is LARGE_CELL else cell.num_atoms
+    edge = (cell.num_atoms / num_atoms) ** (1 / 3)
+    block = ContactBlock(PeriodicCell(num_atoms, edge), 2.0)
     with torch.no_grad():
         block.amplitude.fill_(amplitude / GAIN)
         block.logits.copy_(torch.tensor(logits))
