@@ -33,7 +33,7 @@ class LabelRun:
         store: the database.
         labeller: the calculator, in parallel processes or as a batch.
         states: the state points.
-        start_potential: round 0 samples its Boltzmann law.
+        start_potential: round 0 samples its Boltzmann distribution.
         num_configurations: of each state in each round.
         rounds: active rounds after round 0.
         given: the configurations of round 0 where they are not to be sampled.

@@ -1,4 +1,4 @@
-"""Classical protons in a potential: energy, pressure and g(r) of its Boltzmann law, from equilibrated chains."""
+"""Classical protons in a potential: energy, pressure and g(r) from chains of its Boltzmann distribution."""
 
 from __future__ import annotations
 

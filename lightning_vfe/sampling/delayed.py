@@ -52,7 +52,7 @@ def move_by_surrogate(
     x = walkers.protons
     first = rule.evaluate(density.surrogate, x)
     last, accepted = metropolis(density.surrogate, first, rule, width, num_steps, walkers.random, cell.wrap)
-    # ln p of the old protons is computed anew: the parameters have changed since the last sweep.
+    # ln p of the old protons is computed again: the parameters have changed since the last sweep.
     start = replace(first, log_prob=density.log_prob(x))
     end = replace(last, log_prob=density.log_prob(last.positions))
     state, decided = accept_or_reject(start, end, first.log_prob - last.log_prob, walkers.random)

@@ -29,7 +29,7 @@ def move_electrons(
     early = 3 * num_steps // 4
     log_prob = target(walkers)
 
-    # ln|psi|^2 of the old positions is computed anew: parameters or protons changed since the last sweep.
+    # ln|psi|^2 of the old positions is computed again: parameters or protons changed since the last sweep.
     start = rule.evaluate(log_prob, walkers.electrons)
     middle, first = metropolis(log_prob, start, rule, width, early, walkers.random, cell.wrap)
     end, second = metropolis(log_prob, middle, rule, width, num_steps - early, walkers.random, cell.wrap)

@@ -68,7 +68,7 @@ class RecordedMoves(Moves):
         self._repeat: Callable[[], None] = self._step
 
     def record(self) -> None:
-        """Record a step; the numbers are to be loaded anew afterwards."""
+        """Record a step; load the numbers again afterwards."""
         self._repeat = record(self._step, self.width.device)
 
     def load(self, log_prob: PreparedLogProb, state: ChainState, width: Tensor) -> None:

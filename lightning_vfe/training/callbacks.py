@@ -28,7 +28,7 @@ class NaNGuard(Callback):
     """Skips an update whose gradient is not finite, so that the parameters stay those of the last good step.
 
     Args:
-        patience: so many such steps in a row end the run.
+        patience: number of such steps in a row that ends the run.
 
     Raises:
         FloatingPointError: patience is used up.

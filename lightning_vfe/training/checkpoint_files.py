@@ -45,7 +45,7 @@ class CheckpointFolder:
 
     Args:
         path: the folder.
-        keep_last: so many steps are kept.
+        keep_last: number of steps that are kept.
     """
 
     def __init__(self, path: str | os.PathLike[str], keep_last: int) -> None:

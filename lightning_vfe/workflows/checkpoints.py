@@ -13,7 +13,7 @@ from lightning_vfe.workflows.errors import CommandError, one_line
 
 # the walkers of the checkpoint go on, which these keys shape
 WALKER_KEYS = ("sampler.num_proton_walkers", "sampler.num_electron_walkers", "sampler.num_groups")
-# a run that goes on keeps its random numbers (or its split into training and test data) and its type of numbers
+# a run that goes on keeps its random numbers (or its split into training and test data) and its dtype
 RUN_KEYS = ("dtype", "seed")
 SCHEMA = 2
 """Layout of the config: configs/config.yaml says the same."""

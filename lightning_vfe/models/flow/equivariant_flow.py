@@ -47,7 +47,7 @@ class EquivariantFlow(nn.Module):
         ln|det dz/dx| = sum_k ln|det(I + d Delta_k / d x_k)|
 
     Step 0 opens the repulsive cores (`ContactBlock`); the others are message-passing networks (`ResidualBlock`) whose
-    Jacobians are carried forward, at the price of a few plain evaluations. Each network is applied `num_steps` times in
+    Jacobians are carried forward, at the cost of a few plain evaluations. Each network is applied `num_steps` times in
     a row, like the Euler steps of a flow in time. A contraction by a total factor f then needs f^(1/num_steps) of each
     step, and is far from the zero of the determinant, where a single step overshoots and folds space. (Measured: blocks
     of weights of their own fold after some hundred steps of training, because the smallest of the factors gets the

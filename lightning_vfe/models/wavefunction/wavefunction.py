@@ -25,7 +25,7 @@ class FixedProtons(NamedTuple):
     """F of the envelope, complex. # (..., K, k, k)"""
 
     def to(self, dtype: torch.dtype) -> FixedProtons:
-        """The same in another real type of numbers."""
+        """The same in another real precision."""
         return FixedProtons([stream.to(dtype) for stream in self.proton_pairs], self.pairing.to(dtype.to_complex()))
 
 
