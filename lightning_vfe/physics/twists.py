@@ -63,7 +63,7 @@ def twist_grid(spec: TwistSpec, symmetry: TwistSymmetry = "none", shift: Sequenc
 
     Args:
         spec: three positive integers; or vectors of three numbers, or of four, the fourth being the relative weight;
-            or "baldereschi", the single twist (1/4, 1/4, 1/4); or "random", twists that are drawn anew.
+            or "baldereschi", the single twist (1/4, 1/4, 1/4); or "random", drawn again in every sweep.
         symmetry: "none" (every twist of the grid or list), "time_reversal" or "cubic".
         shift: displacement of a grid in units of its spacings: half a spacing puts Gamma into an even grid.  # (3,)
 
@@ -94,27 +94,6 @@ def twist_grid(spec: TwistSpec, symmetry: TwistSymmetry = "none", shift: Sequenc
     first, totals = _merged(fractions, weights, symmetry)
     relative = torch.tensor(totals, dtype=torch.float64)
     return TwistGrid(fractions[first], relative / relative.sum())
-
-
-def fractional_twists(spec: TwistSpec) -> Tensor:
-    """Fractions of all twists of a grid or list, for averages in which all twists have the same weight.
-
-    Args:
-        spec: as in `twist_grid`.
-
-    Returns:
-        float64 fractions in (-1/2, 1/2].  # (T, 3)
-
-    Raises:
-        ValueError: as `twist_grid`, or the twists are random or have different weights.
-    """
-    grid = twist_grid(spec)
-    if grid.is_random or not torch.allclose(grid.weights, grid.weights[0], rtol=1e-12, atol=0.0):
-        raise ValueError(
-            f"system.twists = {spec!r} has no fixed twists of equal weights, which are needed here; "
-            "give a grid such as [4, 4, 4], or a list of vectors of three numbers"
-        )
-    return grid.fractions
 
 
 def _offsets(shift: Sequence[float]) -> list[float]:

@@ -1,5 +1,7 @@
 """Wavefunctions and configurations that several test files share."""
 
+from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -7,8 +9,9 @@ from torch import Tensor, nn
 
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.cell import PeriodicCell
-from lightning_vfe.physics.state_point import StatePoint
+from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.system import System
+from lightning_vfe.state.targets import electron_target
 
 GAMMA = (0.0, 0.0, 0.0)
 GENERAL_TWIST = (0.25, 0.1, -0.3)
@@ -38,3 +41,19 @@ def random_configurations(cell: PeriodicCell, *leading: int, seed: int = 0) -> t
     protons = torch.rand(leading[0], 1, *shape, generator=generator, dtype=torch.float64) * cell.length
     electrons = torch.rand(*leading, *shape, generator=generator, dtype=torch.float64) * cell.length
     return protons, electrons
+
+
+def conditional_log_prob(
+    wavefunction: nn.Module, protons: Tensor, states: WalkerStates, twin: nn.Module | None = None
+) -> Callable[[Tensor], Tensor]:
+    """ln |psi_x(r)|^2 as the moves of the electrons evaluate it, with everything in bohr: electrons (W, B, N, 3)."""
+    rs = states.rs[:, None, None]
+    held: Any = None
+    if twin is not None:
+        held = SimpleNamespace(dtype=next(twin.parameters()).dtype, module=lambda: twin)
+
+    def log_prob(electrons: Tensor) -> Tensor:
+        walkers: Any = SimpleNamespace(states=states, protons=protons / rs, electrons=electrons)
+        return electron_target(wavefunction, held)(walkers)(electrons / rs.unsqueeze(1))
+
+    return log_prob

@@ -12,7 +12,6 @@ from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.chain_density import chain_log_prob
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.proton_density import ProtonDensity
-from lightning_vfe.models.wavefunction.conditional import conditional_log_prob
 from lightning_vfe.models.wavefunction.jastrow import CuspJastrow
 from lightning_vfe.models.wavefunction.orbitals import PlaneWaveEnvelope
 from lightning_vfe.models.wavefunction.scores import wavefunction_scores
@@ -27,7 +26,13 @@ from lightning_vfe.physics.system import System
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
 from tests.helpers.flows import make_flow
 from tests.helpers.states import states_at
-from tests.helpers.wavefunctions import GAMMA, GENERAL_TWIST, make_wavefunction, random_configurations
+from tests.helpers.wavefunctions import (
+    GAMMA,
+    GENERAL_TWIST,
+    conditional_log_prob,
+    make_wavefunction,
+    random_configurations,
+)
 
 SYSTEM, CELL = System(4), PeriodicCell(4, 1.4)
 STRATA = Strata.of(rs=[1.2, 1.6], temperature_kelvin=[4000, 9000], twists=[list(GAMMA), list(GENERAL_TWIST)])

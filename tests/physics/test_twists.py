@@ -5,9 +5,10 @@ import math
 
 import pytest
 import torch
+from ase.dft.kpoints import monkhorst_pack
 from omegaconf import OmegaConf
 
-from lightning_vfe.physics.twists import MOST_TWISTS, TwistGrid, fractional_twists, twist_grid
+from lightning_vfe.physics.twists import MOST_TWISTS, TwistGrid, twist_grid
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -37,11 +38,11 @@ def plane_wave_kinetic_energy(fractions, num_electrons):
 
 
 def test_gamma():
-    assert torch.equal(fractional_twists([1, 1, 1]), torch.zeros(1, 3, dtype=torch.float64))
+    assert torch.equal(twist_grid([1, 1, 1]).fractions, torch.zeros(1, 3, dtype=torch.float64))
 
 
 def test_even_grid_is_shifted_and_balanced():
-    twists = fractional_twists([4, 4, 4])
+    twists = twist_grid([4, 4, 4]).fractions
     assert twists.shape == (64, 3) and twists.dtype == torch.float64
     assert sorted(set(twists.flatten().tolist())) == [-0.375, -0.125, 0.125, 0.375]
     assert twists.sum(dim=0).abs().max() < 1e-14
@@ -49,14 +50,14 @@ def test_even_grid_is_shifted_and_balanced():
 
 
 def test_grid_may_differ_between_directions():
-    twists = fractional_twists([3, 1, 2])
+    twists = twist_grid([3, 1, 2]).fractions
     assert twists.shape == (6, 3)
     assert (twists[:, 1] == 0).all()
     assert sorted(set(twists[:, 2].tolist())) == [-0.25, 0.25]
 
 
 def test_vectors_are_folded():
-    twists = fractional_twists([[-0.5, 0.5, 1.25], [0.75, -1.0, 0.0], (0, 1, 2)])
+    twists = twist_grid([[-0.5, 0.5, 1.25], [0.75, -1.0, 0.0], (0, 1, 2)]).fractions
     expected = torch.tensor([[0.5, 0.5, 0.25], [-0.25, 0.0, 0.0], [0.0, 0.0, 0.0]], dtype=torch.float64)
     assert torch.equal(twists, expected)
     assert not torch.signbit(twists[twists == 0]).any()
@@ -69,20 +70,21 @@ def test_vectors_are_folded():
 )  # fmt: skip
 def test_bad_input_names_the_key_and_the_two_forms(spec):
     with pytest.raises(ValueError, match=r"^system.twists = .*grid.*list of vectors") as caught:
-        fractional_twists(spec)
+        twist_grid(spec)
     assert "\n" not in str(caught.value)
 
 
 def test_a_grid_that_no_memory_holds() -> None:
     with pytest.raises(ValueError, match=r"^system.twists = \[100000, 100000, 100000\] is a grid of 1000000000000000 "):
-        fractional_twists([100000, 100000, 100000])
-    assert len(fractional_twists([10, 10, 10])) == 1000
+        twist_grid([100000, 100000, 100000])
+    assert len(twist_grid([10, 10, 10]).fractions) == 1000
 
 
 def test_the_plain_grid_holds_all_twists_with_equal_weights() -> None:
-    for spec in ([4, 3, 2], [[0.1, 0.2, 0.3], [-0.1, -0.2, -0.3]]):
+    listed = [[0.1, 0.2, 0.3], [-0.1, -0.2, -0.3]]
+    for spec, expected in (([4, 3, 2], monkhorst_pack([4, 3, 2])), (listed, listed)):
         grid = twist_grid(spec)
-        assert torch.equal(grid.fractions, fractional_twists(spec))
+        torch.testing.assert_close(grid.fractions, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-15)
         assert grid.weights.dtype == torch.float64 and not grid.is_random
         assert len(grid) == len(grid.weights)
         assert grid.weights.tolist() == pytest.approx([1 / len(grid)] * len(grid), rel=1e-15)
@@ -101,7 +103,7 @@ def test_the_plain_grid_holds_all_twists_with_equal_weights() -> None:
     ],
 )
 def test_reduced_grids_keep_the_first_twist_of_each_set(size, symmetry, multiplicities) -> None:
-    grid, full = twist_grid(size, symmetry), fractional_twists(size).tolist()
+    grid, full = twist_grid(size, symmetry), twist_grid(size).fractions.tolist()
     total = math.prod(size)
     assert grid.weights.tolist() == pytest.approx([count / total for count in multiplicities], rel=1e-15)
     assert float(grid.weights.sum()) == pytest.approx(1.0, abs=1e-15)
@@ -170,7 +172,7 @@ def test_weights_of_lists() -> None:
     assert reduced.weights.tolist() == pytest.approx([0.75, 0.25], rel=1e-15)
     assert twist_grid([[0, 0, 0, 1e308], [0.5, 0, 0, 1e308]]).weights.tolist() == [0.5, 0.5]
     # Three vectors with weights are no grid, and equal weights are no weights.
-    assert len(fractional_twists([[0, 0, 0, 3], [0.5, 0, 0, 3]])) == 2
+    assert len(twist_grid([[0, 0, 0, 3], [0.5, 0, 0, 3]]).fractions) == 2
 
 
 def test_twists_at_the_boundary_of_the_zone_are_one() -> None:
@@ -197,7 +199,7 @@ def test_half_a_spacing_brings_gamma_into_an_even_grid() -> None:
     assert len(twist_grid([2, 2, 2], "time_reversal", HALF)) == 8
     assert twist_grid([2, 2, 2], "cubic", HALF).weights.tolist() == [1 / 8, 3 / 8, 3 / 8, 1 / 8]
     assert [0.0, 0.0, 0.0] in twist_grid([6, 6, 6], shift=HALF).fractions.tolist()
-    assert torch.equal(twist_grid([2, 2, 2], shift=(0, 0.0, 0)).fractions, fractional_twists([2, 2, 2]))
+    assert torch.equal(twist_grid([2, 2, 2], shift=(0, 0.0, 0)).fractions, twist_grid([2, 2, 2]).fractions)
     assert twist_grid([1, 1, 1], shift=[0.25, 0, 0]).fractions.tolist() == [[0.25, 0.0, 0.0]]
 
 
@@ -262,9 +264,3 @@ def test_bad_input_is_refused_in_one_line(arguments, message) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         twist_grid(*arguments)
     assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("spec", ["random", [[0, 0, 0, 1], [0.5, 0, 0, 2]]])
-def test_fractions_alone_are_refused_where_they_are_not_all(spec) -> None:
-    with pytest.raises(ValueError, match=r"^system.twists = .* no fixed twists of equal weights.*give a grid"):
-        fractional_twists(spec)

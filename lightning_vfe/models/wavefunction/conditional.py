@@ -12,37 +12,15 @@ from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.state_point import WalkerStates
 
 
-def conditional_log_prob(
-    wavefunction: nn.Module,
-    protons: Tensor,
-    states: WalkerStates,
-    twin: nn.Module | None = None,
-) -> Callable[[Tensor], Tensor]:
-    """ln |psi_x(r)|^2 as a function of r (W, B, N, 3) -> (W, B), with the parameters that the wavefunction has now.
-
-    What depends on parameters, protons and states alone is computed once, in the precision of the wavefunction. With a
-    twin the positions are rounded to its precision, the networks run in it, and the result comes back in the type of r:
-    a density in its own right, whose chains are exact for it. It differs from |psi|^2 by the rounding of ln psi, about
-    1e-6 in float32.
-
-    Args:
-        wavefunction: psi_x(r).
-        protons: in bohr.  # (W, N, 3)
-        states: state point and twist of every proton walker.  # (W,)
-        twin: the same wavefunction in another precision, see models/twin.py; None computes in that of the wavefunction.
-    """
-    density = electron_density(wavefunction, protons, states, None if twin is None else next(twin.parameters()).dtype)
-    if density is None:
-        return plain_log_prob(wavefunction, protons, states, twin)
-    rs = states.rs[:, None, None, None]
-    return lambda electrons: density.for_walkers(electrons.shape[1])(electrons / rs)
-
-
 def electron_density(
     wavefunction: nn.Module, protons: Tensor, states: WalkerStates, dtype: torch.dtype | None
 ) -> ElectronDensity | None:
-    """The same in few operations, for one electron walker each and positions in units of rs; None where psi is another
-    one than that of `GeminalWavefunction`.
+    """ln |psi_x(r)|^2 in few operations, for one electron walker each and electrons in units of rs, with the parameters
+    that the wavefunction has now; None where psi is not a `GeminalWavefunction`.
+
+    What depends on parameters, protons and states alone is computed once, in the precision of the wavefunction. In
+    another precision it is a density in its own right, whose chains are exact for it. It differs from |psi|^2 by the
+    rounding of ln psi, about 1e-6 in float32.
 
     Args:
         wavefunction: psi_x(r).
@@ -61,7 +39,16 @@ def plain_log_prob(
     states: WalkerStates,
     twin: nn.Module | None = None,
 ) -> Callable[[Tensor], Tensor]:
-    """The same by ln psi: the reference, and for every other wavefunction."""
+    """ln |psi_x(r)|^2 of electrons in bohr (W, B, N, 3) -> (W, B) by ln psi: the reference for `electron_density`, and
+    what every other wavefunction takes.
+
+    Args:
+        wavefunction: psi_x(r).
+        protons: in bohr.  # (W, N, 3)
+        states: state point and twist of every proton walker.  # (W,)
+        twin: the same wavefunction in another precision, see models/twin.py: positions are rounded to that, and the
+            result comes back in the dtype of the electrons. None computes in the precision of the wavefunction.
+    """
     x, state, fixed = protons.unsqueeze(1), states.unsqueeze(1), {}
     if hasattr(wavefunction, "prepare"):
         with torch.no_grad():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from lightning_vfe.models.twin import Twin
-from lightning_vfe.models.wavefunction.conditional import conditional_log_prob, plain_log_prob
+from lightning_vfe.models.wavefunction.conditional import plain_log_prob
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.local_energy import local_energy
@@ -13,7 +13,7 @@ from lightning_vfe.sampling.nested import NestedSampler
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.state.targets import electron_target
 from tests.helpers.states import states_at
-from tests.helpers.wavefunctions import GENERAL_TWIST, make_wavefunction, random_configurations
+from tests.helpers.wavefunctions import GENERAL_TWIST, conditional_log_prob, make_wavefunction, random_configurations
 
 
 @pytest.mark.parametrize("num_determinants", [1, 2])

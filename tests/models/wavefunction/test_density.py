@@ -4,12 +4,18 @@ import pytest
 import torch
 
 from lightning_vfe.models.twin import Twin
-from lightning_vfe.models.wavefunction.conditional import conditional_log_prob, plain_log_prob
+from lightning_vfe.models.wavefunction.conditional import plain_log_prob
 from lightning_vfe.models.wavefunction.density import ElectronDensity
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.state_point import WalkerStates
 from tests.helpers.states import states_at
-from tests.helpers.wavefunctions import GENERAL_TWIST, make_wavefunction, random_configurations, trained_like
+from tests.helpers.wavefunctions import (
+    GENERAL_TWIST,
+    conditional_log_prob,
+    make_wavefunction,
+    random_configurations,
+    trained_like,
+)
 
 
 def make_case(num_atoms, num_walkers=3, num_electron_walkers=2, **sizes):
@@ -51,6 +57,17 @@ def test_it_is_that_of_log_psi_at_the_default_sizes(record_property):
     expected = plain_log_prob(wavefunction, protons, states)(electrons)
     found = conditional_log_prob(wavefunction, protons, states)(electrons)
     report(record_property, (found - expected).abs().max(), 1e-12)
+
+
+@torch.no_grad()
+def test_it_is_that_of_log_psi_with_signs_in_an_open_shell(record_property):
+    """Moves and energies must take the same psi: bcc and N = 16 have one pair in a degenerate shell."""
+    wavefunction, protons, electrons, states = make_case(16, 2, 4, open_shell="d")
+    expected = plain_log_prob(wavefunction, protons, states)(electrons)
+    found = conditional_log_prob(wavefunction, protons, states)(electrons)
+    report(record_property, (found - expected).abs().max(), 1e-12)
+    other = make_case(16, 2, 4)[0]
+    assert (plain_log_prob(other, protons, states)(electrons) - expected).abs().max() > 1e-3
 
 
 @torch.no_grad()
