@@ -20,7 +20,7 @@ from lightning_vfe.models.potential.yukawa import YukawaPotential
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.structures import make_structure
 from lightning_vfe.resources import resource_folder
-from lightning_vfe.workflows.build import build_parts, build_trainer, check_structure, check_walkers, locate_structure
+from lightning_vfe.workflows.build import build_parts, build_trainer, check_structure, locate_structure
 from lightning_vfe.workflows.compose import compose_config, groups_of
 from lightning_vfe.workflows.overrides import group_options, parse
 from lightning_vfe.workflows.system import strata_of
@@ -92,7 +92,7 @@ def test_every_experiment_builds(name: str | None, tmp_path: Path, tmp_path_fact
     if config.task != "variational":
         return
     strata, state = strata_of(config), module.state
-    check_walkers(config, strata, num_ranks=1)
+    assert state.counts.share(num_ranks=1) == config.sampler.num_groups
     check_structure(config, strata)
     is_fixed = config.system.protons == "fixed"
     assert (module.proton_density is None) == state.is_fixed == is_fixed

@@ -77,9 +77,11 @@ class WalkerCounts:
             ValueError: the groups do not divide into the processes.
         """
         if self.num_groups % num_ranks:
+            nearest = -(-self.num_groups // num_ranks) * num_ranks
             raise ValueError(
                 f"sampler.num_groups = {self.num_groups} must be a multiple of the number of processes, {num_ranks} "
-                f"(trainer.devices times trainer.num_nodes); set sampler.num_groups to {num_ranks} times a whole number"
+                f"(trainer.devices times trainer.num_nodes); give a multiple of the {num_ranks} processes, "
+                f"such as {nearest}"
             )
         return self.num_groups // num_ranks
 

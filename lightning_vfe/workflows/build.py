@@ -79,33 +79,15 @@ def check_data(config: DictConfig, module: Any, datamodule: Any, num_ranks: int)
     """Look over what the run computes with before its folder is made: walkers and structure, or the data it reads.
 
     Raises:
-        CommandError: walkers do not divide.
-        ValueError: a structure or data that cannot be used.
+        ValueError: walker groups that do not divide into the processes, or a structure or data that cannot be used.
     """
     if is_variational(config):
-        check_walkers(config, module.state.strata, num_ranks)
+        module.state.counts.share(num_ranks)
         check_structure(config, module.state.strata)
     else:
         datamodule.read(num_ranks)
         if config.task == "potential":
             module.check(datamodule)
-
-
-def check_walkers(config: DictConfig, strata: Any, num_ranks: int) -> None:
-    """Walkers must divide into groups and strata, and groups into the processes that own them.
-
-    Raises:
-        CommandError: they do not.
-    """
-    walkers, groups = config.sampler.num_proton_walkers, config.sampler.num_groups
-    for key, value, what, divisor in (
-        ("sampler.num_groups", groups, "processes (trainer.devices x trainer.num_nodes)", num_ranks),
-        ("sampler.num_proton_walkers", walkers, "walker groups of sampler.num_groups", groups),
-        ("sampler.num_proton_walkers", walkers, "twists of system.twists, times state points", len(strata)),
-    ):
-        if value < 1 or value % divisor:
-            fit = max(1, -(-value // divisor)) * divisor
-            raise CommandError(f"{key} = {value} must be a multiple of the {divisor} {what}; {fit} is one")
 
 
 def round_walkers(config: DictConfig) -> str:
