@@ -81,8 +81,7 @@ class LoadedRun:
     @torch.no_grad()
     def log_psi(self, protons: Tensor, electrons: Tensor, states: WalkerStates | None = None) -> Tensor:
         """ln psi_x(r), complex  # (W, B), of protons (W, N, 3) and electrons (W, B, N, 3) in bohr."""
-        states = self.at(count=len(protons)) if states is None else states
-        return log_psi_of_walkers(self.state.wavefunction, protons, electrons, states)
+        return log_psi_of_walkers(self.state.wavefunction, protons, electrons, self._given(states, len(protons)))
 
     @torch.no_grad()
     def log_prob(self, protons: Tensor, states: WalkerStates | None = None) -> Tensor:
@@ -94,13 +93,27 @@ class LoadedRun:
         density = self.state.proton_density
         if density is None:
             raise ValueError("system.protons = fixed: this run has no p(x)")
-        return density.log_prob(protons, self.at(count=len(protons)) if states is None else states)
+        return density.log_prob(protons, self._given(states, len(protons)))
 
     def energies(self, protons: Tensor, electrons: Tensor, states: WalkerStates | None = None) -> Sample:
         """All energies of protons (W, N, 3) with electrons (W, B, N, 3), in bohr."""
-        states = self.at(count=len(protons)) if states is None else states
+        states = self._given(states, len(protons))
         stratum = torch.zeros(len(protons), dtype=torch.int64, device=protons.device)
         return self.state.energies(Batch(protons, electrons, states, stratum, {}))
+
+    def _given(self, states: WalkerStates | None, count: int) -> WalkerStates:
+        """The given states, or those of the only state point and twist of the run.
+
+        Raises:
+            ValueError: none is given, and the run has several.
+        """
+        strata = self.state.strata
+        if states is None and (len(strata) > 1 or strata.twists.is_random):
+            twists = "random twists" if strata.twists.is_random else f"{len(strata.twists)} twists"
+            raise ValueError(
+                f"states = None: this run has {strata.num_states} state points and {twists}; give states=run.at(...)"
+            )
+        return self.at(count=count) if states is None else states
 
     # --- tables and figures -----------------------------------------------------------------------------------------
 

@@ -48,6 +48,15 @@ def test_networks_at_own_points(folder):
     )
 
 
+def test_a_run_of_several_states_asks_for_one_of_them(folder):
+    run = lv.load(folder)
+    batch = run.state.current()
+    message = r"^states = None: this run has 2 state points and 1 twists; give states=run.at"
+    for call in (lambda: run.log_prob(batch.protons), lambda: run.log_psi(batch.protons, batch.electrons)):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
 def test_chains_go_on_as_those_of_the_run_would(folder):
     first, second = lv.load(folder), lv.load(folder)
     before = first.state.walkers.protons.clone()
