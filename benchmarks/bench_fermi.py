@@ -18,9 +18,8 @@ from functools import partial
 from typing import Any
 
 import torch
-from measure import seconds_of
+from measure import Work, add_device, seconds_of
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_vfe.models.wavefunction.fermi import fermi_function
 from lightning_vfe.models.wavefunction.hermitian import eigenvectors
@@ -29,18 +28,6 @@ BETA = 100.0
 """1/Ha."""
 CHECKED = 16
 """Matrices that are compared with LAPACK."""
-
-
-class Operations(TorchDispatchMode):
-    """Counts what is dispatched inside, without views."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.count = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.count += not func.is_view
-        return func(*args, **(kwargs or {}))
 
 
 def matrices(batch: int, order: int) -> Tensor:
@@ -67,9 +54,9 @@ def filled(hamiltonian: Tensor, batched: bool) -> Tensor:
 
 
 def operations_of(function: Callable[[], Any]) -> int:
-    with Operations() as operations:
+    with Work() as work:
         function()
-    return operations.count
+    return work.operations
 
 
 def line(batch: int, arguments: argparse.Namespace, batched: bool) -> str:
@@ -95,9 +82,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=int, nargs="+", default=[16, 1024])
     parser.add_argument("--order", type=int, default=64, help="rows of a matrix")
-    parser.add_argument("--budget", type=float, default=4.0, help="seconds for the repetitions of one number")
-    parser.add_argument("--dtype", choices=["float32", "float64"], default="float64")
-    parser.add_argument("--device", default="cpu")
+    add_device(parser)
     return parser.parse_args()
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 
 import torch
-from measure import describe, measure
+from measure import add_device, describe, measure
 
 from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
@@ -48,9 +48,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--num-layers", type=int, default=2)
     parser.add_argument("--num-channels", type=int, default=16)
     parser.add_argument("--readout", type=float, default=0.3, help="spread of the last weights: strength of the map")
-    parser.add_argument("--budget", type=float, default=4.0, help="seconds for the repetitions of one line")
-    parser.add_argument("--dtype", choices=["float32", "float64"], default="float64")
-    parser.add_argument("--device", default="cpu")
+    add_device(parser)
     return parser.parse_args()
 
 

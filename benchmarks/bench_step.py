@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measure import Cost, Machine, describe, measure, measure_machine, seconds_of
+from measure import Cost, Machine, add_device, describe, measure, measure_machine, seconds_of
 from phases import SUMMED, Phases, Setting
 
 from lightning_vfe.physics.blocks import keep_freed_memory
@@ -132,16 +132,14 @@ def write(rows: list[dict[str, Any]], record: dict[str, Any], arguments: argpars
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-atoms", type=int, nargs="+", default=[8, 14, 16, 32, 54])
-    parser.add_argument("--dtype", choices=["float32", "float64"], default="float64")
+    add_device(parser)
     parser.add_argument("--chain-dtype", choices=["float32", "float64"], help="of the moves, if another one")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--proton-walkers", type=int, default=16)
     parser.add_argument("--electron-walkers", type=int, default=8)
     parser.add_argument("--electron-moves", type=int, default=100, help="in a sweep")
     parser.add_argument("--compile", action="store_true", help="time a sweep with torch.compile, too (a C++ compiler)")
     parser.add_argument("--phases", nargs="+", help="names as in the table; all where left out")
-    parser.add_argument("--budget", type=float, default=4.0, help="seconds of repetitions for each phase")
     parser.add_argument("--baseline", type=Path, default=BASELINE, help="CSV of seconds to compare with")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--csv", type=Path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import ctypes
 import math
@@ -67,9 +68,12 @@ class Work(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.flops, self.functions, self.bytes = 0.0, 0.0, 0.0
+        self.operations = 0
+        """What is dispatched, without views."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
+        self.operations += not func.is_view
         results = [each for each in (out if isinstance(out, tuple | list) else [out]) if isinstance(each, Tensor)]
         if not results or func.is_view:
             return out
@@ -100,6 +104,13 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
     elif isinstance(tree, tuple | list):
         for each in tree:
             yield from _tensors(each)
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """The options of all benchmarks: device, dtype, and time for the repetitions."""
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--dtype", choices=["float32", "float64"], default="float64")
+    parser.add_argument("--budget", type=float, default=4.0, help="seconds of repetitions for each number")
 
 
 def seconds_of(function: Callable[[], Any], device: torch.device, budget: float = 4.0, most: int = 5) -> float:

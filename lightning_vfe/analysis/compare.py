@@ -12,6 +12,8 @@ from matplotlib.figure import Figure
 
 from lightning_vfe.analysis.compare_states import draw_state_comparison
 from lightning_vfe.analysis.run import Run
+from lightning_vfe.analysis.state_lines import Look
+from lightning_vfe.analysis.state_measurements import draw_pairs
 from lightning_vfe.analysis.style import BLUE, GREEN, GREY, PURPLE, VERMILION, house_style, panel_grid, substance
 from lightning_vfe.analysis.terms import TERMS
 
@@ -152,12 +154,8 @@ def _draw_values(panel: Axes, table: pd.DataFrame, name: str, with_labels: bool)
 def _draw_protons(panel: Axes, pairs: Mapping[str, Run], labels: list[str]) -> None:
     panel.axhline(1.0, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)))
     for label, run in pairs.items():
-        g = run.pair_correlation
-        color = COLORS[labels.index(label) % len(COLORS)]
-        panel.plot(g.index, g["proton_proton"], color=color, linewidth=1.2, label=label)
-        error = g["proton_proton_error"].fillna(0.0)
-        low, high = g["proton_proton"] - error, g["proton_proton"] + error
-        panel.fill_between(g.index, low, high, color=color, alpha=0.2, linewidth=0)
+        look = Look(COLORS[labels.index(label) % len(COLORS)])
+        draw_pairs(panel, run.pair_correlation, "proton_proton", look, label)
     panel.set_title("protons")
     panel.set_xlabel("distance $r$ / bohr")
     panel.set_ylabel("$g(r)$")
