@@ -19,7 +19,7 @@ from lightning_vfe.sampling.proton_moves import ProtonTarget, check_proton_sampl
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.sampling.settings import fraction, positive, positive_integer
 from lightning_vfe.sampling.space_warp import space_warp
-from lightning_vfe.sampling.walkers import Walkers, initial_electrons
+from lightning_vfe.sampling.walkers import CONSTANT, Walkers, initial_electrons
 
 SweepReport = dict[str, Tensor]
 """What one sweep did, over all walkers of all processes; each move reports what it has.  # () each
@@ -98,7 +98,7 @@ class NestedSampler:
         stratum: Tensor,
         num_electron_walkers: int | None,
         random: WalkerRandom,
-        constant: tuple[str, ...] = ("rs", "kT", "twist", "stratum"),
+        constant: tuple[str, ...] = CONSTANT,
     ) -> Walkers:
         """Fresh walkers at given protons, with one electron near every proton.
 

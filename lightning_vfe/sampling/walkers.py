@@ -15,6 +15,8 @@ from lightning_vfe.sampling.random import WalkerRandom, rows_of_groups
 
 STATE = ("rs", "kT", "twist")
 """Fields that say where on the phase diagram a walker is."""
+CONSTANT = (*STATE, "stratum")
+"""Fields that no move changes."""
 
 
 @dataclass
@@ -39,7 +41,7 @@ class Walkers:
     fields: dict[str, Tensor]
     log_widths: dict[str, Tensor]
     random: WalkerRandom
-    constant: tuple[str, ...] = (*STATE, "stratum")
+    constant: tuple[str, ...] = CONSTANT
     num_sweeps: int = 0
     equilibrated: bool = False
     _required: frozenset[str] = field(init=False)

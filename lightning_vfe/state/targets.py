@@ -84,7 +84,7 @@ def electron_target(wavefunction: nn.Module, twin: Twin[nn.Module] | None) -> El
 
     Args:
         wavefunction: psi_x(r).
-        twin: it in the precision of the chains; None keeps its own.
+        twin: the wavefunction in the precision of the chains; None keeps its own precision.
     """
 
     def prepare(walkers: Walkers) -> LogProb:

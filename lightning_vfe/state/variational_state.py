@@ -24,7 +24,7 @@ from lightning_vfe.physics.units import GROUND_STATE, check_temperature
 from lightning_vfe.sampling.nested import NestedSampler, SweepReport
 from lightning_vfe.sampling.proton_moves import ProtonTarget
 from lightning_vfe.sampling.random import WalkerRandom
-from lightning_vfe.sampling.walkers import STATE, Walkers, merge_walker_states
+from lightning_vfe.sampling.walkers import CONSTANT, Walkers, merge_walker_states
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.settings import WalkerCounts, chain_dtype
 from lightning_vfe.state.targets import ProtonTargets, electron_target
@@ -137,7 +137,8 @@ class VariationalState:
             random: streams of the walker groups.
         """
         states = self.strata.walker_states(stratum, like=protons)
-        constant = (*(STATE[:2] if self.strata.twists.is_random else STATE), "stratum")
+        moves = {"twist"} if self.strata.twists.is_random else set()
+        constant = tuple(name for name in CONSTANT if name not in moves)
         self.walkers = self.sampler.start(
             protons, states, stratum.to(protons.device), self.counts.num_electron_walkers, random, constant
         )
@@ -268,7 +269,8 @@ class VariationalState:
         """The mean of an observable over p(x) |psi_x(r)|^2 with its error, for each state point.
 
         Args:
-            observable: a real number for each proton walker (W,), or for each electron walker (W, B).
+            observable: a real number for each proton walker (W,), or for each electron walker (W, B), which may be
+                flattened (W B,) where the protons are fixed.
             num_sweeps: sweeps to average over.
         """
         series, exchange = [], Exchange()
@@ -278,10 +280,8 @@ class VariationalState:
             if values.ndim == 2:
                 values = values.flatten() if self.is_fixed else values.mean(1)
             series.append(exchange.gather(values).double().cpu())
-        stratum = exchange.gather(
-            self.independent_strata(batch) if len(values) != len(batch.stratum) else batch.stratum
-        )
-        return self.strata.estimate(torch.stack(series), stratum.cpu())
+        stratum = batch.stratum if len(values) == len(batch.stratum) else self.independent_strata(batch)
+        return self.strata.estimate(torch.stack(series), exchange.gather(stratum).cpu())
 
     def independent_strata(self, batch: Batch) -> Tensor:
         """Stratum of each independent sample: proton walkers (W,), or electron walkers (W B,) of fixed protons."""

@@ -17,11 +17,6 @@ from lightning_vfe.training.metrics import FreeEnergyMetric, with_base_error
 from lightning_vfe.training.summary import StateResult, TestResult
 
 
-def common_diagnostics(batch: Batch) -> dict[str, Tensor]:
-    """Acceptances, widths and counts of the sweep, over all walkers of all processes."""
-    return dict(batch.report)
-
-
 def walker_diagnostics(sample: Sample) -> dict[str, Tensor]:
     """Spread of the local energy, and 1 for a negative determinant, of every proton walker.  # (W,) each"""
     total = sample.electronic.total
@@ -43,12 +38,10 @@ def column(name: str, points: tuple[StatePoint, ...], number: int) -> str:
 def step_values(state: VariationalState, batch: Batch, sample: Sample) -> dict[str, Tensor]:
     """Means over the walkers of one step, with the scatter of the walkers as error, for each state point: for watching,
     not results."""
-    exchange, strata, values = Exchange(), state.strata, {}
-    stratum = exchange.gather(state.independent_strata(batch))
-    weight = strata.weights(stratum)
-    of_walker, walker_weight = exchange.gather(batch.stratum), strata.weights(exchange.gather(batch.stratum))
-    terms = {name: exchange.gather(term) for name, term in sample.terms.items()}
-    diagnostics = {name: exchange.gather(term) for name, term in walker_diagnostics(sample).items()}
+    strata, values = state.strata, {}
+    stratum, terms = _of_all_processes(state.independent_strata(batch), sample.terms)
+    of_walker, diagnostics = _of_all_processes(batch.stratum, walker_diagnostics(sample))
+    weight, walker_weight = strata.weights(stratum), strata.weights(of_walker)
     for number in range(strata.num_states):
         own = strata.state_index(stratum) == number
         for name, term in terms.items():
@@ -59,6 +52,13 @@ def step_values(state: VariationalState, batch: Batch, sample: Sample) -> dict[s
         for name, term in diagnostics.items():
             values[column(name, strata.points, number)] = _mean(term[own], walker_weight[own])[0]
     return values
+
+
+def _of_all_processes(stratum: Tensor, values: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Strata and values of the samples of all processes, in two messages."""
+    exchange = Exchange()
+    columns = exchange.gather(torch.stack(list(values.values()), dim=-1))  # (samples, names)
+    return exchange.gather(stratum), dict(zip(values, columns.unbind(-1), strict=True))
 
 
 def _mean(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,7 +89,7 @@ class Measurement:
         """Count a batch."""
         assert self.radial is not None, "call reset() first"
         strata = self.state.independent_strata(batch)
-        self.metric.update(sample.terms, strata, walker_diagnostics(sample), batch.stratum, common_diagnostics(batch))
+        self.metric.update(sample.terms, strata, walker_diagnostics(sample), batch.stratum, batch.report)
         rs = batch.states.rs[:, None, None]
         self.radial.update(batch.protons / rs, batch.electrons / rs.unsqueeze(1))
         self._stratum = batch.stratum

@@ -16,7 +16,7 @@ from lightning_vfe.optim.exchange import Exchange
 from lightning_vfe.optim.solve import ScoreBlock
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
-from lightning_vfe.training.measurement import Measurement, common_diagnostics, step_values
+from lightning_vfe.training.measurement import Measurement, step_values
 from lightning_vfe.training.objective import Groups, flow_loss, wavefunction_loss
 from lightning_vfe.training.optimizers import NaturalGradient, OptimizerSettings
 from lightning_vfe.training.score_blocks import flow_block, wavefunction_block
@@ -78,7 +78,7 @@ class VariationalFreeEnergy(L.LightningModule):
             loss = self.loss(batch, sample)
         else:
             self._update(batch, sample)
-        values = step_values(self.state, batch, sample) | common_diagnostics(batch)
+        values = step_values(self.state, batch, sample) | batch.report
         self.log_dict(values, batch_size=1)
         self.recent.append(torch.stack([sample.terms[name] for name in WATCHED]).cpu())
         return loss
