@@ -135,8 +135,9 @@ class EquivariantFlow(nn.Module):
             ResidualBlock(cell, num_layers, num_channels, hidden_lmax, edge_lmax, num_radial, self.cutoff)
             for _ in range(num_blocks)
         )
-        # Jacobians of all features and message matrices per pair; products of weights and features, matrices, and the
-        # edge functions with their gradients per edge, with half as many empty slots.
+        # A model of the memory: Jacobians of all features and message matrices for each pair; products of weights and
+        # features, and the edge functions with their gradients, for 1.5 times the images within the cutoff. Measured
+        # peaks are 0.2 to 0.45 GiB for N = 2 to 54, where the default allows 0.5 GiB.
         functions, components = (max(edge_lmax, hidden_lmax) + 1) ** 2, (hidden_lmax + 1) ** 2
         per_pair = num_channels * components * (2 * components + 12)
         per_edge = num_channels * components * (4 * components + 12) + 12 * functions + 4 * num_radial
