@@ -21,7 +21,7 @@ from measure import add_device, describe, measure
 from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.proton_density import ProtonDensity
-from lightning_vfe.physics.blocks import keep_freed_memory
+from lightning_vfe.physics.chunking import keep_freed_memory
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.system import System
 

@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_vfe.log_z.integrate import integrate
+from lightning_vfe.log_z.settings import LogZSettings
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.statistics import estimate
-from lightning_vfe.sampling.free_energy_perturbation import integrate
-from lightning_vfe.sampling.integration_settings import IntegrationSettings
 from lightning_vfe.sampling.metropolis import metropolis
 from lightning_vfe.sampling.proposals import LangevinProposal
 from lightning_vfe.sampling.random import WalkerRandom
@@ -73,7 +73,7 @@ def main() -> None:
     cell = PeriodicCell(arguments.num_atoms, 1.0)
     ewald, count = Ewald(cell, 1e-5), arguments.num_atoms
     # Large cells need few sweeps for this error: F/N averages over many particles.
-    settings = IntegrationSettings(
+    settings = LogZSettings(
         target_error_per_atom=arguments.error, num_sweeps=100, max_sweeps=10000, pilot_sweeps=25, seed=arguments.seed
     )
     print(f"one-component plasma, N = {count}, one thread")

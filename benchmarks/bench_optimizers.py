@@ -26,8 +26,8 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from lightning_vfe.resources import resource_folder
-from lightning_vfe.training.callbacks import NaNGuard
-from lightning_vfe.training.launch import quiet
+from lightning_vfe.training.run.launch import quiet
+from lightning_vfe.training.variational.callbacks import NaNGuard
 from lightning_vfe.workflows.build import build_parts
 
 RESULTS = Path(__file__).parent / "results" / "optimizers"

@@ -17,6 +17,8 @@ import time
 import torch
 from torch import Tensor
 
+from lightning_vfe.log_z.integrate import integrate
+from lightning_vfe.log_z.settings import LogZSettings
 from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.proton_density import ProtonDensity
@@ -26,9 +28,7 @@ from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.system import System
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
-from lightning_vfe.sampling.free_energy_perturbation import integrate
-from lightning_vfe.sampling.integration_settings import IntegrationSettings
-from lightning_vfe.training.objective import Groups, flow_residuals
+from lightning_vfe.training.variational.objective import Groups, flow_residuals
 
 
 class Plasma:
@@ -104,7 +104,7 @@ def main() -> None:
     error = float(f.std()) / len(f) ** 0.5
     print(f"flow: f = {f.mean():.4f}({error:.4f}) after {time.process_time() - start:.0f} CPU s")
 
-    wanted = IntegrationSettings(target_error_per_atom=0.003, num_sweeps=100, max_sweeps=10000, pilot_sweeps=25)
+    wanted = LogZSettings(target_error_per_atom=0.003, num_sweeps=100, max_sweeps=10000, pilot_sweeps=25)
     exact = integrate([plasma.ewald.proton_energy], plasma.cell, plasma.kT, wanted)
     volume = 3 * given.num_atoms * math.log(plasma.cell.length)
     value, spread = -(exact.log_z - volume) / given.num_atoms, exact.log_z_error / given.num_atoms

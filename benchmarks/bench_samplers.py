@@ -29,8 +29,8 @@ from lightning_vfe.models.base.boltzmann import BoltzmannBase
 from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.proton_density import ProtonDensity
-from lightning_vfe.physics.blocks import keep_freed_memory
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.chunking import keep_freed_memory
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.statistics import Estimate, estimate
 from lightning_vfe.physics.strata import Strata
@@ -41,7 +41,7 @@ from lightning_vfe.sampling.proposals import LangevinProposal
 from lightning_vfe.sampling.proton_moves import PROTON_SAMPLING
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.state.targets import ProtonTargets
-from lightning_vfe.training.flow_checkpoint import load_flow
+from lightning_vfe.training.run.flow_checkpoint import load_flow
 
 POINT, POTENTIAL = StatePoint(1.25, 6000.0), "potentials/h_rs1p25_6000K.pt"
 SEED = 1

@@ -26,7 +26,7 @@ import torch
 from measure import Cost, Machine, add_device, describe, measure, measure_machine, seconds_of
 from phases import SUMMED, Phases, Setting
 
-from lightning_vfe.physics.blocks import keep_freed_memory
+from lightning_vfe.physics.chunking import keep_freed_memory
 
 BASELINE = Path(__file__).parent / "baselines" / "jax_2023.csv"
 ELECTRON_SWEEPS = ("electron sweep", "compiled sweep")

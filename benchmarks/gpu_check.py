@@ -33,7 +33,7 @@ from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.system import System
 from lightning_vfe.sampling.nested import NestedSampler
 from lightning_vfe.state.variational_state import VariationalState
-from lightning_vfe.training.module import VariationalFreeEnergy
+from lightning_vfe.training.variational.module import VariationalFreeEnergy
 
 SIZES = ("16:16x8", "16:1024x8", "14:16x8", "14:1024x8", "54:16x8", "54:1024x8")
 MOVES = 100

@@ -20,11 +20,11 @@ from lightning_vfe.optim.exchange import Exchange
 from lightning_vfe.optim.natural_gradient import chosen_space
 from lightning_vfe.optim.solve import (
     Direction,
-    Preconditioner,
     ScoreBlock,
+    SolveSettings,
     fisher_and_force,
-    in_parameter_space,
-    in_sample_space,
+    minsr_direction,
+    sr_direction,
 )
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.local_energy import coulomb_energies, kinetic_energies
@@ -198,11 +198,11 @@ class Phases:
         found = []
         for block in self._blocks():
             last = block.scores.new_zeros(block.scores.shape[-1])
-            settings = Preconditioner(damping=1e-3, momentum=0.9)
+            settings = SolveSettings(damping=1e-3, momentum=0.9)
             if chosen_space("auto", block.residuals.numel(), len(last)) == "sample":
-                found.append(in_sample_space(block, last, settings, Exchange()))
+                found.append(minsr_direction(block, last, settings, Exchange()))
             else:
-                found.append(in_parameter_space(*fisher_and_force(block, Exchange()), last.double(), settings))
+                found.append(sr_direction(*fisher_and_force(block, Exchange()), last.double(), settings))
         return found
 
     @functools.cache  # noqa: B019  (the phases live as long as the run)

@@ -24,7 +24,7 @@ GROUPS = (
 )  # fmt: skip
 VERBS = {
     "label": ("label", "calculator"),
-    "integrate": ("integrate",),
+    "log-z": ("log_z",),
     "report": (),
 }
 REMOVABLE = ("callbacks.", "logger.")

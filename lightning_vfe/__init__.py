@@ -32,44 +32,44 @@ _HOMES = {
     "sampling.nested": ("NestedSampler",),
     "state.variational_state": ("VariationalState",),
     "workflows.load": ("LoadedRun", "load"),
-    "training.module": ("VariationalFreeEnergy",),
-    "training.datamodule": ("MCMCDataModule",),
-    "training.optimizers": ("Adam", "NaturalGradient", "TorchOptimizer"),
+    "training.variational.module": ("VariationalFreeEnergy",),
+    "training.variational.datamodule": ("MCMCDataModule",),
+    "training.variational.optimizers": ("Adam", "NaturalGradient", "TorchOptimizer"),
 }
 _CONFIG_HOMES = {
     "labels.committee": ("CommitteeSettings",),
     "labels.sampling": ("ChainSettings",),
-    "sampling.integration_settings": ("IntegrationSettings",),
-    "training.callbacks": (
+    "log_z.settings": ("LogZSettings",),
+    "training.variational.callbacks": (
         "NaNGuard",
         "ProgressBar",
         "WriteSummary",
     ),
-    "training.configuration_datamodule": ("ConfigurationDataModule",),
-    "training.configurations": (
+    "training.flow_mle.datamodule": ("ConfigurationDataModule",),
+    "training.flow_mle.sources": (
         "ChainSource",
         "DatabaseSource",
         "TrajectorySource",
         "boltzmann_density",
     ),
-    "training.flow_mle": ("FlowMaximumLikelihood",),
-    "training.flow_report": ("FlowReport",),
-    "training.loggers": ("MetricsCSVLogger",),
-    "training.potential_datamodule": ("LabelDataModule",),
-    "training.potential_fit": ("CommitteeTrainer",),
-    "training.potential_loss": ("PotentialLoss",),
-    "training.potential_module": (
-        "PotentialFit",
+    "training.flow_mle.module": ("FlowMaximumLikelihood",),
+    "training.flow_mle.report": ("FlowReport",),
+    "training.run.loggers": ("MetricsCSVLogger",),
+    "training.potential.datamodule": ("LabelDataModule",),
+    "training.potential.committee": ("CommitteeTrainer",),
+    "training.potential.loss": ("PotentialLoss",),
+    "training.potential.module": (
+        "PotentialModule",
         "stored_potential",
     ),
-    "training.potential_optimizers": (
+    "training.supervised.optimizers": (
         "CosineAdamW",
         "ExponentialAdamW",
         "PlateauAdamW",
     ),
-    "training.potential_report": ("PotentialReport",),
-    "training.run_folder": ("LastCheckpoint",),
-    "training.step_bar": ("StepBar",),
+    "training.potential.report": ("PotentialReport",),
+    "training.run.run_folder": ("LastCheckpoint",),
+    "training.supervised.step_bar": ("StepBar",),
 }
 """Names that configs use besides: as stable as the others, though seldom needed elsewhere."""
 _HOME_OF = {name: home for homes in (_HOMES, _CONFIG_HOMES) for home, names in homes.items() for name in names}

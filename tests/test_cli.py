@@ -11,10 +11,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe import __version__
-from lightning_vfe._cli.help import TRAINER_VERBS, VERBS
 from lightning_vfe.cli import main
+from lightning_vfe.cli.help import TRAINER_VERBS, VERBS
 from lightning_vfe.resources import resource_folder
-from lightning_vfe.training.run_folder import CONFIG_KEY
+from lightning_vfe.training.run.run_folder import CONFIG_KEY
 from lightning_vfe.workflows.compose import compose_config
 from lightning_vfe.workflows.overrides import parse
 
@@ -85,7 +85,7 @@ def test_commands_read_their_settings_alike(
         seen.append((config.run_dir, torch.get_default_dtype()))
         return 3
 
-    module = types.ModuleType(f"lightning_vfe._cli.{verb}")
+    module = types.ModuleType(f"lightning_vfe.cli.{verb.replace('-', '_')}")
     module.run = run  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
     assert main([verb, "run_dir=~/here", "dtype=float64"]) == 3
@@ -324,7 +324,7 @@ def test_unexpected_exception_keeps_its_traceback(monkeypatch: pytest.MonkeyPatc
     def fail(*args: object, **kwargs: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("lightning_vfe._cli.run.build_parts", fail)
+    monkeypatch.setattr("lightning_vfe.cli.run.build_parts", fail)
     with pytest.raises(RuntimeError, match="a bug"):
         main(["fit", "experiment=smoke"])
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_vfe._cli.help import MAIN_KEYS, TRAINER_VERBS, VERBS, describe, key_comment
+from lightning_vfe.cli.help import MAIN_KEYS, TRAINER_VERBS, VERBS, describe, key_comment
 from lightning_vfe.models.base.log_z import LogZEntry, log_z_file, store_entry
 from lightning_vfe.models.potential.storage import load_potential, potential_hash, save_potential
 from lightning_vfe.models.potential.yukawa import YukawaPotential

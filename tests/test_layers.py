@@ -12,20 +12,28 @@ FLOORS = {
     "__init__": 0,
     "resources": 0,
     "physics": 0,
+    "forward_laplacian": 0,
     "models": 1,
     "sampling": 2,
     "optim": 2,
     "state": 3,
+    "log_z": 3,
     "labels": 3,
     "analysis": 2,
     "training": 4,
     "workflows": 5,
     "cli": 6,
-    "_cli": 6,
     "__main__": 6,
 }
 # stricter than their floor: analysis reads a run's folder, and the chains know callables instead of models
-ONLY = {"analysis": {"analysis", "physics", "resources"}, "sampling": {"sampling", "physics"}}
+ONLY = {
+    "analysis": {"analysis", "physics", "resources"},
+    "sampling": {"sampling", "physics"},
+    "log_z": {"log_z", "sampling", "physics"},
+    "forward_laplacian": {"forward_laplacian"},
+}
+# the trainings know what they share, and not each other
+TRAININGS = ("variational", "potential", "flow_mle")
 # The face of the package names what stands in all of it.
 FILES = sorted(file for file in PACKAGE.rglob("*.py") if file != PACKAGE / "__init__.py")
 
@@ -70,3 +78,19 @@ def test_imports_stay_on_their_floor(file: Path) -> None:
 def test_physics_has_no_modules() -> None:
     for file in (PACKAGE / "physics").rglob("*.py"):
         assert "torch.nn.Module" not in imported_modules(file), f"{file}: physics holds functions of tensors"
+
+
+@pytest.mark.parametrize("training", TRAININGS)
+def test_trainings_stand_side_by_side(training: str) -> None:
+    others = {f"lightning_vfe.training.{other}" for other in TRAININGS if other != training}
+    for file in (PACKAGE / "training" / training).rglob("*.py"):
+        used = {".".join(name.split(".")[:3]) for name in imported_modules(file)}
+        assert not used & others, f"{file} imports {sorted(used & others)}"
+
+
+@pytest.mark.parametrize("shared", ["supervised", "run"])
+def test_shared_parts_of_training_know_no_training(shared: str) -> None:
+    others = {f"lightning_vfe.training.{other}" for other in TRAININGS}
+    for file in (PACKAGE / "training" / shared).rglob("*.py"):
+        used = {".".join(name.split(".")[:3]) for name in imported_modules(file)}
+        assert not used & others, f"{file} imports {sorted(used & others)}"

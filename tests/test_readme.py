@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_vfe._cli.help import EXAMPLES, TRAINER_VERBS, VERBS
+from lightning_vfe.cli.help import EXAMPLES, TRAINER_VERBS, VERBS
 from lightning_vfe.resources import resource_folder
 from lightning_vfe.workflows.compose import compose_config
 from lightning_vfe.workflows.guards import default_dtype, instantiate

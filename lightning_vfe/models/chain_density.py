@@ -23,10 +23,10 @@ def chain_log_prob(
         density: p(x).
         states: state points of the walkers.  # (W,)
         twin: the same density in another precision, see models/twin.py; None computes in that of the density.
-        coarse: take `ProtonDensity.coarse_log_prob` for ln p(x).
+        coarse: take `ProtonDensity.surrogate_log_prob` for ln p(x).
     """
     model = density if twin is None else twin
-    log_prob = model.coarse_log_prob if coarse else model.log_prob
+    log_prob = model.surrogate_log_prob if coarse else model.log_prob
     if twin is None:
         return lambda x: log_prob(x, states)
     dtype = next(twin.flow.parameters()).dtype

@@ -38,7 +38,7 @@ class Flow(Protocol):
         """z in bohr, ln|det dz/dx| and its sign, of protons (..., N, 3) in bohr."""
         ...
 
-    def to_base_coarsely(self, x: Tensor, states: WalkerStates) -> FlowResult:
+    def to_base_midpoint(self, x: Tensor, states: WalkerStates) -> FlowResult:
         """The same up to an error, cheaper: a surrogate for chains."""
         ...
 

@@ -52,10 +52,10 @@ class ProtonDensity(nn.Module):
         """ln p(x) (...) of protons x (..., N, 3) in bohr at their state points (...)."""
         return self.evaluate(x, states).log_prob
 
-    def coarse_log_prob(self, x: Tensor, states: WalkerStates) -> Tensor:
-        """ln p_base(z) + ln|det dz/dx| (...) of protons (..., N, 3) with both from `EquivariantFlow.to_base_coarsely`:
+    def surrogate_log_prob(self, x: Tensor, states: WalkerStates) -> Tensor:
+        """ln p_base(z) + ln|det dz/dx| (...) of protons (..., N, 3) with both from `EquivariantFlow.to_base_midpoint`:
         near ln p(x), at a part of its cost, and not normalised."""
-        z, log_abs_det, _ = self.flow.to_base_coarsely(x, states)
+        z, log_abs_det, _ = self.flow.to_base_midpoint(x, states)
         return self.base.log_prob(z, states) + log_abs_det
 
     def forward(self, x: Tensor, states: WalkerStates) -> Tensor:
@@ -71,7 +71,7 @@ class ProtonDensity(nn.Module):
         Args:
             x: protons in bohr.  # (W, N, 3)
             states: their state points.  # (W,)
-            chunk_size: walkers at once; None takes as many as the flow's `max_elements` allows.
+            chunk_size: walkers at once; None takes as many as the flow's `max_chunk_elements` allows.
 
         Returns:
             ln p(x) in bohr^(-3N)  # (W,), and d ln p / d phi, phi the flattened trainable parameters in the order of

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from lightning_vfe.optim.exchange import Exchange
 from lightning_vfe.optim.solve import (
     Direction,
-    Preconditioner,
     ScoreBlock,
+    SolveSettings,
     fisher_and_force,
-    in_parameter_space,
-    in_sample_space,
+    minsr_direction,
+    sr_direction,
 )
 
 SPACES = ("auto", "sample", "parameter")
@@ -135,17 +135,17 @@ class NaturalGradient(torch.optim.Optimizer):
     def _direction(self, group: dict[str, Any], block: ScoreBlock, exchange: Exchange) -> Direction:
         first = group["params"][0]
         last = torch.cat([self._last(parameter).flatten() for parameter in group["params"]])
-        settings = Preconditioner(group["damping"], group["momentum"])
+        settings = SolveSettings(group["damping"], group["momentum"])
         rows = block.scores.shape[0] * block.scores.shape[1] * exchange.size
         if chosen_space(group["space"], rows, block.scores.shape[2]) == "sample":
-            return in_sample_space(block, last, settings, exchange)
+            return minsr_direction(block, last, settings, exchange)
         fisher, force = fisher_and_force(block, exchange)
         if group["fisher_decay"] > 0:
             state, keep = self.state[first], group["fisher_decay"]
             before = state.get("fisher", fisher).to(fisher)
             if bool(torch.isfinite(fisher).all()):
                 state["fisher"] = fisher = keep * before + (1.0 - keep) * fisher
-        return in_parameter_space(fisher, force, last, settings)
+        return sr_direction(fisher, force, last, settings)
 
     def _last(self, parameter: Tensor) -> Tensor:
         found: Tensor = self.state[parameter].setdefault("direction", torch.zeros_like(parameter))

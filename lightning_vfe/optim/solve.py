@@ -55,14 +55,14 @@ class Direction(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Preconditioner:
+class SolveSettings:
     """Settings of a solve: (S + damping)^-1, and the share of the last direction that is kept."""
 
     damping: float
     momentum: float
 
 
-def in_sample_space(block: ScoreBlock, last: Tensor, settings: Preconditioner, exchange: Exchange) -> Direction:
+def minsr_direction(block: ScoreBlock, last: Tensor, settings: SolveSettings, exchange: Exchange) -> Direction:
     r"""phi = mu phi' + A^T (A A^T + lambda + sum_g 1_g 1_g^T)^-1 (e - mu A phi'), with S = A^T A and f = A^T e.
 
     Each group has a null vector of A A^T of its own, 1_g (constant on the group, of length one), because its scores are
@@ -161,7 +161,7 @@ def _is_shared(groups: Tensor, num_processes: int) -> bool:
     return bool((torch.stack(seen).sum(0) > 1).any())
 
 
-def in_parameter_space(fisher: Tensor, force: Tensor, last: Tensor, settings: Preconditioner) -> Direction:
+def sr_direction(fisher: Tensor, force: Tensor, last: Tensor, settings: SolveSettings) -> Direction:
     """phi = mu phi' + (S + lambda)^-1 (f - mu S phi'): the same update, by a P x P matrix.
 
     Source: Sorella, PRL 80, 4558 (1998), without the momentum.

@@ -22,8 +22,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_vfe.physics.blocks import in_parts, max_elements
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.chunking import map_chunks, max_chunk_elements
 from lightning_vfe.physics.screening import choose_screening
 from lightning_vfe.physics.structure_factors import ReciprocalSum
 
@@ -100,7 +100,7 @@ class Ewald:
         unit = protons.new_ones(()) if unit is None else unit
         given = (protons, electrons, unit[..., None, None])
         aligned = [each[(None,) * (len(batch) + 2 - each.dim())] for each in given]
-        return CoulombEnergies(*in_parts(self._pair_energies, limit, *aligned))
+        return CoulombEnergies(*map_chunks(self._pair_energies, limit, *aligned))
 
     def proton_energy(self, protons: Tensor) -> Tensor:
         """Coulomb energy of N charges of one sign in a neutralising background, in Ha: the v_pp of `energies`.
@@ -116,7 +116,7 @@ class Ewald:
         """
         self._check("protons", protons)
         limit = self._reciprocal.favourable_configurations(protons)
-        return in_parts(lambda part: (self._energy(part),), limit, protons)[0]
+        return map_chunks(lambda part: (self._energy(part),), limit, protons)[0]
 
     def _energy(self, positions: Tensor) -> Tensor:
         """Energy of one species.  # (..., N, 3) -> (...)"""
@@ -161,7 +161,7 @@ class Ewald:
         # The pairs come last, in memory too: sums over the three components then run over contiguous numbers.
         left, right = left.transpose(-1, -2), right.transpose(-1, -2)
         shifts = torch.tensor(self.screening.images * self.cell.length, device=left.device, dtype=left.dtype)
-        size = max(1, max_elements(left) // (max(3, len(shifts)) * max(1, math.prod(batch))))
+        size = max(1, max_chunk_elements(left) // (max(3, len(shifts)) * max(1, math.prod(batch))))
         total = left.new_zeros(batch)
         for start in range(0, len(first), size):
             i, j = first[start : start + size], second[start : start + size]

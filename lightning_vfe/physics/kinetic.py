@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_vfe.physics.forward import Carried
+from lightning_vfe.forward_laplacian import LaplacianTensor
 
 
 @torch.no_grad()
@@ -18,10 +18,10 @@ def kinetic_energy(log_psi: Callable[[Any], Any], electrons: Tensor) -> Tensor:
     One pass with value, Jacobian and Laplacian carried through the layers of the wavefunction; no nested derivatives.
 
     Args:
-        log_psi: electrons (..., N, 3) -> complex ln psi (...); written with the operations of physics/forward/rules.py.
+        log_psi: electrons (..., N, 3) -> complex ln psi (...), of operations that `forward_laplacian` has rules for.
         electrons: positions in bohr. # (..., N, 3)
     """
-    result = log_psi(Carried.coordinates(electrons))
+    result = log_psi(LaplacianTensor.coordinates(electrons))
     return -0.5 * (result.laplacian + result.jacobian.square().sum(0))
 
 

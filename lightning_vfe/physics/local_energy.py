@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_vfe.physics.blocks import MAX_ELEMENTS_CPU, in_parts, max_elements
+from lightning_vfe.physics.chunking import MAX_ELEMENTS_CPU, map_chunks, max_chunk_elements
 from lightning_vfe.physics.ewald import CoulombEnergies, Ewald
 from lightning_vfe.physics.kinetic import kinetic_energy, kinetic_energy_nested
 from lightning_vfe.physics.state_point import WalkerStates
 
 TANGENT_BYTES = 2**24
 """Memory on a CPU that the derivatives of one chunk of walkers may take, about: four tensors of 3N N numbers for each
-of 32 features. An accelerator is given more in the proportion of blocks.max_elements."""
+of 32 features. An accelerator is given more in the proportion of blocks.max_chunk_elements."""
 
 
 class LocalEnergy(NamedTuple):
@@ -77,7 +77,7 @@ def kinetic_energies(log_psi: LogPsi, protons: Tensor, electrons: Tensor, states
     is_nested = isinstance(log_psi, nn.Module) and not getattr(log_psi, "carries_derivatives", False)
     of_electrons = kinetic_energy_nested if is_nested else kinetic_energy
     num_electrons = electrons.shape[-2]
-    available = TANGENT_BYTES * (max_elements(electrons) // MAX_ELEMENTS_CPU)
+    available = TANGENT_BYTES * (max_chunk_elements(electrons) // MAX_ELEMENTS_CPU)
     limit = max(1, available // (4 * 32 * 3 * num_electrons * num_electrons * electrons.element_size()))
 
     def kinetic(x: Tensor, r: Tensor, *parts: Tensor) -> tuple[Tensor]:
@@ -86,4 +86,4 @@ def kinetic_energies(log_psi: LogPsi, protons: Tensor, electrons: Tensor, states
         return (of_electrons(lambda positions: log_psi(x, positions, point), r),)
 
     parts = states.rs[:, None, None, None], states.kT[:, None, None, None], states.twist[:, None, None]
-    return in_parts(kinetic, limit, protons.unsqueeze(1), electrons, *parts)[0]
+    return map_chunks(kinetic, limit, protons.unsqueeze(1), electrons, *parts)[0]

@@ -22,8 +22,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_vfe.physics.blocks import max_elements
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.chunking import max_chunk_elements
 
 # With fewer columns in a block the matrix products are small and their tables are read piecemeal: measured on CPUs.
 _FAVOURABLE_COLUMNS = 24
@@ -56,7 +56,7 @@ class ReciprocalSum:
 
     def favourable_configurations(self, positions: Tensor) -> int:
         """Number of configurations at a time above which the blocks get too narrow to be fast."""
-        return max(1, max_elements(positions) // (_FAVOURABLE_COLUMNS * self._column_elements))
+        return max(1, max_chunk_elements(positions) // (_FAVOURABLE_COLUMNS * self._column_elements))
 
     def energy(self, positions: Tensor) -> Tensor:
         """The sum for |S(k)|^2 of one species, in Ha.
@@ -107,7 +107,7 @@ class ReciprocalSum:
         columns, weights = self._constants_like(positions[0])
         squares = (self._columns**2).sum(axis=0)
         configurations = max(1, max(math.prod(each.shape[:-2]) for each in positions))
-        size = max(1, max_elements(positions[0]) // (configurations * self._column_elements))
+        size = max(1, max_chunk_elements(positions[0]) // (configurations * self._column_elements))
         for start in range(0, len(squares), size):
             part = slice(start, start + size)
             # The columns are in order of n_y^2 + n_z^2, so the first one of a block is the longest one.

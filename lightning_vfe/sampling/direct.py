@@ -17,7 +17,7 @@ from lightning_vfe.sampling.walkers import Walkers
 
 
 @dataclass(frozen=True)
-class BaseDensity:
+class TransportedDensity:
     """p(x) = p_base(z(x)) |det dz/dx|, given by its base density and the map, instead of by ln p(x).
 
     All positions are in the unit of the walkers.
@@ -37,7 +37,7 @@ class BaseDensity:
 
 
 def move_through_base(
-    walkers: Walkers, density: BaseDensity, rule: Proposal, width: Tensor, num_steps: int, cell: PeriodicCell
+    walkers: Walkers, density: TransportedDensity, rule: Proposal, width: Tensor, num_steps: int, cell: PeriodicCell
 ) -> ProtonMove:
     """Move the base protons z, in place, and find the protons x that they belong to.
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.sampling.delayed import DelayedDensity, move_by_surrogate
-from lightning_vfe.sampling.direct import BaseDensity, move_through_base
+from lightning_vfe.sampling.direct import TransportedDensity, move_through_base
 from lightning_vfe.sampling.metropolis import metropolis, num_not_finite
 from lightning_vfe.sampling.moves import ProtonMove
 from lightning_vfe.sampling.proposals import LogProb, Proposal
@@ -14,7 +14,7 @@ from lightning_vfe.sampling.walkers import Walkers
 
 PROTON_SAMPLING = ("metropolis", "direct", "delayed")
 
-ProtonTarget = LogProb | BaseDensity | DelayedDensity
+ProtonTarget = LogProb | TransportedDensity | DelayedDensity
 """What p(x) is given by: ln p(x) up to a constant, (W, N, 3) -> (W,), for Metropolis chains; base density and map, to
 sample it directly; or ln p(x) and a cheaper density for the chain, for delayed acceptance. Positions are in the unit of
 the walkers."""
@@ -40,7 +40,7 @@ def move_protons(
         num_steps: number of these moves.
         cell: the periodic cell.
     """
-    if isinstance(density, BaseDensity):
+    if isinstance(density, TransportedDensity):
         return move_through_base(walkers, density, rule, width, num_steps, cell)
     walkers.fields.pop("base_protons", None)
     if isinstance(density, DelayedDensity):

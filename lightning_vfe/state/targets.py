@@ -12,7 +12,7 @@ from lightning_vfe.models.twin import Twin
 from lightning_vfe.models.wavefunction.conditional import electron_density, plain_log_prob
 from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.sampling.delayed import DelayedDensity
-from lightning_vfe.sampling.direct import BaseDensity
+from lightning_vfe.sampling.direct import TransportedDensity
 from lightning_vfe.sampling.electron_moves import ElectronTarget
 from lightning_vfe.sampling.proposals import LogProb
 from lightning_vfe.sampling.proton_moves import ProtonTarget
@@ -58,7 +58,7 @@ class ProtonTargets:
         return DelayedDensity(in_units_of_rs(lambda x: self._density.log_prob(x, states), states.rs), chain)
 
 
-def base_density(density: ProtonDensity, states: WalkerStates) -> BaseDensity:
+def base_density(density: ProtonDensity, states: WalkerStates) -> TransportedDensity:
     """p(x) by its base density and map, for chains on the base protons."""
     base, flow, rs = density.base, density.flow, states.rs[:, None, None]
     sample = getattr(base, "sample", None)
@@ -71,7 +71,7 @@ def base_density(density: ProtonDensity, states: WalkerStates) -> BaseDensity:
         assert sample is not None
         return sample(states, random) / rs
 
-    return BaseDensity(
+    return TransportedDensity(
         log_prob=in_units_of_rs(lambda z: base.log_prob(z, states), states.rs),
         to_base=lambda x: x + flow.displacement(x * rs, states) / rs,
         from_base=from_base,

@@ -43,8 +43,8 @@ def build_state(config: DictConfig) -> Any:
 
 def build_trainer(config: DictConfig, verb: str) -> Any:
     """Lightning's Trainer. Only `fit` writes metrics.csv; `validate` and `test` print and summarize."""
-    from lightning_vfe.training.launch import cluster_plugins
-    from lightning_vfe.training.run_folder import EmbedConfig, StopOnInterrupt
+    from lightning_vfe.training.run.launch import cluster_plugins
+    from lightning_vfe.training.run.run_folder import EmbedConfig, StopOnInterrupt
 
     callbacks = [instantiate(node) for node in config.callbacks.values()]
     callbacks += [StopOnInterrupt(), EmbedConfig(OmegaConf.to_yaml(config))]
@@ -64,7 +64,7 @@ def start_flow(module: Any, config: DictConfig) -> None:
     Raises:
         CommandError: the protons are fixed, or the checkpoint holds no flow of this kind and system.
     """
-    from lightning_vfe.training.flow_checkpoint import load_flow
+    from lightning_vfe.training.run.flow_checkpoint import load_flow
 
     if module.proton_density is None:
         raise CommandError(f"flow_ckpt = {config.flow_ckpt} needs moving protons; set system.protons=sampled")

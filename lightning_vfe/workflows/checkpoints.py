@@ -53,7 +53,7 @@ def load_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
 
 def newest_whole(damaged: Path) -> Path | None:
     """The checkpoint of the latest step in the folder of a damaged one that can be read."""
-    from lightning_vfe.training.checkpoint_files import steps
+    from lightning_vfe.training.run.checkpoint_files import steps
 
     for _, file in sorted(steps(damaged.parent).items(), reverse=True):
         try:
@@ -88,7 +88,7 @@ def _read(path: Path) -> Any:
 
 def embedded_config(content: Mapping[str, Any]) -> DictConfig | None:
     """The config that the run wrote into its checkpoint; None for one written without the command line."""
-    from lightning_vfe.training.run_folder import CONFIG_KEY
+    from lightning_vfe.training.run.run_folder import CONFIG_KEY
 
     text = content.get(CONFIG_KEY)
     if text is None:

@@ -67,7 +67,7 @@ def key_of(usual: str, actual: str) -> Iterator[None]:
 
 def instantiate(node: DictConfig, **arguments: Any) -> Any:
     """Build a node's `_target_`; what a constructor refuses becomes one line, everything else keeps its traceback."""
-    from lightning_vfe.training.launch import MisconfigurationException
+    from lightning_vfe.training.run.launch import MisconfigurationException
 
     try:
         return hydra.utils.instantiate(node, **arguments)

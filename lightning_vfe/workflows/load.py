@@ -18,7 +18,7 @@ from lightning_vfe.models.wavefunction.wavefunction import log_psi_of_walkers
 from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
-from lightning_vfe.training.module import VariationalFreeEnergy
+from lightning_vfe.training.variational.module import VariationalFreeEnergy
 from lightning_vfe.workflows.build import build_parts
 from lightning_vfe.workflows.checkpoints import check_same_shapes, check_schema, embedded_config, load_checkpoint
 from lightning_vfe.workflows.errors import CommandError

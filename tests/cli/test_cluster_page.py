@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lightning_vfe._cli.help import TRAINER_VERBS
-from lightning_vfe._cli.sweep import split_words
+from lightning_vfe.cli.help import TRAINER_VERBS
+from lightning_vfe.cli.sweep import split_words
 from lightning_vfe.workflows.compose import compose_config
 from lightning_vfe.workflows.overrides import parse
 

@@ -12,8 +12,7 @@ import pytest
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_vfe._cli import processes
-from lightning_vfe.cli import main
+from lightning_vfe.cli import main, processes
 from lightning_vfe.workflows.build import build_trainer
 from lightning_vfe.workflows.compose import compose_config
 from lightning_vfe.workflows.overrides import parse

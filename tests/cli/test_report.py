@@ -6,8 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lightning_vfe._cli.sweep_table import print_results
 from lightning_vfe.cli import main
+from lightning_vfe.cli.sweep_table import print_results
 from lightning_vfe.workflows.errors import CommandError
 
 SYSTEM = {"num_atoms": 8, "rs": 1.25, "protons": "sampled", "temperature_kelvin": 6000.0}

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from lightning_vfe.cli import main
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE, NUCLEAR_MASSES
-from lightning_vfe.training.run_folder import CONFIG_KEY
+from lightning_vfe.training.run.run_folder import CONFIG_KEY
 from tests.helpers.ranks import assert_same_tables, fit_table, run_ranks
 
 SMOKE = ["experiment=smoke", "trainer.accelerator=cpu", "logger=csv", "trainer.max_steps=2"]
@@ -262,7 +262,7 @@ def test_mistakes_end_in_one_line(words: list[str], parts: list[str], capsys: py
     assert all(part in error for part in parts), error
 
 
-@pytest.mark.parametrize("verb", ["integrate", "label"])
+@pytest.mark.parametrize("verb", ["log-z", "label"])
 @pytest.mark.parametrize(
     "word", ["system.rs=[1.2,1.3]", "system.temperature_kelvin=[4000,6000]", "system.states=[[1.2,4000],[1.3,600]]"]
 )

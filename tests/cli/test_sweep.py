@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lightning_vfe._cli.sweep import SWEEP_FILE, run_process
 from lightning_vfe.cli import main
+from lightning_vfe.cli.sweep import SWEEP_FILE, run_process
 
 SMOKE = ["experiment=smoke", "trainer.accelerator=cpu", "logger=csv"]
 
@@ -53,7 +53,7 @@ def test_jobs_of_a_sweep_and_their_table(capfd: pytest.CaptureFixture[str]) -> N
         (["fit", "-m", "system.rs=1.2,1.4", "ckpt_path=last"], "ckpt_path = last is chosen by --multirun"),
         (["fit", "-m", "system.rs=1.2,1.4", "run_dir=used"], "run_dir = used holds something else than a sweep"),
         (["test", "-m", "system.rs=1.2,1.4"], "run fit --multirun first"),
-        (["integrate", "-m", "system.rs=1.2,1.4"], "--multirun goes with fit, validate, test"),
+        (["log-z", "-m", "system.rs=1.2,1.4"], "--multirun goes with fit, validate, test"),
         (["fit", "-m", "--print-config", "system.rs=1.2,1.4"], "no other flag"),
         (["fit", "system.rs=1.2,1.4"], "add --multirun"),
         (["fit", "-m", *SMOKE, "system.rs=1,2", "hydra/launcher=none"], "cannot launch the jobs: "),

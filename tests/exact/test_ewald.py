@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_vfe.physics import blocks, structure_factors
+from lightning_vfe.physics import chunking, structure_factors
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.screening import MADELUNG_SIMPLE_CUBIC, choose_screening
@@ -134,7 +134,7 @@ def test_blocks_bound_memory_and_change_nothing(monkeypatch):
     _, electrons = _random(6, 5, 7)
     whole = Ewald(cell).energies(protons, electrons)
     limit = 2000
-    monkeypatch.setattr(blocks, "MAX_ELEMENTS_CPU", limit)
+    monkeypatch.setattr(chunking, "MAX_ELEMENTS_CPU", limit)
     compute, sizes = structure_factors._structure_factors, []
 
     def recorded(tables, block):

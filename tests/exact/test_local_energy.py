@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from lightning_vfe.forward_laplacian import relative_vectors
 from lightning_vfe.physics import local_energy as local_energy_module
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
-from lightning_vfe.physics.forward import relative_vectors
 from lightning_vfe.physics.kinetic import kinetic_energy, kinetic_energy_nested
 from lightning_vfe.physics.local_energy import local_energy
 from lightning_vfe.physics.state_point import WalkerStates

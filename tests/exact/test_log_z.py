@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from lightning_vfe.log_z.integrate import integrate
+from lightning_vfe.log_z.settings import LogZSettings
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.models.potential.schnet import SchNetPotential
 from lightning_vfe.models.potential.yukawa import YukawaPotential
@@ -16,8 +18,6 @@ from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.statistics import estimate
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
-from lightning_vfe.sampling.free_energy_perturbation import integrate
-from lightning_vfe.sampling.integration_settings import IntegrationSettings
 from lightning_vfe.sampling.metropolis import metropolis
 from lightning_vfe.sampling.proposals import LangevinProposal
 from lightning_vfe.sampling.random import WalkerRandom
@@ -49,7 +49,7 @@ def test_two_protons_agree_with_quadrature(kind: str) -> None:
         uniform = path[-1].energy(CELL.length * torch.rand(2000, 2, 3), CELL)
     assert abs(exact - coarser) < 2e-3
     assert uniform.quantile(0.5) - uniform.min() > 2 * KT, "the potential should matter"
-    settings = IntegrationSettings(num_chains=12, num_sweeps=150, max_sweeps=400, target_error_per_atom=0.02, seed=3)
+    settings = LogZSettings(num_chains=12, num_sweeps=150, max_sweeps=400, target_error_per_atom=0.02, seed=3)
     energies = [lambda z, each=each: each.energy(z, CELL) for each in path]
     found = integrate(energies, CELL, KT, settings)
     print(f"ln Z = {found.log_z:.4f} +- {found.log_z_error:.4f}, exact {exact:.4f}")
@@ -82,9 +82,7 @@ def test_plasma_agrees_with_the_energy_integrated_over_the_coupling() -> None:
     nodes of Gauss and Legendre, no reweighting."""
     cell = PeriodicCell(4, 1.0)
     ewald = Ewald(cell, 1e-5)
-    settings = IntegrationSettings(
-        num_chains=16, num_sweeps=100, max_sweeps=100, pilot_sweeps=25, target_error_per_atom=1
-    )
+    settings = LogZSettings(num_chains=16, num_sweeps=100, max_sweeps=100, pilot_sweeps=25, target_error_per_atom=1)
     low, high = (integrate([ewald.proton_energy], cell, 1.0 / gamma, settings) for gamma in (1.0, 3.0))
     nodes, weights = np.polynomial.legendre.leggauss(3)
     total, variance = 0.0, low.log_z_error**2 + high.log_z_error**2

@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from lightning_vfe.labels.database import LabelDatabase
+from lightning_vfe.log_z.integrate import integrate
+from lightning_vfe.log_z.settings import LogZSettings
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
 from lightning_vfe.models.potential.storage import load_potential, potential_hash
 from lightning_vfe.physics.cell import PeriodicCell
@@ -15,10 +17,8 @@ from lightning_vfe.physics.free_energy import momentum_free_energy
 from lightning_vfe.physics.system import System
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
 from lightning_vfe.resources import data_file
-from lightning_vfe.sampling.free_energy_perturbation import integrate
-from lightning_vfe.sampling.integration_settings import IntegrationSettings
-from lightning_vfe.sampling.stability import long_run
 from tests.helpers.plasma import pair_grid
+from tests.helpers.stability import long_run
 from tests.helpers.states import states_at, strata_at
 
 KELVIN, RS = 6000.0, 1.25
@@ -109,7 +109,7 @@ def test_ln_z_of_two_protons_agrees_with_quadrature(potential):
 
     fine = exact(24)
     assert abs(fine - exact(18)) < 5e-3
-    settings = IntegrationSettings(num_chains=12, num_sweeps=200, max_sweeps=600, target_error_per_atom=0.02, seed=3)
+    settings = LogZSettings(num_chains=12, num_sweeps=200, max_sweeps=600, target_error_per_atom=0.02, seed=3)
     found = integrate([lambda z: potential.energy(z, cell)], cell, KT, settings)
     print(f"ln Z = {found.log_z:.4f} +- {found.log_z_error:.4f}, exact {fine:.4f}")
     assert found.converged, found.reasons

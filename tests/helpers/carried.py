@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_vfe.physics.forward import Carried
+from lightning_vfe.forward_laplacian import LaplacianTensor
 from tests.helpers.derivatives import jacobian_and_laplacian
 
 NUM = 3
@@ -19,7 +19,7 @@ def draw(*shape: int, seed: int = 1) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def compare(result: Carried, value: Tensor, jacobian: Tensor, laplacian: Tensor) -> None:
+def compare(result: LaplacianTensor, value: Tensor, jacobian: Tensor, laplacian: Tensor) -> None:
     """All three parts, with the largest error relative to the largest number (or one)."""
     result = result.dense()
     for name, found, expected in (
@@ -38,8 +38,8 @@ def check(function: Callable[[Any], Any], batched: bool = True) -> None:
     positions = draw(2, NUM, 3)
     references = [(function(r), *jacobian_and_laplacian(function, r)) for r in positions]
     with torch.no_grad():
-        compare(function(Carried.coordinates(positions[0])), *references[0])
+        compare(function(LaplacianTensor.coordinates(positions[0])), *references[0])
         if batched:
             values, jacobians, laplacians = zip(*references, strict=True)
             stacked = torch.stack(values), torch.stack(jacobians, dim=1), torch.stack(laplacians)
-            compare(function(Carried.coordinates(positions)), *stacked)
+            compare(function(LaplacianTensor.coordinates(positions)), *stacked)

@@ -17,7 +17,7 @@ from lightning_vfe.physics.units import KELVIN_TO_HARTREE
 from lightning_vfe.sampling.metropolis import metropolis
 from lightning_vfe.sampling.proposals import GaussianProposal
 from lightning_vfe.sampling.random import WalkerRandom
-from lightning_vfe.training.objective import Groups, flow_loss
+from lightning_vfe.training.variational.objective import Groups, flow_loss
 from tests.helpers.states import states_at
 
 

@@ -11,7 +11,12 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-PRELOAD = ["lightning_vfe._cli.run", "lightning_vfe.training.module", "lightning_vfe.training.callbacks", __name__]
+PRELOAD = [
+    "lightning_vfe.cli.run",
+    "lightning_vfe.training.variational.module",
+    "lightning_vfe.training.variational.callbacks",
+    __name__,
+]
 LIMIT_SECONDS = 300
 
 Launcher = Callable[[int, int], dict[str, object]]

@@ -13,9 +13,9 @@ from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.system import System
 from lightning_vfe.sampling.nested import NestedSampler
 from lightning_vfe.state.variational_state import VariationalState
-from lightning_vfe.training.datamodule import MCMCDataModule
-from lightning_vfe.training.module import VariationalFreeEnergy
-from lightning_vfe.training.optimizers import Adam, NaturalGradient
+from lightning_vfe.training.variational.datamodule import MCMCDataModule
+from lightning_vfe.training.variational.module import VariationalFreeEnergy
+from lightning_vfe.training.variational.optimizers import Adam, NaturalGradient
 from tests.helpers.wavefunctions import trained_like
 
 KEYS = {"rs": 2.0, "temperature_kelvin": 6000.0}

@@ -113,16 +113,16 @@ def test_coarse_density_is_near(base):
     away = (chain_log_prob(density, states, coarse=True)(x) - exact).std()
     assert 0 < away < 0.3 * (density.base.log_prob(x, states) - exact).std()
     once = ProtonDensity(density.base, make_flow(cell, strength=0.5, num_steps=1))
-    torch.testing.assert_close(once.coarse_log_prob(x, states), once.log_prob(x, states), rtol=0, atol=1e-12)
+    torch.testing.assert_close(once.surrogate_log_prob(x, states), once.log_prob(x, states), rtol=0, atol=1e-12)
 
 
 @torch.no_grad()
 def test_coarse_map_in_parts_and_shapes():
     cell = PeriodicCell(4, 1.3)
     flow, x, states = make_flow(cell, num_steps=3), random_protons(cell, 2, 3), states_at(cell, 2, 3)
-    whole = flow.to_base_coarsely(x, states)
+    whole = flow.to_base_midpoint(x, states)
     flow.walkers_at_once = 2
-    for one, other in zip(whole, flow.to_base_coarsely(x, states), strict=True):
+    for one, other in zip(whole, flow.to_base_midpoint(x, states), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
     assert whole.z.shape == x.shape and whole.log_abs_det_dzdx.shape == (2, 3)
     torch.testing.assert_close(whole.z, flow.to_base(x, states).z, rtol=0, atol=0.1 * float((whole.z - x).abs().max()))

@@ -51,9 +51,9 @@ def test_against_a_loop_over_walkers(base, sizes, record_property):
 
 
 def test_memory_bound_of_the_flow_is_kept():
-    """max_elements decides how many walkers go at once, whatever is asked for."""
+    """max_chunk_elements decides how many walkers go at once, whatever is asked for."""
     density = ProtonDensity(BASES["uniform"](), make_flow(CELL))
-    turns = ProtonDensity(density.base, make_flow(CELL, max_elements=1))
+    turns = ProtonDensity(density.base, make_flow(CELL, max_chunk_elements=1))
     x, states = random_protons(CELL, 3), states_at(CELL, 3)
     for one, other in zip(density.scores(x, states), turns.scores(x, states, 3), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)

@@ -99,7 +99,7 @@ def test_scores_of_a_mixed_batch():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("sizes", [{}, {"num_blocks": 2, "num_layers": 3, "hidden_lmax": 2}, {"max_elements": 1}])
+@pytest.mark.parametrize("sizes", [{}, {"num_blocks": 2, "num_layers": 3, "hidden_lmax": 2}, {"max_chunk_elements": 1}])
 def test_density_and_its_map_of_a_mixed_batch(sizes):
     density = _density(**sizes)
 

@@ -7,7 +7,7 @@ import torch.multiprocessing as mp
 
 import lightning_vfe.optim.exchange as exchange_module
 from lightning_vfe.optim.exchange import Exchange
-from lightning_vfe.optim.solve import Preconditioner, ScoreBlock, fisher_and_force, in_parameter_space, in_sample_space
+from lightning_vfe.optim.solve import ScoreBlock, SolveSettings, fisher_and_force, minsr_direction, sr_direction
 
 NUM_SAMPLES, NUM_PARAMETERS = 12, 31  # the parameters divide by neither
 
@@ -24,7 +24,7 @@ def problem():
 def updates(part):
     """In both spaces, the groups within a process or over all of them, with weights and without."""
     scores, residuals, last = problem()
-    settings, exchange = Preconditioner(1e-3, 0.9), Exchange()
+    settings, exchange = SolveSettings(1e-3, 0.9), Exchange()
     found = []
     for groups in (torch.arange(NUM_SAMPLES) // 2, torch.arange(NUM_SAMPLES) % 2):
         weights = (1.0 + groups.double()) / (1.0 + groups.double()).mean()
@@ -32,8 +32,8 @@ def updates(part):
             ScoreBlock(scores[part], residuals[part], groups[part]),
             ScoreBlock(scores[part], residuals[part], groups[part], weights[part]),
         ):
-            found.append(in_sample_space(block, last, settings, exchange))
-            found.append(in_parameter_space(*fisher_and_force(block, exchange), last, settings))
+            found.append(minsr_direction(block, last, settings, exchange))
+            found.append(sr_direction(*fisher_and_force(block, exchange), last, settings))
     return torch.stack([direction.direction for direction in found])
 
 

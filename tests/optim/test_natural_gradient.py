@@ -11,7 +11,7 @@ from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.models.wavefunction.scores import wavefunction_scores
 from lightning_vfe.optim.exchange import Exchange
 from lightning_vfe.optim.natural_gradient import NaturalGradient
-from lightning_vfe.optim.solve import Preconditioner, ScoreBlock, fisher_and_force, in_parameter_space, in_sample_space
+from lightning_vfe.optim.solve import ScoreBlock, SolveSettings, fisher_and_force, minsr_direction, sr_direction
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.system import System
@@ -107,11 +107,11 @@ def test_update_of_a_wavefunction_is_that_of_the_dense_matrices(space: str) -> N
     scores = wavefunction_scores(wavefunction, protons, electrons, states)
     groups = torch.arange(len(protons)).repeat_interleave(size)
     block = ScoreBlock(scores.flatten(0, 1), torch.view_as_real(residuals).flatten(0, 1), groups)
-    settings = Preconditioner(damping, momentum)
+    settings = SolveSettings(damping, momentum)
     if space == "sample":
-        found = in_sample_space(block, last, settings, ALONE)
+        found = minsr_direction(block, last, settings, ALONE)
     else:
-        found = in_parameter_space(*fisher_and_force(block, ALONE), last, settings)
+        found = sr_direction(*fisher_and_force(block, ALONE), last, settings)
     assert bool(found.solved)
     error = (found.direction - expected).abs().max() / expected.abs().max()
     assert error < 1e-8, f"relative error {error:.1e}"
@@ -152,10 +152,10 @@ def test_update_of_a_flow_is_that_of_the_dense_matrices(space: str) -> None:
 @pytest.mark.parametrize("num_parameters", [10, 200])
 def test_both_spaces_give_one_update(num_parameters: int, momentum: float) -> None:
     """MinSR is SR with the same damping, with more samples than parameters and with fewer."""
-    block, settings = random_block(num_parameters), Preconditioner(1e-3, momentum)
+    block, settings = random_block(num_parameters), SolveSettings(1e-3, momentum)
     last = torch.randn(num_parameters, generator=torch.Generator().manual_seed(3))
-    sample = in_sample_space(block, last, settings, ALONE)
-    parameter = in_parameter_space(*fisher_and_force(block, ALONE), last, settings)
+    sample = minsr_direction(block, last, settings, ALONE)
+    parameter = sr_direction(*fisher_and_force(block, ALONE), last, settings)
     error = (sample.direction - parameter.direction).abs().max() / parameter.direction.abs().max()
     assert error < 1e-8, f"relative error {error:.1e}"
     assert abs(sample.squared_norm / parameter.squared_norm - 1.0) < 1e-8
@@ -168,7 +168,7 @@ WEIGHTS = torch.tensor([0.5, 2.0, 0.1, 1.4, 1.0, 1.0])
 @pytest.mark.parametrize("num_parameters", [10, 200])
 def test_weights_of_the_groups_are_those_of_the_dense_matrices(num_parameters: int) -> None:
     """The twists' weights enter matrix and force, in both spaces."""
-    size, settings = 4, Preconditioner(1e-2, 0.9)
+    size, settings = 4, SolveSettings(1e-2, 0.9)
     block = random_block(num_parameters)._replace(weights=WEIGHTS.repeat_interleave(size))
     scores = torch.complex(block.scores[:, 0], block.scores[:, 1]).unflatten(0, (-1, size))
     residuals = torch.complex(block.residuals[:, 0], block.residuals[:, 1]).unflatten(0, (-1, size))
@@ -179,15 +179,15 @@ def test_weights_of_the_groups_are_those_of_the_dense_matrices(num_parameters: i
     found = fisher_and_force(block, ALONE)
     for one, other in zip(found, (fisher, force), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11 * float(other.abs().max()))
-    for direction in (in_sample_space(block, last, settings, ALONE), in_parameter_space(*found, last, settings)):
+    for direction in (minsr_direction(block, last, settings, ALONE), sr_direction(*found, last, settings)):
         error = (direction.direction - expected).abs().max() / expected.abs().max()
         assert error < 1e-8, f"relative error {error:.1e}"
 
 
 def test_equal_weights_are_no_weights() -> None:
-    block, last, settings = random_block(20), torch.ones(20), Preconditioner(1e-3, 0.5)
+    block, last, settings = random_block(20), torch.ones(20), SolveSettings(1e-3, 0.5)
     weighted = block._replace(weights=torch.ones(len(block.scores)))
-    plain, same = (in_sample_space(each, last, settings, ALONE).direction for each in (block, weighted))
+    plain, same = (minsr_direction(each, last, settings, ALONE).direction for each in (block, weighted))
     torch.testing.assert_close(same, plain, rtol=1e-12, atol=0)
 
 
@@ -204,18 +204,18 @@ def test_momentum_is_that_of_the_kaczmarz_projection() -> None:
     kernel = a @ a.T + damping * torch.eye(len(a))
     for momentum in (0.0, 0.99):
         expected = momentum * last + a.T @ torch.linalg.solve(kernel, e - momentum * a @ last)
-        found = in_sample_space(block, last, Preconditioner(damping, momentum), ALONE).direction
+        found = minsr_direction(block, last, SolveSettings(damping, momentum), ALONE).direction
         assert (found - expected).abs().max() < 1e-9
-    plain = in_sample_space(block, torch.zeros(50), Preconditioner(damping, 0.0), ALONE).direction
-    assert torch.equal(in_sample_space(block, last, Preconditioner(damping, 0.0), ALONE).direction, plain)
+    plain = minsr_direction(block, torch.zeros(50), SolveSettings(damping, 0.0), ALONE).direction
+    assert torch.equal(minsr_direction(block, last, SolveSettings(damping, 0.0), ALONE).direction, plain)
 
 
 def test_null_vectors_keep_an_undamped_system_solvable() -> None:
     """Centred scores have one null vector for every group and part: without it the matrix would be singular."""
     block = random_block(100)
-    found = in_sample_space(block, torch.zeros(100), Preconditioner(0.0, 0.0), ALONE)
+    found = minsr_direction(block, torch.zeros(100), SolveSettings(0.0, 0.0), ALONE)
     assert bool(found.solved)
-    least_squares = in_sample_space(block, torch.zeros(100), Preconditioner(1e-9, 0.0), ALONE)
+    least_squares = minsr_direction(block, torch.zeros(100), SolveSettings(1e-9, 0.0), ALONE)
     assert (found.direction - least_squares.direction).abs().max() < 1e-5
 
 

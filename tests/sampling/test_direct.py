@@ -14,7 +14,7 @@ from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.statistics import estimate
 from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.system import System
-from lightning_vfe.sampling.direct import BaseDensity
+from lightning_vfe.sampling.direct import TransportedDensity
 from lightning_vfe.sampling.nested import NestedSampler
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.sampling.walkers import merge_walker_states
@@ -206,7 +206,7 @@ def test_electrons_follow_their_protons_the_short_way():
     sampler = make_sampler(cell, num_proton_steps=2, initial_electron_width=1e-9)
     walkers = start(sampler, cell)
     walkers["electrons"] = walkers.protons[:, None].expand_as(walkers.electrons).clone()
-    density = BaseDensity(lambda z: torch.zeros(len(z)), lambda x: x, lambda z: (z, torch.ones(len(z)).bool()))
+    density = TransportedDensity(lambda z: torch.zeros(len(z)), lambda x: x, lambda z: (z, torch.ones(len(z)).bool()))
     sampler.step(walkers, density, electron_target, adapt=False)
     away = cell.minimum_image(RS * (walkers.electrons - walkers.protons[:, None]))
     assert away.abs().max() < 1e-6

@@ -41,7 +41,7 @@ class BoltzmannBase(nn.Module):
         super().__init__()
         check_temperature(temperature_kelvin, GROUND_STATE)
         if not (math.isfinite(log_z) and math.isfinite(log_z_error) and log_z_error >= 0):
-            raise ValueError(f"log_z = {log_z} +- {log_z_error} must be finite; run lightning-vfe integrate again")
+            raise ValueError(f"log_z = {log_z} +- {log_z_error} must be finite; run lightning-vfe log-z again")
         # Any protons do: this looks at the density only.
         potential.check(torch.zeros(cell.num_atoms, 3), cell)
         self.cell = cell
@@ -57,7 +57,7 @@ class BoltzmannBase(nn.Module):
         potential_path: str | Path,
         log_z_path: str | Path | None = None,
     ) -> BoltzmannBase:
-        """The base of a stored potential, with the ln Z that `lightning-vfe integrate` found for it.
+        """The base of a stored potential, with the ln Z that `lightning-vfe log-z` found for it.
 
         Args:
             system: the protons.

@@ -99,7 +99,7 @@ def find_entry(
             message ends with the command that mends it.
     """
     fix = (
-        f"run: lightning-vfe integrate potential.path={potential_path} system.num_atoms={cell.num_atoms} "
+        f"run: lightning-vfe log-z potential.path={potential_path} system.num_atoms={cell.num_atoms} "
         f"system.rs={cell.rs:g} system.temperature_kelvin={temperature_kelvin:g}"
     )
     if Path(path) != log_z_file(potential_path):
@@ -110,8 +110,7 @@ def find_entry(
         known = ", ".join(f"N={e.num_atoms} rs={e.rs:g} T={e.temperature_kelvin:g} K" for e in entries) or "nothing"
         state = f"N={cell.num_atoms} rs={cell.rs:g} T={temperature_kelvin:g} K"
         raise ValueError(
-            f"base.log_z_path = {path} has no ln Z for {state} (it has {known}); {fix}, "
-            "or take base=uniform sampler=nested"
+            f"base.log_z_path = {path} has no ln Z for {state} (it has {known}); {fix}, or take base=uniform"
         )
     entry = here[0]
     if entry.potential_hash != potential_hash:
@@ -122,10 +121,10 @@ def find_entry(
     if not entry.converged:
         raise ValueError(
             f"base.log_z_path = {path}: the integration had not converged ({'; '.join(entry.reasons)}); {fix} "
-            "integrate.max_sweeps=... with more sweeps"
+            "log_z.max_sweeps=... with more sweeps"
         )
     return entry
 
 
 def _damaged(path: str | Path) -> str:
-    return f"log_z_path = {path} is damaged; delete it and run lightning-vfe integrate again"
+    return f"log_z_path = {path} is damaged; delete it and run lightning-vfe log-z again"

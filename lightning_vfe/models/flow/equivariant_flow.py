@@ -26,7 +26,7 @@ SHARES = (0.1, 0.01, 0.001)
 """Shares of the tolerance that the steps of an inverse may leave over, one try after the other: later steps stretch it,
 seldom by more than ten, and a small share can be below the rounding."""
 ACCELERATOR_BATCHES = 16
-"""Times as many walkers at once on an accelerator: 8 GiB at `max_elements` = 2^26 in float64."""
+"""Times as many walkers at once on an accelerator: 8 GiB at `max_chunk_elements` = 2^26 in float64."""
 
 
 class FlowResult(NamedTuple):
@@ -82,7 +82,7 @@ class EquivariantFlow(nn.Module):
         edge_lmax: spherical harmonics of the relative vectors have l = 0 to edge_lmax.
         num_radial: radial functions of the distance.
         cutoff: range of the messages in units of rs; it may exceed L / 2, and L.
-        max_elements: rough bound on the numbers held at once by one layer; more walkers are evaluated in turns.
+        max_chunk_elements: rough bound on the numbers held at once by one layer; more walkers are evaluated in turns.
 
     Raises:
         ValueError: a size is not a positive integer, or the cutoff not positive.
@@ -103,7 +103,7 @@ class EquivariantFlow(nn.Module):
         edge_lmax: int = 2,
         num_radial: int = 8,
         cutoff: float = DEFAULT_CUTOFF,
-        max_elements: int = 2**26,
+        max_chunk_elements: int = 2**26,
     ) -> None:
         super().__init__()
         sizes = {
@@ -114,7 +114,7 @@ class EquivariantFlow(nn.Module):
             "hidden_lmax": hidden_lmax,
             "edge_lmax": edge_lmax,
             "num_radial": num_radial,
-            "max_elements": max_elements,
+            "max_chunk_elements": max_chunk_elements,
         }
         for name, size in sizes.items():
             if size < 1:
@@ -142,7 +142,7 @@ class EquivariantFlow(nn.Module):
         per_pair = num_channels * components * (2 * components + 12)
         per_edge = num_channels * components * (4 * components + 12) + 12 * functions + 4 * num_radial
         edges = 1.5 * cell.num_atoms * cutoff**3
-        self.walkers_at_once = max(1, int(max_elements / (cell.num_atoms**2 * per_pair + edges * per_edge)))
+        self.walkers_at_once = max(1, int(max_chunk_elements / (cell.num_atoms**2 * per_pair + edges * per_edge)))
         # A backward pass keeps what all layers hold.
         self.walkers_at_once_with_gradients = max(1, self.walkers_at_once // (num_blocks * num_steps * num_layers))
 
@@ -164,7 +164,7 @@ class EquivariantFlow(nn.Module):
         """
         return self._in_bohr(self._to_base, x, states)
 
-    def to_base_coarsely(self, x: Tensor, states: WalkerStates) -> FlowResult:
+    def to_base_midpoint(self, x: Tensor, states: WalkerStates) -> FlowResult:
         """What `to_base` gives, up to an error, with one Jacobian for each network: the n = num_steps Euler steps of a
         network taken as one step of the midpoint rule that is n times as long,
 
@@ -292,7 +292,7 @@ class EquivariantFlow(nn.Module):
         return FlowResult(z, log_abs_det.sum(0), sign.prod(0))
 
     def _to_base_coarsely(self, x: Tensor, condition: Tensor) -> FlowResult:
-        """to_base_coarsely of one batch, in units of rs.  # (W, N, 3)"""
+        """to_base_midpoint of one batch, in units of rs.  # (W, N, 3)"""
         displacement, jacobian = self.contact.at(condition)(x, True)
         z, jacobians, n = x + displacement, [jacobian], self.num_steps
         for network in self._networks:

@@ -37,7 +37,7 @@ class PlainFlow(nn.Module):
         sign, log_abs_det = torch.linalg.slogdet(jacobian)
         return FlowResult(z, log_abs_det.view(x.shape[:-2]), sign.view(x.shape[:-2]))
 
-    to_base_coarsely = to_base
+    to_base_midpoint = to_base
 
     def displacement(self, x: Tensor, states: WalkerStates) -> Tensor:
         """z - x in bohr (..., N, 3)."""

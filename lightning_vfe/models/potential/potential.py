@@ -8,8 +8,8 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from lightning_vfe.physics.blocks import in_parts, max_elements
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.chunking import map_chunks, max_chunk_elements
 
 # Numbers that one atom takes up in a temporary: tens of pairs with tens of features each.
 ELEMENTS_PER_ATOM = 1024
@@ -70,7 +70,7 @@ class Potential(nn.Module, abc.ABC):
         if create_graph:
             return self._differentiate(z, cell, create_graph=True)
         run = functools.partial(self._differentiate, cell=cell, create_graph=False)
-        energy, forces = in_parts(run, _configurations_at_once(z), z)
+        energy, forces = map_chunks(run, _configurations_at_once(z), z)
         return energy, forces
 
     def pressure(self, z: Tensor, cell: PeriodicCell) -> Tensor:
@@ -85,7 +85,7 @@ class Potential(nn.Module, abc.ABC):
         Returns:
             Pressure in Ha/bohr^3.  # (...)
         """
-        (slope,) = in_parts(functools.partial(self._dilate, cell=cell), _configurations_at_once(z), z)
+        (slope,) = map_chunks(functools.partial(self._dilate, cell=cell), _configurations_at_once(z), z)
         return slope / (-3.0 * cell.volume)
 
     def _dilate(self, z: Tensor, cell: PeriodicCell) -> tuple[Tensor, ...]:
@@ -122,11 +122,11 @@ class Potential(nn.Module, abc.ABC):
         if not low * (1.0 - 1e-9) <= cell.rs <= high * (1.0 + 1e-9):
             raise ValueError(
                 f"system.rs = {cell.rs!r} is outside the densities rs = {low} to {high} that the potential was trained "
-                "on; set system.rs inside, take base=uniform sampler=nested, or train a potential on labels at this "
+                "on; set system.rs inside, take base=uniform, or train a potential on labels at this "
                 "density (lightning-vfe label, then fit)"
             )
 
 
 def _configurations_at_once(z: Tensor) -> int:
     """How many configurations fit into the bound for temporaries; a derivative without a graph needs no more."""
-    return max(1, max_elements(z) // (ELEMENTS_PER_ATOM * max(1, z.shape[-2])))
+    return max(1, max_chunk_elements(z) // (ELEMENTS_PER_ATOM * max(1, z.shape[-2])))

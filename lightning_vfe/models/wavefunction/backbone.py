@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from lightning_vfe.models.wavefunction.features import NUM_PAIR_FEATURES, PairGeometry
-from lightning_vfe.physics.forward import (
+from lightning_vfe.forward_laplacian import (
     block_means,
     messages_by_spin,
     messages_to_first,
     messages_to_second,
     tanh_layer,
 )
+from lightning_vfe.models.wavefunction.features import NUM_PAIR_FEATURES, PairGeometry
 
 NUM_TWIST_FEATURES = 6
 

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_vfe.forward_laplacian import join_features, relative_vectors
 from lightning_vfe.physics.cell import periodic_waves, smooth_distance
-from lightning_vfe.physics.forward import join_features, relative_vectors
 
 NUM_PAIR_FEATURES = 7
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lightning_vfe.physics.forward import bilinear_scores, opposite_spin_scores
+from lightning_vfe.forward_laplacian import bilinear_scores, opposite_spin_scores
 
 START = 0.01
 """Size of phi - 1 at the start."""

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lightning_vfe.forward_laplacian import paired_plane_waves
 from lightning_vfe.models.wavefunction.fermi import fermi_function
 from lightning_vfe.physics.cell import PeriodicCell
-from lightning_vfe.physics.forward import paired_plane_waves
 from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.physics.system import System
 

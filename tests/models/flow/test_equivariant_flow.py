@@ -47,7 +47,7 @@ def test_any_leading_dimensions():
 
 
 def test_walkers_in_turns_give_the_same_numbers():
-    whole, turns = make_flow(CELL), make_flow(CELL, max_elements=1)
+    whole, turns = make_flow(CELL), make_flow(CELL, max_chunk_elements=1)
     x = random_protons(CELL, 5)
     assert turns.walkers_at_once == 1 and whole.walkers_at_once > 5
     for one, other in zip(whole.to_base(x, states(5)), turns.to_base(x, states(5)), strict=True):
@@ -80,7 +80,7 @@ def test_only_parameters_and_the_reference_are_saved():
         ({"num_blocks": 0}, "flow.num_blocks = 0"),
         ({"edge_lmax": 0}, "flow.edge_lmax = 0"),
         ({"cutoff": -1.0}, "flow.cutoff = -1.0"),
-        ({"max_elements": 0}, "flow.max_elements = 0"),
+        ({"max_chunk_elements": 0}, "flow.max_chunk_elements = 0"),
     ],
 )
 def test_bad_sizes(setting, key):

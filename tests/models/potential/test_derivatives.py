@@ -130,6 +130,6 @@ def test_energies_are_twice_differentiable_at_the_cutoff():
 def test_large_batches_are_worked_off_in_parts(monkeypatch, cell):
     potential, z = make_schnet(), random_protons(cell, 7)
     expected = potential.energy_and_forces(z, cell)
-    monkeypatch.setattr("lightning_vfe.models.potential.potential.max_elements", lambda _: 2 * 3 * 1024)
+    monkeypatch.setattr("lightning_vfe.models.potential.potential.max_chunk_elements", lambda _: 2 * 3 * 1024)
     for one, other in zip(potential.energy_and_forces(z, cell), expected, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)

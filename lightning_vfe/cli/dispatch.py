@@ -1,0 +1,94 @@
+"""The command `lightning-vfe VERB key=value ...`: compose the config, build the objects, run a verb of Lightning."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from lightning_vfe import __version__
+from lightning_vfe.cli.help import TRAINER_VERBS, VERBS, general_help, verb_help
+from lightning_vfe.cli.processes import is_first_process, print_error
+from lightning_vfe.workflows.errors import CommandError, nearest
+
+FAILED = 1
+USAGE_ERROR = 2
+INTERRUPTED = 130
+HELP = ("--help", "-h")
+PRINT_CONFIG = ("--print-config", "--cfg")
+MULTIRUN = ("--multirun", "-m")
+ALIASES = {"integrate": "log-z"}
+"""Former names of verbs, which stay valid."""
+FLAGS = (*HELP, *PRINT_CONFIG, *MULTIRUN, "--version")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit code: 0, 2 after bad input (one line on stderr), 1 where the numbers of a run
+    break down (one line as well), 130 after Ctrl-C, 128 + N after signal N. The first process of several speaks.
+
+    `sys.argv` stays as it is: Lightning starts the further processes of a distributed run with the same words.
+    """
+    try:
+        return _dispatch(list(sys.argv[1:] if argv is None else argv))
+    except CommandError as error:
+        print_error(str(error))
+        return USAGE_ERROR
+    except FloatingPointError as error:
+        print_error(str(error))
+        return FAILED
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _dispatch(words: list[str]) -> int:
+    flags = [word for word in words if word.startswith("-")]
+    verb, *settings = [word for word in words if not word.startswith("-")] or [""]
+    for flag in flags:
+        if flag not in FLAGS:
+            raise CommandError(f"unknown flag '{flag}'{nearest(flag, FLAGS)}")
+    if "--version" in flags:
+        print(__version__)
+        return 0
+    verb = ALIASES.get(verb, verb)
+    if verb and verb not in VERBS:
+        given = f"'{verb}' stands where the verb should" if "=" in verb else f"unknown verb '{verb}'"
+        raise CommandError(f"{given}{nearest(verb, VERBS)} (the verbs are: {', '.join(VERBS)})")
+    if not verb or any(flag in HELP for flag in flags):
+        return _show(verb_help(verb) if verb else general_help())
+    if any(flag in MULTIRUN for flag in flags):
+        if verb not in TRAINER_VERBS or len(set(flags)) > 1:
+            raise CommandError(f"--multirun goes with {', '.join(TRAINER_VERBS)}, and with no other flag")
+        from lightning_vfe.cli.sweep import run_sweep
+
+        return run_sweep(verb, settings)
+    return _run(verb, settings, print_only=bool(flags))
+
+
+def _show(text: str) -> int:
+    """Print a page, for readers that may close it early (`--help | head`); returns the exit code."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at the end
+    return 0
+
+
+def _run(verb: str, settings: list[str], print_only: bool) -> int:
+    # hydra and torch take seconds to import: only when there is something to do
+    from omegaconf import OmegaConf
+
+    from lightning_vfe.cli.plan import Plan, make_plan
+    from lightning_vfe.workflows.overrides import parse
+
+    if verb not in TRAINER_VERBS:
+        from lightning_vfe.cli.commands import run_command
+
+        return run_command(verb, parse(settings), print_only)
+    plan = Plan.received() or make_plan(verb, parse(settings))
+    if print_only:
+        return _show(OmegaConf.to_yaml(plan.config).rstrip())
+    for note in plan.notes if is_first_process() else ():
+        print(note)
+
+    from lightning_vfe.cli.run import run
+
+    return run(plan)

@@ -1,0 +1,170 @@
+"""The help texts, made from the config files themselves: fast, and never behind them."""
+
+import re
+from pathlib import Path
+
+from lightning_vfe.resources import resource_folder
+
+VERBS = {
+    "fit": "train what the experiment names (by default flow and wavefunction), or go on with a run (ckpt_path=last)",
+    "validate": "measure with the frozen networks, as a quick look at a run",
+    "test": "freeze, equilibrate afresh, and measure: a table, a summary file and figures",
+    "label": "label proton configurations with energies and forces, into a database",
+    "log-z": "compute ln Z of a potential, by integration from the ideal gas on",
+    "report": "compare runs of one state point: a table and a figure",
+}
+TRAINER_VERBS = ("fit", "validate", "test")
+"""Verbs of Lightning's Trainer; they share configs/config.yaml. The others have configs/VERB.yaml and a command."""
+
+# where the default and the comment of the most used keys stand
+MAIN_KEYS = (
+    ("system/hydrogen.yaml", "system", ("num_atoms", "rs", "temperature_kelvin", "protons", "structure", "twists")),
+    ("sampler/default.yaml", "sampler", ("num_proton_walkers", "num_electron_walkers", "num_groups")),
+    ("trainer/default.yaml", "trainer", ("max_steps", "devices", "accelerator", "strategy")),
+    ("config.yaml", "", ("seed", "dtype", "run_dir", "ckpt_path")),
+)
+
+EXAMPLES = {
+    "fit": (
+        "lightning-vfe fit",
+        "lightning-vfe fit experiment=h14_6000K trainer.devices=2",
+        "lightning-vfe fit ckpt_path=last trainer.max_steps=2000",
+        "lightning-vfe fit --multirun base=uniform system.rs=1.2,1.4",
+    ),
+    "validate": ("lightning-vfe validate", "lightning-vfe validate run_dir=runs/default"),
+    "test": (
+        "lightning-vfe test",
+        "lightning-vfe test run_dir=runs/default datamodule.test_steps=500",
+        "lightning-vfe test ckpt_path=runs/default/checkpoints/last.ckpt",
+    ),
+    "label": ("lightning-vfe label system.num_atoms=8",),
+    "log-z": ("lightning-vfe log-z system.num_atoms=8",),
+    "report": ("lightning-vfe report runs=[runs/default,runs/default-2]",),
+}
+
+VERB_NOTES = {
+    "fit": (
+        "Writes the run folder runs/NAME, where NAME is the experiment's name (runs/NAME-2, ... where there is one",
+        "already). With ckpt_path=last, or the path of a checkpoint, it goes on with that run and its config;",
+        "key=value then changes single settings.",
+    ),
+    "validate": (
+        "Uses the last checkpoint of the latest run (ckpt_path=last), of the run in run_dir, or the one in ckpt_path,",
+        "with that run's config.",
+    ),
+    "test": (
+        "Uses the last checkpoint of the latest run (ckpt_path=last), of the run in run_dir, or the one in ckpt_path,",
+        "with that run's config. Writes summary.json and figures/ into the run folder.",
+    ),
+    "label": ("Samples configurations of system.num_atoms atoms, and goes on with a database that is there already.",),
+    "log-z": ("Stores ln Z with its error beside the potential, for the base of fit.",),
+    "report": ("Reads what test and log-z wrote into the folders; writes comparison.csv and comparison.png.",),
+}
+
+
+def general_help() -> str:
+    """Text of `lightning-vfe --help`."""
+    lines = [
+        "usage: lightning-vfe VERB [key=value ...]",
+        "",
+        "Variational free energy of dense hydrogen.",
+        "",
+        "verbs:",
+    ]
+    lines += _columns(VERBS.items())
+    lines += _groups() + _experiments() + _main_keys()
+    lines += [
+        "",
+        "examples:",
+        *(f"  {EXAMPLES[verb][number]}" for verb, number in (("fit", 0), ("fit", 1), ("fit", 2))),
+    ]
+    lines += [f"  {EXAMPLES['test'][0]}", "", *_flags()]
+    return "\n".join(lines)
+
+
+def verb_help(verb: str) -> str:
+    """Text of `lightning-vfe VERB --help`."""
+    lines = [f"usage: lightning-vfe {verb} [key=value ...]", "", f"{verb}: {VERBS[verb]}.", "", *VERB_NOTES[verb]]
+    if verb in TRAINER_VERBS:
+        lines += _groups() + _experiments() + _main_keys()
+    else:
+        lines += _groups(verb) + _command_keys(verb)
+    return "\n".join([*lines, "", "examples:", *(f"  {line}" for line in EXAMPLES[verb]), "", *_flags()])
+
+
+def describe(file: Path) -> str:
+    """The first comment of a config file, its one-line description."""
+    for line in file.read_text().splitlines():
+        if line.startswith("#") and not line.startswith("# @package"):
+            return line.lstrip("# ").rstrip()
+    return ""
+
+
+def key_comment(file: Path, key: str) -> tuple[str, str]:
+    """Default and comment of a top-level key of a config file: `key: default  # comment`."""
+    match = re.search(rf"^{re.escape(key)}:[ ]*(.*?)[ ]+#[ ]*(.*)$", file.read_text(), flags=re.MULTILINE)
+    if match is None:
+        raise KeyError(f"{file} has no line '{key}: default  # comment'")
+    return match[1], match[2]
+
+
+def _groups(root: str = "config") -> list[str]:
+    """Groups in the defaults list of a root config and of its tasks, read as text: Hydra takes long to import."""
+    configs = resource_folder("configs")
+    files = [configs / f"{root}.yaml", *(sorted((configs / "task").glob("*.yaml")) if root == "config" else ())]
+    names = {name for file in files for name in re.findall(r"^  - /?(\w+)(?:@\S+)?: ", file.read_text(), re.MULTILINE)}
+    folders = [configs / name for name in sorted(names - {"experiment"})]
+    rows = [(folder.name, ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))) for folder in folders]
+    if not rows:
+        return []
+    return ["", "config groups, GROUP=OPTION:", *_columns(rows)]
+
+
+def _experiments() -> list[str]:
+    files = sorted((resource_folder("configs") / "experiment").glob("*.yaml"))
+    return ["", "experiments, experiment=NAME:", *_columns((file.stem, describe(file)) for file in files)]
+
+
+def _main_keys() -> list[str]:
+    rows = []
+    for name, group, keys in MAIN_KEYS:
+        for key in keys:
+            default, comment = key_comment(resource_folder("configs") / name, key)
+            rows.append((f"{group}.{key}" if group else key, f"{comment} [{default}]"))
+    return ["", "most used keys [default]; --print-config shows all of them:", *_columns(rows)]
+
+
+def _command_keys(verb: str) -> list[str]:
+    """Single keys of a command: those of the system, of its root config, and of the groups' default options."""
+    configs, rows = resource_folder("configs"), []
+    root = configs / f"{verb}.yaml"
+    groups = re.findall(r"^  - (\w+): (\w+)$", root.read_text(), flags=re.MULTILINE)
+    for group, option in groups:
+        file = configs / group / f"{option}.yaml"
+        chosen = MAIN_KEYS[0][2][:3] if group == "system" else _single_keys(file)
+        rows += [(f"{group}.{key}", *key_comment(file, key)) for key in chosen]
+    rows += [(key, *key_comment(root, key)) for key in _single_keys(root)]
+    shown = _columns((name, f"{comment} [{default}]") for name, default, comment in rows)
+    return ["", "most used keys [default]; --print-config shows all of them:", *shown]
+
+
+def _single_keys(file: Path) -> list[str]:
+    """Top-level keys of a config file that hold a value, not further keys."""
+    keys = re.findall(r"^(\w+): +[^#\s]", file.read_text(), flags=re.MULTILINE)
+    return [key for key in keys if key != "_target_"]
+
+
+def _flags() -> list[str]:
+    rows = (
+        ("--help, -h", "this text; after a verb, that verb's"),
+        ("--print-config, --cfg", "print the composed config, and run nothing"),
+        ("--multirun, -m", "run once for each value of key=1,2,...; fit, validate and test"),
+        ("--version", "print the version"),
+    )
+    return ["flags:", *_columns(rows)]
+
+
+def _columns(rows: object) -> list[str]:
+    pairs = [(str(name), str(text)) for name, text in rows]  # type: ignore[attr-defined]
+    width = max(len(name) for name, _ in pairs)
+    return [f"  {name:<{width}}  {text}" for name, text in pairs]

@@ -1,0 +1,234 @@
+"""Decide what a command runs: with which config, in which run folder, from which checkpoint."""
+
+import json
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_vfe.cli.processes import is_first_process, started_together
+from lightning_vfe.workflows.compose import compose_config, override_config
+from lightning_vfe.workflows.errors import CommandError, one_line
+from lightning_vfe.workflows.overrides import Overrides
+from lightning_vfe.workflows.paths import check_folder
+
+RUNS = Path("runs")
+HANDOVER = "LIGHTNING_VFE_PLAN"
+"""Environment variable by which the first process tells those that Lightning starts what it has decided."""
+
+
+INPUT_FILES = ("system.structure", "datamodule.database", "data.source.database", "data.source.trajectory", "flow_ckpt")
+"""Keys of files that a run reads."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One command, decided.
+
+    Attributes:
+        verb: fit, validate or test.
+        config: the composed config; run_dir and ckpt_path in it are those below.
+        run_dir: folder that the command writes into.
+        ckpt_path: checkpoint to start from, or None.
+        is_new: the folder is yet to be made.
+        notes: lines that tell the user what was chosen.
+        may_be_done: a checkpoint at the last step is no mistake, as for a job that its cluster starts once more.
+        may_round_walkers: the number of proton walkers is a default, which may be raised to one that can be dealt.
+    """
+
+    verb: str
+    config: DictConfig
+    run_dir: Path
+    ckpt_path: Path | None
+    is_new: bool
+    notes: tuple[str, ...] = ()
+    may_be_done: bool = False
+    may_round_walkers: bool = False
+
+    def hand_over(self) -> str:
+        """The plan as text for HANDOVER."""
+        text = OmegaConf.to_yaml(self.config)
+        return json.dumps([self.verb, text, str(self.run_dir), self.ckpt_path and str(self.ckpt_path)])
+
+    @staticmethod
+    def received() -> "Plan | None":
+        """The first process's plan, in a process that Lightning started; None elsewhere."""
+        if HANDOVER not in os.environ or os.environ.get("LOCAL_RANK", "0") == "0":
+            return None
+        verb, text, run_dir, ckpt_path = json.loads(os.environ[HANDOVER])
+        config = OmegaConf.create(text)
+        assert isinstance(config, DictConfig)
+        return Plan(verb, config, Path(run_dir), Path(ckpt_path) if ckpt_path else None, is_new=False, may_be_done=True)
+
+
+def make_plan(verb: str, overrides: Overrides) -> Plan:
+    """Plan a command.
+
+    `fit` without a checkpoint gets a new folder, `runs/NAME` or the next free `runs/NAME-2`, ...; with one it goes on
+    in that checkpoint's folder. With `ckpt_path=auto` it does what a job that may be started again needs: it goes on in
+    run_dir where there is a checkpoint, and begins there where there is none. `validate` and `test` use the last
+    checkpoint where none is given. A checkpoint's run brings its config along; groups chosen on the command line take
+    the place of its own, single keys come last.
+
+    Raises:
+        CommandError: bad override, no such run or checkpoint, or a folder that already holds a run.
+    """
+    ckpt_path, run_dir = overrides.value("ckpt_path"), overrides.value("run_dir")
+    if run_dir and is_first_process():
+        check_folder("run_dir", run_dir)
+    if verb != "fit":
+        ckpt_path = ckpt_path or "last"
+    begins_again = False
+    is_auto = ckpt_path == "auto"
+    if is_auto:
+        if not run_dir:
+            raise CommandError("ckpt_path = auto needs run_dir=..., the folder to go on in or to begin with")
+        begins_again = verb == "fit" and not _last_of(Path(run_dir)).is_file()
+        ckpt_path = None if begins_again else "last"
+    if ckpt_path is None:
+        config = compose_config(overrides)
+        if not run_dir and (started_together() or config.trainer.num_nodes > 1):
+            raise CommandError(
+                "run_dir = null leaves the folder open; processes started by torchrun or srun, or on several nodes, "
+                "need run_dir=..."
+            )
+        folder, notes = (Path(run_dir), ()) if run_dir else _free_folder(config.name)
+        is_new = not (begins_again and (folder / "config.yaml").is_file())  # left by a run that was stopped early
+        if is_new and run_dir and is_first_process() and _is_used(folder):
+            raise CommandError(
+                f"run_dir = {folder} already holds a run; go on with ckpt_path=last, or give another folder"
+            )
+        is_default = overrides.value("sampler.num_proton_walkers") is None
+        return replace(_plan(verb, config, folder, None, is_new, notes), may_round_walkers=is_default)
+    if ckpt_path == "last":
+        checkpoint, notes = _last_checkpoint(run_dir, overrides)
+    else:
+        checkpoint, notes = Path(str(ckpt_path)), ()
+    home = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else None
+    config = _config_of(checkpoint, home, overrides)
+    goal = Path(run_dir) if run_dir else home
+    if goal is not None:
+        folder, is_new = goal, not _is_used(goal)
+    else:
+        (folder, more), is_new = _free_folder(config.name), True
+        notes += more
+    return replace(_plan(verb, config, folder, checkpoint, is_new, notes), may_be_done=is_auto)
+
+
+def _plan(verb: str, config: DictConfig, folder: Path, checkpoint: Path | None, is_new: bool, notes: tuple) -> Plan:
+    for key in INPUT_FILES:
+        value = OmegaConf.select(config, key)
+        if isinstance(value, str) and Path(value).is_file():
+            # the run may be looked at from another working directory
+            OmegaConf.update(config, key, str(Path(value).resolve()))
+    config.run_dir = str(folder)
+    config.ckpt_path = None if checkpoint is None else str(checkpoint)
+    return Plan(verb, config, folder, checkpoint, is_new, notes)
+
+
+def new_sweep_folder(name: str) -> Path:
+    """The next free folder runs/NAME-sweep, runs/NAME-sweep-2, ..."""
+    return _free_folder(f"{name}-sweep")[0]
+
+
+def past_sweep_folder(name: str, marker: str) -> Path:
+    """The latest of the folders runs/NAME-sweep, runs/NAME-sweep-2, ... that has a file of the marker's name.
+
+    Raises:
+        CommandError: there is none.
+    """
+    for _, folder in reversed(_numbered(f"{name}-sweep")):
+        if (folder / marker).is_file():
+            return folder
+    raise CommandError(
+        f"run_dir = null finds no sweep {RUNS / name}-sweep; run fit --multirun first, or give run_dir=..."
+    )
+
+
+def _last_of(run_dir: Path) -> Path:
+    return run_dir / "checkpoints" / "last.ckpt"
+
+
+def _is_used(folder: Path) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def _free_folder(name: str) -> tuple[Path, tuple[str, ...]]:
+    if Path(name).name != name or name in ("", ".."):
+        raise CommandError(f"name = {name or repr(name)} is no name of a folder in {RUNS}; give a word, or run_dir=...")
+    if not (RUNS / name).exists():
+        return RUNS / name, ()
+    number = 1 + max([1, *(number for number, _ in _numbered(name))])
+    folder = RUNS / f"{name}-{number}"
+    return folder, (f"{RUNS / name} holds an earlier run, which stays as it is; this one goes to {folder}",)
+
+
+def _numbered(name: str) -> list[tuple[int, Path]]:
+    """Folders runs/NAME (number 1), runs/NAME-2, ..., in the order of their numbers."""
+    found = []
+    for folder in RUNS.glob("*"):
+        match = re.fullmatch(re.escape(name) + r"(?:-(\d+))?", folder.name)
+        if match and folder.is_dir():
+            found.append((int(match[1] or 1), folder))
+    return sorted(found)
+
+
+def _last_checkpoint(run_dir: str | None, overrides: Overrides) -> tuple[Path, tuple[str, ...]]:
+    """checkpoints/last.ckpt of the given run folder, else of the latest run of the experiment's name that has one."""
+    if run_dir:
+        checkpoint = _last_of(Path(run_dir))
+        if not checkpoint.is_file():
+            raise CommandError(
+                f"run_dir = {run_dir} holds no checkpoints/last.ckpt; give the folder of a run made by fit"
+            )
+        return checkpoint, ()
+    name = overrides.value("name") or overrides.groups.get("experiment") or "default"
+    folders = [folder for _, folder in _numbered(str(name))]
+    for folder in reversed(folders):
+        checkpoint = _last_of(folder)
+        if checkpoint.is_file():
+            return checkpoint, (f"using the last checkpoint of {folder}",)
+    choice = overrides.groups.get("experiment")
+    command = "lightning-vfe fit" + (f" experiment={choice}" if choice else "")
+    raise CommandError(
+        f"ckpt_path = last finds no checkpoint in {RUNS / str(name)}; run '{command}' first, or give run_dir=..."
+    )
+
+
+def _config_of(checkpoint: Path, home: Path | None, overrides: Overrides) -> DictConfig:
+    """Config of the checkpoint's run, with the chosen groups in the place of its own and the single keys on top.
+
+    Raises:
+        CommandError: the config cannot be read, or an experiment is chosen that is not the run's.
+    """
+    from lightning_vfe.workflows.checkpoints import check_schema, embedded_config, load_checkpoint
+
+    if home is not None and (home / "config.yaml").is_file() and checkpoint.is_file():
+        try:
+            stored: object = OmegaConf.load(home / "config.yaml")
+        except Exception as error:
+            raise CommandError(f"{home / 'config.yaml'} cannot be read: {one_line(error)}") from error
+    else:
+        stored = embedded_config(load_checkpoint(checkpoint))
+    if not isinstance(stored, DictConfig) or "name" not in stored:
+        return compose_config(overrides)
+    check_schema(stored, checkpoint if home is None else home)
+    chosen, name = overrides.groups, overrides.value("name") or overrides.groups.get("experiment")
+    is_other = {
+        "experiment": "experiment" in chosen and str(name) != str(stored.name),
+        "task": "task" in chosen and chosen["task"] != stored.get("task"),
+    }
+    for group in (group for group, other in is_other.items() if other):
+        raise CommandError(
+            f"{group} = {chosen[group]} is not that of {checkpoint} (name = {stored.name}), whose settings it would "
+            "drop; leave it out: the run brings its config along, and single keys change it"
+        )
+    others = {group: option for group, option in chosen.items() if group not in is_other}
+    if others:
+        fresh = compose_config(Overrides({"task": stored.get("task"), **others}))
+        for group in others:
+            stored[group] = fresh[group]
+    OmegaConf.set_struct(stored, True)
+    return override_config(stored, overrides)

@@ -1,0 +1,215 @@
+"""From samples of all windows to ln Z: equilibration, subsampling, MBAR with its errors, overlap.
+
+Series have the shape (steps, K windows, C chains); the chains of one index c form a ladder; ladders are independent.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from lightning_vfe.physics.statistics import integrated_autocorrelation_time, load_pymbar, split_r_hat
+
+# Bootstraps cost time in proportion to the samples, and their error is known well enough from this many.
+_MOST_RESAMPLED = 20_000
+_SOLVERS = ({"method": "adaptive", "options": {"min_sc_iter": 0}}, {"method": "hybr", "continuation": True})
+
+
+@dataclass(frozen=True)
+class Equilibrium:
+    """What is kept of each window's samples; K arrays.
+
+    Attributes:
+        start: first step after the equilibration.
+        inefficiency: steps from one independent sample to the next, at least 1.
+        r_hat: split R-hat over the chains after `start`, the worst observable.
+        steps: numbers of the kept steps of each window.  # K of (samples_k,)
+    """
+
+    start: np.ndarray
+    inefficiency: np.ndarray
+    r_hat: np.ndarray
+    steps: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class Reweighted:
+    """Result of MBAR.
+
+    Attributes:
+        log_z: ln Z_k - ln Z_0 of every window.  # (K,)
+        asymptotic_error: of log_z[-1] with independent samples, to first order.
+        ladder_error: of log_z[-1] from the spread over ladders.
+        overlap: O_ij, the probability that a sample of window i belongs to window j by its weight.  # (K, K)
+    """
+
+    log_z: np.ndarray
+    asymptotic_error: float
+    ladder_error: float
+    overlap: np.ndarray
+
+    @property
+    def neighbour_overlap(self) -> np.ndarray:
+        """The smaller of O_{k,k+1} and O_{k+1,k}  # (K - 1,)."""
+        return np.minimum(np.diag(self.overlap, 1), np.diag(self.overlap, -1))
+
+
+def find_equilibrium(reduced: np.ndarray, points: np.ndarray) -> Equilibrium:
+    """Where each window is equilibrated, and how far apart its independent samples are.
+
+    The observables are the energy differences E_{j+1} - E_j of the stages that a window borders on: they are what ln Z
+    is made of. Equilibration is detected on their means over the chains, where a common drift stands out most; the
+    statistical inefficiency is the larger of pymbar's, averaged over chains, and that of all chains together, which
+    grows when they disagree.
+
+    Args:
+        reduced: E_m/kT.  # (steps, K, C, S)
+        points: windows along the path.  # (K,)
+
+    Source: Chodera, J. Chem. Theory Comput. 12, 1799 (2016).
+    """
+    timeseries = load_pymbar().timeseries
+    num_steps, num_windows, _, num_stages = reduced.shape
+    padded = np.concatenate([np.zeros_like(reduced[..., :1]), reduced], axis=-1)
+    start, inefficiency = np.zeros(num_windows, dtype=int), np.ones(num_windows)
+    r_hat, steps = np.ones(num_windows), []
+    for window, point in enumerate(points):
+        stages = {min(max(math.ceil(point) - 1, 0), num_stages - 1), min(math.floor(point), num_stages - 1)}
+        series = [padded[:, window, :, stage + 1] - padded[:, window, :, stage] for stage in sorted(stages)]
+        series = [each for each in series if not _is_constant(each)]
+        for each in series:
+            found = timeseries.detect_equilibration(each.mean(axis=1), nskip=max(1, num_steps // 50))
+            start[window] = max(start[window], min(int(found[0]), num_steps // 2))
+        for each in series:
+            kept = each[start[window] :]
+            chains = [chain for chain in kept.T if not _is_constant(chain)]
+            g = timeseries.statistical_inefficiency_multiple(chains) if chains else float(len(kept))
+            g = max(g, integrated_autocorrelation_time(kept))
+            inefficiency[window] = max(inefficiency[window], min(g, float(len(kept))))
+            r_hat[window] = max(r_hat[window], split_r_hat(kept))
+        length = num_steps - start[window]
+        picked = timeseries.subsample_correlated_data(np.zeros(length), g=inefficiency[window])
+        steps.append(start[window] + np.asarray(picked, dtype=int))
+    return Equilibrium(start, inefficiency, r_hat, steps)
+
+
+def reweight(reduced: np.ndarray, coefficients: np.ndarray, steps: Sequence[np.ndarray]) -> Reweighted:
+    """Multistate Bennett acceptance ratio of all windows.
+
+    Args:
+        reduced: E_m/kT.  # (steps, K, C, S)
+        coefficients: of E_m in each window.  # (K, S)
+        steps: which steps to use of each window.  # K of (samples_k,)
+
+    Raises:
+        FloatingPointError: MBAR's equations have no solution.
+
+    Source: Shirts and Chodera, J. Chem. Phys. 129, 124105 (2008).
+    """
+    num_ladders = reduced.shape[2]
+    counts = num_ladders * np.array([len(each) for each in steps])
+    ladder = np.tile(np.arange(num_ladders), counts.sum() // num_ladders)  # (n,)
+    mbar = _solve(reduced, coefficients, steps)
+    weights = mbar.weights()  # (n, K)
+    difference = mbar.compute_free_energy_differences()
+    return Reweighted(
+        log_z=-np.asarray(difference["Delta_f"][0]),
+        asymptotic_error=float(difference["dDelta_f"][0, -1]),
+        ladder_error=ladder_error(weights, counts, ladder),
+        overlap=weights.T @ weights * counts,
+    )
+
+
+def bootstrap_error(
+    reduced: np.ndarray,
+    coefficients: np.ndarray,
+    steps: Sequence[np.ndarray],
+    log_z: np.ndarray,
+    num_bootstraps: int,
+    seed: int,
+) -> float:
+    """Error of log_z[-1] from resampling each window's independent samples and solving MBAR again.
+
+    Of very many samples only a part is resampled, and the error scaled with the square root of the number.
+
+    Args:
+        reduced: E_m/kT.  # (steps, K, C, S)
+        coefficients: of E_m in each window.  # (K, S)
+        steps: independent steps of each window.  # K of (samples_k,)
+        log_z: MBAR's solution, the start of every resampling's.  # (K,)
+        num_bootstraps: number of resamplings.
+        seed: of the resamplings.
+    """
+    total = sum(len(each) for each in steps)
+    stride = -(-total * reduced.shape[2] // _MOST_RESAMPLED)
+    part = [each[::stride] for each in steps]
+    # pymbar 4.0 draws from NumPy's global generator: without rseed it seeds that at random, with it not at all.
+    state = np.random.get_state()
+    np.random.seed(seed % 2**32)
+    try:
+        mbar = _solve(reduced, coefficients, part, initial_f_k=-log_z, n_bootstraps=num_bootstraps, rseed=seed)
+    finally:
+        np.random.set_state(state)
+    error = mbar.compute_free_energy_differences(uncertainty_method="bootstrap")["dDelta_f"][0, -1]
+    return float(error) * math.sqrt(sum(len(each) for each in part) / total)
+
+
+def _solve(reduced: np.ndarray, coefficients: np.ndarray, steps: Sequence[np.ndarray], **options: Any) -> Any:
+    """pymbar's MBAR of the given steps; samples are ordered by window, step, ladder."""
+    own = [reduced[each, window] for window, each in enumerate(steps)]  # K of (samples_k, C, S)
+    samples = np.concatenate([each.reshape(-1, each.shape[-1]) for each in own])  # (n, S)
+    counts = np.array([each.shape[0] * each.shape[1] for each in own])
+    pymbar, logger = load_pymbar(), logging.getLogger("pymbar")
+    level = logger.level
+    # It reports each solver that it tries; the solution is checked below.
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            # weights far from a window underflow to zero, as they should
+            warnings.simplefilter("ignore", RuntimeWarning)
+            mbar = pymbar.MBAR(coefficients @ samples.T, counts, solver_protocol=_SOLVERS, **options)
+    finally:
+        logger.setLevel(level)
+    largest = np.abs(mbar.weights().sum(axis=0) - 1.0).max()
+    if not largest < 1e-4:
+        raise FloatingPointError(
+            f"MBAR found no solution: the weights of a window add up to 1 within {largest:.1e} only; sample longer "
+            "with log_z.num_sweeps, or place windows closer with log_z.spacing"
+        )
+    return mbar
+
+
+def ladder_error(weights: np.ndarray, counts: np.ndarray, ladder: np.ndarray) -> float:
+    r"""Error of f_K - f_1 from the spread over independent ladders, to first order.
+
+    MBAR's f solves sum_n W_nk = 1. A ladder c that is counted 1 + d_c times changes it by
+
+        df = -M^+ sum_c d_c a_c,    a_ck = sum_{n in c} W_nk,    M = 1 - W^T W diag(counts),
+
+    so that ln Z is a sum over ladders, whose variance is known from their spread.
+
+    Args:
+        weights: W.  # (n, K)
+        counts: samples of each window, the same in each ladder.  # (K,)
+        ladder: of each sample, two ladders at least.  # (n,)
+
+    Returns:
+        Standard error.
+    """
+    num_ladders = int(ladder.max()) + 1
+    parts = np.stack([weights[ladder == c].sum(axis=0) for c in range(num_ladders)], axis=1)  # (K, C)
+    matrix = np.eye(len(counts)) - weights.T @ weights * counts
+    change = np.linalg.pinv(matrix, rcond=1e-10) @ (parts - parts.mean(axis=1, keepdims=True))
+    difference = change[-1] - change[0]
+    return math.sqrt(num_ladders / (num_ladders - 1) * float((difference**2).sum()))
+
+
+def _is_constant(values: np.ndarray) -> bool:
+    """True when the values differ by rounding only."""
+    return bool(np.ptp(values) <= 1e-12 * max(1.0, float(np.abs(values).max())))

@@ -1,0 +1,1 @@
+"""Training of a flow by maximum likelihood on given configurations."""

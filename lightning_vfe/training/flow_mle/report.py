@@ -1,0 +1,82 @@
+"""What a flow trained by maximum likelihood leaves in its run folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from rich.table import Table
+
+from lightning_vfe.training.flow_mle.module import FlowMaximumLikelihood
+
+ROWS = {
+    "negative_log_likelihood": ("-<ln p>, held-out data", "1, lengths in bohr"),
+    "kl_data_model": ("KL(data || p)", "1"),
+    "kl_model_data": ("KL(p || Boltzmann) = (F_p-F)/kT", "1"),
+    "model_free_energy": ("F_p = <E + kT ln p>_p", "Ha"),
+    "data_free_energy": ("F = -kT ln Z", "Ha"),
+}
+"""Title and unit of each quantity, all per atom."""
+
+
+class FlowReport(Callback):
+    """The table of `validate` and `test`; after `test` also flow_summary.json.
+
+    Args:
+        run_dir: the run folder.
+    """
+
+    def __init__(self, run_dir: str | os.PathLike[str]) -> None:
+        self.run_dir = Path(run_dir)
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Table, not during `fit`."""
+        if trainer.state.fn != "fit":
+            self._print(_module(pl_module))
+
+    @rank_zero_only
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Table and file."""
+        module = _module(pl_module)
+        system = {"num_atoms": module.cell.num_atoms, "rs": module.cell.rs}
+        content: dict[str, object] = {
+            "system": system | {"temperature_kelvin": module.point.temperature_kelvin},
+            "step": int(module.trained_steps),
+            "negative_determinants": module.negative_determinants,
+        }
+        for name, found in module.estimates.items():
+            # a map that folds has no normalised density
+            known = module.negative_determinants == 0.0 and math.isfinite(found.value)
+            value, error = (found.value, found.error) if known else (None, None)
+            content[f"{name}_per_atom"] = {"value": value, "error": error}
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        (self.run_dir / "flow_summary.json").write_text(json.dumps(content, indent=2) + "\n")
+        self._print(module)
+
+    @staticmethod
+    def _print(module: FlowMaximumLikelihood) -> None:
+        table = Table(title=f"per atom, after {int(module.trained_steps)} steps; errors are one standard error")
+        for heading, side in (("quantity", "left"), ("value", "right"), ("error", "right"), ("unit", "left")):
+            table.add_column(heading, justify=side)  # type: ignore[arg-type]
+        for name, (title, unit) in ROWS.items():
+            if name in module.estimates:
+                found = module.estimates[name]
+                table.add_row(title, f"{found.value:.5f}", f"{found.error:.5f}", unit)
+        console = Console(soft_wrap=True)
+        console.print(table)
+        if module.negative_determinants > 0.0:
+            reason = f"det dz/dx is negative for a fraction {module.negative_determinants:.2e} of the configurations"
+            console.print(f"NOT VALID: {reason}: the map folds; lower optimizer.learning_rate", style="bold red")
+
+
+def _module(module: L.LightningModule) -> FlowMaximumLikelihood:
+    if not isinstance(module, FlowMaximumLikelihood):
+        raise TypeError(f"FlowReport works with FlowMaximumLikelihood, not with {type(module).__name__}")
+    return module

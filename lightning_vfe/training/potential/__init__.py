@@ -1,0 +1,1 @@
+"""Training of potentials on labelled configurations."""

@@ -1,0 +1,213 @@
+"""Batches of a label database for the fit of a potential."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from lightning_vfe.labels.database import LabelDatabase
+from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.resources import data_file
+from lightning_vfe.training.supervised.labelled import (
+    BatchOrder,
+    LabelledSet,
+    check_batches,
+    check_processes,
+    share_of_batch,
+    split,
+    with_error_weights,
+)
+
+PARTS = ("train", "validation", "test")
+
+
+class LabelDataModule(L.LightningDataModule):
+    """Training, validation and test configurations of a database made by `lightning-vfe label`.
+
+    A batch holds configurations of one cell. The split is drawn once from the seed, in every group of equal cells on
+    its own, and is part of the checkpoint: rows that come into the database later are left alone by a resumed run.
+
+    Args:
+        database: path of the database; `data/...` also finds the ones that the package ships.
+        batch_size: configurations of a batch, over all processes.
+        validation_fraction: share of the configurations for validation.
+        test_fraction: share for the test.
+        energy_error_floor: labels with error bars get weights 1 / (error^2 + floor^2); in Ha per atom.
+        seed: of split and order.
+
+    Raises:
+        ValueError: a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        database: str,
+        batch_size: int = 16,
+        validation_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+        energy_error_floor: float = 1e-4,
+        seed: int = 42,
+    ) -> None:
+        super().__init__()
+        check_batches(batch_size, validation_fraction, test_fraction)
+        if not energy_error_floor > 0:
+            raise ValueError(f"datamodule.energy_error_floor = {energy_error_floor} must be positive, in Ha per atom")
+        self.path = data_file(database)
+        self.batch_size = batch_size
+        self.fractions = (validation_fraction, test_fraction)
+        self.energy_error_floor = energy_error_floor
+        self.seed = seed
+        self.sets: dict[str, list[LabelledSet]] = {}
+        self.temperatures: set[float] = set()
+        self.metadata: dict[str, Any] = {}
+        self._everything: list[LabelledSet] = []
+        self._order: BatchOrder | None = None
+
+    @property
+    def train_sets(self) -> list[LabelledSet]:
+        """Training configurations, one set for each cell."""
+        return self.sets["train"]
+
+    def read(self, num_ranks: int = 1) -> None:
+        """Read the database and split it, unless that is done.
+
+        Raises:
+            ValueError: the database cannot be used, or the batches do not divide into the processes.
+        """
+        check_processes(self.batch_size, num_ranks)
+        if self._everything:
+            return
+        database = LabelDatabase.open(self.path)
+        self.metadata = database.metadata
+        for num_atoms, rs in database.groups():
+            arrays = database.arrays(num_atoms, rs)
+            self.temperatures |= {float(value) for value in arrays["temperature_kelvin"]}
+            self._everything.append(LabelledSet.from_arrays(PeriodicCell(num_atoms, rs), arrays))
+        chosen: dict[str, list[list[int]]] = {name: [] for name in PARTS}
+        for group in self._everything:
+            cell = group.cell
+            name = f"num_atoms = {cell.num_atoms}, rs = {cell.rs:g}"
+            parts = split(
+                len(group), self.fractions, self.seed, name, origin=f"datamodule.database = {self.path} at {name}"
+            )
+            for part, index in zip(PARTS, parts, strict=True):
+                chosen[part].append([group.ids[i] for i in index.tolist()])
+        self._choose(chosen)
+
+    def _choose(self, chosen: dict[str, list[list[int]]]) -> None:
+        """Make the three parts from row ids of each group."""
+        for part in PARTS:
+            self.sets[part] = []
+            for group, ids in zip(self._everything, chosen[part], strict=True):
+                places = {row: i for i, row in enumerate(group.ids)}
+                if missing := [row for row in ids if row not in places]:
+                    raise ValueError(
+                        f"datamodule.database = {self.path} lacks row {missing[0]} that the checkpoint's run was "
+                        "fitted to; give that run's database, or start a new fit"
+                    )
+                self.sets[part].append(group.select(torch.tensor([places[row] for row in ids], dtype=torch.int64)))
+        train = self.sets["train"]
+        self.sets = {part: with_error_weights(self.sets[part], self.energy_error_floor, train) for part in PARTS}
+        self._order = BatchOrder([len(group) for group in self.sets["train"]], self.batch_size, self.seed)
+
+    def description(self) -> dict[str, str]:
+        """What the banner says."""
+        groups = [f"{len(group)} of N = {group.cell.num_atoms}, rs = {group.cell.rs:g}" for group in self._everything]
+        counts = [f"{sum(map(len, self.sets[part]))} {part}" for part in PARTS]
+        return {"labels": f"{self.path}: {'; '.join(groups)}", "split": ", ".join(counts)}
+
+    # --- loaders ----------------------------------------------------------------------------------------------------
+
+    def setup(self, stage: str) -> None:
+        """Read the database."""
+        self.read(1 if self.trainer is None else self.trainer.world_size)
+
+    def train_dataloader(self) -> DataLoader[LabelledSet]:
+        """Shuffled batches of one epoch."""
+        assert self._order is not None
+        rank, num_ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
+        return _loader(_Shuffled(self.train_sets, self._order, rank, num_ranks))
+
+    def val_dataloader(self) -> DataLoader[LabelledSet]:
+        """The validation configurations, in order; all of them in every process."""
+        return _loader(_InOrder(self.sets["validation"], self.batch_size))
+
+    def test_dataloader(self) -> DataLoader[LabelledSet]:
+        """The test configurations, in order; all of them in every process."""
+        return _loader(_InOrder(self.sets["test"], self.batch_size))
+
+    def transfer_batch_to_device(self, batch: LabelledSet, device: torch.device, dataloader_idx: int) -> LabelledSet:
+        """A set knows how to move."""
+        return batch.to(device)
+
+    # --- checkpoints ------------------------------------------------------------------------------------------------
+
+    def state_dict(self) -> dict[str, Any]:
+        """The split as row ids, and where the order of the batches stands."""
+        assert self._order is not None
+        cells = [[group.cell.num_atoms, group.cell.rs] for group in self._everything]
+        ids = {part: [list(group.ids) for group in self.sets[part]] for part in PARTS}
+        return {"cells": cells, "ids": ids, "order": self._order.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the split of the checkpoint and go on with its order.
+
+        Raises:
+            ValueError: the database has lost rows or cells of the split.
+        """
+        assert self._order is not None, "Lightning calls setup() before it restores a checkpoint"
+        known = {(group.cell.num_atoms, group.cell.rs): group for group in self._everything}
+        wanted = [(int(num_atoms), float(rs)) for num_atoms, rs in state_dict["cells"]]
+        if missing := [cell for cell in wanted if cell not in known]:
+            raise ValueError(
+                f"datamodule.database = {self.path} lacks num_atoms, rs = {missing[0]} that the checkpoint's run was "
+                "fitted to; give that run's database, or start a new fit"
+            )
+        self._everything = [known[cell] for cell in wanted]
+        self._choose(state_dict["ids"])
+        self._order.load_state_dict(state_dict["order"])
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the labels come from, as JSON can hold it."""
+        kept = ("calculator", "settings", "code_version", "command", "units")
+        found: dict[str, Any] = {
+            "database": Path(self.path).name,
+            "num_configurations": sum(map(len, self._everything)),
+        }
+        return found | {name: self.metadata[name] for name in kept if name in self.metadata}
+
+
+class _Shuffled(IterableDataset[LabelledSet]):
+    """The training batches of an epoch; a process takes every num_ranks-th configuration of each."""
+
+    def __init__(self, sets: Sequence[LabelledSet], order: BatchOrder, rank: int, num_ranks: int) -> None:
+        self.sets, self.order, self.rank, self.num_ranks = sets, order, rank, num_ranks
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[LabelledSet]:
+        for number, index in self.order:
+            yield self.sets[number].select(share_of_batch(index, self.rank, self.num_ranks))
+
+
+class _InOrder(IterableDataset[LabelledSet]):
+    """All configurations of some sets, in parts."""
+
+    def __init__(self, sets: Sequence[LabelledSet], batch_size: int) -> None:
+        self.parts = [group.select(part) for group in sets for part in torch.arange(len(group)).split(batch_size)]
+
+    def __len__(self) -> int:
+        return len(self.parts)
+
+    def __iter__(self) -> Iterator[LabelledSet]:
+        yield from self.parts
+
+
+def _loader(dataset: IterableDataset[LabelledSet]) -> DataLoader[LabelledSet]:
+    return DataLoader(dataset, batch_size=None, num_workers=0)

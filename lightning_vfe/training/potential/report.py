@@ -1,0 +1,141 @@
+"""What a fitted potential leaves in its run folder: the potential, its errors and the parity plots."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.utilities import rank_zero_only
+from rich.console import Console
+from rich.table import Table
+
+from lightning_vfe.analysis.parity import PREDICTIONS, save_parity
+from lightning_vfe.models.potential.storage import potential_hash, save_potential
+from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA
+from lightning_vfe.training.potential.datamodule import LabelDataModule
+from lightning_vfe.training.potential.loss import Prediction, predict
+from lightning_vfe.training.potential.metrics import PotentialErrors
+from lightning_vfe.training.potential.module import PotentialModule
+from lightning_vfe.training.supervised.labelled import LabelledSet
+
+COLUMNS = {
+    "energy_{}_per_atom": ("energy per atom", "mHa", 1e3),
+    "force_{}": ("force component", "mHa/bohr", 1e3),
+    "pressure_{}_gpa": ("pressure", "GPa", 1.0),
+}
+
+
+class PotentialReport(Callback):
+    """Writes `potential.pt` at the end of `fit`; a table, potential_summary.json and parity plots after `test`.
+
+    Args:
+        run_dir: the run folder.
+    """
+
+    def __init__(self, run_dir: str | os.PathLike[str]) -> None:
+        self.run_dir = Path(run_dir)
+
+    @rank_zero_only
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The potential with its errors on the test configurations."""
+        module, datamodule = _parts(trainer)
+        if not bool(torch.isfinite(module.best_loss)):
+            print("no potential is written: fit ended before the first validation")
+            return
+        predictions = _predictions(module, datamodule)
+        cells = [part.cell for part in datamodule.train_sets]
+        temperatures = sorted(datamodule.temperatures)
+        metadata = {
+            "rs_range": [min(cell.rs for cell in cells), max(cell.rs for cell in cells)],
+            "num_atoms": sorted({cell.num_atoms for cell in cells}),
+            "temperature_kelvin": temperatures[0] if len(temperatures) == 1 else temperatures,
+            "label": datamodule.provenance(),
+            "test_errors": errors_of(predictions)["all"],
+            "step": int(module.trained_steps),
+        }
+        file = self.run_dir / "potential.pt"
+        save_potential(module.best, file, metadata)
+        print(f"potential: {file}")
+
+    @rank_zero_only
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The table of `validate`."""
+        if trainer.state.fn != "fit":
+            module, _ = _parts(trainer)
+            print_errors(
+                errors_of(module.predictions), f"errors on validation, after {int(module.trained_steps)} steps"
+            )
+
+    @rank_zero_only
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Table, files and figures."""
+        module, datamodule = _parts(trainer)
+        errors = errors_of(module.predictions)
+        content = {
+            "step": int(module.trained_steps),
+            "potential_hash": potential_hash(module.best),
+            "num_test": sum(len(labels) for labels, _ in module.predictions),
+            "errors": errors,
+            "label": datamodule.provenance(),
+        }
+        self.run_dir.mkdir(parents=True, exist_ok=True)
+        (self.run_dir / "potential_summary.json").write_text(json.dumps(content, indent=2) + "\n")
+        _save_predictions(module.predictions, self.run_dir / PREDICTIONS)
+        print_errors(errors, f"errors on {content['num_test']} test configurations, after {content['step']} steps")
+        for file in save_parity(self.run_dir):
+            print(f"figure: {file}")
+
+
+def errors_of(predictions: list[tuple[LabelledSet, Prediction]]) -> dict[str, dict[str, float]]:
+    """Errors of all configurations, and of those of each cell."""
+    parts: dict[str, PotentialErrors] = {}
+    for labels, predicted in predictions:
+        for name in ("all", f"num_atoms={labels.cell.num_atoms} rs={labels.cell.rs:g}"):
+            parts.setdefault(name, PotentialErrors().to(labels.energy.device)).update(predicted, labels)
+    return {name: part.compute() for name, part in parts.items()}
+
+
+def print_errors(errors: dict[str, dict[str, float]], title: str) -> None:
+    """The table of `test`."""
+    table = Table(title=title)
+    for heading in ("configurations", "quantity", "MAE", "RMSE", "unit"):
+        table.add_column(heading, justify="right" if heading in ("MAE", "RMSE") else "left")
+    for group, found in errors.items():
+        for name, (quantity, unit, factor) in COLUMNS.items():
+            if name.format("mae") in found:
+                numbers = [f"{found[name.format(kind)] * factor:.3f}" for kind in ("mae", "rmse")]
+                table.add_row(group, quantity, *numbers, unit)
+    Console(soft_wrap=True).print(table)
+
+
+def _predictions(module: PotentialModule, datamodule: LabelDataModule) -> list[tuple[LabelledSet, Prediction]]:
+    batches = [batch.to(module.device) for batch in datamodule.test_dataloader()]
+    return [(batch, predict(module.best, batch)) for batch in batches]
+
+
+def _save_predictions(predictions: list[tuple[LabelledSet, Prediction]], file: Path) -> None:
+    """Label and prediction of every number, in Ha per atom, Ha/bohr and GPa. # (numbers, 2) each"""
+    columns: dict[str, list[np.ndarray]] = {}
+
+    def add(name: str, label: torch.Tensor | None, found: torch.Tensor | None, factor: float) -> None:
+        if label is not None and found is not None:
+            both = torch.stack([label.flatten(), found.flatten()], dim=-1) * factor
+            columns.setdefault(name, []).append(both.cpu().numpy())
+
+    for labels, predicted in predictions:
+        add("energy_per_atom", labels.energy, predicted.energy, 1.0 / labels.cell.num_atoms)
+        add("force", labels.forces, predicted.forces, 1.0)
+        add("pressure_gpa", labels.pressure, predicted.pressure, HARTREE_PER_BOHR3_TO_GPA)
+    np.savez(file, allow_pickle=False, **{name: np.concatenate(parts) for name, parts in columns.items()})
+
+
+def _parts(trainer: L.Trainer) -> tuple[PotentialModule, LabelDataModule]:
+    module, datamodule = trainer.lightning_module, trainer.datamodule  # type: ignore[attr-defined]
+    if not (isinstance(module, PotentialModule) and isinstance(datamodule, LabelDataModule)):
+        raise TypeError("PotentialReport works with PotentialModule and LabelDataModule")
+    return module, datamodule

@@ -1,0 +1,1 @@
+"""Run folders: checkpoints, loggers, signals and the processes of a launch."""

@@ -1,0 +1,75 @@
+"""Run one verb of Lightning's Trainer."""
+
+import logging
+import signal
+import warnings
+from typing import Any
+
+import lightning as L
+from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+from lightning_vfe.training.run.run_folder import StopOnInterrupt
+
+__all__ = ["MisconfigurationException", "cluster_plugins", "launch", "quiet"]
+
+
+def quiet(seed: int) -> None:
+    """Seed all generators, and silence the advice of Lightning that does not fit data made by Markov chains."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    # SchNetPack imports the package of Lightning's old name, which sets its level and takes over the messages
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    for advice in (
+        ".*does not have many workers.*",
+        ".*has `__len__` defined.*",
+        ".*Total length of .* is zero.*",  # fit has no validation batches
+        ".*your dataloader is not resumable.*",  # the datamodule's state holds the walkers
+        ".*in eval mode at the start of training.*",  # averages of the parameters are there to be looked at only
+        ".*treespec, LeafSpec.*",
+        ".*functional.all_gather is deprecated.*",  # Lightning's affair
+        ".*Grad strides do not match bucket view strides.*",  # small matrices: nothing to gain
+    ):
+        warnings.filterwarnings("ignore", advice)
+    L.seed_everything(seed, verbose=False)
+
+
+def cluster_plugins() -> dict[str, Any]:
+    """Arguments of Lightning's Trainer that fit the cluster of this process; it finds torchrun and srun by itself.
+
+    Under SLURM Lightning would save in the midst of a step when the time runs out, each process where it stands, and
+    put the job into the queue again. StopOnInterrupt ends the step on all processes first; the job's script looks at
+    the exit code.
+    """
+    if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
+        return {}
+    return {"plugins": [SLURMEnvironment(auto_requeue=False)]}
+
+
+def launch(
+    trainer: L.Trainer, verb: str, module: L.LightningModule, datamodule: L.LightningDataModule, ckpt_path: str | None
+) -> int:
+    """Run `fit`, `validate` or `test`; returns the number of the signal that stopped it, 0 where none did.
+
+    Raises:
+        AttributeError: unknown verb.
+    """
+    try:
+        getattr(trainer, verb)(module, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
+    except SystemExit:
+        # Lightning leaves through sys.exit(1) after Ctrl-C
+        if trainer.interrupted:
+            return _received(trainer) or signal.SIGINT
+        raise
+    except (ValueError, FloatingPointError):
+        # met by all processes alike: the first one reports it
+        if trainer.is_global_zero and trainer.strategy.launcher is not None:
+            trainer.strategy.launcher.kill(signal.SIGKILL)
+        raise
+    return _received(trainer)
+
+
+def _received(trainer: L.Trainer) -> int:
+    """Number of the signal that stopped the run, or 0."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return max([0, *(callback.received for callback in callbacks if isinstance(callback, StopOnInterrupt))])

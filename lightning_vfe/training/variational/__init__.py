@@ -1,0 +1,1 @@
+"""Training of the variational free energy: flow and wavefunction together."""

@@ -1,0 +1,133 @@
+"""From batches to values: what a training step logs, and what `validate` and `test` report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lightning_vfe.analysis.states import state_suffix
+from lightning_vfe.optim.exchange import Exchange
+from lightning_vfe.physics.observables import RadialDistributions
+from lightning_vfe.physics.state_point import StatePoint, WalkerStates
+from lightning_vfe.state.batch import Batch, Sample
+from lightning_vfe.state.variational_state import VariationalState
+from lightning_vfe.training.variational.metrics import FreeEnergyMetric, with_base_error
+from lightning_vfe.training.variational.summary import StateResult, TestResult
+
+
+def walker_diagnostics(sample: Sample) -> dict[str, Tensor]:
+    """Spread of the local energy, and 1 for a negative determinant, of every proton walker.  # (W,) each"""
+    total = sample.electronic.total
+    deviation = total - total.mean(1, keepdim=True)
+    values = {"local_energy_variance": deviation.abs().square().mean(1)}
+    if sample.protons is not None:
+        values["negative_determinants"] = (sample.protons.sign_det_dzdx <= 0).to(total.real.dtype)
+    return values
+
+
+def column(name: str, points: tuple[StatePoint, ...], number: int) -> str:
+    """Name of a column of metrics.csv: the term, with its state point where there are several."""
+    if len(points) == 1:
+        return name
+    point = points[number]
+    return f"{name}@{state_suffix(point.rs, point.temperature_kelvin or None)}"
+
+
+def step_values(state: VariationalState, batch: Batch, sample: Sample) -> dict[str, Tensor]:
+    """Means over the walkers of one step, with the scatter of the walkers as error, for each state point: for watching,
+    not results."""
+    strata, values = state.strata, {}
+    stratum, terms = _of_all_processes(state.independent_strata(batch), sample.terms)
+    of_walker, diagnostics = _of_all_processes(batch.stratum, walker_diagnostics(sample))
+    weight, walker_weight = strata.weights(stratum), strata.weights(of_walker)
+    for number in range(strata.num_states):
+        own = strata.state_index(stratum) == number
+        for name, term in terms.items():
+            mean, error = _mean(term[own], weight[own])
+            values[column(name, strata.points, number)] = mean
+            values[column(f"{name}_error", strata.points, number)] = error
+        own = strata.state_index(of_walker) == number
+        for name, term in diagnostics.items():
+            values[column(name, strata.points, number)] = _mean(term[own], walker_weight[own])[0]
+    return values
+
+
+def _of_all_processes(stratum: Tensor, values: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    """Strata and values of the samples of all processes, in two messages."""
+    exchange = Exchange()
+    columns = exchange.gather(torch.stack(list(values.values()), dim=-1))  # (samples, names)
+    return exchange.gather(stratum), dict(zip(values, columns.unbind(-1), strict=True))
+
+
+def _mean(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Weighted mean, and its error from the scatter of independent samples."""
+    share = (weight / weight.sum()).to(values)
+    return share @ values, values.std() * share.square().sum().sqrt()
+
+
+class Measurement:
+    """Averages over batches of walkers with frozen parameters.
+
+    Args:
+        state: networks and walkers.
+    """
+
+    def __init__(self, state: VariationalState) -> None:
+        self.state = state
+        self.metric = FreeEnergyMetric(state.strata)
+        self.radial: RadialDistributions | None = None
+        self._stratum: Tensor | None = None
+
+    def reset(self) -> None:
+        """Start again."""
+        self.metric.reset()
+        self.radial = RadialDistributions(self.state.system.cell, num_up=self.state.system.num_up)
+
+    def add(self, batch: Batch, sample: Sample) -> None:
+        """Count a batch."""
+        assert self.radial is not None, "call reset() first"
+        strata = self.state.independent_strata(batch)
+        self.metric.update(sample.terms, strata, walker_diagnostics(sample), batch.stratum, batch.report)
+        rs = batch.states.rs[:, None, None]
+        self.radial.update(batch.protons / rs, batch.electrons / rs.unsqueeze(1))
+        self._stratum = batch.stratum
+
+    def result(self, step: int) -> TestResult:
+        """The result of all batches, on all processes.
+
+        Args:
+            step: optimizer steps of the measured parameters.
+        """
+        assert self.radial is not None and self._stratum is not None
+        strata, exchange = self.state.strata, Exchange()
+        radial = {name: exchange.gather(values).cpu() for name, values in self.radial.per_walker().items()}
+        stratum = exchange.gather(self._stratum).cpu()
+        states = []
+        for number, (found, diagnostics) in enumerate(
+            zip(self.metric.compute(), self.metric.state_diagnostics(exchange.gather), strict=True)
+        ):
+            point, own = strata.points[number], strata.state_index(stratum) == number
+            weights = strata.weights(stratum[own])
+            g = self.radial.result({name: values[own] for name, values in radial.items()}, weights, point.rs)
+            states.append(StateResult(point, self._with_base_error(found, point), diagnostics, g))
+        return TestResult(self.system(), step, states, self.metric.common_diagnostics())
+
+    def _with_base_error(self, found: dict[str, Any], point: StatePoint) -> dict[str, Any]:
+        if self.state.proton_density is None:
+            return found
+        like = torch.zeros((), dtype=torch.float64)
+        states = WalkerStates.at(point.rs, point.temperature_kelvin, like=like)
+        error = float(self.state.proton_density.base.free_energy_error(states)) / self.state.system.num_atoms
+        return with_base_error(found, error, point.kT)
+
+    def system(self) -> dict[str, Any]:
+        """What is computed, as checkpoints and summaries say it."""
+        system, points = self.state.system, self.state.strata.points
+        content: dict[str, Any] = {"num_atoms": system.num_atoms, "nucleus": system.nucleus}
+        content["protons"] = "fixed" if self.state.is_fixed else "sampled"
+        if len(points) > 1:
+            return content | {"states": [[point.rs, point.temperature_kelvin] for point in points]}
+        content["rs"] = points[0].rs
+        return content if self.state.is_fixed else content | {"temperature_kelvin": points[0].temperature_kelvin}

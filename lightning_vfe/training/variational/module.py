@@ -1,0 +1,211 @@
+"""The variational free energy as a LightningModule."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LRScheduler
+
+from lightning_vfe.models.wavefunction.wavefunction import log_psi_of_walkers
+from lightning_vfe.optim.exchange import Exchange
+from lightning_vfe.optim.solve import ScoreBlock
+from lightning_vfe.state.batch import Batch, Sample
+from lightning_vfe.state.variational_state import VariationalState
+from lightning_vfe.training.variational.measurement import Measurement, step_values
+from lightning_vfe.training.variational.objective import Groups, flow_loss, wavefunction_loss
+from lightning_vfe.training.variational.optimizers import NaturalGradient, OptimizerSettings
+from lightning_vfe.training.variational.score_blocks import flow_block, wavefunction_block
+from lightning_vfe.training.variational.summary import TestResult
+
+SCORE_CHUNK = 256
+"""Samples whose scores are taken at once, where the optimizer does not say."""
+RECENT_STEPS = 50
+WATCHED = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "pressure_gpa")
+"""Terms of the last RECENT_STEPS steps that are kept for the progress bar."""
+
+
+class VariationalFreeEnergy(L.LightningModule):
+    r"""Minimises F = E_{x~p}[E_{r~|psi_x|^2} E_loc(x, r) + kT ln p(x)] + momenta over flow and wavefunction together.
+
+    With several state points the objective is a mean over them. The gradient of the flow takes the energies of each
+    state in units of its kT, that of the wavefunction in units of 1/rs^2, so that no state outweighs the others. With
+    one state point this changes nothing.
+
+    Args:
+        state: networks and walkers.
+        optimizer: what trains both networks; None is the natural gradient.
+        clip_width: gradients use energies clipped at this many mean absolute deviations around the median.
+
+    Raises:
+        ValueError: clip_width is not positive.
+    """
+
+    trained_steps: Tensor
+
+    def __init__(
+        self,
+        state: VariationalState,
+        optimizer: OptimizerSettings | None = None,
+        clip_width: float = 5.0,
+    ) -> None:
+        super().__init__()
+        if not clip_width > 0:
+            raise ValueError(f"module.clip_width = {clip_width} must be positive; 5 is the usual choice")
+        self.state = state
+        self.wavefunction, self.proton_density = state.wavefunction, state.proton_density
+        self.optimizer_settings = optimizer or NaturalGradient()
+        # The natural gradient takes scores instead of the derivative of a loss.
+        self.automatic_optimization = not self.optimizer_settings.uses_scores
+        self.clip_width = clip_width
+        self.register_buffer("trained_steps", torch.zeros((), dtype=torch.int64))
+        self.measurement = Measurement(state)
+        self.result: TestResult | None = None
+        self.recent: deque[Tensor] = deque(maxlen=RECENT_STEPS)  # (terms, samples) of this process
+
+    # --- steps ------------------------------------------------------------------------------------------------------
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        """The number whose gradient is that of F, or one natural-gradient step; the values go to the loggers."""
+        sample = self.state.energies(batch)
+        self.trained_steps += 1
+        loss = None
+        if self.automatic_optimization:
+            loss = self.loss(batch, sample)
+        else:
+            self._update(batch, sample)
+        values = step_values(self.state, batch, sample) | batch.report
+        self.log_dict(values, batch_size=1)
+        self.recent.append(torch.stack([sample.terms[name] for name in WATCHED]).cpu())
+        return loss
+
+    def _update(self, batch: Batch, sample: Sample) -> None:
+        """One step of the natural gradient."""
+        optimizer, schedule = self.optimizers(), self.lr_schedulers()
+        assert isinstance(optimizer, LightningOptimizer) and isinstance(schedule, LRScheduler)
+        optimizer.step(closure=lambda: self.score_blocks(batch, sample))
+        schedule.step()
+        self.log_dict(optimizer.optimizer.report, batch_size=1)  # type: ignore[attr-defined]
+
+    def score_blocks(self, batch: Batch, sample: Sample) -> dict[str, ScoreBlock]:
+        """Scores and clipped energies of the blocks that have something to learn."""
+        total, density, exchange = sample.electronic.total, self.proton_density, Exchange()
+        shared = self.clip_width, exchange.gather, getattr(self.optimizer_settings, "score_chunk", SCORE_CHUNK)
+        blocks, groups = {}, self.groups(batch)
+        if _learns(self.wavefunction):
+            walkers = exchange.rank * len(total) + torch.arange(len(total), device=total.device)
+            same, scale = self.same_protons(batch), self.wavefunction_scale(batch)
+            blocks["wavefunction"] = wavefunction_block(
+                self.wavefunction, batch, total, walkers, groups, same, scale, *shared
+            )
+        if density is not None and _learns(density):
+            groups, scale = self.flow_groups(batch), self.flow_scale(batch)
+            blocks["flow"] = flow_block(density, batch, total.real.mean(1), groups, scale, *shared)
+        return blocks
+
+    def loss(self, batch: Batch, sample: Sample) -> Tensor:
+        """Score-function objective of both blocks, see training/variational/objective.py."""
+        log_psi = log_psi_of_walkers(self.wavefunction, batch.protons, batch.electrons, batch.states)
+        total, shared = sample.electronic.total, (self.clip_width, Exchange().gather)
+        groups, same, scale = self.groups(batch), self.same_protons(batch), self.wavefunction_scale(batch)
+        loss = wavefunction_loss(log_psi, total, *shared, groups, same, scale)
+        if self.proton_density is not None:
+            log_prob, kT = self.proton_density.log_prob(batch.protons, batch.states), batch.states.kT
+            groups, scale = self.flow_groups(batch), self.flow_scale(batch)
+            loss = loss + flow_loss(log_prob, total.real.mean(1), kT, *shared, groups, scale)
+        return loss
+
+    # --- what is compared with what ---------------------------------------------------------------------------------
+
+    def groups(self, batch: Batch) -> Groups:
+        """The strata."""
+        strata = self.state.strata
+        weight = strata.weights(batch.stratum).to(batch.states.rs) * len(strata.twists)
+        return Groups(batch.stratum, len(strata), weight)
+
+    def same_protons(self, batch: Batch) -> Groups | None:
+        """Walkers with the same protons, density and twist; None where each has its own."""
+        own_each = not self.state.is_fixed or self.state.strata.twists.is_random
+        return None if own_each else self.groups(batch)
+
+    def flow_groups(self, batch: Batch) -> Groups:
+        """The strata; all twists of a state point together where a stratum has one walker only."""
+        strata, groups = self.state.strata, self.groups(batch)
+        if self.state.counts.num_proton_walkers >= 2 * len(strata):
+            return groups
+        return Groups(strata.state_index(batch.stratum), strata.num_states, groups.weight)
+
+    def flow_scale(self, batch: Batch) -> Tensor:
+        """kT_0 / kT: the flow of each state minimises its own F / kT.  # (W,)"""
+        return self.state.strata.reference.kT / batch.states.kT
+
+    def wavefunction_scale(self, batch: Batch) -> Tensor:
+        """(rs / rs_0)^2: in units of rs the kinetic energy is the same at all densities.  # (W,)"""
+        return (batch.states.rs / self.state.strata.reference.rs) ** 2
+
+    # --- measuring with frozen parameters --------------------------------------------------------------------------
+
+    def on_validation_epoch_start(self) -> None:
+        """Start measuring."""
+        self.measurement.reset()
+
+    on_test_epoch_start = on_validation_epoch_start
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure with frozen parameters."""
+        self.measurement.add(batch, self.state.energies(batch))
+
+    test_step = validation_step
+
+    def on_validation_epoch_end(self) -> None:
+        """Put the result together, on all processes."""
+        self.result = self.measurement.result(int(self.trained_steps))
+
+    on_test_epoch_end = on_validation_epoch_end
+
+    def configure_optimizers(self) -> Any:
+        """Both blocks in one optimizer."""
+        return self.optimizer_settings.configure(self.wavefunction, self.proton_density)
+
+    # --- checkpoints --------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write down the walkers, which system the parameters belong to, and what trained them."""
+        checkpoint["walkers"] = self.state.state_dict()
+        checkpoint["system"] = self.measurement.system()
+        checkpoint["optimizer"] = type(self.optimizer_settings).__name__
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Continue the walkers; refuse those of another system, and to train on with another optimizer.
+
+        Raises:
+            ValueError: naming the key and both values.
+        """
+        saved, own_system = checkpoint.get("system", {}), self.measurement.system()
+        if set(saved) != set(own_system):
+            raise ValueError(
+                f"system: {own_system} but the checkpoint was made with {saved}; choose one of this system"
+            )
+        for key, value in own_system.items():
+            if saved.get(key) != value:
+                raise ValueError(
+                    f"system.{key} = {value} but the checkpoint was made with {saved.get(key)}; "
+                    f"set system.{key}={saved.get(key)} or choose the checkpoint of this system"
+                )
+        own, other = type(self.optimizer_settings).__name__, checkpoint.get("optimizer")
+        if self._trainer is not None and self.trainer.state.fn == "fit" and other not in (None, own):
+            raise ValueError(
+                f"optimizer = {own} but the checkpoint was trained with {other}; resume with that, or start a new run"
+            )
+        if self.state.walkers is not None:
+            if not checkpoint.get("walkers"):
+                raise ValueError("ckpt_path: the checkpoint holds no walkers; give one that fit wrote")
+            self.state.load_state_dict(checkpoint["walkers"])
+
+
+def _learns(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters())

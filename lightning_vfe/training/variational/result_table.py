@@ -1,0 +1,64 @@
+"""The tables that `validate` and `test` print."""
+
+from __future__ import annotations
+
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from lightning_vfe.analysis.terms import TERMS, value_in_brackets
+from lightning_vfe.training.variational.summary import TestResult
+
+ROWS = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "pressure_gpa")
+"""What stands in the table of several state points."""
+
+
+def print_result(result: TestResult) -> None:
+    """The table, the diagnostics and the verdict."""
+    console = Console()
+    console.print(_of_one_state(result) if len(result.states) == 1 else _of_states(result))
+    shown = Table(title="diagnostics")
+    shown.add_column("what")
+    shown.add_column("value", justify="right")
+    own = result.states[0].diagnostics if len(result.states) == 1 else {}
+    for name, value in (result.diagnostics | own).items():
+        shown.add_row(name, f"{value:.4g}")
+    console.print(shown)
+    if not result.reasons:
+        console.print("converged")
+    for reason in result.reasons:
+        console.print(f"NOT CONVERGED: {reason}", style="bold red", soft_wrap=True)
+
+
+def _of_one_state(result: TestResult) -> Table:
+    """Every term with its error, a row each."""
+    content = result.as_dict()
+    table = Table(title=f"after {result.step} steps; errors are one standard error")
+    for heading, side in (("quantity", "left"), ("value", "right"), ("error", "right"), ("unit", "left")):
+        table.add_column(heading, justify=side)  # type: ignore[arg-type]
+    for name, term in TERMS.items():
+        if name in content:
+            value, error = content[name]["value"], content[name]["error"]
+            digits = 2 if name == "pressure_gpa" else 5
+            cells = ["-" if x is None else f"{x:.{digits}f}" for x in (value, error)]
+            table.add_row(term.plain_title, *cells, term.unit)
+    return table
+
+
+def _of_states(result: TestResult) -> Table:
+    """F, E, S and P with their errors, a row for each state point."""
+    title = f"after {result.step} steps; one standard error of the last digits in brackets"
+    table = Table(title=title, box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
+    has_temperature = any(state.point.temperature_kelvin for state in result.states)
+    units = [f"{TERMS[name].plain_symbol}, {TERMS[name].unit}" for name in ROWS]
+    for heading in ("rs", *(["T, K"] if has_temperature else []), *units, "conv."):
+        table.add_column(heading, justify="right")
+    for state, content in zip(result.states, result.as_dict()["states"], strict=True):
+        cells = [value_in_brackets(*(_number(content[name][part]) for part in ("value", "error"))) for name in ROWS]
+        point = [f"{state.point.rs:g}", *([f"{state.point.temperature_kelvin:g}"] if has_temperature else [])]
+        table.add_row(*point, *cells, "yes" if content["converged"] else "NO")
+    return table
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value

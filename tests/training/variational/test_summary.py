@@ -1,0 +1,158 @@
+"""summary.json, pair_correlation.csv and the printed table, of one state point and of several."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lightning_vfe.physics.observables import RadialDistribution
+from lightning_vfe.physics.state_point import StatePoint
+from lightning_vfe.physics.statistics import Estimate
+from lightning_vfe.training.variational.callbacks import WriteSummary
+from lightning_vfe.training.variational.result_table import print_result
+from lightning_vfe.training.variational.summary import StateResult, TestResult
+from tests.helpers.variational import build_run
+from tests.training.variational.test_module import FIXED, trainer
+
+TERMS = ["free_energy", "energy", "kinetic_energy", "electron_kinetic_energy", "v_pp", "v_pe", "v_ee", "entropy"]
+OF_THE_MAP = ["base_free_energy", "base_energy", "log_det"]
+OF_ALL = {
+    "local_energy_variance",
+    "electron_acceptance",
+    "electron_width_rs",
+    "electron_drift",
+    "electron_drift_error",
+    "num_stranded",
+    "r_hat",
+    "autocorrelation_time",
+    "effective_sample_size",
+}
+OF_PROTONS = {"proton_acceptance", "proton_width_rs", "negative_determinants"}
+PAIRS = ["proton_proton", "proton_electron", "electron_electron_unlike"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "moves", "added"),
+    [
+        ({}, {}, OF_PROTONS),
+        ({}, {"proton_sampling": "direct"}, OF_PROTONS | {"num_failed_inversions"}),
+        ({}, {"proton_sampling": "delayed"}, OF_PROTONS | {"delayed_acceptance"}),
+        (FIXED, {}, set()),
+    ],
+    ids=["metropolis", "direct", "delayed", "fixed"],
+)
+def test_layout_of_one_state(tmp_path: Path, keys: dict, moves: dict, added: set[str]) -> None:
+    """Files of users rely on it: every name at its place, and no other."""
+    module, datamodule = build_run(keys, moves)
+    trainer(1, WriteSummary(tmp_path)).test(module, datamodule, verbose=False)
+    content = json.loads((tmp_path / "summary.json").read_text())
+    terms = [f"{name}_per_atom" for name in [*TERMS, *([] if keys else OF_THE_MAP)]] + ["pressure_gpa"]
+    assert list(content) == ["system", "step", *terms, "diagnostics", "converged", "reasons"]
+    system = {"num_atoms": 2, "nucleus": "H", "rs": 2.0, "protons": "fixed" if keys else "sampled"}
+    assert content["system"] == system | ({} if keys else {"temperature_kelvin": 6000.0})
+    assert all(set(content[name]) == {"value", "error"} for name in terms)
+    assert set(content["diagnostics"]) == OF_ALL | added
+    assert all(isinstance(value, float | int) or value is None for value in content["diagnostics"].values())
+    with (tmp_path / "pair_correlation.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["r_bohr", *(column for name in PAIRS for column in (name, f"{name}_error"))]
+    assert {len(row) for row in rows} == {7}
+
+
+def result_at(point: StatePoint, value: float, r_hat: float = 1.0, negative: float = 0.0) -> StateResult:
+    """A result whose terms all have one value."""
+    names = [f"{name}_per_atom" for name in [*TERMS, *OF_THE_MAP]] + ["pressure_gpa"]
+    found = Estimate(value, 0.01, 2.0, 500.0, r_hat)
+    r = np.array([0.5, 1.0]) * point.rs
+    radial = {"proton_proton": RadialDistribution(r, np.array([value, 1.0]), np.array([0.1, math.nan]))}
+    diagnostics = {"local_energy_variance": 0.1, "negative_determinants": negative}
+    return StateResult(point, dict.fromkeys(names, found), diagnostics, radial)
+
+
+POINTS = [StatePoint(1.2, 4000.0), StatePoint(1.3, 6000.0)]
+SOUND = {"num_stranded": 0.0, "electron_drift": 0.0, "electron_drift_error": 0.001, "electron_acceptance": 0.5}
+
+
+def test_layout_of_several_states(tmp_path: Path) -> None:
+    """A list of what one state has, each with its density and temperature, and what they have in common."""
+    states = [result_at(POINTS[0], -1.0), result_at(POINTS[1], -2.0)]
+    system = {"num_atoms": 2, "nucleus": "H", "protons": "sampled", "states": [[1.2, 4000.0], [1.3, 6000.0]]}
+    TestResult(system, 30, states, SOUND).write(tmp_path)
+    content = json.loads((tmp_path / "summary.json").read_text())
+    assert list(content) == ["system", "step", "states", "diagnostics", "converged", "reasons"]
+    assert content["system"] == system and content["step"] == 30 and content["diagnostics"] == SOUND
+    assert content["converged"] and content["reasons"] == []
+    for point, own, value in zip(POINTS, content["states"], (-1.0, -2.0), strict=True):
+        one = TestResult(system, 30, [result_at(point, value)], SOUND).as_dict()
+        terms = {name: term for name, term in one.items() if isinstance(term, dict) and "value" in term}
+        assert len(terms) == 12 and terms["energy_per_atom"] == {"value": value, "error": 0.01}
+        place = {"rs": point.rs, "temperature_kelvin": point.temperature_kelvin}
+        verdict = {"converged": True, "reasons": []}
+        assert own == place | terms | {"diagnostics": own["diagnostics"]} | verdict
+        assert own["diagnostics"] | SOUND == one["diagnostics"]
+    with (tmp_path / "pair_correlation.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["rs", "temperature_kelvin", "r_bohr", "proton_proton", "proton_proton_error"]
+    assert [[float(cell) for cell in row[:4]] for row in rows[1:]] == [
+        [1.2, 4000.0, 0.6, -1.0],
+        [1.2, 4000.0, 1.2, 1.0],
+        [1.3, 6000.0, 0.65, -2.0],
+        [1.3, 6000.0, 1.3, 1.0],
+    ]
+
+
+def test_ground_states_have_no_temperature() -> None:
+    states = [result_at(StatePoint(rs), -1.0) for rs in (1.2, 1.3)]
+    found = TestResult({}, 0, states, SOUND).as_dict()["states"]
+    assert [state["rs"] for state in found] == [1.2, 1.3]
+    assert not any("temperature_kelvin" in state for state in found)
+
+
+def test_a_state_that_has_not_converged_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    states = [result_at(POINTS[0], -1.0), result_at(POINTS[1], -2.0, r_hat=1.2)]
+    result = TestResult({}, 0, states, SOUND)
+    content = result.as_dict()
+    assert [state["converged"] for state in content["states"]] == [True, False] and not content["converged"]
+    (reason,) = content["reasons"]
+    assert reason.startswith("rs = 1.3, T = 6000 K: R-hat = 1.200 is above")
+    assert content["states"][1]["reasons"] == [reason.split(": ", 1)[1]]
+    print_result(result)
+    printed = capsys.readouterr().out
+    rows = [line.split() for line in printed.splitlines() if line.split()[:1] in (["1.2"], ["1.3"])]
+    assert [(row[:2], row[-1]) for row in rows] == [(["1.2", "4000"], "yes"), (["1.3", "6000"], "NO")]
+    assert f"NOT CONVERGED: {reason}" in printed.replace("\n", " ")
+
+
+def test_a_folding_map_costs_its_own_state_the_free_energy(capsys: pytest.CaptureFixture[str]) -> None:
+    result = TestResult({}, 0, [result_at(POINTS[0], -1.0), result_at(POINTS[1], -2.0, negative=1e-3)], SOUND)
+    sound, folded = result.as_dict()["states"]
+    for name in ("free_energy_per_atom", "entropy_per_atom"):
+        assert sound[name] == {"value": -1.0, "error": 0.01}
+        assert folded[name] == {"value": None, "error": None}
+    assert folded["energy_per_atom"] == {"value": -2.0, "error": 0.01}
+    assert sound["converged"] and not folded["converged"]
+    print_result(result)
+    assert "the map folds" in capsys.readouterr().out.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("trouble", "message", "refused"),
+    [
+        ({"num_failed_inversions": 0.5}, "could not be inverted for 0.5 walkers a sweep", True),
+        ({"num_stranded": 1.0}, "chains stand where the density is zero", False),
+        ({"electron_drift": 0.2}, "the electrons have not settled", False),
+    ],
+)
+def test_trouble_of_the_chains_is_that_of_all_states(trouble: dict, message: str, refused: bool) -> None:
+    states = [result_at(POINTS[0], -1.0), result_at(POINTS[1], -2.0)]
+    content = TestResult({}, 0, states, SOUND | trouble).as_dict()
+    assert not content["converged"] and not any(state["converged"] for state in content["states"])
+    (reason,) = content["reasons"]
+    assert reason.startswith(("the", "chains")) and message in reason
+    assert all((state["free_energy_per_atom"]["value"] is None) == refused for state in content["states"])
+    assert all(state["energy_per_atom"]["value"] is not None for state in content["states"])
