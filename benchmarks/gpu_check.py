@@ -102,7 +102,8 @@ def check_numbers(report: Report, device: str) -> bool:
         for module in (state.wavefunction, state.proton_density):
             assert module is not None
             module.to(place)
-        assert state.walkers is not None and state.proton_density is not None
+        assert state.walkers is not None
+        assert state.proton_density is not None
         state.walkers.fields = {name: value.to(place) for name, value in state.walkers.fields.items()}
         batch = state.current()
         sample, scores = state.energies(batch), state.scores(batch, 8)

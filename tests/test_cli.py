@@ -58,7 +58,8 @@ def test_help_lists_verbs_groups_experiments_keys(words: list[str], capsys: pyte
 def test_help_of_a_verb(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([verb, "--help"]) == 0
     text = capsys.readouterr().out
-    assert text.startswith(f"usage: lightning-vfe {verb} ") and "run_dir" in text
+    assert text.startswith(f"usage: lightning-vfe {verb} ")
+    assert "run_dir" in text
     assert ("system.rs" in text) == (verb != "report")  # which reads the system from the runs
 
 
@@ -96,10 +97,12 @@ def test_commands_read_their_settings_alike(
 def test_help_is_quick_and_the_module_runs() -> None:
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-m", "lightning_vfe", "--help"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0 and "experiments" in done.stdout
+    assert done.returncode == 0
+    assert "experiments" in done.stdout
     assert time.perf_counter() - start < 5.0, "the help must not import torch"
     done = subprocess.run([sys.executable, "-m", "lightning_vfe", "fti"], capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and done.stderr.startswith("error: unknown verb 'fti'; did you mean 'fit'?")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: unknown verb 'fti'; did you mean 'fit'?")
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -111,7 +114,8 @@ def test_print_config_runs_nothing(empty_folder: Path, capsys: pytest.CaptureFix
     assert main(["fit", "--print-config", "experiment=n2_exact", "flow.num_blocks=3", "trainer.max_steps=7"]) == 0
     config = OmegaConf.create(capsys.readouterr().out)
     assert (config.name, config.flow.num_blocks, config.trainer.max_steps) == ("n2_exact", 3, 7)
-    assert config.run_dir == "runs/n2_exact" and not list(empty_folder.iterdir())
+    assert config.run_dir == "runs/n2_exact"
+    assert not list(empty_folder.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -260,7 +264,8 @@ def test_a_damaged_checkpoint_names_the_newest_whole_one(capsys: pytest.CaptureF
             file.write_bytes(file.read_bytes()[:-500])
     (folder / "last.ckpt").hardlink_to(folder / "step-00000040.ckpt")
     line = error_line(["fit", "experiment=smoke", "ckpt_path=last"], capsys)
-    assert "last.ckpt is damaged" in line and f"ckpt_path={folder}/step-00000020.ckpt" in line
+    assert "last.ckpt is damaged" in line
+    assert f"ckpt_path={folder}/step-00000020.ckpt" in line
     assert f"ckpt_path={folder}/step-00000020.ckpt" in error_line(["test", "run_dir=runs/smoke"], capsys)
     for step in (10, 20):
         (folder / f"step-{step:08d}.ckpt").unlink()

@@ -65,7 +65,8 @@ def test_every_option_composes(group: str, option: str) -> None:
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in (*TRAINER_VERBS, "report")])
 def test_every_command_has_its_config(verb: str) -> None:
     config = compose_config(parse(["system.num_atoms=6"]), root=verb)
-    assert config.system.num_atoms == 6 and {"name", "seed", "dtype", "run_dir"} <= set(config)
+    assert config.system.num_atoms == 6
+    assert {"name", "seed", "dtype", "run_dir"} <= set(config)
     assert set(groups_of(verb)) <= set(group_options())
 
 
@@ -97,12 +98,15 @@ def test_every_experiment_builds(name: str | None, tmp_path: Path, tmp_path_fact
     is_fixed = config.system.protons == "fixed"
     assert (module.proton_density is None) == state.is_fixed == is_fixed
     assert datamodule.state is state, "module and datamodule share networks and walkers"
-    assert module.wavefunction is state.wavefunction and module.proton_density is state.proton_density
-    assert state.strata.points == strata.points and torch.equal(state.strata.twists.fractions, strata.twists.fractions)
+    assert module.wavefunction is state.wavefunction
+    assert module.proton_density is state.proton_density
+    assert state.strata.points == strata.points
+    assert torch.equal(state.strata.twists.fractions, strata.twists.fractions)
     (point,) = strata.points
     assert point.cell(state.system.num_atoms) == PeriodicCell(config.system.num_atoms, config.system.rs)
     assert point.temperature_kelvin == (0 if is_fixed else config.system.temperature_kelvin)
-    assert state.structure == locate_structure(config.system.structure) and state.seed == config.seed
+    assert state.structure == locate_structure(config.system.structure)
+    assert state.seed == config.seed
 
 
 def test_shipped_structures_are_those_of_the_reference_energies() -> None:
@@ -128,7 +132,8 @@ def test_a_files_name_in_the_working_directory_comes_first(tmp_path: Path, monke
     monkeypatch.chdir(tmp_path)
     assert locate_structure("n2_mol_rs2") == str(resource_folder("data") / "structures" / "n2_mol_rs2.xyz")
     Path("n2_mol_rs2").write_text("")
-    assert locate_structure("n2_mol_rs2") == "n2_mol_rs2" and locate_structure("bcc") == "bcc"
+    assert locate_structure("n2_mol_rs2") == "n2_mol_rs2"
+    assert locate_structure("bcc") == "bcc"
 
 
 @pytest.mark.skipif(

@@ -74,7 +74,8 @@ def test_the_readme_is_short_and_shows_the_two_lines_that_others_call() -> None:
 
 def test_the_page_of_all_keys_is_up_to_date() -> None:
     spec = importlib.util.spec_from_file_location("make_keys", ROOT / "docs" / "make_keys.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     assert PAGES["docs/keys.md"] == module.page(), "run python docs/make_keys.py"

@@ -114,7 +114,7 @@ def _draw_bar(panel: Axes, place: int, start: float, end: float, error: float, c
 
 def _draw_pairs(panel: Axes, table: pd.DataFrame, name: str) -> None:
     label, color, marker = PAIRS[name]
-    errors = table[f"{name}_error"] if f"{name}_error" in table else None
+    errors = table.get(f"{name}_error", None)
     # the line only leads the eye: pale, so that scatter at small distances stays readable
     panel.plot(table.index, table[name], color=color, linewidth=1.0, alpha=0.4)
     panel.errorbar(

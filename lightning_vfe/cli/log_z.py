@@ -101,7 +101,8 @@ def run(config: DictConfig) -> int:
 
 def measure(config: DictConfig, potential: Any, particles: Any, point: Any, result: Any, run_dir: Path) -> None:
     """E, S, P and g(r) of classical protons in the potential: summary.json, pair_correlation.csv and figures, as
-    `test` writes them."""
+    `test` writes them.
+    """
     from lightning_vfe.analysis.figures import save_figures
     from lightning_vfe.log_z.classical import classical_estimates, sample_potential
     from lightning_vfe.training.variational.summary import MAX_R_HAT, write_pair_correlation

@@ -148,6 +148,8 @@ def _argument(inputs: Sequence[Input], count: int) -> tuple[Tensor, Tensor, Tens
         value = weighted(weight, first.flatten(-count), value)
         jacobian = weighted(weight, tangents.flatten(-1 - count), jacobian)
         laplacian = weighted(weight, second.flatten(-count), laplacian)
-    assert value is not None and jacobian is not None and laplacian is not None
+    assert value is not None
+    assert jacobian is not None
+    assert laplacian is not None
     particles, both = first.shape[-count:], tangents.shape[-1 - count :]
     return value.unflatten(-1, particles), jacobian.unflatten(-1, both), laplacian.unflatten(-1, particles)

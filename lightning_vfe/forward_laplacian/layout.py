@@ -31,7 +31,8 @@ def features_last(value: Tensor, num_indices: int = 1) -> Tensor:
 
 def to_memory(jacobian: Tensor, num_indices: int = 1) -> Tensor:
     """(T, ..., N, F) -> (..., F, N, T), or (T, ..., M, N, F) -> (..., F, T, M, N) with two indices; without copying if
-    it can."""
+    it can.
+    """
     return jacobian.movedim((0, -1), (-1, -3) if num_indices == 1 else (-3, -4)).contiguous()
 
 

@@ -38,10 +38,7 @@ def _linear(function: Callable[..., Tensor], name: str) -> Rule:
         _check_from_end(name, dims)
         if x.layout is not None:
             # A new last dimension, or a sum over features, leaves the pair indices where they are.
-            if name == "unsqueeze":
-                keep = dims[0] == -1
-            else:
-                keep = name == "sum" and _after_pairs(x, dims[0])
+            keep = dims[0] == -1 if name == "unsqueeze" else name == "sum" and _after_pairs(x, dims[0])
             if not keep:
                 x = x.dense()
         value, jacobian, laplacian = (function(part, *args, **kwargs) for part in (x.value, x.jacobian, x.laplacian))

@@ -111,7 +111,8 @@ def _add(a: Any, b: Any) -> LaplacianTensor:
             j = tangents_broadcast(term.jacobian, value.ndim)
             jacobian = j if jacobian is None else jacobian + j
             laplacian = term.laplacian if laplacian is None else laplacian + term.laplacian
-    assert jacobian is not None and laplacian is not None
+    assert jacobian is not None
+    assert laplacian is not None
     return LaplacianTensor(value, jacobian.expand(-1, *value.shape), laplacian.expand(value.shape), layout)
 
 

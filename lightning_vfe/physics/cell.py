@@ -121,7 +121,7 @@ class PeriodicCell:
             raise ValueError(f"cutoff = {cutoff!r} must be positive, in bohr, for example {self.length / 2:.4g}")
         # The margin keeps images that lie on the cutoff in spite of rounding.
         reach = cutoff / self.length * (1.0 + 1e-12)
-        integers = integer_vectors(int(math.floor(reach + 0.5)))
+        integers = integer_vectors(math.floor(reach + 0.5))
         nearest = np.maximum(np.abs(integers) - 0.5, 0.0)
         return integers[(nearest**2).sum(axis=-1) <= reach**2]
 

@@ -145,7 +145,8 @@ class Strata:
 
     def walker_states(self, stratum: Tensor, like: Tensor) -> WalkerStates:
         """State point and twist of walkers from the numbers of their strata (W,), in the type and on the device of
-        `like`."""
+        `like`.
+        """
         index = self.state_index(stratum).cpu()
         rs = torch.tensor([point.rs for point in self.points], dtype=torch.float64)[index]
         kT = torch.tensor([point.kT for point in self.points], dtype=torch.float64)[index]

@@ -1,5 +1,6 @@
 """What the sampler is given of the models: densities of positions in units of rs. Here, and only here, the walkers'
-positions become bohr."""
+positions become bohr.
+"""
 
 from __future__ import annotations
 

@@ -146,7 +146,8 @@ class VariationalState:
 
     def _start(self, random: WalkerRandom, stratum: Tensor) -> Tensor:
         """Protons in units of rs: each group from its own random numbers, or copies of one structure where they are
-        fixed.  # (W, N, 3)"""
+        fixed.  # (W, N, 3)
+        """
         state = self.strata.state_index(stratum)
         if self.is_fixed:
             return torch.cat([self._structure(number, 1, self._copy()) for number in state.tolist()])
@@ -210,7 +211,8 @@ class VariationalState:
 
     def proton_target(self) -> ProtonTarget | None:
         """p(x) of the walkers as the sampler takes it, with the parameters that the networks have; None for fixed
-        protons."""
+        protons.
+        """
         if self.proton_density is None:
             return None
         if self._proton_targets is None:

@@ -33,7 +33,8 @@ def build_parts(config: DictConfig) -> tuple[Any, Any]:
 
 def build_state(config: DictConfig) -> Any:
     """The variational state. Fixed protons have no density; a structure's name stands for a file shipped with the
-    package where there is one."""
+    package where there is one.
+    """
     node = config.state.copy()
     node._set_parent(config)
     if config.system.protons == "fixed":

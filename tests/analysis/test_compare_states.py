@@ -30,7 +30,8 @@ def runs(make_states: MakeStates) -> dict[str, Run]:
 
 def test_table_has_a_block_for_each_state(runs: dict[str, Run]) -> None:
     table = comparison_table(runs)
-    assert table.index.names == ["rs", "temperature_kelvin", "run"] and len(table) == 8
+    assert table.index.names == ["rs", "temperature_kelvin", "run"]
+    assert len(table) == 8
     assert list(table.index[:3]) == [(1.2, 4000.0, "a"), (1.2, 4000.0, "b"), (1.2, 6000.0, "a")]
     assert table.loc[(1.2, 4000.0, "a"), "above_lowest_f"] == pytest.approx(0.002)
     assert table.loc[(1.3, 6000.0, "a"), "above_lowest_f"] == pytest.approx(0.001)
@@ -41,7 +42,8 @@ def test_table_has_a_block_for_each_state(runs: dict[str, Run]) -> None:
 def test_figure_shows_terms_and_the_protons_of_each_state(runs: dict[str, Run], tmp_path: Path) -> None:
     figure = draw_comparison(runs)
     titles = [panel.get_title(loc="left") for panel in figure.axes]
-    assert titles[0] == "$F$ above the lowest of its state" and len(titles) == 9
+    assert titles[0] == "$F$ above the lowest of its state"
+    assert len(titles) == 9
     assert titles[5:] == [f"protons, $r_s = {rs}$, $T = {kelvin:g}$ K" for rs in GRID[0] for kelvin in GRID[1]]
     labels = [text.get_text() for text in figure.legends[0].get_texts()]
     assert labels == ["a", "b", "$T = 4000$ K", "$T = 6000$ K", "not converged"]

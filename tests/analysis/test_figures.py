@@ -30,7 +30,8 @@ def texts(figure: Figure) -> str:
 
 def test_training_shows_all_terms_with_the_result(make_run: MakeRun) -> None:
     figure = draw_training(load_run(make_run()))
-    assert symbols(figure)[:3] == ["$F$", "$E$", "$S$"] and len(figure.axes) == 9
+    assert symbols(figure)[:3] == ["$F$", "$E$", "$S$"]
+    assert len(figure.axes) == 9
     written = texts(figure)
     for text in ("Ha / atom", "GPa", "training step", "mean of 50 steps", "−0.54700 ± 0.00050", "result of test"):
         assert text in written, f"{text!r} is missing on the figure"
@@ -76,7 +77,8 @@ def test_window_must_be_positive(make_run: MakeRun) -> None:
 def test_terms_add_up_to_the_free_energy(make_run: MakeRun) -> None:
     figure = draw_terms(load_run(make_run()))
     labels = [label.get_text() for label in figure.axes[0].get_xticklabels()]
-    assert labels[0] == "$K$" and labels[-3:] == ["$E$", "$-TS$", "$F$"]
+    assert labels[0] == "$K$"
+    assert labels[-3:] == ["$E$", "$-TS$", "$F$"]
     bars = dict(zip(labels, figure.axes[0].patches, strict=True))
     end = bars["$-TS$"].get_y() + bars["$-TS$"].get_height()
     assert end == pytest.approx(bars["$F$"].get_height(), abs=1e-3)
@@ -94,7 +96,8 @@ def test_free_energy_that_is_not_reported_is_not_drawn(make_run: MakeRun) -> Non
     run = load_run(folder)
     assert "$F$" not in [label.get_text() for label in draw_terms(run).axes[0].get_xticklabels()]
     written = texts(draw_training(run))
-    assert "not reported" in written and "NOT CONVERGED" in written
+    assert "not reported" in written
+    assert "NOT CONVERGED" in written
 
 
 def test_pair_correlation(make_run: MakeRun) -> None:
@@ -122,7 +125,8 @@ def test_save_figures_writes_what_the_files_allow(make_run: MakeRun) -> None:
     assert [file.name for file in save_figures(tested)] == ["training.png", "terms.png", "pair_correlation.png"]
     (fitted / "config.yaml").unlink()
     files = save_figures(str(fitted))
-    assert files == [fitted / "figures" / "training.png"] and files[0].read_bytes().startswith(PNG)
+    assert files == [fitted / "figures" / "training.png"]
+    assert files[0].read_bytes().startswith(PNG)
     (tested / "metrics.csv").unlink()
     assert [file.name for file in save_figures(tested)] == ["terms.png", "pair_correlation.png"]
 
@@ -140,7 +144,9 @@ def test_save_figures_needs_no_display_and_no_torch(make_run: MakeRun) -> None:
 def test_limits_ignore_extreme_values() -> None:
     curve = np.concatenate([[1e6, -1e6], np.linspace(0.0, 1.0, 198)])
     limits = curve_limits([curve], [])
-    assert limits is not None and -1.0 < limits[0] < 0.1 and 0.9 < limits[1] < 2.0
+    assert limits is not None
+    assert -1.0 < limits[0] < 0.1
+    assert 0.9 < limits[1] < 2.0
     assert curve_limits([curve], [5.0])[1] > 5.0  # type: ignore[index]
     assert curve_limits([np.full(9, 2.0)], []) is None
     assert curve_limits([np.full(9, np.nan)], []) is None

@@ -15,7 +15,8 @@ def test_all_sizes_are_drawn(count: int, tmp_path: Path) -> None:
     overlap = near / near.sum(axis=1, keepdims=True)
     figure = draw_overlap(overlap, np.linspace(0, 2, count), "N = 8")
     axes = figure.axes[0]
-    assert len(axes.get_xticks()) <= 12 and axes.get_xticklabels()[0].get_text() == "0"
+    assert len(axes.get_xticks()) <= 12
+    assert axes.get_xticklabels()[0].get_text() == "0"
     written = {text.get_text() for text in axes.texts}
     assert written == set() if count > 16 else f"{overlap[0, 0]:.2f}".lstrip("0") in written
     figure.savefig(tmp_path / "overlap.png")

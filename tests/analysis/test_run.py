@@ -17,9 +17,11 @@ MakeRun = Callable[..., Path]
 def test_reads_all_files(make_run: MakeRun) -> None:
     run = load_run(make_run())
     assert run.config["cell"]["rs"] == 1.25, "references between the settings are resolved"
-    assert run.metrics.index.name == "step" and len(run.metrics) == 500
+    assert run.metrics.index.name == "step"
+    assert len(run.metrics) == 500
     assert run.result("free_energy_per_atom") == (-0.547, 0.0005)
-    assert run.pair_correlation.index.name == "r_bohr" and "proton_proton_error" in run.pair_correlation
+    assert run.pair_correlation.index.name == "r_bohr"
+    assert "proton_proton_error" in run.pair_correlation
     assert run.system["temperature_kelvin"] == 6000.0
     assert load_run(make_run(protons="fixed")).system["temperature_kelvin"] == 0.0
 
@@ -27,7 +29,8 @@ def test_reads_all_files(make_run: MakeRun) -> None:
 def test_values_of_a_step_may_stand_in_several_rows(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,a,b\n0,1.0,\n0,,2.0\n1,3.0,4.0\n")
     metrics = load_run(tmp_path).metrics
-    assert metrics.loc[0].tolist() == [1.0, 2.0] and metrics.loc[1].tolist() == [3.0, 4.0]
+    assert metrics.loc[0].tolist() == [1.0, 2.0]
+    assert metrics.loc[1].tolist() == [3.0, 4.0]
 
 
 def test_results_table(make_run: MakeRun) -> None:
@@ -36,7 +39,8 @@ def test_results_table(make_run: MakeRun) -> None:
     assert list(table.index[:3]) == ["free_energy_per_atom", "energy_per_atom", "entropy_per_atom"]
     assert table.loc["pressure_gpa"].tolist() == ["virial pressure", 645.0, 1.75, "GPa"]
     assert table.loc["entropy_per_atom", "unit"] == "k_B/atom"
-    assert "diagnostics" not in table.index and "system" not in table.index
+    assert "diagnostics" not in table.index
+    assert "system" not in table.index
 
 
 def test_what_is_not_reported_is_nan(make_run: MakeRun) -> None:
@@ -110,7 +114,8 @@ def test_latest_run(make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_literature_at_the_same_density_and_temperature(make_run: MakeRun) -> None:
     table = literature(load_run(make_run()).system)
-    assert set(table["rs"]) == {1.25} and set(table["T_kelvin"]) == {6000}
+    assert set(table["rs"]) == {1.25}
+    assert set(table["T_kelvin"]) == {6000}
     assert {"CEIMC", "VFE2023"} <= set(table["method"])
     assert literature({"rs": 3.21, "temperature_kelvin": 6000.0}).empty
 

@@ -42,7 +42,8 @@ def test_every_state_has_a_line(make_states: MakeStates, case: str) -> None:
         has_bar = [axes.get_ylabel() for axes in figure.axes if axes.get_label() == "<colorbar>"]
         assert has_bar == (["$r_s$ / bohr"] if count > 5 else [])
         figure.canvas.draw()
-    assert f"{count} states" in texts(training) and "result of test" in texts(training)
+    assert f"{count} states" in texts(training)
+    assert "result of test" in texts(training)
     if case == "grid":
         assert "$r_s = 1.2$, $T = 6000$ K" in texts(training)
     if case == "three densities":
@@ -63,7 +64,8 @@ def test_terms_along_the_states(make_states: MakeStates, case: str, label: str, 
     figure = draw_terms(run)
     assert [panel.get_title(loc="left").split("  ")[0] for panel in figure.axes] == ["$F$", "$E$", "$S$", "$P$"]
     panel = figure.axes[0]
-    assert panel.get_xlabel() == label and [tick.get_text() for tick in panel.get_xticklabels()] == ticks
+    assert panel.get_xlabel() == label
+    assert [tick.get_text() for tick in panel.get_xticklabels()] == ticks
     joined = [line for line in panel.lines if len(line.get_xdata()) == len(ticks) and line.get_linestyle() == "-"]
     assert len(joined) == lines
     found = sorted(value for line in joined for value in line.get_ydata())
@@ -74,7 +76,8 @@ def test_states_along_a_path_are_one_line(make_states: MakeStates) -> None:
     pairs = [[2.14, 4000.0], [2.0, 6000.0], [1.92, 8000.0], [1.90, 10000.0]]
     figure = draw_terms(load_run(make_states([1.0], [1.0], pairs=pairs)))
     lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 4]
-    assert len(lines) == 1 and list(lines[0].get_xdata()) == [1.90, 1.92, 2.0, 2.14]
+    assert len(lines) == 1
+    assert list(lines[0].get_xdata()) == [1.90, 1.92, 2.0, 2.14]
     assert "$T = 10000$ K" in texts(figure)
 
 
@@ -82,7 +85,8 @@ def test_fixed_protons(make_states: MakeStates) -> None:
     run = load_run(make_states([1.25, 1.31], [6000.0], protons="fixed"))
     assert [panel.get_title(loc="left").split("  ")[0] for panel in draw_terms(run).axes] == ["$E = F$", "$P$"]
     training = draw_training(run)
-    assert training.axes[0].get_title(loc="left").startswith("$E = F$") and "fixed protons" in texts(training)
+    assert training.axes[0].get_title(loc="left").startswith("$E = F$")
+    assert "fixed protons" in texts(training)
     assert "protons" not in [panel.get_title(loc="left") for panel in draw_pair_correlation(run).axes]
 
 
@@ -136,13 +140,16 @@ def test_headings_name_what_all_states_share(make_states: MakeStates) -> None:
 
 def test_colours_and_dashes() -> None:
     few = StateLooks([State(1.2, 4000.0), State(1.2, 6000.0)])
-    assert few.of(State(1.2, 4000.0)).color != few.of(State(1.2, 6000.0)).color and not few.has_bar
+    assert few.of(State(1.2, 4000.0)).color != few.of(State(1.2, 6000.0)).color
+    assert not few.has_bar
     grid = [State(1.0 + 0.1 * i, 1000.0 * j) for i in range(4) for j in range(1, 4)]
     looks = StateLooks(grid)
-    assert looks.coordinate == "rs" and len({looks.of(state) for state in grid}) == len(grid)
+    assert looks.coordinate == "rs"
+    assert len({looks.of(state) for state in grid}) == len(grid)
     hot = [State(1.2 + 0.1 * i, 1000.0 * j) for i in range(2) for j in range(1, 7)]
     looks = StateLooks(hot)
-    assert looks.coordinate == "temperature_kelvin" and len({looks.of(state) for state in hot}) == len(hot)
+    assert looks.coordinate == "temperature_kelvin"
+    assert len({looks.of(state) for state in hot}) == len(hot)
     line = [State(1.0 + 0.1 * i, 1000.0 * i) for i in range(1, 8)]
     assert {StateLooks(line).of(state).dashes for state in line} == {"-"}
     many = [State(1.0 + 0.1 * i, 1000.0 * j) for i in range(6) for j in range(1, 7)]
@@ -152,5 +159,6 @@ def test_colours_and_dashes() -> None:
 
 def test_crowded_numbers_get_no_tick_each() -> None:
     assert are_apart([1.0, 2.0, 3.0], 6, 0.12)
-    assert not are_apart([1.0, 1.01, 3.0], 6, 0.12) and not are_apart([1.0], 6, 0.12)
+    assert not are_apart([1.0, 1.01, 3.0], 6, 0.12)
+    assert not are_apart([1.0], 6, 0.12)
     assert not are_apart([1.0, 2.0, 3.0], 2, 0.12)

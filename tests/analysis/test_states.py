@@ -83,22 +83,27 @@ def test_lists_that_name_no_states(system: dict, part: str) -> None:
 def test_a_run_at_each_of_its_states(make_states: MakeStates) -> None:
     run = load_run(make_states(*GRID))
     assert [state.suffix for state in run.states] == ["rs1.2_T4000", "rs1.2_T6000", "rs1.3_T4000", "rs1.3_T6000"]
-    assert run.system["states"][1] == [1.2, 6000.0] and "rs" not in run.system
+    assert run.system["states"][1] == [1.2, 6000.0]
+    assert "rs" not in run.system
     view = run.of_state(3)
-    assert view.states == (State(1.3, 6000.0),) and view.of_state(0) is view
+    assert view.states == (State(1.3, 6000.0),)
+    assert view.of_state(0) is view
     assert (view.system["rs"], view.system["temperature_kelvin"], view.system["num_atoms"]) == (1.3, 6000.0, 8)
     assert "states" not in view.system
     assert view.result("free_energy_per_atom") == run.result("free_energy_per_atom", state=3)
     assert view.result("free_energy_per_atom") == run.result("free_energy_per_atom", State(1.3, 6000.0))
     assert run.result("free_energy_per_atom", 3) != run.result("free_energy_per_atom", 0)
     names = list(view.metrics)
-    assert not [name for name in names if "@" in name] and view.metrics.index.name == "step"
+    assert not [name for name in names if "@" in name]
+    assert view.metrics.index.name == "step"
     assert {"electron_acceptance", "free_energy_per_atom", "free_energy_per_atom_error"} <= set(names)
     assert (view.metrics["pressure_gpa"] == run.metrics["pressure_gpa@rs1.3_T6000"]).all()
-    assert view.pair_correlation.index.name == "r_bohr" and len(view.pair_correlation) == 50
-    assert list(view.pair_correlation)[0] == "proton_proton"
+    assert view.pair_correlation.index.name == "r_bohr"
+    assert len(view.pair_correlation) == 50
+    assert next(iter(view.pair_correlation)) == "proton_proton"
     assert view.pair_correlation.index[-1] == pytest.approx(1.3 / 1.25 * 49.5 * 0.0403)
-    assert view.summary["diagnostics"]["electron_drift"] == 0.01 and view.summary["diagnostics"]["r_hat"] == 1.01
+    assert view.summary["diagnostics"]["electron_drift"] == 0.01
+    assert view.summary["diagnostics"]["r_hat"] == 1.01
     assert view.summary["system"]["nucleus"] == "H"
 
 
@@ -113,18 +118,22 @@ def test_a_state_that_is_not_there(make_states: MakeStates) -> None:
 
 def test_one_state_is_its_own_view(make_run: Callable[..., Path], tmp_path: Path) -> None:
     run = load_run(make_run())
-    assert run.states == (State(1.25, 6000.0),) and run.views == (run,)
+    assert run.states == (State(1.25, 6000.0),)
+    assert run.views == (run,)
     assert run.result("pressure_gpa", state=0) == run.result("pressure_gpa")
     (tmp_path / "metrics.csv").write_text("step,energy_per_atom\n0,1.0\n")
     bare = load_run(tmp_path)
-    assert bare.states == () and bare.views == (bare,) and bare.system == {}
+    assert bare.states == ()
+    assert bare.views == (bare,)
+    assert bare.system == {}
 
 
 @pytest.mark.parametrize(("rs", "pairs"), [([1.25], None), ([1.9], [[1.25, 6000.0]])])
 def test_a_list_of_one_state_reads_as_a_number(make_states: MakeStates, rs: list, pairs: list | None) -> None:
     folder = make_states(rs, [6000.0], pairs=pairs)
     run = load_run(folder)
-    assert run.system["rs"] == 1.25 and run.system["temperature_kelvin"] == 6000.0
+    assert run.system["rs"] == 1.25
+    assert run.system["temperature_kelvin"] == 6000.0
     assert run.result("free_energy_per_atom")[0] == pytest.approx(-0.547)
 
 
@@ -132,7 +141,8 @@ def test_fixed_protons_have_densities_alone(make_states: MakeStates) -> None:
     run = load_run(make_states([1.25, 1.31], [6000.0], protons="fixed"))
     assert run.states == (State(1.25), State(1.31))
     view = run.of_state(1)
-    assert view.system["temperature_kelvin"] == 0.0 and len(view.pair_correlation) == 50
+    assert view.system["temperature_kelvin"] == 0.0
+    assert len(view.pair_correlation) == 50
     assert "energy_per_atom" in view.metrics
 
 
@@ -144,7 +154,8 @@ def test_states_without_a_config(make_states: MakeStates) -> None:
     assert load_run(folder).states == states
     (folder / "summary.json").unlink()
     run = load_run(folder)
-    assert run.states == states and "energy_per_atom" in run.of_state(2).metrics
+    assert run.states == states
+    assert "energy_per_atom" in run.of_state(2).metrics
 
 
 def test_a_state_is_converged_unless_it_or_all_have_a_reason(make_states: MakeStates) -> None:
@@ -181,9 +192,11 @@ def test_literature_of_several_states_and_nuclei() -> None:
     system = {"rs": [1.25, 1.34], "temperature_kelvin": [1200, 6000]}
     table = literature(system)
     assert set(zip(table["rs"], table["T_kelvin"], strict=True)) == {(1.25, 6000), (1.34, 1200)}
-    assert "F" in table and "F" in literature(system | {"nucleus": 1836})
+    assert "F" in table
+    assert "F" in literature(system | {"nucleus": 1836})
     heavy = literature(system | {"nucleus": "D"})
-    assert len(heavy) == len(table) and not {"F", "S"} & set(heavy)
+    assert len(heavy) == len(table)
+    assert not {"F", "S"} & set(heavy)
     assert literature({}).empty
 
 
@@ -213,7 +226,8 @@ def test_damaged_files_of_several_states(
         view = load_run(folder).of_state(3)
         _ = view.metrics, view.summary, view.pair_correlation
     message = one_line(error)
-    assert part in message and str(folder) in message
+    assert part in message
+    assert str(folder) in message
 
 
 def test_columns_that_name_no_state(tmp_path: Path) -> None:

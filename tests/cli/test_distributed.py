@@ -44,15 +44,18 @@ def test_a_terminated_run_saves_and_goes_on(tmp_path: Path, monkeypatch: pytest.
     process.terminate()
     code, printed, errors = finish(process)
     assert code == 128 + signal.SIGTERM, errors
-    assert not errors and printed.count("lightning-vfe fit: smoke") == printed.count("SIGTERM: ending this step") == 1
+    assert not errors
+    assert printed.count("lightning-vfe fit: smoke") == printed.count("SIGTERM: ending this step") == 1
     assert "2 (cpu), each with 1 walker group of 4 proton walkers" in printed
     assert [folder.name for folder in Path("runs").iterdir()] == ["smoke"], "the folder is chosen once"
     saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["global_step"]
     assert list(pd.read_csv(run / "metrics.csv").step) == list(range(saved))
     code, printed, errors = finish(start("fit", "ckpt_path=last", "experiment=smoke", f"trainer.max_steps={saved + 1}"))
-    assert (code, errors) == (0, "") and "next: lightning-vfe test" in printed
+    assert (code, errors) == (0, "")
+    assert "next: lightning-vfe test" in printed
     code, printed, errors = finish(start("test", "experiment=smoke"))
-    assert (code, errors) == (0, "") and printed.count("effective_sample_size") == 1
+    assert (code, errors) == (0, "")
+    assert printed.count("effective_sample_size") == 1
     assert (run / "summary.json").is_file()
 
 
@@ -89,7 +92,8 @@ def test_two_nodes_do_what_one_process_does(tmp_path: Path, launcher: Launcher) 
     # a job that its cluster starts once more
     words = ["fit", *words, f"run_dir={run}", "ckpt_path=auto", "trainer.max_steps=5"]
     printed = run_ranks(words, 2, tmp_path / "2", launcher)
-    assert "2 (cpu) on 2 nodes" in printed[0] and not printed[1]
+    assert "2 (cpu) on 2 nodes" in printed[0]
+    assert not printed[1]
     assert list(pd.read_csv(run / "metrics.csv").step) == list(range(5))
 
 
@@ -102,7 +106,8 @@ def test_slurm_does_not_save_in_the_midst_of_a_step(tmp_path: Path, monkeypatch:
     words = ["experiment=smoke", "trainer.accelerator=cpu", "trainer.num_nodes=2", f"run_dir={tmp_path}"]
     trainer = build_trainer(compose_config(parse(words)), "test")
     environment = trainer._accelerator_connector.cluster_environment
-    assert type(environment).__name__ == "SLURMEnvironment" and not environment.auto_requeue
+    assert type(environment).__name__ == "SLURMEnvironment"
+    assert not environment.auto_requeue
     assert (trainer.world_size, trainer.global_rank, trainer.is_global_zero) == (2, 1, False)
 
 

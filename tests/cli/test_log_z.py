@@ -42,14 +42,17 @@ def test_the_result_is_printed_and_stored_and_taken_by_the_base(potential: Path,
     (entry,) = json.loads((potential.parent / "pair.log_z.json").read_text())["entries"]
     assert code == (0 if entry["converged"] else 1)
     assert f"ln Z                {entry['log_z']:.4f} +- {entry['log_z_error']:.4f}" in printed
-    assert "Ha per atom" in printed and "overlap" in printed
+    assert "Ha per atom" in printed
+    assert "overlap" in printed
     assert (entry["num_atoms"], entry["rs"], entry["temperature_kelvin"]) == (2, 1.25, 6000.0)
     folder = potential.parent / "runs" / "log_z"
-    assert (folder / "figures" / "overlap.png").stat().st_size > 5000 and (folder / "config.yaml").is_file()
+    assert (folder / "figures" / "overlap.png").stat().st_size > 5000
+    assert (folder / "config.yaml").is_file()
     assert len(json.loads((folder / "integration.json").read_text())["windows"]) >= 3
     assert main([*words, "log_z_path=elsewhere/z.json", "system.temperature_kelvin=9000"]) in (0, 1)
     (other,) = json.loads(Path("elsewhere/z.json").read_text())["entries"]
-    assert other["temperature_kelvin"] == 9000.0 and other["log_z"] > entry["log_z"]
+    assert other["temperature_kelvin"] == 9000.0
+    assert other["log_z"] > entry["log_z"]
     if entry["converged"]:
         base = BoltzmannBase.from_files(System(2), Strata.of(1.25, 6000.0), potential)
         assert base.log_z == entry["log_z"]
@@ -74,8 +77,10 @@ def test_the_result_is_printed_and_stored_and_taken_by_the_base(potential: Path,
 def test_bad_input_is_one_line(potential: Path, words: list[str], message: str, capsys: pytest.CaptureFixture) -> None:
     assert main(["log-z", "potential.path=pair.pt", "system.num_atoms=2", *words]) == 2
     error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
-    assert not list(potential.parent.glob("*.json")) and not Path("runs").exists()
+    assert message in error
+    assert error.count("\n") == 1
+    assert not list(potential.parent.glob("*.json"))
+    assert not Path("runs").exists()
 
 
 def test_damaged_and_read_only_results_are_known_before_the_work(
@@ -89,7 +94,9 @@ def test_damaged_and_read_only_results_are_known_before_the_work(
     for path, part in [("pair.pt/z.json", "pair.pt is a file"), (".", "is a folder"), ("/proc/z.json", "(")]:
         assert main([*words, f"log_z_path={path}"]) == 2
         error = capsys.readouterr().err
-        assert error.startswith(f"error: log_z_path = {path} ") and part in error and error.count("\n") == 1
+        assert error.startswith(f"error: log_z_path = {path} ")
+        assert part in error
+        assert error.count("\n") == 1
     if os.access("/proc/version", os.W_OK):
         return  # root may write everywhere
     run_dir = tmp_path_factory.mktemp("run")
@@ -110,5 +117,6 @@ def test_a_result_that_cannot_be_stored_is_kept(
     monkeypatch.setattr("lightning_vfe.models.base.log_z.store_entry", full)
     assert main(["log-z", "potential.path=pair.pt", "system.num_atoms=2", *QUICK]) == 2
     error = capsys.readouterr().err
-    assert "No space left" in error and "ln Z is kept in runs/log_z/integration.json" in error
+    assert "No space left" in error
+    assert "ln Z is kept in runs/log_z/integration.json" in error
     assert "log_z" in json.loads(Path("runs/log_z/integration.json").read_text())

@@ -35,7 +35,9 @@ def test_fit_never_takes_a_used_folder() -> None:
     assert plan("fit", "experiment=smoke").run_dir == Path("runs/smoke")
     past_run("runs/smoke", "experiment=smoke")
     second = plan("fit", "experiment=smoke")
-    assert second.run_dir == Path("runs/smoke-2") and second.is_new and second.ckpt_path is None
+    assert second.run_dir == Path("runs/smoke-2")
+    assert second.is_new
+    assert second.ckpt_path is None
     assert "runs/smoke-2" in second.notes[0]
     past_run("runs/smoke-2", "experiment=smoke")
     past_run("runs/smoke-11", "experiment=smoke")
@@ -52,35 +54,42 @@ def test_last_takes_the_latest_run_of_the_name_with_its_config() -> None:
     past_run("runs/smoke_b-4", "experiment=smoke")
     for verb, words in [("fit", ("ckpt_path=last",)), ("test", ()), ("validate", ("ckpt_path=last",))]:
         found = plan(verb, "experiment=smoke", "trainer.max_steps=9", *words)
-        assert found.run_dir == Path("runs/smoke-2") and not found.is_new
+        assert found.run_dir == Path("runs/smoke-2")
+        assert not found.is_new
         assert found.ckpt_path == Path("runs/smoke-2/checkpoints/last.ckpt")
-        assert found.config.system.rs == 1.75 and found.config.strata.rs == 1.75
+        assert found.config.system.rs == 1.75
+        assert found.config.strata.rs == 1.75
         assert found.config.trainer.max_steps == 9
-        assert found.config.run_dir == "runs/smoke-2" and found.config.callbacks.checkpoint.dirpath.startswith(
-            "runs/smoke-2"
-        )
+        assert found.config.run_dir == "runs/smoke-2"
+        assert found.config.callbacks.checkpoint.dirpath.startswith("runs/smoke-2")
     assert plan("test", "run_dir=runs/smoke").config.system.rs == 1.5
 
 
 def test_overrides_reach_every_use_of_a_key_of_a_stored_config() -> None:
     past_run("runs/default")
     config = plan("test", "system.rs=3", "seed=7").config
-    assert config.strata.rs == 3 and config.state.strata.rs == 3 and config.state.seed == 7
+    assert config.strata.rs == 3
+    assert config.state.strata.rs == 3
+    assert config.state.seed == 7
 
 
 def test_checkpoint_by_path() -> None:
     checkpoint = past_run("elsewhere", "experiment=smoke", "system.rs=1.5")
     found = plan("test", f"ckpt_path={checkpoint}")
-    assert found.run_dir == Path("elsewhere") and found.config.system.rs == 1.5
+    assert found.run_dir == Path("elsewhere")
+    assert found.config.system.rs == 1.5
     moved = plan("test", f"ckpt_path={checkpoint}", "run_dir=out")
-    assert moved.run_dir == Path("out") and moved.is_new and moved.config.system.rs == 1.5
+    assert moved.run_dir == Path("out")
+    assert moved.is_new
+    assert moved.config.system.rs == 1.5
     assert plan("test", f"ckpt_path={checkpoint}", "experiment=smoke").config.system.rs == 1.5
 
 
 def test_groups_beside_a_checkpoint_replace_those_of_its_run_and_nothing_else() -> None:
     checkpoint = past_run("elsewhere", "experiment=smoke", "name=mine", "system.rs=1.5", "optimizer.decay_steps=7")
     config = plan("test", f"ckpt_path={checkpoint}", "logger=csv", "base=schnet", "trainer.max_steps=3").config
-    assert set(config.logger) == {"metrics"} and config.base.potential_path.endswith(".pt")
+    assert set(config.logger) == {"metrics"}
+    assert config.base.potential_path.endswith(".pt")
     assert (config.name, config.system.rs, config.strata.rs, config.trainer.max_steps) == ("mine", 1.5, 1.5, 3)
     assert config.optimizer.decay_steps == 7
     for words in (["experiment=smoke"], ["experiment=n2_exact"], ["experiment=smoke", "logger=csv"]):
@@ -110,8 +119,11 @@ def test_further_processes_take_the_first_ones_plan(monkeypatch: pytest.MonkeyPa
     assert Plan.received() is None
     monkeypatch.setenv("LOCAL_RANK", "1")
     received = Plan.received()
-    assert received is not None and received.config == first.config and received.run_dir == first.run_dir
-    assert received.ckpt_path is None and not received.is_new
+    assert received is not None
+    assert received.config == first.config
+    assert received.run_dir == first.run_dir
+    assert received.ckpt_path is None
+    assert not received.is_new
 
 
 def test_processes_started_together_need_a_folder(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,16 +137,20 @@ def test_auto_goes_on_where_there_is_a_checkpoint(monkeypatch: pytest.MonkeyPatc
     """What a job needs that its cluster may start again with the same words."""
     words = ("experiment=smoke", "ckpt_path=auto", "run_dir=runs/job")
     first = plan("fit", *words)
-    assert first.ckpt_path is None and first.is_new and first.run_dir == Path("runs/job")
+    assert first.ckpt_path is None
+    assert first.is_new
+    assert first.run_dir == Path("runs/job")
     Path("runs/job").mkdir(parents=True)
     Path("runs/job/notes.txt").write_text("not of a run")
     with pytest.raises(CommandError, match="already holds a run"):
         plan("fit", *words)
     Path("runs/job/config.yaml").write_text("name: smoke")  # stopped before its first checkpoint
     again = plan("fit", *words)
-    assert again.ckpt_path is None and not again.is_new
+    assert again.ckpt_path is None
+    assert not again.is_new
     past_run("runs/other", "experiment=smoke")
     found = plan("fit", "experiment=smoke", "ckpt_path=auto", "run_dir=runs/other")
-    assert found.ckpt_path == Path("runs/other/checkpoints/last.ckpt") and not found.is_new
+    assert found.ckpt_path == Path("runs/other/checkpoints/last.ckpt")
+    assert not found.is_new
     with pytest.raises(CommandError, match="ckpt_path = auto needs run_dir"):
         plan("fit", "experiment=smoke", "ckpt_path=auto")

@@ -44,7 +44,8 @@ def test_bad_lists_end_in_one_line(runs: list[Path], capsys: pytest.CaptureFixtu
     ]:
         assert main(words) == 2
         error = capsys.readouterr().err
-        assert part in error and error.count("\n") == 1
+        assert part in error
+        assert error.count("\n") == 1
 
 
 TERMS = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "pressure_gpa")
@@ -67,12 +68,14 @@ def test_report_of_several_states(tmp_path: Path, capsys: pytest.CaptureFixture[
     first, second = (write_states(tmp_path / name, [1.9, 2.0, 2.1], len(name) / 1000) for name in ("a", "bc"))
     assert main(["report", f"runs=[{first},{second}]", f"run_dir={tmp_path / 'report'}"]) == 0
     table = pd.read_csv(tmp_path / "report" / "comparison.csv", index_col=["rs", "temperature_kelvin", "run"])
-    assert len(table) == 6 and table.loc[(2.0, 6000.0, "a"), "above_lowest_f"] == pytest.approx(0.001)
+    assert len(table) == 6
+    assert table.loc[(2.0, 6000.0, "a"), "above_lowest_f"] == pytest.approx(0.001)
     assert (tmp_path / "report" / "comparison.png").stat().st_size > 10_000
     printed = capsys.readouterr().out
     for rs in ("1.9", "2", "2.1"):
         assert printed.count(f"rs = {rs}, T = 6000 K; errors") == 1
-    assert printed.count("NO") == 2 and printed.count("above lowest F") == 3
+    assert printed.count("NO") == 2
+    assert printed.count("above lowest F") == 3
 
 
 def test_runs_of_other_states_end_in_one_line(
@@ -88,7 +91,8 @@ def test_runs_of_other_states_end_in_one_line(
     ]:
         assert main(["report", f"runs=[{pair[0]},{pair[1]}]", f"run_dir={tmp_path / 'report'}"]) == 2
         error = capsys.readouterr().err
-        assert part in error and error.count("\n") == 1
+        assert part in error
+        assert error.count("\n") == 1
     assert not (tmp_path / "report").exists()
 
 

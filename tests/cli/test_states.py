@@ -86,7 +86,8 @@ def test_the_result_of_every_state(trained: Path, capsys: pytest.CaptureFixture[
     printed = capsys.readouterr().out
     rows = [line.split() for line in printed.splitlines() if line.split()[1:2] in (["4000"], ["6000"])]
     assert [(float(row[0]), float(row[1])) for row in rows] == STATES
-    assert "states" in printed and "4: rs = 1.9, T = 4000 K; rs = 1.9, T = 6000 K; " in printed
+    assert "states" in printed
+    assert "4: rs = 1.9, T = 4000 K; rs = 1.9, T = 6000 K; " in printed
     summary = json.loads((trained / "summary.json").read_text())
     assert summary["system"] == {
         "num_atoms": 2,
@@ -101,13 +102,17 @@ def test_the_result_of_every_state(trained: Path, capsys: pytest.CaptureFixture[
         assert free_energy == pytest.approx(energy - kT * entropy, abs=1e-12)
         base = -3 * kT * math.log(state["rs"] * (8 * math.pi / 3) ** (1 / 3))
         assert state["base_free_energy_per_atom"] == {"value": pytest.approx(base, abs=1e-12), "error": 0}
-        assert state["pressure_gpa"]["error"] > 0 and state["diagnostics"]["effective_sample_size"] > 0
+        assert state["pressure_gpa"]["error"] > 0
+        assert state["diagnostics"]["effective_sample_size"] > 0
         assert float(row[2].partition("(")[0].replace("\u2212", "-")) == pytest.approx(free_energy, abs=6e-4)
         assert row[-1] == ("yes" if state["converged"] else "NO")
-    assert summary["step"] == 2 and not summary["converged"] and "free_energy_per_atom" not in summary
+    assert summary["step"] == 2
+    assert not summary["converged"]
+    assert "free_energy_per_atom" not in summary
     reasons = [(s["rs"], s["temperature_kelvin"], reason) for s in summary["states"] for reason in s["reasons"]]
     expected = [f"rs = {rs:g}, T = {kelvin:g} K: {reason}" for rs, kelvin, reason in reasons]
-    assert expected and summary["reasons"][: len(expected)] == expected
+    assert expected
+    assert summary["reasons"][: len(expected)] == expected
     assert set(summary["diagnostics"]) >= {"electron_acceptance", "electron_drift", "electron_drift_error"}
     table = pd.read_csv(trained / "pair_correlation.csv")
     assert list(table.columns[:3]) == ["rs", "temperature_kelvin", "r_bohr"]
@@ -117,7 +122,8 @@ def test_the_result_of_every_state(trained: Path, capsys: pytest.CaptureFixture[
         half = 0.5 * rs * (8 * math.pi / 3) ** (1 / 3)
         width = block.r_bohr.diff().iloc[1]
         assert block.r_bohr.iloc[-1] + 0.5 * width == pytest.approx(half, rel=1e-9)
-        assert block.proton_proton.notna().all() and block.proton_electron.notna().all()
+        assert block.proton_proton.notna().all()
+        assert block.proton_electron.notna().all()
     for name in ("training", "terms", "pair_correlation"):
         assert (trained / "figures" / f"{name}.png").stat().st_size > 10_000
 
@@ -146,7 +152,8 @@ def test_pairs_of_density_and_temperature() -> None:
     found = {column.partition("@")[2] for column in table.columns if "@" in column}
     assert found == {"rs1.9_T4000", "rs2_T6000"}
     fields = saved_fields()
-    assert fields["stratum"].tolist() == 4 * [0, 1] and fields["rs"].tolist() == 4 * [1.9, 2.0]
+    assert fields["stratum"].tolist() == 4 * [0, 1]
+    assert fields["rs"].tolist() == 4 * [1.9, 2.0]
     assert fields["kT"].tolist() == pytest.approx([KELVIN_TO_HARTREE * kelvin for kelvin in 4 * [4000, 6000]])
 
 
@@ -168,7 +175,8 @@ def test_fixed_protons_at_two_densities(capsys: pytest.CaptureFixture[str]) -> N
     rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.split()[-1:] in (["yes"], ["NO"])]
     assert [float(row[0]) for row in rows] == [1.9, 2.0]
     states = json.loads(Path("run/summary.json").read_text())["states"]
-    assert [state["rs"] for state in states] == [1.9, 2.0] and "temperature_kelvin" not in states[0]
+    assert [state["rs"] for state in states] == [1.9, 2.0]
+    assert "temperature_kelvin" not in states[0]
     assert all(state["entropy_per_atom"]["value"] == 0 for state in states)
 
 
@@ -201,11 +209,14 @@ def test_random_twists_are_drawn_in_every_sweep(capsys: pytest.CaptureFixture[st
     fitted("system.twists=random", *GRID)
     assert "random, drawn in every sweep" in capsys.readouterr().out
     first = saved_fields()
-    assert first["stratum"].tolist() == 2 * [0, 1, 2, 3] and len(first["twist"].unique(dim=0)) == 8
-    assert (first["twist"] > -0.5).all() and (first["twist"] <= 0.5).all()
+    assert first["stratum"].tolist() == 2 * [0, 1, 2, 3]
+    assert len(first["twist"].unique(dim=0)) == 8
+    assert (first["twist"] > -0.5).all()
+    assert (first["twist"] <= 0.5).all()
     assert main(["fit", "run_dir=run", "ckpt_path=last", "trainer.max_steps=2"]) == 0
     second = saved_fields()
-    assert (second["twist"] != first["twist"]).all() and torch.equal(second["rs"], first["rs"])
+    assert (second["twist"] != first["twist"]).all()
+    assert torch.equal(second["rs"], first["rs"])
     assert main(["test", "run_dir=run", "datamodule.test_steps=3"]) == 0
     assert len(json.loads(Path("run/summary.json").read_text())["states"]) == 4
 
@@ -215,11 +226,13 @@ def test_twists_that_stand_for_others(capsys: pytest.CaptureFixture[str]) -> Non
     fitted("system.twists=[2,2,1]", "system.twist_symmetry=time_reversal")
     assert "2, reduced by time_reversal" in capsys.readouterr().out
     twist = saved_fields()["twist"]
-    assert (twist.abs() == torch.tensor([0.25, 0.25, 0.0])).all() and len(twist.unique(dim=0)) == 2
+    assert (twist.abs() == torch.tensor([0.25, 0.25, 0.0])).all()
+    assert len(twist.unique(dim=0)) == 2
     assert len((twist[:, 0] * twist[:, 1]).unique()) == 2, "no two are f and -f"
     shutil.move("run", "time_reversal")
     fitted("system.twists=[2,2,1]", "system.twist_symmetry=cubic")
-    assert "1, reduced by cubic" in capsys.readouterr().out and len(saved_fields()["twist"].unique(dim=0)) == 1
+    assert "1, reduced by cubic" in capsys.readouterr().out
+    assert len(saved_fields()["twist"].unique(dim=0)) == 1
 
 
 def test_a_shifted_grid_of_twists() -> None:
@@ -282,7 +295,8 @@ def test_the_flow_of_one_state_is_a_start_for_two() -> None:
     fitted("system.rs=[1.9,2.0]", "flow_ckpt=one/checkpoints/last.ckpt", "optimizer.flow_learning_rate=1e-30")
     one, two = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in ("one", "run"))
     names = [name for name in one if name.startswith("proton_density.flow.")]
-    assert names and all(torch.allclose(one[name], two[name], rtol=0, atol=1e-12) for name in names)
+    assert names
+    assert all(torch.allclose(one[name], two[name], rtol=0, atol=1e-12) for name in names)
 
 
 def test_a_run_of_other_states_is_not_measured(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -351,7 +365,8 @@ def test_a_checkpoint_without_walkers_is_refused(trained: Path, capsys: pytest.C
     torch.save(content, "bare.ckpt")
     assert main(["fit", "ckpt_path=bare.ckpt", "run_dir=run", "trainer.max_steps=9"]) == 2
     error = capsys.readouterr().err
-    assert "the checkpoint holds no walkers" in error and error.count("\n") == 1
+    assert "the checkpoint holds no walkers" in error
+    assert error.count("\n") == 1
 
 
 # --- resume, and processes -------------------------------------------------------------------------------------------
@@ -390,7 +405,8 @@ def assert_same_ends(first: Path, second: Path, tolerance: float) -> None:
 
 def test_mixed_states_on_two_processes_are_those_on_one(mixed: dict[int, Path]) -> None:
     tables = [rows_of(run) for run in mixed.values()]
-    assert len(tables[0]) == 8 and "free_energy_per_atom@rs1.9_T4000" in tables[0]
+    assert len(tables[0]) == 8
+    assert "free_energy_per_atom@rs1.9_T4000" in tables[0]
     assert_same_tables(*tables)
     assert_same_ends(mixed[1], mixed[2], 1e-10)
 

@@ -39,7 +39,8 @@ def test_jobs_of_a_sweep_and_their_table(capfd: pytest.CaptureFixture[str]) -> N
     table = pd.read_csv(home / "sweep.csv")
     assert list(table["optimizer.wavefunction_learning_rate"]) == [0.001]
     assert table.free_energy_per_atom_error[0] > 0
-    assert "wavefunction_learning_rate" in captured.out and f"table: {home / 'sweep.csv'}" in captured.out
+    assert "wavefunction_learning_rate" in captured.out
+    assert f"table: {home / 'sweep.csv'}" in captured.out
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,9 @@ def test_bad_words_end_in_one_line(words: list[str], part: str, capsys: pytest.C
     Path("used/config.yaml").write_text("name: smoke")
     assert main(words) == 2
     error = capsys.readouterr().err
-    assert part in error and error.startswith("error: ") and error.count("\n") == 1
+    assert part in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
     assert [file.name for file in Path.cwd().rglob("*")] == ["used", "config.yaml"]
 
 

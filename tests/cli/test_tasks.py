@@ -46,7 +46,9 @@ def test_a_potential_from_labels_to_test(capsys: pytest.CaptureFixture[str]) -> 
     assert main(["validate", *POTENTIAL[:1]]) == 0
     assert main(["test", *POTENTIAL[:1]]) == 0
     content = json.loads((run / "potential_summary.json").read_text())
-    assert content["step"] == 8 and content["num_test"] == 2 and content["label"]["num_configurations"] == 16
+    assert content["step"] == 8
+    assert content["num_test"] == 2
+    assert content["label"]["num_configurations"] == 16
     assert (run / "figures" / "parity.png").is_file()
     steps = [line.split(",")[0] for line in (run / "metrics.csv").read_text().splitlines()[1:]]
     assert sorted({int(step) for step in steps}) == list(range(8))
@@ -87,7 +89,8 @@ def test_a_flow_from_a_trajectory_into_a_variational_run(capsys: pytest.CaptureF
     assert main(["test", *FLOW[:1]]) == 0
     run = Path("runs/flow_mle_rs1p25_6000K")
     content = json.loads((run / "flow_summary.json").read_text())
-    assert content["step"] == 4 and "kl_data_model_per_atom" not in content
+    assert content["step"] == 4
+    assert "kl_data_model_per_atom" not in content
     last = run / "checkpoints" / "last.ckpt"
     smoke = ["experiment=smoke", "trainer.accelerator=cpu", "logger=csv", "system.rs=1.25", f"flow_ckpt={last}"]
     line = error_line(["fit", *smoke, "flow.num_channels=3"], capsys)
@@ -99,4 +102,5 @@ def test_a_flow_from_a_trajectory_into_a_variational_run(capsys: pytest.CaptureF
     files = (last, Path("runs/smoke/checkpoints/last.ckpt"))
     states = [torch.load(file, weights_only=True)["state_dict"] for file in files]
     names = [name for name in states[0] if name.startswith("proton_density.flow.")]
-    assert names and all(torch.equal(states[0][name], states[1][name]) for name in names)
+    assert names
+    assert all(torch.equal(states[0][name], states[1][name]) for name in names)

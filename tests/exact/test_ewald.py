@@ -52,7 +52,7 @@ def test_lattices(case):
 
 
 def test_one_charge_with_its_images():
-    assert MADELUNG_SIMPLE_CUBIC == REFERENCE["madelung_times_L"]
+    assert REFERENCE["madelung_times_L"] == MADELUNG_SIMPLE_CUBIC
     cell = PeriodicCell(1, 2.0)
     energy = Ewald(cell).energies(torch.rand(1, 3), torch.rand(1, 3))
     for one in (energy.v_pp, energy.v_ee):
@@ -144,11 +144,13 @@ def test_blocks_bound_memory_and_change_nothing(monkeypatch):
 
     monkeypatch.setattr(structure_factors, "_structure_factors", recorded)
     in_blocks = Ewald(cell).energies(protons, electrons)
-    assert max(sizes) <= limit and len(sizes) > 100
+    assert max(sizes) <= limit
+    assert len(sizes) > 100
     assert max(float((one - other).abs().max()) for one, other in zip(whole, in_blocks, strict=True)) < 1e-12
     sizes.clear()
     apart = Ewald(cell).proton_energy(protons)
-    assert max(sizes) <= limit and (apart - whole.v_pp[:, :1]).abs().max() < 1e-12
+    assert max(sizes) <= limit
+    assert (apart - whole.v_pp[:, :1]).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("alpha_length", [None, 9.0])
@@ -184,7 +186,8 @@ def test_a_first_call_in_inference_mode_leaves_gradients_possible():
     with torch.inference_mode():
         value = ewald.proton_energy(positions).sum()
     (gradient,) = torch.autograd.grad(ewald.proton_energy(positions.requires_grad_()).sum(), positions)
-    assert gradient.isfinite().all() and value.isfinite()
+    assert gradient.isfinite().all()
+    assert value.isfinite()
 
 
 @pytest.mark.parametrize("alpha_length", [None, 9.0])
@@ -195,7 +198,9 @@ def test_coinciding_particles_have_infinite_energy_and_no_nan(alpha_length):
     protons.requires_grad_()
     electrons.requires_grad_()
     energies = Ewald(cell, alpha_length=alpha_length).energies(protons, electrons)
-    assert energies.v_ee == torch.inf and energies.v_pe == -torch.inf and energies.v_pp.isfinite()
+    assert energies.v_ee == torch.inf
+    assert energies.v_pe == -torch.inf
+    assert energies.v_pp.isfinite()
     for energy, moved in ((energies.v_ee, electrons), (energies.v_pe, electrons), (energies.v_pe, protons)):
         (gradient,) = torch.autograd.grad(energy, moved, retain_graph=True)
         assert gradient.isfinite().all()

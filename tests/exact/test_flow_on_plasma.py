@@ -63,7 +63,8 @@ def test_thermodynamic_integration_finds_the_exact_free_energy() -> None:
 
 def test_eight_protons_go_most_of_the_way_from_the_uniform_density() -> None:
     """rs = 1, kT = 1 Ha: the free energy to be gained over the uniform density, <E>_uniform - F, is measured by
-    thermodynamic integration; a short training gains most of it, and never more."""
+    thermodynamic integration; a short training gains most of it, and never more.
+    """
     cell, kT = PeriodicCell(8, 1.0), 1.0
     exact, exact_error = thermodynamic_integration(cell, kT, walkers=128, sweeps=80)
     density = fresh_density(cell, kT)

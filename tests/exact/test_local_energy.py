@@ -67,7 +67,8 @@ def test_two_electrons_in_an_oscillator(route, triplet):
 @pytest.mark.parametrize("twist", [GAMMA, GENERAL_TWIST])
 def test_terms_of_two_electrons_in_plane_waves(twist):
     """Both electrons in the lowest wave of the twist: kinetic energy k^2, and the Ewald energies as they are, for
-    walkers at three densities."""
+    walkers at three densities.
+    """
     cells = [PeriodicCell(2, rs) for rs in (1.31, 0.9, 2.5)]
     twists = torch.tensor(twist).expand(3, 3)
     states = WalkerStates(torch.tensor([cell.rs for cell in cells]), torch.zeros(3), twists)

@@ -79,7 +79,8 @@ def mean_energy(cell: PeriodicCell, kT: float, positions: Tensor, seed: int) -> 
 
 def test_plasma_agrees_with_the_energy_integrated_over_the_coupling() -> None:
     """ln Z(Gamma = 3) - ln Z(Gamma = 1) = -int <E>/kT d ln Gamma at N = 4, within 3 errors: chains of their own at the
-    nodes of Gauss and Legendre, no reweighting."""
+    nodes of Gauss and Legendre, no reweighting.
+    """
     cell = PeriodicCell(4, 1.0)
     ewald = Ewald(cell, 1e-5)
     settings = LogZSettings(num_chains=16, num_sweeps=100, max_sweeps=100, pilot_sweeps=25, target_error_per_atom=1)

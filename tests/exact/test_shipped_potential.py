@@ -48,21 +48,24 @@ def test_it_fits_the_shipped_labels_as_well_as_it_says(potential):
 def test_the_shipped_vmc_labels_are_of_the_shipped_configurations():
     """Energies with errors at the Gamma point, of protons that have DFT labels, too."""
     vmc = LabelDatabase.open(data_file("data/labels/h_vmc_rs1p25_6000K.db"))
-    assert vmc.groups() == [(8, RS)] and len(vmc) == 80
-    assert (
-        vmc.metadata["calculator"]["twists"] == [1, 1, 1] and len(vmc.metadata["calculator"]["checkpoint_sha256"]) == 64
-    )
+    assert vmc.groups() == [(8, RS)]
+    assert len(vmc) == 80
+    assert vmc.metadata["calculator"]["twists"] == [1, 1, 1]
+    assert len(vmc.metadata["calculator"]["checkpoint_sha256"]) == 64
     found, known = vmc.arrays(8, RS), LabelDatabase.open(data_file("data/labels/h_rs1p25_6000K.db")).arrays(8, RS)
     distance = np.abs(found["positions"][:, None] - known["positions"]).max(axis=(2, 3))
     assert (distance.min(axis=1) < 1e-9).all()
     error = found["energy_error"] / 8
-    assert 3e-3 < error.min() and error.max() < 0.014 and abs(error.mean() - 6e-3) < 5e-4
+    assert error.min() > 3e-3
+    assert error.max() < 0.014
+    assert abs(error.mean() - 6e-3) < 5e-4
 
 
 @pytest.mark.parametrize("name", ["h_rs1p25_6000K.db", "h_vmc_rs1p25_6000K.db"])
 def test_provenance_names_no_folder_of_one_machine(name):
     metadata = json.dumps(LabelDatabase.open(data_file(f"data/labels/{name}")).metadata)
-    assert "/tmp" not in metadata and "/home" not in metadata
+    assert "/tmp" not in metadata
+    assert "/home" not in metadata
 
 
 def test_every_stored_ln_z_belongs_to_it(potential):
@@ -72,7 +75,8 @@ def test_every_stored_ln_z_belongs_to_it(potential):
     ]
     for entry in entries:
         assert entry["potential_hash"] == potential_hash(potential)
-        assert entry["converged"] and entry["log_z_error"] < 0.005 * entry["num_atoms"]
+        assert entry["converged"]
+        assert entry["log_z_error"] < 0.005 * entry["num_atoms"]
         assert "/tmp" not in entry["provenance"]["command"]
         cell = PeriodicCell(entry["num_atoms"], RS)
         base = BoltzmannBase.from_files(System(cell.num_atoms), strata_at(cell), "potentials/h_rs1p25_6000K.pt")
@@ -97,7 +101,8 @@ def test_no_hole_in_a_long_run(potential):
     labels = LabelDatabase.open(data_file("data/labels/h_rs1p25_6000K.db")).arrays(8, RS)
     assert found.smallest_distance > 0.7
     assert found.lowest_energy > labels["free_energy"].min() / 8 - 3e-3
-    assert abs(found.energy_drift) < 0.3 and found.r_hat < 1.1
+    assert abs(found.energy_drift) < 0.3
+    assert found.r_hat < 1.1
 
 
 def test_ln_z_of_two_protons_agrees_with_quadrature(potential):

@@ -187,5 +187,6 @@ def test_smooth_distance_of_electrons_that_coincide_with_a_proton_is_finite():
     protons = positions[:1].clone()
     result = cell.smooth_distance(relative_vectors(LaplacianTensor.coordinates(positions), protons)).dense()
     assert result.value[0, 0] == 0.0
-    assert torch.isfinite(result.jacobian).all() and torch.isfinite(result.laplacian).all()
+    assert torch.isfinite(result.jacobian).all()
+    assert torch.isfinite(result.laplacian).all()
     assert math.isclose(result.value[1, 0].item(), cell.smooth_distance(positions[1] - positions[0]).item())

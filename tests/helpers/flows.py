@@ -11,7 +11,8 @@ from lightning_vfe.physics.system import System
 
 def make_flow(cell, seed=5, strength=1.0, **sizes):
     """A small flow with random parameters, whose reference is another state point; `strength` scales the displacements
-    of the message blocks."""
+    of the message blocks.
+    """
     torch.manual_seed(seed)
     sizes = {"num_blocks": 1, "num_steps": 2, "num_layers": 2, "num_channels": 4, "num_radial": 5} | sizes
     flow = EquivariantFlow(System(cell.num_atoms), StatePoint(0.9 * cell.rs, 5000.0), **sizes)

@@ -76,7 +76,8 @@ def fit_table(words: Sequence[str], num_ranks: int, folder: Path, launcher: Laun
 
 def assert_same_tables(first: pd.DataFrame, second: pd.DataFrame, tolerance: float = 1e-10) -> None:
     """Equal columns and rows, and numbers up to the order of sums."""
-    assert list(first.columns) == list(second.columns) and len(first) == len(second)
+    assert list(first.columns) == list(second.columns)
+    assert len(first) == len(second)
     largest = (first - second).abs().max().max()
     assert largest < tolerance, f"largest difference {largest:.1e}"
 

@@ -17,7 +17,8 @@ def states_at(
     cell: PeriodicCell, *leading: int, twist: Sequence[float] | Tensor = (0.0, 0.0, 0.0), kelvin: float = KELVIN
 ) -> WalkerStates:
     """The density of a cell, a temperature and a twist for walkers with these leading dimensions; twists (..., 3) bring
-    their own."""
+    their own.
+    """
     twist = torch.as_tensor(twist, dtype=torch.get_default_dtype())
     return WalkerStates.at(cell.rs, kelvin, twist.expand(*leading, 3) if leading else twist)
 

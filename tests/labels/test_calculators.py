@@ -41,7 +41,8 @@ def test_espresso_separates_energy_and_free_energy(espresso_label: Label | str) 
     label = espresso_label
     assert isinstance(label, Label), label
     assert label.energy > label.free_energy + 5e-3, "-TS is negative"
-    assert label.forces is not None and abs(label.forces.sum(0)).max() < 1e-4
+    assert label.forces is not None
+    assert abs(label.forces.sum(0)).max() < 1e-4
     assert label.pressure_gpa is not None
     # E = F - T dF/dT
     step = 500.0
@@ -49,7 +50,8 @@ def test_espresso_separates_energy_and_free_energy(espresso_label: Label | str) 
         next(ProcessLabeller(partial(EspressoCalculator, HOT + change, kpts=(1, 1, 1), num_bands=12))([TWO]))[1]
         for change in (step, -step)
     )
-    assert isinstance(plus, Label) and isinstance(minus, Label)
+    assert isinstance(plus, Label)
+    assert isinstance(minus, Label)
     slope = (plus.free_energy - minus.free_energy) / (2 * step)
     assert label.energy == pytest.approx(label.free_energy - HOT * slope, abs=1e-5)
 
@@ -57,7 +59,8 @@ def test_espresso_separates_energy_and_free_energy(espresso_label: Label | str) 
 @needs_espresso
 def test_espresso_takes_bands_until_one_is_empty(espresso_label: Label | str) -> None:
     few = next(ProcessLabeller(partial(EspressoCalculator, HOT, kpts=(1, 1, 1), num_bands=4))([TWO]))[1]
-    assert isinstance(few, Label) and isinstance(espresso_label, Label)
+    assert isinstance(few, Label)
+    assert isinstance(espresso_label, Label)
     assert few.free_energy == pytest.approx(espresso_label.free_energy, abs=1e-5)
     assert few.energy == pytest.approx(espresso_label.energy, abs=1e-4)
 
@@ -87,7 +90,9 @@ def test_espresso_tells_its_version() -> None:
 @needs_pyscf
 def test_espresso_and_pyscf_agree(espresso_label: Label | str) -> None:
     expected, found = espresso_label, ase_label(PySCFCalculator(HOT, basis="gth-dzvp"), TWO)
-    assert isinstance(expected, Label) and expected.forces is not None and found.forces is not None
+    assert isinstance(expected, Label)
+    assert expected.forces is not None
+    assert found.forces is not None
     # the basis lacks about 1 mHa per atom, and 1 mHa/bohr; -TS is 4 mHa per atom, so that E for F would be seen
     for name in ("free_energy", "energy"):
         assert getattr(found, name) / 2 == pytest.approx(getattr(expected, name) / 2, abs=1.5e-3)
@@ -128,10 +133,13 @@ def test_vmc_energies_have_honest_errors() -> None:
     pulls = []
     for index in range(12):
         label = results[index]
-        assert isinstance(label, Label) and label.energy_error is not None and label.forces is None
+        assert isinstance(label, Label)
+        assert label.energy_error is not None
+        assert label.forces is None
         error = math.hypot(label.energy_error, float(sampling[index]))
         pulls.append((label.energy - float(exact[index])) / error)
-    assert max(map(abs, pulls)) < 4 and 0.4 < np.std(pulls) < 1.8
+    assert max(map(abs, pulls)) < 4
+    assert 0.4 < np.std(pulls) < 1.8
 
 
 def test_vmc_refuses_too_few_walkers() -> None:

@@ -21,7 +21,8 @@ def test_labels_two_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     words = ["label", *LENNARD_JONES, *SHORT, "label.num_atoms=[2,4]", "label.num_configurations=3"]
     assert main([*words, f"run_dir={tmp_path}"]) == 0
     output = capsys.readouterr().out
-    assert "round 0, N = 4, rs = 1.25: acceptance" in output and "by finite differences" in output
+    assert "round 0, N = 4, rs = 1.25: acceptance" in output
+    assert "by finite differences" in output
     assert f"{tmp_path / 'labels.db'}: 6 labels, 0 failed, 0 still to do" in output
     database = LabelDatabase.open(tmp_path / "labels.db")
     assert database.groups() == [(2, 1.25), (4, 1.25)]
@@ -32,7 +33,8 @@ def test_labels_two_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "epsilon": 0.1,
         "rc": 1.2,
     }
-    assert "ASE" in metadata["program"] and metadata["command"][0].startswith("lightning-vfe")
+    assert "ASE" in metadata["program"]
+    assert metadata["command"][0].startswith("lightning-vfe")
     assert len(metadata["force_checks"]) == 1
     assert main([*words, f"run_dir={tmp_path}"]) == 0
     assert len(LabelDatabase.open(tmp_path / "labels.db")) == 6, "nothing was left to do"
@@ -59,7 +61,8 @@ def test_bad_input_is_one_line(
 ) -> None:
     assert main(["label", "calculator=ase", f"run_dir={tmp_path}", *words]) == 2
     error = capsys.readouterr().err
-    assert message in error and error.count("\n") == 1
+    assert message in error
+    assert error.count("\n") == 1
     assert message.startswith("label.num_configurations") or not list(tmp_path.iterdir())
 
 
@@ -82,7 +85,8 @@ def vmc_words(trained: Path) -> list[str]:
 def test_a_trained_wavefunction_labels_at_its_densities(trained: Path, rs: float, tmp_path: Path) -> None:
     assert main([*vmc_words(trained), f"system.rs={rs}", f"run_dir={tmp_path}"]) == 0
     arrays = LabelDatabase.open(tmp_path / "labels.db").arrays(2, rs)
-    assert len(arrays["energy"]) == 2 and (arrays["energy_error"] > 0).all()
+    assert len(arrays["energy"]) == 2
+    assert (arrays["energy_error"] > 0).all()
 
 
 def test_two_densities_of_a_trained_wavefunction_have_their_labels_or_are_refused(
@@ -103,7 +107,9 @@ def test_a_wavefunction_of_other_densities_is_refused(
     ]:
         assert main([*vmc_words(trained), word, f"run_dir={tmp_path}"]) == 2
         error = capsys.readouterr().err
-        assert part in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
+        assert part in error
+        assert error.count("\n") == 1
+        assert not list(tmp_path.iterdir())
 
 
 def test_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
@@ -127,7 +133,8 @@ def test_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 130
-    assert "0 labels, 0 failed, 2 still to do" in output and "the same command goes on" in output
+    assert "0 labels, 0 failed, 2 still to do" in output
+    assert "the same command goes on" in output
     with pytest.raises(ProcessLookupError):
         os.kill(int(next(pids.iterdir()).name), 0)
     assert connect(tmp_path / "labels.db").count(state="pending") == 2

@@ -41,7 +41,8 @@ def filled(path: Path, calculator: dict = CALCULATOR, leave: int = 0) -> LabelSt
 def test_what_goes_in_comes_out(tmp_path: Path) -> None:
     store = filled(tmp_path / "labels.db")
     database = LabelDatabase.open(tmp_path / "labels.db")
-    assert database.groups() == [(2, 1.25), (4, 1.4)] and len(database) == 6
+    assert database.groups() == [(2, 1.25), (4, 1.4)]
+    assert len(database) == 6
     for state in STATES:
         arrays = database.arrays(state.num_atoms, state.rs)
         kept = [(row, place) for row, point, place in store.labelled() if point == state]
@@ -77,7 +78,8 @@ def test_pending_and_failed_rows_are_no_labels(tmp_path: Path) -> None:
     assert len(LabelDatabase.open(tmp_path / "labels.db")) == 4
     assert [row for row, _, _ in LabelStore(tmp_path / "labels.db", STATES, CALCULATOR).pending()] == [second]
     store.retry_failed()
-    assert len(store.pending()) == 2 and store.failures() == []
+    assert len(store.pending()) == 2
+    assert store.failures() == []
 
 
 def test_it_goes_on_with_the_same_calculator_and_states_only(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ def configuration(seed: int = 0, length: float = 5.0) -> Configuration:
 def test_units_by_finite_differences() -> None:
     place = configuration(1)
     label = ase_label(lennard_jones(), place)
-    assert label.forces is not None and label.pressure_gpa is not None and label.energy_error is None
+    assert label.forces is not None
+    assert label.pressure_gpa is not None
+    assert label.energy_error is None
     atoms = place.to_atoms()
     atoms.calc = lennard_jones()
     assert label.free_energy == label.energy == pytest.approx(atoms.get_potential_energy() / HARTREE_TO_EV, rel=1e-12)

@@ -25,8 +25,10 @@ def test_samples_follow_boltzmann() -> None:
     count = 256
     samples = sample_configurations(energy, CELL, temperature, count, ChainSettings(64, 200, 100), seed=3)
     assert samples.positions.shape == (count, 4, 3)
-    assert (samples.positions >= 0).all() and (samples.positions < CELL.length).all()
-    assert 0.4 < samples.acceptance < 0.75 and samples.autocorrelation_steps < 100
+    assert (samples.positions >= 0).all()
+    assert (samples.positions < CELL.length).all()
+    assert 0.4 < samples.acceptance < 0.75
+    assert samples.autocorrelation_steps < 100
     cosines = torch.cos(samples.positions * (2 * torch.pi / CELL.length))
     mean = iv(1, strength) / iv(0, strength)
     error = np.sqrt((1 - mean / strength - mean**2) / cosines.numel())
@@ -40,7 +42,8 @@ def test_equal_seeds_give_equal_configurations() -> None:
         sample_configurations(lambda z: potential.energy(z, CELL), CELL, 6000.0, 6, settings, seed).positions
         for seed in (1, 1, 2)
     ]
-    assert torch.equal(runs[0], runs[1]) and not torch.equal(runs[0], runs[2])
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
 
 
 def test_a_committee_takes_where_it_disagrees() -> None:

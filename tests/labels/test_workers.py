@@ -45,7 +45,8 @@ def test_serial_and_parallel_agree() -> None:
     results = dict(ProcessLabeller(lennard_jones, num_processes=2)(places))
     for index, place in enumerate(places):
         expected, label = ase_label(lennard_jones(), place), results[index]
-        assert isinstance(label, Label) and label.free_energy == expected.free_energy
+        assert isinstance(label, Label)
+        assert label.free_energy == expected.free_energy
         np.testing.assert_array_equal(label.forces, expected.forces)
 
 

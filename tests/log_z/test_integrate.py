@@ -40,7 +40,9 @@ def test_the_ideal_gas_is_exact() -> None:
     for shift in (0.0, 0.37):
         found = integrate([lambda z, shift=shift: 0.0 * z.sum(dim=(-2, -1)) + shift], cell, 0.1, settings())
         assert abs(found.log_z - (exact - shift / 0.1)) < 1e-9
-        assert found.log_z_error < 1e-9 and found.converged and len(found.windows) == 2
+        assert found.log_z_error < 1e-9
+        assert found.converged
+        assert len(found.windows) == 2
 
 
 @pytest.mark.parametrize(("proposal", "num_steps"), [("langevin", 3), ("gaussian", 12)])
@@ -53,8 +55,10 @@ def test_harmonic_wells(proposal: str, num_steps: int) -> None:
     assert 0.005 < found.log_z_error < 0.15
     assert abs(found.log_z - exact) < 3 * found.log_z_error
     overlaps = [window.overlap_with_next for window in found.windows[:-1]]
-    assert min(overlaps) > 0.1 and np.allclose(found.overlap.sum(axis=1), 1, atol=1e-6)
-    assert found.positions is not None and found.positions.shape == (8, 3, 3)
+    assert min(overlaps) > 0.1
+    assert np.allclose(found.overlap.sum(axis=1), 1, atol=1e-6)
+    assert found.positions is not None
+    assert found.positions.shape == (8, 3, 3)
 
 
 def test_two_stages_add_up() -> None:
@@ -81,10 +85,12 @@ def test_more_sweeps_follow_until_the_error_is_small_enough() -> None:
     cell = PeriodicCell(1, 2.0)
     longer = settings(num_sweeps=40, max_sweeps=2000, target_error_per_atom=0.03)
     found = integrate([wells(cell, 4.0)], cell, 0.5, longer)
-    assert found.converged and found.log_z_error < 0.03
+    assert found.converged
+    assert found.log_z_error < 0.03
     short = settings(num_sweeps=40, max_sweeps=40, target_error_per_atom=0.03)
     hurried = integrate([wells(cell, 4.0)], cell, 0.5, short)
-    assert not hurried.converged and "exceeds the wanted 0.03" in hurried.reasons[-1]
+    assert not hurried.converged
+    assert "exceeds the wanted 0.03" in hurried.reasons[-1]
 
 
 def test_windows_are_added_where_neighbours_overlap_too_little() -> None:
@@ -105,7 +111,8 @@ def test_a_result_repeats_itself() -> None:
     cell = PeriodicCell(1, 2.0)
     short = settings(num_sweeps=30, max_sweeps=30, pilot_sweeps=10, seed=5)
     first, second = (integrate([wells(cell, 4.0)], cell, 0.5, short) for _ in range(2))
-    assert first.log_z == second.log_z and first.log_z_error == second.log_z_error
+    assert first.log_z == second.log_z
+    assert first.log_z_error == second.log_z_error
 
 
 def test_energies_that_are_not_numbers_are_refused() -> None:

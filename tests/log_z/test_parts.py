@@ -36,7 +36,9 @@ def test_coefficients_join_the_stages() -> None:
     points = np.array([0.0, 0.25, 1.0, 1.5, 2.0])
     expected = torch.tensor([[0, 0], [0.25, 0], [1, 0], [0.5, 0.5], [0, 1]], dtype=torch.float64)
     assert torch.equal(coefficients(points), expected)
-    assert coarse_points(2)[0] == 0 and coarse_points(2)[-1] == 2 and 1.0 in coarse_points(2)
+    assert coarse_points(2)[0] == 0
+    assert coarse_points(2)[-1] == 2
+    assert 1.0 in coarse_points(2)
     assert (np.diff(coarse_points(3)) > 0).all()
 
 
@@ -86,7 +88,8 @@ def test_equilibration_and_correlation_are_seen() -> None:
         series[step] = 0.8 * series[step - 1] + 0.6 * noise[step]
     points = np.array([0.0, 1.0])
     clean = find_equilibrium(series[..., None], points)
-    assert (5 < clean.inefficiency).all() and (clean.inefficiency < 15).all()  # (1 + 0.8)/(1 - 0.8) = 9
+    assert (clean.inefficiency > 5).all()
+    assert (clean.inefficiency < 15).all()
     assert (clean.r_hat < 1.05).all()
     drifting = series.copy()
     drifting[:, 1] += 20 * np.exp(-np.arange(400) / 10)[:, None]
@@ -128,10 +131,14 @@ def test_swaps_keep_the_law_of_every_window() -> None:
 def test_a_repulsive_potential_is_stable_and_a_hole_is_found() -> None:
     cell, kT, yukawa = PeriodicCell(4, 1.25), 0.02, YukawaPotential()
     found = long_run(lambda z: yukawa.energy(z, cell), cell, kT, num_chains=8, num_sweeps=80, num_steps=5)
-    assert found.smallest_distance > 0.3 and abs(found.energy_drift) < 1 and found.r_hat < 1.2
-    assert 0.3 < found.acceptance < 0.9 and found.lowest_energy <= found.mean_energy
+    assert found.smallest_distance > 0.3
+    assert abs(found.energy_drift) < 1
+    assert found.r_hat < 1.2
+    assert 0.3 < found.acceptance < 0.9
+    assert found.lowest_energy <= found.mean_energy
     attractive = YukawaPotential(strength=0.3)
     collapsed = long_run(lambda z: -attractive.energy(z, cell), cell, kT, num_chains=8, num_sweeps=80, num_steps=5)
-    assert collapsed.smallest_distance < 0.1 and collapsed.lowest_energy < -0.5
+    assert collapsed.smallest_distance < 0.1
+    assert collapsed.lowest_energy < -0.5
     with pytest.raises(FloatingPointError, match="in sweep 0"):
         long_run(lambda z: z.sum(dim=(-2, -1)) * torch.nan, cell, kT, num_sweeps=16)

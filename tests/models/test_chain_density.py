@@ -43,7 +43,8 @@ def in_float32(density):
 @torch.no_grad()
 def test_float32_chains_do_not_change_the_free_energy(record_property):
     """The bias of a mean <A> in a density p exp(d) is at most std(A) std(d) to first order (Cauchy-Schwarz), here for
-    A = kT ln p(x)."""
+    A = kT ln p(x).
+    """
     cell, density, x, states = shipped_density(16)
     exact, rounded = density.log_prob(x, states), chain_log_prob(density, states, in_float32(density))(x)
     assert rounded.dtype == torch.float64
@@ -65,7 +66,7 @@ def test_float32_serves_the_protons_inside_the_cell_and_on_its_faces(record_prop
 
 
 def test_gradient_has_the_type_of_the_protons():
-    cell, density, x, states = shipped_density(8)
+    _cell, density, x, states = shipped_density(8)
     gradients = []
     for twin in (None, in_float32(density)):
         variable = x[:4].clone().requires_grad_()
@@ -76,7 +77,7 @@ def test_gradient_has_the_type_of_the_protons():
 
 
 def test_the_density_itself_stays_as_it_is():
-    cell, density, x, states = shipped_density(8)
+    _cell, density, x, states = shipped_density(8)
     before = {name: value.clone() for name, value in density.state_dict().items()}
     assert torch.equal(chain_log_prob(density, states)(x), density.log_prob(x, states))
     chain_log_prob(density, states, in_float32(density), coarse=True)(x)
@@ -124,5 +125,6 @@ def test_coarse_map_in_parts_and_shapes():
     flow.walkers_at_once = 2
     for one, other in zip(whole, flow.to_base_midpoint(x, states), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
-    assert whole.z.shape == x.shape and whole.log_abs_det_dzdx.shape == (2, 3)
+    assert whole.z.shape == x.shape
+    assert whole.log_abs_det_dzdx.shape == (2, 3)
     torch.testing.assert_close(whole.z, flow.to_base(x, states).z, rtol=0, atol=0.1 * float((whole.z - x).abs().max()))

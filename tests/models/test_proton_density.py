@@ -37,12 +37,14 @@ def test_draws_of_the_uniform_base_fill_the_cell_of_each_walker():
     rs = torch.tensor([cell.rs for cell in cells]).repeat(300)
     states = dataclasses.replace(states_at(cells[0], 600), rs=rs)
     z = UniformBase(System(5)).sample(states, WalkerRandom(range(2), seed=1))
-    assert z.shape == (600, 5, 3) and (z >= 0).all()
+    assert z.shape == (600, 5, 3)
+    assert (z >= 0).all()
     for walkers, cell in zip((z[::2], z[1::2]), cells, strict=True):
         assert walkers.max() < cell.length
         error = 4.0 / math.sqrt(walkers.numel())  # of fractions in units of the standard deviation
         fractions = walkers / cell.length
-        assert abs(fractions.mean() - 0.5) < error * math.sqrt(1 / 12) and abs(fractions.var() - 1 / 12) < error / 12
+        assert abs(fractions.mean() - 0.5) < error * math.sqrt(1 / 12)
+        assert abs(fractions.var() - 1 / 12) < error / 12
 
 
 def test_fresh_density_is_the_base():
@@ -57,7 +59,8 @@ def test_terms_belong_together():
     cell = PeriodicCell(4, 1.3)
     density, x, states = _density(cell), random_protons(cell, 2, 3), states_at(cell, 2, 3)
     terms = density.evaluate(x, states)
-    assert terms.z.shape == x.shape and terms.sign_det_dzdx.shape == (2, 3)
+    assert terms.z.shape == x.shape
+    assert terms.sign_det_dzdx.shape == (2, 3)
     torch.testing.assert_close(terms.z, x + density.flow.displacement(x, states))
     torch.testing.assert_close(terms.log_prob, density.base.log_prob(terms.z, states) + terms.log_abs_det_dzdx)
     assert torch.equal(terms.base_energy, torch.zeros(2, 3))
@@ -78,7 +81,8 @@ def test_normalisation_for_two_protons(settings):
         terms = density.evaluate(x, states)
     assert (terms.sign_det_dzdx > 0).all()
     log_ratio = terms.log_prob - density.base.log_prob(x, states)
-    assert log_ratio.std() > 0.3 and log_ratio.min() < -3.0  # far from uniform
+    assert log_ratio.std() > 0.3
+    assert log_ratio.min() < -3.0
     integral = cell.length**6 * terms.log_prob.exp().mean()
     print(f"integral {integral:.6f}, ln p / p_uniform from {log_ratio.min():.1f} to {log_ratio.max():.2f}")
     assert integral == pytest.approx(1.0, abs=1e-3)

@@ -41,11 +41,13 @@ def test_against_a_loop_over_walkers(base, sizes, record_property):
     values, rows = one_by_one(density, x)
     spread = (rows - rows.mean(0)).abs().amax(0)
     # Most parameters matter, and differently for each walker; nothing reads what the last layer gives for l = 0 and 2.
-    assert (spread > 0).double().mean() > 0.6 and spread.max() > 1.0
+    assert (spread > 0).double().mean() > 0.6
+    assert spread.max() > 1.0
     largest = rows.abs().amax(0).clamp(min=1e-3)
     for chunk_size in (None, 1, 2, WALKERS, 100):
         log_prob, scores = density.scores(x, states_at(CELL, WALKERS), chunk_size)
-        assert not log_prob.requires_grad and not scores.requires_grad
+        assert not log_prob.requires_grad
+        assert not scores.requires_grad
         torch.testing.assert_close(log_prob, values, rtol=1e-13, atol=1e-12)
         report(record_property, ((scores - rows).abs() / largest).max(), 1e-12)
 
@@ -67,7 +69,8 @@ def test_frozen_parameters_are_left_out_and_nothing_is_changed():
     with torch.no_grad():
         _, scores = density.scores(x.requires_grad_(), states)
     torch.testing.assert_close(scores, before[:, frozen:], rtol=1e-12, atol=1e-12)
-    assert x.grad is None and all(parameter.grad is None for parameter in density.parameters())
+    assert x.grad is None
+    assert all(parameter.grad is None for parameter in density.parameters())
 
 
 def test_bad_chunk_size():

@@ -1,5 +1,6 @@
 """One wavefunction and one density of the protons for many state points: walkers of several densities, temperatures and
-twists in one batch, and how everything scales with the density."""
+twists in one batch, and how everything scales with the density.
+"""
 
 import copy
 import math
@@ -51,7 +52,8 @@ class Walkers:
 
     def compare(self, function):
         """function(protons, electrons, states) of all walkers against that of the walkers of one stratum at a time,
-        whose states are plain numbers."""
+        whose states are plain numbers.
+        """
         together = function(self.protons, self.electrons, self.states)
         assert together, "nothing to compare"
         for number in range(len(STRATA)):
@@ -131,9 +133,12 @@ def test_every_part_of_the_state_matters():
     log_psi, log_det = values()
     hotter, denser = values(kT=walkers.states.kT * 1.3), values(rs=walkers.states.rs * 1.02)
     twisted = values(twist=walkers.states.twist + 0.1)
-    assert torch.equal(hotter[0], log_psi) and (hotter[1] - log_det).abs().min() > 1e-4
-    assert (denser[0] - log_psi).abs().min() > 1e-4 and (denser[1] - log_det).abs().min() > 1e-4
-    assert (twisted[0] - log_psi).abs().min() > 1e-4 and torch.equal(twisted[1], log_det)
+    assert torch.equal(hotter[0], log_psi)
+    assert (hotter[1] - log_det).abs().min() > 1e-4
+    assert (denser[0] - log_psi).abs().min() > 1e-4
+    assert (denser[1] - log_det).abs().min() > 1e-4
+    assert (twisted[0] - log_psi).abs().min() > 1e-4
+    assert torch.equal(twisted[1], log_det)
 
 
 # --- scaling with the density ---------------------------------------------------------------------------------------
@@ -208,7 +213,8 @@ def test_jastrow_factor_scales_with_the_density():
 def test_cusps_in_bohr_at_every_density(ratio):
     """The slopes at contact are -1, 1/2 and 1/4 whatever the ranges are: with slopes of the ranges, too."""
     jastrow = make_wavefunction(CELL).jastrow
-    assert isinstance(jastrow, CuspJastrow) and jastrow.range_slopes.abs().min() > 1e-3
+    assert isinstance(jastrow, CuspJastrow)
+    assert jastrow.range_slopes.abs().min() > 1e-3
     distances = torch.zeros(4, 4).requires_grad_(), torch.zeros(4, 4).requires_grad_()
     of_protons, of_electrons = torch.autograd.grad(jastrow(*distances, torch.tensor(ratio)), distances)
     torch.testing.assert_close(of_protons, torch.full((4, 4), -1.0), rtol=0, atol=1e-14)
@@ -301,7 +307,8 @@ class TimeReversed(nn.Module):
 @torch.no_grad()
 def test_the_conjugate_wavefunction_is_a_trial_function_of_the_opposite_twist():
     """For any parameters: it has the phases of -f, and E_loc is the complex conjugate, walker by walker. That is why
-    one of the twists f and -f is enough."""
+    one of the twists f and -f is enough.
+    """
     wavefunction, ewald = make_wavefunction(CELL), Ewald(SYSTEM.cell)
     protons, electrons = random_configurations(CELL, 3, 2)
     states = states_at(CELL, 3, twist=GENERAL_TWIST)
@@ -332,7 +339,8 @@ def test_the_mean_field_at_the_opposite_twist():
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_the_network_at_the_opposite_twist(symmetric):
     """psi_-f = psi_f^* holds where the network is real, sees the cosines of the twist only, and has equal occupations
-    for k and -k. Not in general: not even a fresh network has this symmetry, though its mean field does."""
+    for k and -k. Not in general: not even a fresh network has this symmetry, though its mean field does.
+    """
     wavefunction, ewald = make_wavefunction(CELL), Ewald(SYSTEM.cell)
     protons, electrons = random_configurations(CELL, 3, 2)
     states = states_at(CELL, 3, twist=GENERAL_TWIST)
@@ -356,4 +364,5 @@ def test_the_network_at_the_opposite_twist(symmetric):
         torch.testing.assert_close(ratio, torch.ones_like(ratio), rtol=0, atol=1e-10)
         torch.testing.assert_close(opposite, energy.conj(), rtol=1e-9, atol=1e-9)
     else:
-        assert (ratio.abs() - 1.0).abs().max() > 1e-3 and (opposite - energy.conj()).abs().max() > 1e-3
+        assert (ratio.abs() - 1.0).abs().max() > 1e-3
+        assert (opposite - energy.conj()).abs().max() > 1e-3

@@ -271,7 +271,8 @@ def test_a_matrix_that_is_not_positive_is_not_applied() -> None:
     parameter = torch.nn.Parameter(torch.zeros(200))
     optimizer = NaturalGradient({"psi": [parameter]}, {"psi": 1.0}, {"psi": 1e-300}, {"psi": 1.0}, space="parameter")
     optimizer.step(lambda: {"psi": random_block(200)})
-    assert optimizer.num_skipped == 1 and not parameter.detach().any()
+    assert optimizer.num_skipped == 1
+    assert not parameter.detach().any()
 
 
 def test_the_fisher_matrix_is_averaged_in_parameter_space() -> None:

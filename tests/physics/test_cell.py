@@ -43,7 +43,8 @@ def test_wrap_stays_in_the_half_open_interval():
     edges = torch.stack([length, -length, torch.nextafter(length, length * 0), torch.tensor(-1e-20), 3 * length])
     positions = torch.cat([20.0 * cell.length * (torch.rand(1000) - 0.5), edges])
     wrapped = cell.wrap(positions)
-    assert (wrapped >= 0).all() and (wrapped < cell.length).all()
+    assert (wrapped >= 0).all()
+    assert (wrapped < cell.length).all()
     shifts = (positions - wrapped) / cell.length
     assert (shifts - shifts.round()).abs().max() < 1e-14
 
@@ -104,9 +105,11 @@ def test_smooth_distance_has_finite_derivatives_at_a_masked_self_pair():
     off_diagonal = 1.0 - torch.eye(3)
     (gradient,) = torch.autograd.grad((distance * off_diagonal).square().sum(), positions, create_graph=True)
     (second,) = torch.autograd.grad(gradient.square().sum(), positions)
-    assert gradient.isfinite().all() and second.isfinite().all()
+    assert gradient.isfinite().all()
+    assert second.isfinite().all()
     value, tangent = torch.func.jvp(cell.smooth_distance, (torch.zeros(3),), (torch.ones(3),))
-    assert value == 0.0 and tangent == 0.0
+    assert value == 0.0
+    assert tangent == 0.0
 
 
 def test_periodic_waves_are_sines_and_cosines():
@@ -139,7 +142,9 @@ def test_plane_waves_are_whole_shells_in_order():
     assert sizes == [1, 7, 7, 19, 19, 27, 27, 33, 57, 57, 81]
     waves = cell.plane_waves(100)
     squared = waves.square().sum(dim=-1)
-    assert waves.dtype == torch.int64 and (squared.diff() >= 0).all() and (waves[0] == 0).all()
+    assert waves.dtype == torch.int64
+    assert (squared.diff() >= 0).all()
+    assert (waves[0] == 0).all()
     assert len({tuple(wave) for wave in waves.tolist()}) == len(waves)
     assert torch.equal(waves, PeriodicCell(2, 4.0).plane_waves(100))
     with pytest.raises(ValueError, match=r"^count = 0"):

@@ -76,10 +76,13 @@ def test_pairs_fall_into_the_right_bins_and_kinds():
     assert counts["electron_electron_like"] == expected["electron_electron_like"]
     assert counts["electron_electron_unlike"] == expected["electron_electron_unlike"]
     # 1.0, 2.0 and 3.0 lie on edges: rounding decides which of the two bins.
-    assert set(counts["proton_proton"]) <= set(expected["proton_proton"]) and len(counts["proton_proton"]) >= 3
+    assert set(counts["proton_proton"]) <= set(expected["proton_proton"])
+    assert len(counts["proton_proton"]) >= 3
     like = g.result()["electron_electron_like"]
     shell = 4 / 3 * math.pi * (0.6**3 - 0.5**3) / cell.volume
-    assert like.g[5] == pytest.approx(1 / shell) and like.r[5] == pytest.approx(0.55) and like.error[5] == 0
+    assert like.g[5] == pytest.approx(1 / shell)
+    assert like.r[5] == pytest.approx(0.55)
+    assert like.error[5] == 0
 
 
 def test_missing_kinds_and_errors():

@@ -99,7 +99,8 @@ def test_r_hat_sees_separate_and_drifting_chains():
     assert split_r_hat(series + np.linspace(0, 4, 200)[:, None]) > 1.2
     stuck = np.broadcast_to(np.arange(8.0), (200, 8))
     result = estimate(stuck)
-    assert result.r_hat == math.inf and result.effective_sample_size == 8
+    assert result.r_hat == math.inf
+    assert result.effective_sample_size == 8
     assert result.error == pytest.approx(np.arange(8.0).std(ddof=1) / math.sqrt(8))
 
 
@@ -114,8 +115,11 @@ def test_r_hat_of_a_small_case_by_hand():
 @pytest.mark.parametrize("shape", [(1, 5), (3, 1), (50, 4)])
 def test_constant_series(shape):
     result = estimate(np.full(shape, 0.1))
-    assert result.value == 0.1 and result.error == 0 and result.autocorrelation_time == 1
-    assert result.effective_sample_size == shape[0] * shape[1] and result.r_hat == 1
+    assert result.value == 0.1
+    assert result.error == 0
+    assert result.autocorrelation_time == 1
+    assert result.effective_sample_size == shape[0] * shape[1]
+    assert result.r_hat == 1
 
 
 def test_few_steps():
@@ -217,7 +221,8 @@ def test_chains_without_weight_do_not_count():
     series, weights = wavy(60, 12), (strata != 3).astype(float)
     others = estimate(series[:, strata != 3], strata[strata != 3])
     result = estimate(series, strata, weights)
-    assert result.value == pytest.approx(others.value) and result.error == pytest.approx(others.error)
+    assert result.value == pytest.approx(others.value)
+    assert result.error == pytest.approx(others.error)
     constant = estimate(np.full((5, 4), 2.0), None, [1, 0, 0, 0])
     assert constant == (2.0, 0.0, 1.0, 5.0, 1.0)
 

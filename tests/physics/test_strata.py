@@ -48,7 +48,8 @@ def test_reference_of_one_state_is_that_state(point):
     """Exactly: the conditions of the flow must be zero there."""
     strata = Strata((StatePoint(*point),), twist_grid([1, 1, 1]))
     assert strata.reference == strata.single == StatePoint(*point)
-    assert strata.reference.rs == point[0] and strata.reference.kT == strata.points[0].kT
+    assert strata.reference.rs == point[0]
+    assert strata.reference.kT == strata.points[0].kT
     assert reference_point(strata) == strata.reference
 
 
@@ -64,7 +65,8 @@ def test_reference_of_several_states_lies_in_the_middle():
 
 def test_stratum_counts_twists_first():
     strata = Strata.of(**TWO_BY_TWO, twists=WEIGHTED)
-    assert len(strata) == 12 and strata.num_states == 4
+    assert len(strata) == 12
+    assert strata.num_states == 4
     stratum = torch.arange(12)
     assert strata.state_index(stratum).tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
     torch.testing.assert_close(strata.weights(stratum), torch.tensor([0.125, 0.25, 0.625] * 4))
@@ -87,7 +89,8 @@ def test_walker_w_has_stratum_w_modulo_their_number(num_ranks):
     share = num_groups // num_ranks
     parts = [range(rank * share, (rank + 1) * share) for rank in range(num_ranks)]
     dealt = [strata.deal(num_walkers // num_ranks, groups, num_groups) for groups in parts]
-    assert torch.equal(torch.cat(dealt), expected) and dealt[0].dtype == torch.int64
+    assert torch.equal(torch.cat(dealt), expected)
+    assert dealt[0].dtype == torch.int64
     of_groups = expected.view(num_groups, -1)
     assert torch.equal(strata.deal(16, [5, 2], num_groups), of_groups[[5, 2]].flatten())
 
@@ -111,7 +114,8 @@ def test_groups_out_of_range_are_refused():
 
 def test_random_twists_are_one_stratum_for_each_state():
     strata = Strata.of(**TWO_BY_TWO, twists="random")
-    assert len(strata) == 4 and strata.twists.is_random
+    assert len(strata) == 4
+    assert strata.twists.is_random
     assert torch.equal(strata.weights(torch.arange(4)), torch.ones(4, dtype=torch.float64))
 
 

@@ -27,8 +27,10 @@ def _distances(cell, positions):
 def test_lattices_have_their_coordination(name, num_atoms, neighbours, distance):
     cell = PeriodicCell(num_atoms, 1.25)
     positions = make_structure(name, cell, 3, _generator())
-    assert positions.shape == (3, num_atoms, 3) and torch.equal(positions[0], positions[2])
-    assert (positions >= 0).all() and (positions < cell.length).all()
+    assert positions.shape == (3, num_atoms, 3)
+    assert torch.equal(positions[0], positions[2])
+    assert (positions >= 0).all()
+    assert (positions < cell.length).all()
     edge = cell.length / round((num_atoms / {"sc": 1, "bcc": 2, "fcc": 4}[name]) ** (1 / 3))
     distances = _distances(cell, positions)
     assert (distances.amin(dim=-1) / edge - distance).abs().max() < 1e-12
@@ -45,7 +47,8 @@ def test_random_keeps_a_minimum_distance(num_atoms, rs):
     cell = PeriodicCell(num_atoms, rs)
     positions = make_structure("random", cell, 40, _generator())
     assert positions.shape == (40, num_atoms, 3)
-    assert (positions >= 0).all() and (positions < cell.length).all()
+    assert (positions >= 0).all()
+    assert (positions < cell.length).all()
     assert _distances(cell, positions).min() >= rs
     assert not torch.allclose(positions[0], positions[1])
 
@@ -117,7 +120,8 @@ def test_a_file_that_does_not_match_is_refused(tmp_path, symbols, num_atoms, sca
     _write(path, PeriodicCell(num_atoms, 1.25), symbols=symbols, scale=scale)
     with pytest.raises(ValueError, match=message) as caught:
         make_structure(str(path), PeriodicCell(8, 1.25), 1, _generator())
-    assert str(caught.value).startswith("system.structure = ") and "\n" not in str(caught.value)
+    assert str(caught.value).startswith("system.structure = ")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_file_without_a_box_or_that_cannot_be_read_is_refused(tmp_path):

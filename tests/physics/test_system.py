@@ -21,9 +21,11 @@ from lightning_vfe.physics.system import System
 )
 def test_masses_in_electron_masses(nucleus, mass, name):
     system = System(8, nucleus)
-    assert system.nuclear_mass == pytest.approx(mass, rel=1e-8) and isinstance(system.nuclear_mass, float)
+    assert system.nuclear_mass == pytest.approx(mass, rel=1e-8)
+    assert isinstance(system.nuclear_mass, float)
     assert system.name == name
-    assert System(8).nuclear_mass == 1836.15 and System(8, "D").nuclear_mass > 2 * 1835
+    assert System(8).nuclear_mass == 1836.15
+    assert System(8, "D").nuclear_mass > 2 * 1835
 
 
 def test_cell_in_units_of_rs():
@@ -64,4 +66,6 @@ def test_impossible_spins_are_refused(num_up):
 
 
 def test_systems_compare_by_value():
-    assert System(8) == System(8, "H", 4) and System(8, "D") != System(8) and len({System(8), System(8)}) == 1
+    assert System(8) == System(8, "H", 4)
+    assert System(8, "D") != System(8)
+    assert len({System(8), System(8)}) == 1

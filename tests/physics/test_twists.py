@@ -43,7 +43,8 @@ def test_gamma():
 
 def test_even_grid_is_shifted_and_balanced():
     twists = twist_grid([4, 4, 4]).fractions
-    assert twists.shape == (64, 3) and twists.dtype == torch.float64
+    assert twists.shape == (64, 3)
+    assert twists.dtype == torch.float64
     assert sorted(set(twists.flatten().tolist())) == [-0.375, -0.125, 0.125, 0.375]
     assert twists.sum(dim=0).abs().max() < 1e-14
     assert len({tuple(twist) for twist in twists.tolist()}) == 64
@@ -85,7 +86,8 @@ def test_the_plain_grid_holds_all_twists_with_equal_weights() -> None:
     for spec, expected in (([4, 3, 2], monkhorst_pack([4, 3, 2])), (listed, listed)):
         grid = twist_grid(spec)
         torch.testing.assert_close(grid.fractions, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-15)
-        assert grid.weights.dtype == torch.float64 and not grid.is_random
+        assert grid.weights.dtype == torch.float64
+        assert not grid.is_random
         assert len(grid) == len(grid.weights)
         assert grid.weights.tolist() == pytest.approx([1 / len(grid)] * len(grid), rel=1e-15)
 
@@ -108,7 +110,8 @@ def test_reduced_grids_keep_the_first_twist_of_each_set(size, symmetry, multipli
     assert grid.weights.tolist() == pytest.approx([count / total for count in multiplicities], rel=1e-15)
     assert float(grid.weights.sum()) == pytest.approx(1.0, abs=1e-15)
     positions = [full.index(twist) for twist in grid.fractions.tolist()]
-    assert positions == sorted(positions) and positions[0] == 0
+    assert positions == sorted(positions)
+    assert positions[0] == 0
 
 
 @pytest.mark.parametrize("shift", [(0, 0, 0), HALF, (0.5, 0, 0.5), (0.3, -0.2, 1.7)])
@@ -134,7 +137,8 @@ def test_reduced_lists_have_the_averages_of_the_whole_lists(symmetry) -> None:
     both = torch.cat([twists, torch.tensor([2.0, -1.0, 0.0]) - twists])
     spec = torch.cat([both, weights], dim=1).tolist()
     full, reduced = twist_grid(spec), twist_grid(spec, symmetry)
-    assert len(full) == 40 and len(reduced) == 20
+    assert len(full) == 40
+    assert len(reduced) == 20
     assert torch.equal(reduced.fractions, full.fractions[:20])
     function = even_function if symmetry == "time_reversal" else cubic_function
     assert average(reduced, function) == pytest.approx(average(full, function), abs=1e-13)
@@ -146,9 +150,11 @@ def test_the_48_operations_of_the_cube_lead_to_one_twist() -> None:
         for axes in itertools.permutations(range(3))
         for signs in itertools.product((1, -1), repeat=3)
     ]
-    assert len(twist_grid(images)) == 48 and len(twist_grid(images, "time_reversal")) == 24
+    assert len(twist_grid(images)) == 48
+    assert len(twist_grid(images, "time_reversal")) == 24
     grid = twist_grid(images, "cubic")
-    assert grid.fractions.tolist() == [images[0]] and grid.weights.tolist() == [1.0]
+    assert grid.fractions.tolist() == [images[0]]
+    assert grid.weights.tolist() == [1.0]
 
 
 @pytest.mark.parametrize("num_electrons", [2, 14])
@@ -206,16 +212,21 @@ def test_half_a_spacing_brings_gamma_into_an_even_grid() -> None:
 @pytest.mark.parametrize("symmetry", ["none", "time_reversal", "cubic"])
 def test_words(symmetry) -> None:
     point = twist_grid("baldereschi", symmetry)
-    assert point.fractions.tolist() == [[0.25, 0.25, 0.25]] and point.weights.tolist() == [1.0] and not point.is_random
+    assert point.fractions.tolist() == [[0.25, 0.25, 0.25]]
+    assert point.weights.tolist() == [1.0]
+    assert not point.is_random
     drawn = twist_grid("random", symmetry, (0, 0, 0))
-    assert drawn.is_random and len(drawn) == 1
-    assert drawn.fractions.tolist() == [[0.0, 0.0, 0.0]] and drawn.weights.tolist() == [1.0]
+    assert drawn.is_random
+    assert len(drawn) == 1
+    assert drawn.fractions.tolist() == [[0.0, 0.0, 0.0]]
+    assert drawn.weights.tolist() == [1.0]
 
 
 def test_baldereschi_point_is_the_mean_value_point_of_the_cubic_lattice() -> None:
     """The first two stars of cosines vanish there: sum cos(x), and sum cos(x) cos(y)."""
     x, y, z = (2 * math.pi * twist_grid("baldereschi").fractions[0]).cos().tolist()
-    assert abs(x + y + z) < 1e-15 and abs(x * y + y * z + z * x) < 1e-15
+    assert abs(x + y + z) < 1e-15
+    assert abs(x * y + y * z + z * x) < 1e-15
 
 
 def test_lists_of_omegaconf_are_lists() -> None:

@@ -65,4 +65,5 @@ def test_saved_chains_go_on_equally() -> None:
     second.load_state_dict(first.state_dict())
     assert first.advance(5, adapt=True) == second.advance(5, adapt=True)
     assert torch.equal(first.state.positions, second.state.positions)
-    assert torch.equal(first.state.log_prob, second.state.log_prob) and torch.equal(first.log_width, second.log_width)
+    assert torch.equal(first.state.log_prob, second.state.log_prob)
+    assert torch.equal(first.log_width, second.log_width)

@@ -118,7 +118,9 @@ def test_rejected_protons_stay_with_their_electrons():
     walkers = start_at(sampler, protons, WalkerRandom([0], 2))
     electrons = walkers.electrons.clone()
     report = sampler.step(walkers, DelayedDensity(only_here, log_prob), electron_target, adapt=False)
-    assert report["delayed_acceptance"] == 0 and report["proton_acceptance"] > 0 and report["num_stranded"] == 0
+    assert report["delayed_acceptance"] == 0
+    assert report["proton_acceptance"] > 0
+    assert report["num_stranded"] == 0
     assert torch.equal(walkers.protons, protons)
     assert CELL.minimum_image(walkers.electrons - electrons).abs().max() < 1e-7
 
@@ -144,9 +146,11 @@ def test_a_walker_where_the_density_is_zero_takes_any_other_place():
 
     walkers, rule = walkers_at(protons), make_proposal("gaussian")
     move = move_by_surrogate(walkers, DelayedDensity(zero_here, poor), rule, WIDTH, num_steps=4, cell=CELL)
-    assert move.fractions["delayed_acceptance"][0][0] and move.totals["num_stranded"] == 0
+    assert move.fractions["delayed_acceptance"][0][0]
+    assert move.totals["num_stranded"] == 0
     move = move_by_surrogate(walkers, DelayedDensity(zero_here, zero_here), rule, WIDTH, num_steps=4, cell=CELL)
-    assert move.fractions["delayed_acceptance"][0][0] and move.totals["num_stranded"] == 0
+    assert move.fractions["delayed_acceptance"][0][0]
+    assert move.totals["num_stranded"] == 0
 
 
 def trajectory(sampler, walkers, num_sweeps, sum_over_processes=None):

@@ -197,7 +197,8 @@ def test_independent_draws_leave_the_width_alone():
     walkers = start(sampler, cell)
     width = walkers.log_widths["protons"].clone()
     report = sampler.step(walkers, base_density(density, walkers.states), electron_target, adapt=True)
-    assert report["proton_acceptance"] == 1 and torch.equal(width, walkers.log_widths["protons"])
+    assert report["proton_acceptance"] == 1
+    assert torch.equal(width, walkers.log_widths["protons"])
 
 
 def test_electrons_follow_their_protons_the_short_way():
@@ -226,7 +227,8 @@ def test_walkers_without_an_inverse_stay_and_are_counted():
     old_x, old_z = walkers.protons, walkers["base_protons"]
     report = sampler.step(walkers, dataclasses.replace(whole, from_base=half), electron_target, adapt=False)
     assert report["num_failed_inversions"] == 32
-    assert torch.equal(walkers.protons[1::2], old_x[1::2]) and torch.equal(walkers["base_protons"][1::2], old_z[1::2])
+    assert torch.equal(walkers.protons[1::2], old_x[1::2])
+    assert torch.equal(walkers["base_protons"][1::2], old_z[1::2])
     assert (walkers.protons[::2] != old_x[::2]).any(-1).any(-1).float().mean() > 0.5
     again = sampler.step(walkers, whole, electron_target, adapt=False, sum_over_processes=lambda values: 2 * values)
     assert again["num_failed_inversions"] == 0
@@ -270,7 +272,8 @@ def test_saved_chains_on_p_go_on_as_chains_on_the_base_and_back():
     away = cell.minimum_image(RS * (resumed.protons - walkers.protons))
     assert away.abs().max() < 1e-8
     sampler.step(resumed, metropolis_density(density, states), electron_target, adapt=False)
-    assert "base_protons" not in resumed.fields and "base_protons" not in resumed.state_dict()["fields"]
+    assert "base_protons" not in resumed.fields
+    assert "base_protons" not in resumed.state_dict()["fields"]
 
 
 @pytest.mark.parametrize("base", ["uniform", "repulsive"])
@@ -290,7 +293,8 @@ def test_trajectories_do_not_depend_on_the_number_of_processes(base):
     for one, left, right in zip(expected, first, second, strict=True):
         for k in range(3):
             torch.testing.assert_close(torch.cat([left[k], right[k]]), one[k], atol=1e-9, rtol=0)
-        assert torch.equal(left[3], one[3]) and torch.equal(right[3], one[3])
+        assert torch.equal(left[3], one[3])
+        assert torch.equal(right[3], one[3])
     merged = merge_walker_states([second_state, first_state])
     torch.testing.assert_close(merged["fields"]["base_protons"], whole["base_protons"], atol=1e-9, rtol=0)
 

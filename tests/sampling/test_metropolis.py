@@ -170,8 +170,10 @@ def test_non_finite_proposals_are_rejected_and_stranded_chains_leave(rule):
 
     positions = 0.5 * half * torch.ones(64, 1, 3)
     state, accepted = run(log_prob, positions, rule, 1.0, num_steps=50)
-    assert torch.isfinite(state.log_prob).all() and (state.positions[:, 0, 0] < half).all()
-    assert (accepted > 0).all() and (accepted < 50).all()
+    assert torch.isfinite(state.log_prob).all()
+    assert (state.positions[:, 0, 0] < half).all()
+    assert (accepted > 0).all()
+    assert (accepted < 50).all()
     for bad in (1.2 * half, 1.8 * half):  # starts at nan and at +inf
         state, _ = run(log_prob, bad * torch.ones(64, 1, 3), rule, 1.0, num_steps=100)
         assert torch.isfinite(state.log_prob).all()
@@ -189,12 +191,15 @@ def test_state_is_consistent_and_each_step_costs_one_evaluation(rule):
     start = WalkerRandom([0], 5).uniform((8, 5, 2, 3)) * CELL.length
     state, accepted = run(log_prob, start, rule, 1.5, num_steps=10)
     assert len(calls) == 11
-    assert accepted.shape == state.log_prob.shape == (8, 5) and accepted.dtype == torch.int64
-    assert state.positions.min() >= 0 and state.positions.max() < CELL.length
+    assert accepted.shape == state.log_prob.shape == (8, 5)
+    assert accepted.dtype == torch.int64
+    assert state.positions.min() >= 0
+    assert state.positions.max() < CELL.length
     torch.testing.assert_close(CELL.wrap(start + state.displacement), state.positions)
     assert state.displacement.abs().max() > CELL.length / 2, "some particle must have crossed the cell"
     fresh = rule.evaluate(log_prob, state.positions)
     torch.testing.assert_close(fresh.log_prob, state.log_prob)
     if state.gradient is not None:
         torch.testing.assert_close(fresh.gradient, state.gradient)
-    assert not state.positions.requires_grad and not state.log_prob.requires_grad
+    assert not state.positions.requires_grad
+    assert not state.log_prob.requires_grad

@@ -75,9 +75,12 @@ def test_fixed_protons_do_not_move():
     walkers = start(sampler)
     protons, width = walkers.protons.clone(), walkers.log_widths["protons"].clone()
     report = sampler.step(walkers, None, electron_target, adapt=True)
-    assert torch.equal(walkers.protons, protons) and walkers.log_widths["protons"] == width
-    assert "proton_acceptance" not in report and "proton_width_rs" not in report
-    assert walkers.num_sweeps == 1 and report["num_stranded"] == 0
+    assert torch.equal(walkers.protons, protons)
+    assert walkers.log_widths["protons"] == width
+    assert "proton_acceptance" not in report
+    assert "proton_width_rs" not in report
+    assert walkers.num_sweeps == 1
+    assert report["num_stranded"] == 0
 
 
 def test_protons_without_electrons_go_the_same_way():
@@ -87,16 +90,20 @@ def test_protons_without_electrons_go_the_same_way():
     nested.random.load_state_dict(alone.random.state_dict())
     report = sampler.step(alone, proton_log_prob, None, adapt=True)
     sampler.step(nested, proton_log_prob, electron_target, adapt=True)
-    assert torch.equal(alone.protons, nested.protons) and alone.num_sweeps == 1
-    assert set(alone.log_widths) == {"protons"} and alone.log_widths["protons"] == nested.log_widths["protons"]
-    assert "electrons" not in alone.fields and not any("electron" in name for name in report)
+    assert torch.equal(alone.protons, nested.protons)
+    assert alone.num_sweeps == 1
+    assert set(alone.log_widths) == {"protons"}
+    assert alone.log_widths["protons"] == nested.log_widths["protons"]
+    assert "electrons" not in alone.fields
+    assert not any("electron" in name for name in report)
 
 
 def test_broken_density_is_reported():
     sampler = NestedSampler(SYSTEM, num_proton_steps=1, num_electron_steps=1)
     walkers = start(sampler)
     report = sampler.step(walkers, proton_log_prob, lambda _: lambda r: torch.full(r.shape[:2], torch.nan), adapt=False)
-    assert report["num_stranded"] == 8 * 3 and report["electron_acceptance"] == 0
+    assert report["num_stranded"] == 8 * 3
+    assert report["electron_acceptance"] == 0
 
 
 def test_space_warp_moves_electrons_with_their_protons():
@@ -118,7 +125,8 @@ def test_space_warp_is_smooth_where_electrons_pass_a_proton():
     protons = torch.tensor([[[1.0, 1.0, 1.0], [3.0, 3.0, 3.0]]])
     path = torch.linspace(0.2, 3.5, 2001)[:, None] * torch.ones(3)
     shift = space_warp(BOHR_CELL, path[None, :, None], protons, torch.tensor([[[1.0, 0, 0], [-1.0, 0, 0]]]))[0, :, 0, 0]
-    assert (shift[1:] - shift[:-1]).abs().max() < 0.01 and shift.abs().max() <= 1 + 1e-12
+    assert (shift[1:] - shift[:-1]).abs().max() < 0.01
+    assert shift.abs().max() <= 1 + 1e-12
 
 
 def trajectory(sampler, walkers, num_sweeps, sum_over_processes=None):

@@ -16,7 +16,8 @@ def test_gaussian_is_symmetric_and_keeps_no_gradient():
     rule, noise = GaussianProposal(), WalkerRandom([0], 0).normal((10, 2, 3))
     state = rule.evaluate(quartic, positions)
     proposal, correction = rule(quartic, state, torch.tensor(0.5), noise)
-    assert state.gradient is None and correction is None
+    assert state.gradient is None
+    assert correction is None
     assert torch.equal(proposal.log_prob, quartic(proposal.positions))
     torch.testing.assert_close(proposal.positions, positions + 0.5 * noise)
 
@@ -51,7 +52,8 @@ def test_langevin_correction_is_the_ratio_of_the_two_proposal_densities():
     variable = state.positions.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(quartic(variable).sum(), variable)
     torch.testing.assert_close(state.gradient, gradient)
-    assert not proposal.log_prob.requires_grad and not proposal.positions.requires_grad
+    assert not proposal.log_prob.requires_grad
+    assert not proposal.positions.requires_grad
 
 
 def test_names_and_errors():

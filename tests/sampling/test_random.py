@@ -49,10 +49,14 @@ def test_seeds_are_distinct_and_mixed():
 def test_moments_and_dtype():
     random = WalkerRandom([4, 9], seed=1)
     normal, uniform = random.normal((400, 500)), random.uniform((400, 500), dtype=torch.float32)
-    assert normal.dtype == torch.float64 and uniform.dtype == torch.float32
+    assert normal.dtype == torch.float64
+    assert uniform.dtype == torch.float32
     error = 200_000**-0.5
-    assert abs(normal.mean()) < 4 * error and abs(normal.var() - 1) < 4 * 2**0.5 * error
-    assert abs(uniform.mean() - 0.5) < 4 * error / 12**0.5 and 0 <= uniform.min() and uniform.max() < 1
+    assert abs(normal.mean()) < 4 * error
+    assert abs(normal.var() - 1) < 4 * 2**0.5 * error
+    assert abs(uniform.mean() - 0.5) < 4 * error / 12**0.5
+    assert uniform.min() >= 0
+    assert uniform.max() < 1
 
 
 def test_saved_state_continues_exactly_and_loads_with_weights_only():

@@ -58,8 +58,10 @@ def run(log_prob, positions, num_steps=7, rule=None, width=WIDTH, seed=1, wrap=S
 
 def assert_same(first, second):
     (state, accepted), (other, others) = first, second
-    assert torch.equal(state.positions, other.positions) and torch.equal(state.log_prob, other.log_prob)
-    assert torch.equal(state.displacement, other.displacement) and torch.equal(accepted, others)
+    assert torch.equal(state.positions, other.positions)
+    assert torch.equal(state.log_prob, other.log_prob)
+    assert torch.equal(state.displacement, other.displacement)
+    assert torch.equal(accepted, others)
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float32], ids=["float64", "float32"])
@@ -81,7 +83,8 @@ def test_the_same_chains_as_plain_moves(dtype, recordings, monkeypatch):
 def test_other_shapes_are_recorded_anew_and_few_are_kept(recordings):
     for count in (4, 6, 8, 8, 4):
         run(Well(torch.tensor(2.0)), torch.rand(count, 1, 3), wrap=CELL.wrap)
-    assert len(recordings) == 4 and len(recorded._recorded) == recorded.KEPT
+    assert len(recordings) == 4
+    assert len(recorded._recorded) == recorded.KEPT
 
 
 def test_results_stay_when_the_memory_is_used_again(recordings):
@@ -123,7 +126,8 @@ def test_recorded_chains_sample_the_exact_distribution(recordings, monkeypatch):
         means.append(torch.cos(WAVE * state.positions).mean(dim=(-1, -2)))
     chains = torch.stack(means[10:]).mean(0)  # independent of each other
     error = chains.std() / len(chains) ** 0.5
-    assert len(recordings) == 1 and error < 0.01
+    assert len(recordings) == 1
+    assert error < 0.01
     assert abs(chains.mean() - iv(1, kappa) / iv(0, kappa)) < 4 * error
 
 

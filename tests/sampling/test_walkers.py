@@ -51,7 +51,8 @@ def test_clouds_have_their_width_and_lie_in_the_cell():
     states = WalkerStates(rs, torch.zeros(2 * count), torch.zeros(2 * count, 3))
     stratum, random = torch.zeros(2 * count, dtype=torch.int64), WalkerRandom(range(1), seed=0)
     walkers = NestedSampler(system).start(torch.zeros(2 * count, 2, 3), states, stratum, 1, random)
-    assert walkers.electrons.min() >= 0 and walkers.electrons.max() < system.cell.length
+    assert walkers.electrons.min() >= 0
+    assert walkers.electrons.max() < system.cell.length
     bohr = rs[:, None, None, None] * system.cell.minimum_image(walkers.electrons)
     for density in (20.0, 10.0):
         assert abs(bohr[rs == density].var() - 1) < 4 * (2 / 12_000) ** 0.5
@@ -70,7 +71,8 @@ def test_twists_go_round_over_the_walkers_of_the_whole_run():
 def test_walkers_of_several_densities_keep_their_states():
     """Stratum t + T s: both twists of the first density, then both of the second."""
     walkers = make_walkers(range(4), densities=(1.5, 2.0))
-    assert walkers["stratum"].tolist() == 2 * [0, 1, 2, 3] and len(walkers) == 8
+    assert walkers["stratum"].tolist() == 2 * [0, 1, 2, 3]
+    assert len(walkers) == 8
     assert walkers.states.rs.tolist() == 2 * [1.5, 1.5, 2.0, 2.0]
     assert torch.equal(walkers.states.twist, torch.tensor(TWISTS)[4 * [0, 1]])
     assert torch.equal(walkers["kT"], torch.full((8,), StatePoint(2.0, 6000.0).kT))
@@ -105,8 +107,10 @@ def test_state_survives_saving_with_weights_only():
     resumed.load_state_dict(state)
     assert set(resumed.fields) == set(walkers.fields) == {"protons", "electrons", "rs", "kT", "twist", "stratum"}
     assert all(torch.equal(resumed[name], value) for name, value in walkers.fields.items())
-    assert resumed.log_widths == walkers.log_widths and set(resumed.log_widths) == {"protons", "electrons"}
-    assert resumed.num_sweeps == 17 and resumed.equilibrated
+    assert resumed.log_widths == walkers.log_widths
+    assert set(resumed.log_widths) == {"protons", "electrons"}
+    assert resumed.num_sweeps == 17
+    assert resumed.equilibrated
     assert torch.equal(resumed.random.normal((8, 2)), walkers.random.normal((8, 2)))
 
 
@@ -200,7 +204,8 @@ def test_an_added_field_is_saved_merged_and_picked_out_like_the_others(dtype):
     buffer.seek(0)
     part = with_beads([1, 3], start=7.0, dtype=dtype)
     part.load_state_dict(torch.load(buffer, weights_only=True))
-    assert part["beads"].dtype == dtype and torch.equal(part["beads"], whole["beads"][[2, 3, 6, 7]])
+    assert part["beads"].dtype == dtype
+    assert torch.equal(part["beads"], whole["beads"][[2, 3, 6, 7]])
     assert torch.equal(part.electrons, whole.electrons[[2, 3, 6, 7]])
     assert part.log_widths["beads"] == whole.log_widths["beads"]
 
@@ -233,4 +238,5 @@ def test_an_added_field_comes_along_into_a_run_that_has_not_made_it_yet(dtype):
     """As the base protons do, which the first sweep through the base adds: a resumed run begins without them."""
     saved, fresh = with_beads(range(4), dtype=dtype), make_walkers(range(4))
     fresh.load_state_dict(saved.state_dict())
-    assert fresh["beads"].dtype == dtype and torch.equal(fresh["beads"], saved["beads"])
+    assert fresh["beads"].dtype == dtype
+    assert torch.equal(fresh["beads"], saved["beads"])

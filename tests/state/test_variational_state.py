@@ -45,18 +45,22 @@ def test_new_walkers_are_equilibrated_before_they_are_used(use: Callable[[Variat
     assert state.walkers is None
     use(state)
     walkers = state.walkers
-    assert walkers is not None and walkers.equilibrated and num_sweeps(state) == 3 + own
+    assert walkers is not None
+    assert walkers.equilibrated
+    assert num_sweeps(state) == 3 + own
     widths = dict(walkers.log_widths)
     assert widths["electrons"].exp() != pytest.approx(state.sampler.initial_electron_width), "adapted"
     use(state)
-    assert state.walkers is walkers and num_sweeps(state) == 3 + 2 * own
+    assert state.walkers is walkers
+    assert num_sweeps(state) == 3 + 2 * own
     assert_equal(dict(walkers.log_widths), widths)
 
 
 def test_equilibration_adapts_new_walkers_only() -> None:
     state = build_state()
     state.equilibrate(4)
-    assert state.walkers is not None and num_sweeps(state) == 4
+    assert state.walkers is not None
+    assert num_sweeps(state) == 4
     widths = dict(state.walkers.log_widths)
     state.equilibrate()
     assert num_sweeps(state) == 4 + state.equilibration_sweeps
@@ -65,7 +69,8 @@ def test_equilibration_adapts_new_walkers_only() -> None:
     assert state.walkers.log_widths["electrons"] != widths["electrons"]
     seen: list[int] = []
     state.equilibrate(3, progress=lambda sweeps: (seen.append(number) or number for number in sweeps))
-    assert seen == [0, 1, 2] and num_sweeps(state) == 4 + state.equilibration_sweeps + 1 + 3
+    assert seen == [0, 1, 2]
+    assert num_sweeps(state) == 4 + state.equilibration_sweeps + 1 + 3
 
 
 @pytest.mark.parametrize("keys", [{}, MIXED, TWISTED, FIXED | TWISTED], ids=["one", "states", "twists", "fixed"])
@@ -86,7 +91,8 @@ def test_expect_is_the_mean_of_what_energies_gives(keys: dict[str, Any]) -> None
     expected = second.strata.estimate(series, stratum)
     assert len(found) == second.strata.num_states
     for one, other in zip(found, expected, strict=True):
-        assert one == pytest.approx(other, rel=1e-10) and one.error > 0
+        assert one == pytest.approx(other, rel=1e-10)
+        assert one.error > 0
     index = second.strata.state_index(stratum)
     for number, one in enumerate(found):
         assert one.value == pytest.approx(float(series[:, index == number].mean()), rel=1e-12)
@@ -141,12 +147,14 @@ def test_random_twists_are_new_in_every_sweep() -> None:
     state = build_state({"rs": [1.8, 2.3], "twists": "random"}, num_proton_walkers=32, num_electron_walkers=2)
     twists = torch.stack([state.batch().states.twist for _ in range(20)])  # (sweeps, W, 3)
     assert twists.unique().numel() == twists.numel()
-    assert twists.min() > -0.5 and twists.max() <= 0.5
+    assert twists.min() > -0.5
+    assert twists.max() <= 0.5
     # mean 0 and variance 1/12 of 1920 numbers; the variance of a squared deviation is 1/180
     assert abs(float(twists.mean())) < 4 * (1 / 12 / twists.numel()) ** 0.5
     assert abs(float(twists.var()) - 1 / 12) < 4 * (1 / 180 / twists.numel()) ** 0.5
     # two strata, and no more: a state point's walkers are compared with each other
-    assert len(state.strata) == 2 and torch.equal(state.current().stratum, torch.arange(32) % 2)
+    assert len(state.strata) == 2
+    assert torch.equal(state.current().stratum, torch.arange(32) % 2)
 
 
 @pytest.mark.parametrize("keys", [MIXED, {"rs": [1.8, 2.3], "twists": "random"}], ids=["states", "random twists"])
@@ -196,12 +204,18 @@ def test_put_takes_the_place_of_the_walkers() -> None:
     protons = 3.0 * torch.rand(8, 2, 3) * state.system.cell.length
     stratum = torch.arange(8) % 4
     walkers = state.put(protons, stratum.flip(0), random)
-    assert state.walkers is walkers is not before and state.place() is walkers
+    assert state.walkers is walkers is not before
+    assert state.place() is walkers
     torch.testing.assert_close(walkers.protons, state.system.cell.wrap(protons))
-    assert torch.equal(walkers["stratum"], stratum.flip(0)) and walkers["rs"].tolist() == [2.3, 2.3, 1.8, 1.8] * 2
-    assert walkers.random is random and not walkers.equilibrated and walkers.num_sweeps == 0
+    assert torch.equal(walkers["stratum"], stratum.flip(0))
+    assert walkers["rs"].tolist() == [2.3, 2.3, 1.8, 1.8] * 2
+    assert walkers.random is random
+    assert not walkers.equilibrated
+    assert walkers.num_sweeps == 0
     batch = state.batch()
-    assert walkers.equilibrated and num_sweeps(state) == 2 and torch.equal(batch.stratum, stratum.flip(0))
+    assert walkers.equilibrated
+    assert num_sweeps(state) == 2
+    assert torch.equal(batch.stratum, stratum.flip(0))
 
 
 @pytest.mark.parametrize("proton_sampling", ["metropolis", "delayed"])
@@ -230,7 +244,8 @@ def test_persistent_twins_follow_the_parameters(proton_sampling: str) -> None:
         state.sweep()
     assert_equal(old.state_dict(), fresh.state_dict())
     for other in (stale, exact):
-        assert other.walkers is not None and old.walkers is not None
+        assert other.walkers is not None
+        assert old.walkers is not None
         assert not torch.equal(other.walkers.electrons, old.walkers.electrons)
         assert not torch.equal(other.walkers.protons, old.walkers.protons)
 
@@ -241,7 +256,8 @@ def test_fixed_protons_stay() -> None:
     batch = state.batch()
     for _ in range(3):
         batch = state.batch()
-    assert state.walkers is not None and torch.equal(state.walkers.protons, start)
+    assert state.walkers is not None
+    assert torch.equal(state.walkers.protons, start)
     for rs in (1.8, 2.3):
         copies = batch.protons[batch.states.rs == rs] / rs
         torch.testing.assert_close(copies, start[:1].expand_as(copies))
@@ -249,11 +265,13 @@ def test_fixed_protons_stay() -> None:
     sample = state.energies(batch)
     terms = sample.terms
     # electron walkers are independent: one number for each
-    assert sample.protons is None and terms["energy_per_atom"].shape == (8 * 2,)
+    assert sample.protons is None
+    assert terms["energy_per_atom"].shape == (8 * 2,)
     assert torch.equal(state.independent_strata(batch), batch.stratum.repeat_interleave(2))
     assert torch.equal(terms["energy_per_atom"], terms["free_energy_per_atom"])
     assert torch.equal(terms["kinetic_energy_per_atom"], terms["electron_kinetic_energy_per_atom"])
-    assert not terms["entropy_per_atom"].any() and "log_det_per_atom" not in terms
+    assert not terms["entropy_per_atom"].any()
+    assert "log_det_per_atom" not in terms
     torch.testing.assert_close(2 * terms["energy_per_atom"], sample.electronic.total.real.flatten())
     assert set(state.scores(batch)) == {"wavefunction"}
 
@@ -264,7 +282,8 @@ def test_energies_and_scores_of_all_states_are_those_of_each() -> None:
     batch = state.batch()
     sample, scores = state.energies(batch), state.scores(batch, chunk_size=5)
     sizes = [sum(p.numel() for p in block.parameters()) for block in (state.wavefunction, state.proton_density)]
-    assert scores["wavefunction"].shape == (16, 2, 2, sizes[0]) and scores["flow"].shape == (16, sizes[1])
+    assert scores["wavefunction"].shape == (16, 2, 2, sizes[0])
+    assert scores["flow"].shape == (16, sizes[1])
     for number, point in enumerate(state.strata.points):
         own = batch.stratum == number
         keys = {"rs": point.rs, "temperature_kelvin": point.temperature_kelvin}

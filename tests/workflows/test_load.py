@@ -39,7 +39,8 @@ def test_networks_at_own_points(folder):
     expected = run.state.energies(batch)
     torch.testing.assert_close(sample.electronic.total, expected.electronic.total, rtol=1e-12, atol=1e-12)
     log_psi = run.log_psi(batch.protons, batch.electrons, batch.states)
-    assert log_psi.is_complex() and log_psi.shape == batch.electrons.shape[:2]
+    assert log_psi.is_complex()
+    assert log_psi.shape == batch.electrons.shape[:2]
     log_prob = run.log_prob(batch.protons, batch.states)
     torch.testing.assert_close(log_prob, expected.protons.log_prob, rtol=1e-9, atol=1e-9)
     second = batch.stratum == 1

@@ -62,13 +62,15 @@ class Edges(nn.Module):
 
     def roots_at_zero(self) -> Tensor:
         """What 1 - r^2 / r_c^2 is to be at r = 0: one, and minus one for an atom and itself, so that the taper
-        max(0, ...)^3 leaves it out.  # (N_i, N_j, M)"""
+        max(0, ...)^3 leaves it out.  # (N_i, N_j, M)
+        """
         return 2.0 * self.others - 1.0
 
 
 def image_steps(cell: PeriodicCell, cutoff: float) -> np.ndarray:
     """Integers n such that sign(m) (|m| + L n), by component, can be within the cutoff of the origin for some m in
-    [-L/2, L/2]^3; zero is the first.  # (M, 3)"""
+    [-L/2, L/2]^3; zero is the first.  # (M, 3)
+    """
     steps = cell.image_vectors(cutoff)
     nearest = np.where(steps < 0, -steps - 0.5, steps)
     reach = cutoff / cell.length * (1.0 + 1e-12)

@@ -148,7 +148,8 @@ class EquivariantFlow(nn.Module):
 
     def batch_size(self, positions: Tensor, with_gradients: bool = False) -> int:
         """Walkers that are computed at once on the device of these positions: more on an accelerator, which is idle
-        with few."""
+        with few.
+        """
         size = self.walkers_at_once_with_gradients if with_gradients else self.walkers_at_once
         return size if positions.device.type == "cpu" else ACCELERATOR_BATCHES * size
 

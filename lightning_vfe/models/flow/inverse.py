@@ -143,5 +143,6 @@ def _newton(step: Step, target: Tensor, condition: Tensor, tolerance: float) -> 
 
 def _arrived(x: Tensor, distance: Tensor, tolerance: float) -> Tensor:
     """Whether walkers x (W, 3N) are close enough to their target; one that ran off so far that its distance is made of
-    rounding errors is not."""
+    rounding errors is not.
+    """
     return (distance < tolerance) & (torch.finfo(x.dtype).eps * x.norm(dim=-1) < tolerance)

@@ -50,7 +50,8 @@ class LastMessage(Message):
         Returns:
             # (W, N, 3, N, 3)
         """
-        assert functions.gradients is not None and reading.by_scalars is not None
+        assert functions.gradients is not None
+        assert reading.by_scalars is not None
         walkers, atoms, _, channels = reading.by_scalars.shape
         outputs, components = matrices.shape[-3:-1]
         by_vectors = reading.by_vectors[:, :, None, None]

@@ -70,7 +70,8 @@ class GatedUpdate(nn.Module):
 
     def biases(self) -> list[tuple[Tensor, Tensor, int]]:
         """What `conditioned` is to give to `mixing`, all of it, so that no parameter of a block is left without a
-        gradient, which data-parallel training would refuse."""
+        gradient, which data-parallel training would refuse.
+        """
         return [(self.bias, self.bias_slopes, 2), (self.gate_bias, self.gate_bias_slopes, 3)]
 
     def mixing(self, biases: Tensor, filters: Tensor | None = None) -> Mixing:

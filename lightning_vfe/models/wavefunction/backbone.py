@@ -63,7 +63,8 @@ class Update(nn.Module):
 
     def forward(self, state: Tensor, means: tuple[Tensor, ...], messages: list[tuple[Tensor, Tensor]]) -> Tensor:
         """New state (..., N, single); means (..., S, single), each for N / S particles in turn, and messages with the
-        weights that they are given."""
+        weights that they are given.
+        """
         shared = self.means[0](means[0])
         for layer, mean in zip(list(self.means)[1:], means[1:], strict=True):
             shared = shared + layer(mean)
@@ -92,7 +93,8 @@ class Mixing(nn.Module):
         self, electrons: Tensor, protons: Tensor, pairs_ee: Tensor, pairs_ep: Tensor, pairs_pp: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """New single streams of electrons and protons, both (..., N, width); pairs (..., N, N, pair width),
-        those of the protons zero for a proton itself."""
+        those of the protons zero for a proton itself.
+        """
         num = electrons.shape[-2]
         from_electrons = linear(electrons, self.gate_electron.weight, self.one)  # (..., N, pair width)
         from_protons = linear(protons, self.gate_proton.weight, self.one)

@@ -45,7 +45,8 @@ class CuspJastrow(nn.Module):
 
     def forward(self, electron_proton: Tensor, electron_electron: Tensor, rs_ratio: Tensor) -> Tensor:
         """J (...) from the distances electron-proton and electron-electron, both (..., N, N) in bohr, and rs / rs_0
-        (...)."""
+        (...).
+        """
         log_ratio = torch.log(rs_ratio)[..., None, None, None]
         ranges = rs_ratio[..., None, None, None] * softplus(self.raw_ranges + self.range_slopes * log_ratio)
         b_proton, b_opposite, b_same = ranges.unbind(-1)  # (..., 1, 1) each

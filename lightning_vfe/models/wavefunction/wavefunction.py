@@ -97,7 +97,8 @@ class GeminalWavefunction(nn.Module):
 
     def prepare(self, protons: Tensor, states: WalkerStates) -> FixedProtons:
         """What log_psi computes of protons (..., N, 3) in bohr and their state points (...) alone, to be given to
-        it."""
+        it.
+        """
         pp = pair_geometry(self.unit_length * states.rs, protons, protons, same_particles=True)
         pairing = self.envelope.pairing(protons, states, states.rs / self.reference_rs)
         return FixedProtons(self.backbone.proton_pairs(pp), pairing)

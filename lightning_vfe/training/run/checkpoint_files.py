@@ -67,7 +67,8 @@ class CheckpointFolder:
 
     def commit(self, step: int) -> None:
         """Make the pending checkpoint that of this step and the newest. Older ones beyond keep_last go, and so do those
-        of later steps: a run that went back to an earlier checkpoint has left them."""
+        of later steps: a run that went back to an earlier checkpoint has left them.
+        """
         # last.ckpt first: a kill between the two leaves one step less to go back to, never a last.ckpt that is behind
         _rename(self.pending, self.last)
         fresh = _fresh(self.step_file(step))

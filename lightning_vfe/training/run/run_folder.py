@@ -68,7 +68,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Save when every_n_steps steps have passed since the last save, or when the run is about to stop; a step
-        that a validation follows is saved after it."""
+        that a validation follows is saved after it.
+        """
         if self._is_due(trainer) and not (trainer.is_last_batch and any(trainer.num_val_batches)):
             self._save(trainer)
 

@@ -45,7 +45,8 @@ class LabelledSet:
     @classmethod
     def from_arrays(cls, cell: PeriodicCell, arrays: Mapping[str, np.ndarray]) -> LabelledSet:
         """From the arrays of a label database, in the default dtype: positions, free_energy (or energy), and where
-        there are any forces, pressure_gpa, energy_error, id."""
+        there are any forces, pressure_gpa, energy_error, id.
+        """
 
         def tensor(name: str, scale: float = 1.0) -> Tensor | None:
             if name not in arrays:
@@ -203,5 +204,6 @@ class BatchOrder:
 
     def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Go on where another order stood; the sizes have to be the same."""
-        assert state["sizes"] == self.sizes and isinstance(state["epoch_start"], Tensor)
+        assert state["sizes"] == self.sizes
+        assert isinstance(state["epoch_start"], Tensor)
         self._epoch_start, self._done = state["epoch_start"], int(str(state["done"]))

@@ -37,7 +37,8 @@ def column(name: str, points: tuple[StatePoint, ...], number: int) -> str:
 
 def step_values(state: VariationalState, batch: Batch, sample: Sample) -> dict[str, Tensor]:
     """Means over the walkers of one step, with the scatter of the walkers as error, for each state point: for watching,
-    not results."""
+    not results.
+    """
     strata, values = state.strata, {}
     stratum, terms = _of_all_processes(state.independent_strata(batch), sample.terms)
     of_walker, diagnostics = _of_all_processes(batch.stratum, walker_diagnostics(sample))
@@ -100,7 +101,8 @@ class Measurement:
         Args:
             step: optimizer steps of the measured parameters.
         """
-        assert self.radial is not None and self._stratum is not None
+        assert self.radial is not None
+        assert self._stratum is not None
         strata, exchange = self.state.strata, Exchange()
         radial = {name: exchange.gather(values).cpu() for name, values in self.radial.per_walker().items()}
         stratum = exchange.gather(self._stratum).cpu()

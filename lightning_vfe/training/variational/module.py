@@ -86,7 +86,8 @@ class VariationalFreeEnergy(L.LightningModule):
     def _update(self, batch: Batch, sample: Sample) -> None:
         """One step of the natural gradient."""
         optimizer, schedule = self.optimizers(), self.lr_schedulers()
-        assert isinstance(optimizer, LightningOptimizer) and isinstance(schedule, LRScheduler)
+        assert isinstance(optimizer, LightningOptimizer)
+        assert isinstance(schedule, LRScheduler)
         optimizer.step(closure=lambda: self.score_blocks(batch, sample))
         schedule.step()
         self.log_dict(optimizer.optimizer.report, batch_size=1)  # type: ignore[attr-defined]

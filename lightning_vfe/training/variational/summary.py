@@ -134,7 +134,8 @@ class TestResult:
 
     def as_dict(self) -> dict[str, Any]:
         """What summary.json holds. With one state point: {"value":, "error":} of each term, diagnostics, converged and
-        reasons. With several: a list of these under `states`, and what they have in common."""
+        reasons. With several: a list of these under `states`, and what they have in common.
+        """
         content: dict[str, Any] = {"system": dict(self.system), "step": self.step}
         verdict = {"converged": not self.reasons, "reasons": self.reasons}
         if len(self.states) == 1:

@@ -134,7 +134,8 @@ def test_entries_are_kept_by_state_point(stored: Path, tmp_path: Path) -> None:
     store_entry(file, entry(potential, log_z=-21.0, provenance={"seconds": 3.0}))
     assert [(each.num_atoms, each.log_z) for each in read_entries(file)] == [(2, -9.0), (4, -21.0)]
     content = json.loads(file.read_text())
-    assert content["potential_hash"] == potential_hash(potential) and len(content["entries"]) == 2
+    assert content["potential_hash"] == potential_hash(potential)
+    assert len(content["entries"]) == 2
     assert not list(tmp_path.glob(".*")), "no half-written file may stay"
     # a file elsewhere is named in the advice
     elsewhere = tmp_path / "other.json"

@@ -38,7 +38,8 @@ def test_the_identity_can_be_left():
 def test_any_leading_dimensions():
     flow, x = make_flow(CELL), random_protons(CELL, 2, 3)
     batch, single = flow.to_base(x, states(2, 3)), flow.to_base(x[1, 2], states())
-    assert batch.z.shape == (2, 3, 4, 3) and batch.log_abs_det_dzdx.shape == batch.sign_det_dzdx.shape == (2, 3)
+    assert batch.z.shape == (2, 3, 4, 3)
+    assert batch.log_abs_det_dzdx.shape == batch.sign_det_dzdx.shape == (2, 3)
     assert single.log_abs_det_dzdx.shape == ()
     torch.testing.assert_close(single.z, batch.z[1, 2], rtol=0, atol=1e-13)
     torch.testing.assert_close(single.log_abs_det_dzdx, batch.log_abs_det_dzdx[1, 2], rtol=0, atol=1e-12)
@@ -49,7 +50,8 @@ def test_any_leading_dimensions():
 def test_walkers_in_turns_give_the_same_numbers():
     whole, turns = make_flow(CELL), make_flow(CELL, max_chunk_elements=1)
     x = random_protons(CELL, 5)
-    assert turns.walkers_at_once == 1 and whole.walkers_at_once > 5
+    assert turns.walkers_at_once == 1
+    assert whole.walkers_at_once > 5
     for one, other in zip(whole.to_base(x, states(5)), turns.to_base(x, states(5)), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
     moved = whole.displacement(x, states(5))

@@ -22,7 +22,8 @@ def test_base_coordinates_of_the_inverse_are_the_given_ones(num_atoms, strength,
     with torch.no_grad():
         for z in (random_protons(cell, 6, 5), flow.to_base(random_protons(cell, 6, 5, seed=3), states).z):
             found = flow.from_base(z, states, tolerance=1e-9 / cell.rs)  # in units of rs
-            assert found.x.shape == z.shape and found.converged.shape == found.residual.shape == (6, 5)
+            assert found.x.shape == z.shape
+            assert found.converged.shape == found.residual.shape == (6, 5)
             assert found.converged.all()
             distance = (flow.to_base(found.x, states).z - z).flatten(-2).norm(dim=-1)
             torch.testing.assert_close(distance, found.residual, atol=1e-12, rtol=0)
@@ -57,7 +58,8 @@ def test_precision_of_float32_is_allowed_for():
     cell = PeriodicCell(4, 1.25)
     flow, z = make_flow(cell), random_protons(cell, 8)
     found = flow.from_base(z, states_at(cell, 8))
-    assert found.converged.all() and found.x.dtype == torch.float32
+    assert found.converged.all()
+    assert found.x.dtype == torch.float32
     assert found.residual.max() < 1e-3
 
 
@@ -96,7 +98,8 @@ def test_a_known_image_saves_the_first_evaluation():
         plain, arrived = invert_step(step, middle, condition, 1e-10)
         without = len(calls)
         informed, also = invert_step(step, middle, condition, 1e-10, z)
-    assert arrived.all() and also.all()
+    assert arrived.all()
+    assert also.all()
     torch.testing.assert_close(informed, plain, atol=1e-9, rtol=0)
     assert len(calls) - without == without - 1
 
@@ -123,13 +126,15 @@ def test_a_failed_walker_is_reported_by_the_flow():
     z[1] = torch.nan
     found = flow.from_base(z, states_at(cell, 3))
     assert found.converged.tolist() == [True, False, True]
-    assert torch.isnan(found.residual[1]) and found.residual[[0, 2]].max() < 1e-9
+    assert torch.isnan(found.residual[1])
+    assert found.residual[[0, 2]].max() < 1e-9
 
 
 def test_a_batch_in_which_every_walker_fails_is_reported_too():
     cell = PeriodicCell(2, 1.25)
     found = make_flow(cell).from_base(torch.full((3, 2, 3), torch.nan), states_at(cell, 3))
-    assert not found.converged.any() and torch.isnan(found.residual).all()
+    assert not found.converged.any()
+    assert torch.isnan(found.residual).all()
 
 
 def test_a_walker_that_just_misses_the_tolerance_is_solved_once_more(monkeypatch):

@@ -28,7 +28,8 @@ def cell():
 def test_forces(potential, cell):
     z = random_protons(cell, 1)[0]
     energy, forces = potential.energy_and_forces(z, cell)
-    assert not energy.requires_grad and not forces.requires_grad
+    assert not energy.requires_grad
+    assert not forces.requires_grad
     torch.testing.assert_close(energy, potential.energy(z, cell).detach(), rtol=0.0, atol=1e-13)
     with torch.no_grad():
         numeric = -central_differences(lambda flat: potential.energy(flat.reshape(3, 3), cell), z.flatten(), 1e-3)
@@ -122,7 +123,8 @@ def test_energies_are_twice_differentiable_at_the_cutoff():
             return float(slopes[1, 0, 1, 0].detach().abs())
 
         near, nearer = second(2.499), second(2.4999)
-        assert second(2.501) == 0.0 and near > 1e-7
+        assert second(2.501) == 0.0
+        assert near > 1e-7
         assert nearer == pytest.approx(0.1 * near, rel=0.1)
         assert second(1.2501) == pytest.approx(second(1.2499), rel=0.03)
 

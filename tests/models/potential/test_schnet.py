@@ -38,7 +38,7 @@ def test_default_dtype_is_the_one_of_the_parameters():
 
 
 @pytest.mark.parametrize(
-    "key, value",
+    ("key", "value"),
     [
         ("num_features", 0),
         ("num_interactions", 0),

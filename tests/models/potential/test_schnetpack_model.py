@@ -61,7 +61,7 @@ def _run_schnetpack(path, z, cell, position_unit, energy_unit):
 
 
 @pytest.mark.parametrize(
-    "position_unit, energy_unit, cutoff", [("Ang", "eV", 2.3), ("Bohr", "Ha", 3.0), ("nm", "kcal/mol", 0.19)]
+    ("position_unit", "energy_unit", "cutoff"), [("Ang", "eV", 2.3), ("Bohr", "Ha", 3.0), ("nm", "kcal/mol", 0.19)]
 )
 def test_it_gives_the_numbers_of_schnetpack(position_unit, energy_unit, cutoff, tmp_path):
     """Cutoffs beyond L/2, all postprocessors, three systems of units: energies and forces to 1e-10."""

@@ -32,9 +32,11 @@ def test_a_stored_potential_comes_back(kind, tmp_path):
     loaded, metadata = load_potential(path)
     z = random_protons(CELL, 3)
     assert torch.equal(loaded.energy(z, CELL), potential.energy(z, CELL))
-    assert potential_hash(loaded) == potential_hash(potential) and len(potential_hash(loaded)) == 16
+    assert potential_hash(loaded) == potential_hash(potential)
+    assert len(potential_hash(loaded)) == 16
     assert metadata == json.loads(json.dumps(METADATA))
-    assert type(loaded) is type(potential) and not loaded.training
+    assert type(loaded) is type(potential)
+    assert not loaded.training
     assert [file.name for file in path.parent.iterdir()] == ["potential.pt"]
     torch.load(path, weights_only=True)
 
@@ -132,7 +134,8 @@ def test_other_potentials_cannot_be_stored(tmp_path):
 def test_the_baseline_of_a_sum_is_frozen():
     baseline, correction = make_schnet(), make_schnet(1)
     potential = DeltaPotential(baseline, correction).train()
-    assert not baseline.training and correction.training
+    assert not baseline.training
+    assert correction.training
     z = random_protons(CELL, 2)
     energy, forces = potential.energy_and_forces(z, CELL, create_graph=True)
     (energy.sum() + forces.square().sum()).backward()

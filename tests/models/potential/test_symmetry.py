@@ -83,4 +83,5 @@ def test_a_position_that_is_no_number_is_not_hidden(potential, cell):
     z = random_protons(cell, 2)
     z[1, 0, 2] = float("nan")
     energy = potential.energy(z, cell)
-    assert torch.isfinite(energy[0]) and torch.isnan(energy[1])
+    assert torch.isfinite(energy[0])
+    assert torch.isnan(energy[1])

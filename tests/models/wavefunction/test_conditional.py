@@ -78,4 +78,5 @@ def test_float32_chains_do_not_change_the_energy():
     bias_per_atom = float(energy.std() * difference.std()) / cell.num_atoms
     print(f"std of the rounding of ln|psi|^2 {float(difference.std()):.1e}, bias < {bias_per_atom:.1e} Ha per atom")
     assert difference.std() > 0, "nothing was rounded"
-    assert difference.std() < 1e-4 and bias_per_atom < 1e-4
+    assert difference.std() < 1e-4
+    assert bias_per_atom < 1e-4

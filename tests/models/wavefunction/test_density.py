@@ -102,7 +102,8 @@ def test_single_precision_rounds_as_the_networks_in_it_do():
     rounded = [make(wavefunction, protons, states, twin)(electrons) for make in (plain_log_prob, conditional_log_prob)]
     before, after = (float((each - exact).std()) for each in rounded)
     print(f"standard deviation of the rounding: {before:.1e} by log_psi, {after:.1e} by the density")
-    assert rounded[1].dtype == torch.float64 and after < 2.0 * before < 1e-3
+    assert rounded[1].dtype == torch.float64
+    assert after < 2.0 * before < 1e-3
 
 
 @torch.no_grad()
@@ -112,7 +113,8 @@ def test_parameters_that_change_later_are_not_seen():
     copy, positions = density.clone(), electrons / states.rs[:, None, None, None]
     before = density(positions)
     trained_like(wavefunction, seed=5)
-    assert torch.equal(density(positions), before) and torch.equal(copy(positions), before)
+    assert torch.equal(density(positions), before)
+    assert torch.equal(copy(positions), before)
     for own, theirs in zip(copy.tensors(), density.tensors(), strict=True):
         assert own.data_ptr() != theirs.data_ptr()
     assert not torch.equal(ElectronDensity.prepare(wavefunction, protons, states).for_walkers(2)(positions), before)

@@ -44,7 +44,8 @@ KINDS = {
 
 def _check(matrices, tolerance):
     vectors = eigenvectors(matrices)
-    assert vectors.dtype == matrices.dtype and vectors.shape == matrices.shape
+    assert vectors.dtype == matrices.dtype
+    assert vectors.shape == matrices.shape
     wide = vectors.to(torch.promote_types(vectors.dtype, torch.float64))
     exact = matrices.to(wide.dtype)
     scale = exact.abs().amax(dim=(-2, -1), keepdim=True).clamp(min=1e-300)
@@ -130,7 +131,8 @@ def test_rank_one_updates(gaps, weights):
     levels = (levels - step).cummax(dim=-1).values + step
     update = WEIGHTS[weights]().clamp(min=3e-16) / 8.0
     roots, rows = rank_one_update(levels, update)
-    assert (roots >= levels).all() and (roots.diff(dim=-1) >= 0.0).all()
+    assert (roots >= levels).all()
+    assert (roots.diff(dim=-1) >= 0.0).all()
     torch.testing.assert_close(rows @ rows.mT, torch.eye(32).expand(50, 32, 32), rtol=0, atol=1e-14)
     matrices = torch.diag_embed(levels) + update.unsqueeze(-1) * update.unsqueeze(-2)
     residual = (rows @ matrices - roots.unsqueeze(-1) * rows).abs().max()

@@ -74,7 +74,7 @@ def test_antisymmetric_in_the_electrons_of_each_spin(case, record_property):
 
 def test_symmetric_in_the_protons(case, record_property):
     num = 2 * case.num_up
-    orders = [list(range(1, num)) + [0], list(reversed(range(num))), [1, 0, *range(2, num)]]
+    orders = [[*list(range(1, num)), 0], list(reversed(range(num))), [1, 0, *range(2, num)]]
     ratios = [case.ratio(protons=case.protons[..., order, :]) for order in orders]
     _assert_ratios(record_property, ratios, [1.0] * len(ratios))
 
@@ -126,7 +126,8 @@ def test_leading_dimensions_broadcast():
     protons, electrons = random_configurations(cell, 3, 4)
     states = states_at(cell, twist=TWISTS)
     full = wavefunction.log_psi(protons, electrons, states)
-    assert full.shape == (3, 4) and full.is_complex()
+    assert full.shape == (3, 4)
+    assert full.is_complex()
     one = wavefunction.log_psi(protons[1, 0], electrons[1, 2], states[1, 0])
     torch.testing.assert_close(one, full[1, 2], rtol=1e-12, atol=1e-12)
     row = wavefunction.log_psi(protons[1], electrons[1], states[1])

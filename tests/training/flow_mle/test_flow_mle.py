@@ -1,5 +1,6 @@
 """The flow by maximum likelihood: exact where the distribution is known, both divergences, resume, sources, its flow
-reused."""
+reused.
+"""
 
 import json
 import math
@@ -91,7 +92,8 @@ def test_uniform_data_have_a_known_likelihood() -> None:
     ideal = BoltzmannBase(CELL, YukawaPotential(strength=0.0), TEMPERATURE, 2 * math.log(CELL.volume), 0.02)
     found = measured(*build(ideal))
     assert found["negative_log_likelihood"].value == pytest.approx(3 * math.log(CELL.length), abs=1e-12)
-    assert abs(found["kl_data_model"].value) < 1e-12 and abs(found["kl_model_data"].value) < 1e-10
+    assert abs(found["kl_data_model"].value) < 1e-12
+    assert abs(found["kl_model_data"].value) < 1e-10
     assert found["model_free_energy"].value == pytest.approx(found["data_free_energy"].value, abs=1e-12)
     # the error of ln Z, 0.02 for two atoms, is in both
     assert found["kl_data_model"].error == pytest.approx(0.01, rel=1e-9) == found["kl_model_data"].error
@@ -114,7 +116,8 @@ def test_both_divergences_fall(tmp_path: Path, capsys) -> None:
         assert after[name].value > -3 * after[name].error
         assert after[name].value < 0.5 * before[name].value, name
     content = json.loads((tmp_path / "flow_summary.json").read_text())
-    assert content["negative_determinants"] == 0.0 and content["step"] == 60
+    assert content["negative_determinants"] == 0.0
+    assert content["step"] == 60
     kT = KELVIN_TO_HARTREE * TEMPERATURE
     difference = content["model_free_energy_per_atom"]["value"] - content["data_free_energy_per_atom"]["value"]
     assert content["kl_model_data_per_atom"]["value"] == pytest.approx(difference / kT, rel=1e-9)
@@ -160,7 +163,8 @@ def test_a_boltzmann_base_is_its_own_target() -> None:
     module, data = build(target)
     module.proton_density.base = target
     found = measured(module, data)
-    assert abs(found["kl_data_model"].value) < 1e-10 and abs(found["kl_model_data"].value) < 1e-10
+    assert abs(found["kl_data_model"].value) < 1e-10
+    assert abs(found["kl_model_data"].value) < 1e-10
     assert module.negative_determinants == 0.0
 
 
@@ -199,7 +203,8 @@ def test_resumed_fit_equals_the_uninterrupted_one(tmp_path: Path) -> None:
 def test_sources_of_files(tmp_path: Path) -> None:
     database = write_database(tmp_path / "labels.db", YUKAWA, states=((2, 1.25), (4, 1.25)), count=9)
     drawn = DatabaseSource(str(database)).draw(CELL, 0)
-    assert drawn.shape == (9, 2, 3) and drawn.dtype == torch.float64
+    assert drawn.shape == (9, 2, 3)
+    assert drawn.dtype == torch.float64
     with pytest.raises(ValueError, match="data.source.database = .* no configurations of num_atoms = 2, rs = 1.5"):
         DatabaseSource(str(database)).check(PeriodicCell(2, 1.5))
     with pytest.raises(ValueError, match="data.source.database"):
@@ -228,7 +233,8 @@ def test_distribution_of_stored_files(tmp_path: Path) -> None:
     entry = LogZEntry(2, 1.25, TEMPERATURE, 5.0, 0.1, potential_hash(load_potential(file)[0]), True)
     store_entry(log_z_file(file), entry)
     found = boltzmann_density(SYSTEM, STRATA, str(file))
-    assert found is not None and found.log_z == 5.0
+    assert found is not None
+    assert found.log_z == 5.0
 
 
 def test_flow_of_a_checkpoint_is_taken_over(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Potentials fitted to labels that a known potential made: small errors, exact resume, files, errors."""
 
+import functools
 import json
+import operator
 from pathlib import Path
 
 import lightning as L
@@ -58,14 +60,19 @@ def test_fit_recovers_the_labels(database: Path, tmp_path: Path, capsys) -> None
     errors = content["errors"]["all"]
     spreads = [float((part.energy / part.cell.num_atoms).std()) for part in data.sets["train"]]
     assert errors["energy_rmse_per_atom"] < 0.1 * max(spreads)
-    assert errors["energy_rmse_per_atom"] < 2e-3 and errors["force_rmse"] < 2e-2 and errors["pressure_rmse_gpa"] < 100
+    assert errors["energy_rmse_per_atom"] < 2e-3
+    assert errors["force_rmse"] < 2e-2
+    assert errors["pressure_rmse_gpa"] < 100
     assert set(content["errors"]) == {"all", "num_atoms=4 rs=1.25", "num_atoms=6 rs=1.25"}
     printed = capsys.readouterr().out
-    assert "mHa/bohr" in printed and (tmp_path / "figures" / "parity.png").stat().st_size > 5000
+    assert "mHa/bohr" in printed
+    assert (tmp_path / "figures" / "parity.png").stat().st_size > 5000
     # what was written is the best average, with its errors
     stored, metadata = load_potential(tmp_path / "potential.pt")
-    assert metadata["rs_range"] == [1.25, 1.25] and metadata["temperature_kelvin"] == 6000.0
-    assert metadata["label"]["num_configurations"] == 40 and metadata["step"] == 300
+    assert metadata["rs_range"] == [1.25, 1.25]
+    assert metadata["temperature_kelvin"] == 6000.0
+    assert metadata["label"]["num_configurations"] == 40
+    assert metadata["step"] == 300
     part = data.sets["test"][0]
     assert torch.equal(stored.energy(part.positions, part.cell), predict(module.best, part).energy)
     for name, value in metadata["test_errors"].items():
@@ -154,7 +161,8 @@ def test_noisy_energies_are_fitted_with_their_errors(tmp_path: Path) -> None:
     quiet_trainer(200).fit(module, datamodule=data)
     weights = data.sets["train"][0].weights
     errors = data.sets["train"][0].energy_error
-    assert weights.mean() == pytest.approx(1.0) and weights[errors.argmin()] > 3 * weights[errors.argmax()]
+    assert weights.mean() == pytest.approx(1.0)
+    assert weights[errors.argmin()] > 3 * weights[errors.argmax()]
     part = data.sets["test"][0]
     found = module.best.energy(part.positions, part.cell) - TRUTH.energy(part.positions, part.cell)
     first = DeltaPotential(baseline, schnet(yukawa_strength=0.0, num_features=6))
@@ -180,7 +188,8 @@ def test_committee_members_differ_and_repeat(database: Path) -> None:
     cell = PeriodicCell(4, 1.25)
     z = torch.rand(3, 4, 3, generator=torch.Generator().manual_seed(0)) * cell.length
     energies = [member.energy(z, cell) for member in members]
-    assert torch.equal(energies[0], energies[1]) and not torch.allclose(energies[0], energies[2])
+    assert torch.equal(energies[0], energies[1])
+    assert not torch.allclose(energies[0], energies[2])
 
 
 def test_fit_potential_reports_its_errors(database: Path) -> None:
@@ -189,7 +198,8 @@ def test_fit_potential_reports_its_errors(database: Path) -> None:
     potential = schnet()
     errors = fit_potential(potential, data.sets["train"], data.sets["validation"], steps=60, learning_rate=5e-3)
     again = errors_of([(part, predict(potential, part)) for part in data.sets["validation"]])["all"]
-    assert errors == again and errors["force_rmse"] < 0.1
+    assert errors == again
+    assert errors["force_rmse"] < 0.1
     with pytest.raises(ValueError, match="no parameters to fit"):
         fit_potential(YukawaPotential(), data.sets["train"], steps=1)
 
@@ -229,7 +239,8 @@ def test_split_is_a_partition_of_its_own_for_each_group() -> None:
 def test_processes_share_a_batch_evenly() -> None:
     """Together they take the whole batch; a batch smaller than their number gives one configuration to each."""
     shares = [share_of_batch(torch.arange(6), rank, 3).tolist() for rank in range(3)]
-    assert sorted(sum(shares, [])) == list(range(6)) and {len(share) for share in shares} == {2}
+    assert sorted(functools.reduce(operator.iadd, shares, [])) == list(range(6))
+    assert {len(share) for share in shares} == {2}
     assert [share_of_batch(torch.tensor([5, 7]), rank, 4).tolist() for rank in range(4)] == [[5], [7], [5], [7]]
 
 

@@ -42,7 +42,8 @@ def test_a_writer_that_is_killed_leaves_the_file_before(tmp_path: Path) -> None:
     assert done.returncode == -signal.SIGKILL
     for name, step in (("last.ckpt", 2), ("step-00000002.ckpt", 2), ("step-00000001.ckpt", 1)):
         content = torch.load(tmp_path / name, weights_only=True)
-        assert content["step"] == step and (content["weights"] == step).all()
+        assert content["step"] == step
+        assert (content["weights"] == step).all()
     CheckpointFolder(tmp_path, keep_last=2).clean()
     assert names(tmp_path) == ["last.ckpt", "step-00000001.ckpt", "step-00000002.ckpt"]
 

@@ -23,7 +23,8 @@ def test_a_second_logger_appends(tmp_path: Path) -> None:
     MetricsCSVLogger(tmp_path).log_metrics({"a": 1.0}, step=0)
     MetricsCSVLogger(tmp_path).log_metrics({"a": 2.0, "b": 3.0}, step=1)
     table = pd.read_csv(tmp_path / "metrics.csv")
-    assert list(table.step) == [0, 1] and list(table.a) == [1.0, 2.0]
+    assert list(table.step) == [0, 1]
+    assert list(table.a) == [1.0, 2.0]
 
 
 def test_forget_what_came_after_the_checkpoint(tmp_path: Path) -> None:

@@ -124,7 +124,8 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_last_step_is_saved_with_the_config(reference: Path) -> None:
     table, checkpoint = results(reference)
-    assert checkpoint["global_step"] == 20 and checkpoint[CONFIG_KEY] == "name: toy"
+    assert checkpoint["global_step"] == 20
+    assert checkpoint[CONFIG_KEY] == "name: toy"
     assert table.count("\n") == 21
     files = reference / "checkpoints"
     kept = [f"step-{step:08d}.ckpt" for step in (12, 16, 20)]
@@ -196,7 +197,8 @@ def test_a_save_counts_once_its_step_is_logged(tmp_path: Path, reference: Path) 
         patch.setattr("lightning_vfe.training.run.run_folder.MetricsCSVLogger", Broken)
         with pytest.raises(OSError, match="disk full"):
             fit(tmp_path, Fit())
-    assert (tmp_path / "checkpoints" / "last.ckpt.pending").is_file() and results(tmp_path)[1]["global_step"] == 8
+    assert (tmp_path / "checkpoints" / "last.ckpt.pending").is_file()
+    assert results(tmp_path)[1]["global_step"] == 8
     fit(tmp_path, Fit(), resume=True)
     assert_same(tmp_path, reference)
     assert not list((tmp_path / "checkpoints").glob("*.pending"))

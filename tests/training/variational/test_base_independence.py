@@ -72,7 +72,8 @@ def _measure(proton_sampling: str) -> tuple[dict[str, Estimate], dict[str, Radia
     for _ in range(20):
         batch = state.batch()
         sample = state.energies(batch)
-        assert sample.protons is not None and (sample.protons.sign_det_dzdx > 0).all()
+        assert sample.protons is not None
+        assert (sample.protons.sign_det_dzdx > 0).all()
         series.append(sample.terms)
         radial.update(batch.protons, batch.electrons)
     terms = {name: estimate(torch.stack([sample[name] for sample in series])) for name in series[0]}
@@ -82,7 +83,8 @@ def _measure(proton_sampling: str) -> tuple[dict[str, Estimate], dict[str, Radia
 @pytest.mark.parametrize("other_way", ["metropolis", "delayed"])
 def test_all_ways_of_sampling_give_the_same_free_energy_and_distances(other_way: str) -> None:
     """Chains on the base with inverted maps, chains on p(x), and chains on a surrogate that are decided by p(x), in
-    single precision: all terms of F, and g(r) of all pairs."""
+    single precision: all terms of F, and g(r) of all pairs.
+    """
     terms, radial = _measure("direct")
     others, other_radial = _measure(other_way)
     assert abs(terms["log_det_per_atom"].value) > 10 * terms["log_det_per_atom"].error, "the map hardly matters"

@@ -56,7 +56,8 @@ def test_final_decisions_are_reported(tmp_path: Path) -> None:
     assert 0.0 < float(runner.callback_metrics["delayed_acceptance"]) <= 1.0
     runner.test(module, datamodule, verbose=False)
     diagnostics = json.loads((tmp_path / "summary.json").read_text())["diagnostics"]
-    assert 0.3 < diagnostics["delayed_acceptance"] <= 1.0 and diagnostics["num_stranded"] == 0
+    assert 0.3 < diagnostics["delayed_acceptance"] <= 1.0
+    assert diagnostics["num_stranded"] == 0
     plain: tuple[VariationalFreeEnergy, object] = build_run()
     runner = trainer(1)
     runner.fit(*plain)
@@ -83,7 +84,8 @@ def test_each_way_of_sampling_gets_its_own_density() -> None:
     in_units_of_rs = x / cell.rs
     exact = density.log_prob(x, states)
     rounded = ProtonTargets(density, "metropolis", torch.float32).at(states)
-    assert callable(rounded) and 0 < (rounded(in_units_of_rs) - exact).abs().max() < 1e-4
+    assert callable(rounded)
+    assert 0 < (rounded(in_units_of_rs) - exact).abs().max() < 1e-4
     assert torch.equal(ProtonTargets(density, "metropolis").at(states)(in_units_of_rs), exact)  # type: ignore[operator]
     delayed = ProtonTargets(density, "delayed", torch.float32).at(states)
     assert isinstance(delayed, DelayedDensity)

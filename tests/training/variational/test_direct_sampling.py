@@ -42,11 +42,13 @@ def test_checkpoint_of_the_other_way_is_taken(tmp_path: Path) -> None:
     runner.save_checkpoint(tmp_path / "first.ckpt")
     runner, (module, datamodule) = trainer(4), build_direct()
     runner.fit(module, datamodule=datamodule, ckpt_path=str(tmp_path / "first.ckpt"))
-    assert module.state.walkers is not None and "base_protons" in module.state.walkers.fields
+    assert module.state.walkers is not None
+    assert "base_protons" in module.state.walkers.fields
     runner.save_checkpoint(tmp_path / "second.ckpt")
     runner, (module, datamodule) = trainer(5), build_run()
     runner.fit(module, datamodule=datamodule, ckpt_path=str(tmp_path / "second.ckpt"))
-    assert module.state.walkers is not None and "base_protons" not in module.state.walkers.fields
+    assert module.state.walkers is not None
+    assert "base_protons" not in module.state.walkers.fields
 
 
 def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
@@ -54,7 +56,8 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     words = ["experiment=smoke", "logger=csv", "trainer.max_steps=4", "sampler.proton_sampling=direct"]
     words += ["sampler.chain_precision=float64"]
     tables = [fit_table(words, ranks, tmp_path / f"{ranks}" / "run") for ranks in (1, 2)]
-    assert (tables[0]["num_failed_inversions"] == 0).all() and (tables[0]["proton_acceptance"] == 1).all()
+    assert (tables[0]["num_failed_inversions"] == 0).all()
+    assert (tables[0]["proton_acceptance"] == 1).all()
     assert_same_tables(*tables, tolerance=1e-8)
 
 
@@ -79,5 +82,6 @@ def test_failed_inversions_are_refused(tmp_path: Path) -> None:
     assert len(calls) == 2 + 8
     assert summary["diagnostics"]["num_failed_inversions"] == 1 / 8
     assert summary["free_energy_per_atom"] == summary["entropy_per_atom"] == {"value": None, "error": None}
-    assert summary["energy_per_atom"]["value"] is not None and not summary["converged"]
+    assert summary["energy_per_atom"]["value"] is not None
+    assert not summary["converged"]
     assert any("sampler.proton_sampling=delayed" in reason for reason in summary["reasons"])

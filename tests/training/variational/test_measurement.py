@@ -56,18 +56,21 @@ def test_each_state_has_the_values_of_a_measurement_of_its_own(keys: dict[str, A
             point = state.strata.points[number]
             label = f"rs{point.rs}" + (f"_T{point.temperature_kelvin:.0f}" if point.kT else "")
             expected = step_values(single, walkers, single.energies(walkers))
-            assert "free_energy_per_atom_error" in expected and "local_energy_variance" in expected
+            assert "free_energy_per_atom_error" in expected
+            assert "local_energy_variance" in expected
             for name, value in expected.items():
                 found = logged.pop(f"{name}@{label}")
                 assert float(found) == pytest.approx(float(value), rel=1e-9, abs=1e-12), (name, label)
         assert not logged, f"columns that no state point has: {list(logged)}"
 
     result = together.result(7)
-    assert [found.point for found in result.states] == list(state.strata.points) and result.step == 7
+    assert [found.point for found in result.states] == list(state.strata.points)
+    assert result.step == 7
     for found, measurement in zip(result.states, each, strict=True):
         expected = measurement.result(7)
         (only,) = expected.states
-        assert found.point == only.point and found.reasons == only.reasons
+        assert found.point == only.point
+        assert found.reasons == only.reasons
         assert set(found.estimates) == set(only.estimates)
         for name, value in only.estimates.items():
             assert found.estimates[name] == pytest.approx(value, rel=1e-8, abs=1e-12), name
@@ -128,4 +131,5 @@ def test_the_progress_bar_shows_the_free_energy_of_three_states() -> None:
         own = stratum // 2 == number
         weight = torch.tensor([0.25, 0.75])[stratum[own] % 2]
         value, error = map(float, text.split("+-"))
-        assert value == pytest.approx(float((series[:, own] @ weight).mean() / weight.sum()), abs=1e-4) and error > 0
+        assert value == pytest.approx(float((series[:, own] @ weight).mean() / weight.sum()), abs=1e-4)
+        assert error > 0

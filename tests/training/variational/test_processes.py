@@ -107,8 +107,10 @@ def test_the_checkpoint_holds_all_walkers_as_plain_content(runs: dict[int, Path]
     content = checkpoint(runs[4])
     walkers = content["walkers"]
     fields = walkers["fields"]
-    assert fields["protons"].shape == (8, 2, 3) and fields["electrons"].shape == (8, 2, 2, 3)
-    assert walkers["random"]["groups"] == [0, 1, 2, 3] and len(walkers["random"]["generators"]) == 4
+    assert fields["protons"].shape == (8, 2, 3)
+    assert fields["electrons"].shape == (8, 2, 2, 3)
+    assert walkers["random"]["groups"] == [0, 1, 2, 3]
+    assert len(walkers["random"]["generators"]) == 4
 
     def kinds(node: Any) -> set[type]:
         if isinstance(node, dict):

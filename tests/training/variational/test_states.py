@@ -116,7 +116,8 @@ def scales(strata: Strata) -> Found:
 @pytest.mark.parametrize(("keys", "num_atoms"), [(SAMPLED, 2), (SAMPLED, 4), (FIXED, 2)])
 def test_a_batch_is_the_mean_of_its_strata(keys: dict[str, Any], num_atoms: int, clip_width: float) -> None:
     """Two densities, two temperatures and two twists, against eight runs with the same walkers (four where the protons
-    are fixed): gradients of the loss, Fisher matrices and forces. Narrow clipping would mix the strata if it could."""
+    are fixed): gradients of the loss, Fisher matrices and forces. Narrow clipping would mix the strata if it could.
+    """
     module = build(keys, clip_width, num_atoms=num_atoms)
     batch, strata = module.state.batch(), each_stratum(module.state.strata)
     slopes, fishers = [], []
@@ -155,8 +156,10 @@ def test_one_walker_per_twist_is_compared_within_its_state_point() -> None:
     density = module.proton_density
     assert density is not None
     groups, index = module.flow_groups(batch), state.strata.state_index(batch.stratum)
-    assert torch.equal(groups.label, index) and groups.number == 4
-    assert module.groups(batch).number == 8 and build(SAMPLED).flow_groups(batch).number == 8
+    assert torch.equal(groups.label, index)
+    assert groups.number == 4
+    assert module.groups(batch).number == 8
+    assert build(SAMPLED).flow_groups(batch).number == 8
 
     log_prob, scores = density.scores(batch.protons, batch.states)
     deviation = batch.states.kT * log_prob + state.energies(batch).electronic.total.real.mean(1)
@@ -176,7 +179,8 @@ def test_copies_of_fixed_protons_are_as_one_walker() -> None:
     module = build(FIXED, clip_width=1.0, num_proton_walkers=8)
     batch = module.state.batch()
     together = build(FIXED, clip_width=1.0, num_proton_walkers=4, num_electron_walkers=6)
-    assert torch.equal(batch.stratum[:4], batch.stratum[4:]) and torch.equal(batch.protons[:4], batch.protons[4:])
+    assert torch.equal(batch.stratum[:4], batch.stratum[4:])
+    assert torch.equal(batch.protons[:4], batch.protons[4:])
     electrons = torch.cat([batch.electrons[:4], batch.electrons[4:]], dim=1)
     whole = Batch(batch.protons[:4], electrons, batch.states[:4], batch.stratum[:4], batch.report)
     assert_close(gradients(module, batch), gradients(together, whole))
@@ -187,12 +191,15 @@ def test_copies_of_fixed_protons_are_as_one_walker() -> None:
 
 def copies_of_weighted_twists(module: VariationalFreeEnergy, batch: Batch) -> tuple[VariationalFreeEnergy, Batch]:
     """The 27 twists of the full grid with equal weights, in place of 14 with weights: each left-out twist is a copy of
-    the kept one, with copies of its walkers."""
+    the kept one, with copies of its walkers.
+    """
     reduced = module.state.strata
     kept, full = reduced.twists.fractions, twist_grid([3, 3, 3]).fractions
     same = [(full[:, None] - sign * kept).abs().amax(-1) < 1e-12 for sign in (1.0, -1.0)]
     index = (same[0] | same[1]).to(torch.int64).argmax(1)
-    assert len(kept) == 14 and len(full) == 27 and (same[0] | same[1]).any(1).all()
+    assert len(kept) == 14
+    assert len(full) == 27
+    assert (same[0] | same[1]).any(1).all()
     strata = Strata(reduced.points, TwistGrid(kept[index], torch.full((27,), 1 / 27, dtype=torch.float64)))
     per_stratum = len(batch.stratum) // len(reduced)
     stratum = torch.arange(per_stratum * len(strata)) % len(strata)

@@ -85,12 +85,16 @@ def test_layout_of_several_states(tmp_path: Path) -> None:
     TestResult(system, 30, states, SOUND).write(tmp_path)
     content = json.loads((tmp_path / "summary.json").read_text())
     assert list(content) == ["system", "step", "states", "diagnostics", "converged", "reasons"]
-    assert content["system"] == system and content["step"] == 30 and content["diagnostics"] == SOUND
-    assert content["converged"] and content["reasons"] == []
+    assert content["system"] == system
+    assert content["step"] == 30
+    assert content["diagnostics"] == SOUND
+    assert content["converged"]
+    assert content["reasons"] == []
     for point, own, value in zip(POINTS, content["states"], (-1.0, -2.0), strict=True):
         one = TestResult(system, 30, [result_at(point, value)], SOUND).as_dict()
         terms = {name: term for name, term in one.items() if isinstance(term, dict) and "value" in term}
-        assert len(terms) == 12 and terms["energy_per_atom"] == {"value": value, "error": 0.01}
+        assert len(terms) == 12
+        assert terms["energy_per_atom"] == {"value": value, "error": 0.01}
         place = {"rs": point.rs, "temperature_kelvin": point.temperature_kelvin}
         verdict = {"converged": True, "reasons": []}
         assert own == place | terms | {"diagnostics": own["diagnostics"]} | verdict
@@ -117,7 +121,8 @@ def test_a_state_that_has_not_converged_is_named(capsys: pytest.CaptureFixture[s
     states = [result_at(POINTS[0], -1.0), result_at(POINTS[1], -2.0, r_hat=1.2)]
     result = TestResult({}, 0, states, SOUND)
     content = result.as_dict()
-    assert [state["converged"] for state in content["states"]] == [True, False] and not content["converged"]
+    assert [state["converged"] for state in content["states"]] == [True, False]
+    assert not content["converged"]
     (reason,) = content["reasons"]
     assert reason.startswith("rs = 1.3, T = 6000 K: R-hat = 1.200 is above")
     assert content["states"][1]["reasons"] == [reason.split(": ", 1)[1]]
@@ -135,7 +140,8 @@ def test_a_folding_map_costs_its_own_state_the_free_energy(capsys: pytest.Captur
         assert sound[name] == {"value": -1.0, "error": 0.01}
         assert folded[name] == {"value": None, "error": None}
     assert folded["energy_per_atom"] == {"value": -2.0, "error": 0.01}
-    assert sound["converged"] and not folded["converged"]
+    assert sound["converged"]
+    assert not folded["converged"]
     print_result(result)
     assert "the map folds" in capsys.readouterr().out.replace("\n", " ")
 
@@ -151,8 +157,10 @@ def test_a_folding_map_costs_its_own_state_the_free_energy(capsys: pytest.Captur
 def test_trouble_of_the_chains_is_that_of_all_states(trouble: dict, message: str, refused: bool) -> None:
     states = [result_at(POINTS[0], -1.0), result_at(POINTS[1], -2.0)]
     content = TestResult({}, 0, states, SOUND | trouble).as_dict()
-    assert not content["converged"] and not any(state["converged"] for state in content["states"])
+    assert not content["converged"]
+    assert not any(state["converged"] for state in content["states"])
     (reason,) = content["reasons"]
-    assert reason.startswith(("the", "chains")) and message in reason
+    assert reason.startswith(("the", "chains"))
+    assert message in reason
     assert all((state["free_energy_per_atom"]["value"] is None) == refused for state in content["states"])
     assert all(state["energy_per_atom"]["value"] is not None for state in content["states"])
