@@ -30,12 +30,20 @@ _HOMES = {
     "models.potential.delta": ("DeltaPotential",),
     "models.potential.storage": ("load_potential", "register_potential", "save_potential"),
     "sampling.nested": ("NestedSampler",),
+    "sampling.proposals": ("GaussianProposal", "LangevinProposal"),
     "state.variational_state": ("VariationalState",),
     "workflows.load": ("LoadedRun", "load"),
     "training.variational.module": ("VariationalFreeEnergy",),
     "training.variational.datamodule": ("MCMCDataModule",),
     "training.variational.optimizers": ("Adam", "NaturalGradient", "TorchOptimizer"),
 }
+_CONTRACT_HOMES = {
+    "models.contracts": ("Base", "Flow", "PotentialEnergy", "Wavefunction"),
+    "sampling.proposals": ("Proposal",),
+    "sampling.sampler": ("Sampler",),
+    "training.variational.optimizers": ("OptimizerSettings",),
+}
+"""What own parts must give, for annotations."""
 _CONFIG_HOMES = {
     "labels.committee": ("CommitteeSettings",),
     "labels.sampling": ("ChainSettings",),
@@ -72,7 +80,9 @@ _CONFIG_HOMES = {
     "training.supervised.step_bar": ("StepBar",),
 }
 """Names that configs use besides: as stable as the others, though seldom needed elsewhere."""
-_HOME_OF = {name: home for homes in (_HOMES, _CONFIG_HOMES) for home, names in homes.items() for name in names}
+_HOME_OF = {
+    name: home for homes in (_HOMES, _CONTRACT_HOMES, _CONFIG_HOMES) for home, names in homes.items() for name in names
+}
 
 __all__ = [*(name for names in _HOMES.values() for name in names), "__version__"]
 

@@ -1,5 +1,9 @@
 from lightning_vfe.models.base.boltzmann import BoltzmannBase as BoltzmannBase
 from lightning_vfe.models.base.uniform import UniformBase as UniformBase
+from lightning_vfe.models.contracts import Base as Base
+from lightning_vfe.models.contracts import Flow as Flow
+from lightning_vfe.models.contracts import PotentialEnergy as PotentialEnergy
+from lightning_vfe.models.contracts import Wavefunction as Wavefunction
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow as EquivariantFlow
 from lightning_vfe.models.potential.ase_potential import ASEPotential as ASEPotential
 from lightning_vfe.models.potential.delta import DeltaPotential as DeltaPotential
@@ -19,11 +23,16 @@ from lightning_vfe.physics.strata import Strata as Strata
 from lightning_vfe.physics.strata import reference_point as reference_point
 from lightning_vfe.physics.system import System as System
 from lightning_vfe.sampling.nested import NestedSampler as NestedSampler
+from lightning_vfe.sampling.proposals import GaussianProposal as GaussianProposal
+from lightning_vfe.sampling.proposals import LangevinProposal as LangevinProposal
+from lightning_vfe.sampling.proposals import Proposal as Proposal
+from lightning_vfe.sampling.sampler import Sampler as Sampler
 from lightning_vfe.state.variational_state import VariationalState as VariationalState
 from lightning_vfe.training.variational.datamodule import MCMCDataModule as MCMCDataModule
 from lightning_vfe.training.variational.module import VariationalFreeEnergy as VariationalFreeEnergy
 from lightning_vfe.training.variational.optimizers import Adam as Adam
 from lightning_vfe.training.variational.optimizers import NaturalGradient as NaturalGradient
+from lightning_vfe.training.variational.optimizers import OptimizerSettings as OptimizerSettings
 from lightning_vfe.training.variational.optimizers import TorchOptimizer as TorchOptimizer
 from lightning_vfe.workflows.load import LoadedRun as LoadedRun
 from lightning_vfe.workflows.load import load as load

@@ -23,7 +23,8 @@ def test_type_checkers_see_the_same_names():
     found = {
         alias.asname: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
-    assert found == {name: f"lightning_vfe.{home}" for home, names in lv._HOMES.items() for name in names}
+    typed = {name for homes in (lv._HOMES, lv._CONTRACT_HOMES) for names in homes.values() for name in names}
+    assert found == {name: f"lightning_vfe.{lv._HOME_OF[name]}" for name in typed}
 
 
 def test_an_unknown_name_says_where_to_look():

@@ -34,6 +34,8 @@ def print_banner(plan: Plan, module: Any, datamodule: Any, trainer: Any) -> None
 
 def _add_variational(table: Table, config: DictConfig, module: Any) -> None:
     """System, sampling and networks of a variational run."""
+    from lightning_vfe.physics.local_energy import takes_nested_route
+
     state, system, sampler = module.state, config.system, config.sampler
     strata, twists = state.strata, state.strata.twists
     kind = f"{state.system.name}, N = {state.system.num_atoms}"
@@ -53,6 +55,8 @@ def _add_variational(table: Table, config: DictConfig, module: Any) -> None:
     table.add_row("walkers", f"{walkers}, in {sampler.num_groups} groups")
     flow = "no flow, " if module.proton_density is None else f"flow {_count(module.proton_density.flow)}, "
     table.add_row("parameters", f"{flow}wavefunction {_count(module.wavefunction)}")
+    if takes_nested_route(module.wavefunction):
+        table.add_row("kinetic energy", "by nested differentiation, several times slower than with forward rules")
 
 
 def _twists(config: DictConfig, twists: Any) -> str:

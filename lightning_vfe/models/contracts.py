@@ -6,12 +6,13 @@ Positions and results are in Hartree atomic units. Leading dimensions of positio
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol, runtime_checkable
+from typing import Protocol, Self, runtime_checkable
 
 from torch import Tensor, nn
 
 from lightning_vfe.models.flow.equivariant_flow import FlowResult
 from lightning_vfe.models.flow.inverse import InverseResult
+from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.state_point import WalkerStates
 
 
@@ -22,7 +23,11 @@ class Wavefunction(Protocol):
 
     - `carries_derivatives = True`: its operations have forward rules, and the kinetic energy takes one pass. Without it
       the kinetic energy comes from nested differentiation.
-    - `prepare(protons, states)`: what depends on the protons alone; the call then takes it as the keyword `fixed`.
+    - `prepare(protons, states)`: what depends on the protons alone, with a method `to(dtype)`; the call then takes it
+      as the keyword `fixed`.
+
+    Derivatives by its parameters come sample by sample from torch.func (`wavefunction_scores`), so that its operations
+    must work under torch.func.vmap.
     """
 
     def __call__(self, protons: Tensor, electrons: Tensor, states: WalkerStates) -> Tensor:
@@ -72,4 +77,24 @@ class Base(Protocol):
 
     def free_energy_error(self, states: WalkerStates) -> Tensor:
         """Its standard error. # (...)"""
+        ...
+
+
+class PotentialEnergy(Protocol):
+    """E_ML(z): an nn.Module that gives energies, for a `BoltzmannBase`.
+
+    One that derives from `Potential` also has forces and pressure, refuses densities outside its range, and can be
+    stored in a file and trained.
+    """
+
+    def energy(self, z: Tensor, cell: PeriodicCell) -> Tensor:
+        """E(z) in Ha (...), whole cell, of protons (..., N, 3) in bohr."""
+        ...
+
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """That of an nn.Module."""
+        ...
+
+    def train(self, mode: bool = True) -> Self:
+        """That of an nn.Module."""
         ...

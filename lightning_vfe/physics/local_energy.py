@@ -65,17 +65,23 @@ def coulomb_energies(ewald: Ewald, protons: Tensor, electrons: Tensor, rs: Tenso
     return CoulombEnergies(*(energy / rs for energy in ewald.energies(protons, electrons, unit=rs)))
 
 
+def takes_nested_route(log_psi: LogPsi) -> bool:
+    """Whether the kinetic energy comes from nested differentiation: right for any module, and several times slower.
+
+    It does for a module that does not declare `carries_derivatives = True` (its operations have forward rules).
+    """
+    return isinstance(log_psi, nn.Module) and not getattr(log_psi, "carries_derivatives", False)
+
+
 @torch.no_grad()
 def kinetic_energies(log_psi: LogPsi, protons: Tensor, electrons: Tensor, states: WalkerStates) -> Tensor:
     """The kinetic term of local_energy alone, complex, Ha.  # (W, B)
 
-    By derivatives carried forward. A module that does not declare `carries_derivatives = True` (its operations have
-    forward rules) gets the nested route: right for any module, and several times slower.
+    By derivatives carried forward, or by the nested route, see `takes_nested_route`.
 
     A bounded number of configurations at a time: large tensors would not only take memory, but leave the caches.
     """
-    is_nested = isinstance(log_psi, nn.Module) and not getattr(log_psi, "carries_derivatives", False)
-    of_electrons = kinetic_energy_nested if is_nested else kinetic_energy
+    of_electrons = kinetic_energy_nested if takes_nested_route(log_psi) else kinetic_energy
     num_electrons = electrons.shape[-2]
     available = TANGENT_BYTES * (max_chunk_elements(electrons) // MAX_ELEMENTS_CPU)
     limit = max(1, available // (4 * 32 * 3 * num_electrons * num_electrons * electrons.element_size()))

@@ -53,7 +53,11 @@ class ChainState:
 
 
 class Proposal(Protocol):
-    """A rule that moves all particles of a walker at once."""
+    """A rule that moves all particles of a walker at once.
+
+    A subclass of `GaussianProposal` that changes the noise is the shortest one. Rules with a drift start from
+    `LangevinProposal`, whose state has the gradient of ln p.
+    """
 
     target_acceptance: float
     """Acceptance at which the rule explores fastest; the default target of the width adaptation."""

@@ -43,7 +43,7 @@ class ProtonTargets:
 
     def __init__(self, density: ProtonDensity, proton_sampling: str, dtype: torch.dtype | None = None) -> None:
         self._density, self._proton_sampling = density, proton_sampling
-        own = next(density.flow.parameters()).dtype
+        own = next((parameter.dtype for parameter in density.flow.parameters()), dtype)
         needs_twin = dtype not in (None, own) and proton_sampling != "direct"
         self._twin = Twin(density, dtype) if needs_twin and dtype is not None else None
 

@@ -21,9 +21,10 @@ from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.structures import make_structure
 from lightning_vfe.physics.system import System
 from lightning_vfe.physics.units import GROUND_STATE, check_temperature
-from lightning_vfe.sampling.nested import NestedSampler, SweepReport
+from lightning_vfe.sampling.nested import SweepReport
 from lightning_vfe.sampling.proton_moves import ProtonTarget
 from lightning_vfe.sampling.random import WalkerRandom
+from lightning_vfe.sampling.sampler import Sampler
 from lightning_vfe.sampling.walkers import CONSTANT, Walkers, merge_walker_states
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.settings import WalkerCounts, chain_dtype
@@ -69,7 +70,7 @@ class VariationalState:
         strata: Strata,
         wavefunction: nn.Module,
         proton_density: ProtonDensity | None,
-        sampler: NestedSampler,
+        sampler: Sampler,
         num_proton_walkers: int = 64,
         num_electron_walkers: int = 8,
         num_groups: int = 8,

@@ -14,6 +14,9 @@ from lightning_vfe.workflows.errors import CommandError
 from lightning_vfe.workflows.guards import instantiate
 from lightning_vfe.workflows.system import strata_of
 
+WALKER_KEYS = ("num_proton_walkers", "num_electron_walkers", "num_groups", "chain_precision")
+"""Keys of the group `sampler` that the state takes: how many walkers there are, not how they move."""
+
 
 def is_variational(config: DictConfig) -> bool:
     """Whether a run trains the variational free energy."""
@@ -37,6 +40,8 @@ def build_state(config: DictConfig) -> Any:
     """
     node = config.state.copy()
     node._set_parent(config)
+    moves = [key for key in node.sampler if key not in WALKER_KEYS]
+    node.sampler = OmegaConf.masked_copy(node.sampler, moves)
     if config.system.protons == "fixed":
         node.proton_density = None
     return instantiate(node, structure=locate_structure(config.system.structure))

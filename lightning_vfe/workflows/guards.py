@@ -9,6 +9,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
 from lightning_vfe.workflows.errors import CommandError, one_line
+from lightning_vfe.workflows.imports import import_parts
 from lightning_vfe.workflows.overrides import all_keys
 
 TRAINER = "lightning.Trainer"
@@ -66,9 +67,15 @@ def key_of(usual: str, actual: str) -> Iterator[None]:
 
 
 def instantiate(node: DictConfig, **arguments: Any) -> Any:
-    """Build a node's `_target_`; what a constructor refuses becomes one line, everything else keeps its traceback."""
+    """Build a node's `_target_`; what a constructor refuses becomes one line, everything else keeps its traceback.
+
+    The modules that the whole config imports come first.
+    """
     from lightning_vfe.training.run.launch import MisconfigurationException
 
+    root = node._get_root()
+    assert isinstance(root, DictConfig)
+    import_parts(root)
     try:
         return hydra.utils.instantiate(node, **arguments)
     except InstantiationException as error:

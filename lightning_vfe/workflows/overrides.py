@@ -21,6 +21,8 @@ PATH_ENDINGS = ("path", "run_dir", "structure", "database", "trajectory", "flow_
 DELETABLE = ("callbacks", "logger")
 # keys that take more than the type of their default
 FREE_TYPE_KEYS = (
+    "sampler.proton_proposal",
+    "sampler.electron_proposal",
     "trainer.devices",
     "trainer.precision",
     "system.nucleus",
@@ -146,6 +148,10 @@ def apply(config: DictConfig, overrides: Iterable[Override]) -> None:
 
 def _change(config: DictConfig, key: str, value: Any) -> None:
     old = _require(config, key)
+    if isinstance(old, dict) and isinstance(value, dict) and "_target_" in value:
+        # another class, whose arguments are its own
+        OmegaConf.update(config, key, value, merge=False, force_add=True)
+        return
     if isinstance(old, dict) and isinstance(value, dict):
         for name, child in value.items():
             _change(config, f"{key}.{name}", child)

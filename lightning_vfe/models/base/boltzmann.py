@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vfe.models.base.log_z import find_entry, log_z_file
+from lightning_vfe.models.contracts import PotentialEnergy
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.models.potential.storage import load_potential, potential_hash
 from lightning_vfe.physics.cell import PeriodicCell
@@ -26,7 +27,7 @@ class BoltzmannBase(nn.Module):
 
     Args:
         cell: the periodic cell.
-        potential: E_ML.
+        potential: E_ML, a `Potential` or any module that gives energies.
         temperature_kelvin: T.
         log_z: ln Z_ML, the logarithm of the integral of exp(-E_ML/kT) over all N protons in the cell, lengths in bohr.
         log_z_error: its standard error.
@@ -36,16 +37,22 @@ class BoltzmannBase(nn.Module):
     """
 
     def __init__(
-        self, cell: PeriodicCell, potential: Potential, temperature_kelvin: float, log_z: float, log_z_error: float
+        self,
+        cell: PeriodicCell,
+        potential: PotentialEnergy,
+        temperature_kelvin: float,
+        log_z: float,
+        log_z_error: float,
     ) -> None:
         super().__init__()
         check_temperature(temperature_kelvin, GROUND_STATE)
         if not (math.isfinite(log_z) and math.isfinite(log_z_error) and log_z_error >= 0):
             raise ValueError(f"log_z = {log_z} +- {log_z_error} must be finite; run lightning-vfe log-z again")
-        # Any protons do: this looks at the density only.
-        potential.check(torch.zeros(cell.num_atoms, 3), cell)
+        if isinstance(potential, Potential):
+            # Any protons do: this looks at the density only.
+            potential.check(torch.zeros(cell.num_atoms, 3), cell)
         self.cell = cell
-        self.potential = potential.requires_grad_(False).eval()
+        self.potential = potential.requires_grad_(False).train(False)
         self.kT = KELVIN_TO_HARTREE * temperature_kelvin
         self.log_z, self.log_z_error = log_z, log_z_error
 
@@ -90,7 +97,7 @@ class BoltzmannBase(nn.Module):
     def train(self, mode: bool = True) -> BoltzmannBase:
         """Set the mode; the potential stays in evaluation mode."""
         super().train(mode)
-        self.potential.eval()
+        self.potential.train(False)
         return self
 
     def energy(self, z: Tensor, states: WalkerStates | None = None) -> Tensor:

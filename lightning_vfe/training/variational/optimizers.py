@@ -15,10 +15,14 @@ Blocks = dict[str, list[nn.Parameter]]
 
 
 class OptimizerSettings(Protocol):
-    """What trains flow and wavefunction: settings that build an optimizer when the networks are known."""
+    """What trains flow and wavefunction: settings that build an optimizer when the networks are known.
+
+    Optional, where it uses scores: `score_chunk`, the number of samples whose scores are taken at once.
+    """
 
     uses_scores: bool
-    """Whether the optimizer takes scores (`optim.natural_gradient`) instead of the derivative of a loss."""
+    """Whether the optimizer takes scores instead of the derivative of a loss. It then comes with a scheduler. The closure
+    of its `step` returns the scores as a dictionary of `ScoreBlock`; `report` holds the numbers to log."""
 
     def configure(self, wavefunction: nn.Module, flow: nn.Module | None) -> dict[str, Any]:
         """What a LightningModule returns from configure_optimizers; `flow` is None for fixed protons."""

@@ -1,0 +1,33 @@
+"""Modules of the user: imported before anything is built, so that a config may name what they define."""
+
+import importlib
+import sys
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from lightning_vfe.workflows.errors import CommandError, one_line
+
+
+def import_parts(config: DictConfig) -> None:
+    """Import the modules that the key `imports` names; those in the current directory are found, too.
+
+    Own classes are then importable by their `_target_`, and calls such as `register_potential` have run.
+
+    Raises:
+        CommandError: a module is missing, or fails while it is imported.
+    """
+    names = config.get("imports") or ()
+    here = str(Path.cwd())
+    # At the end: a file of the user must not stand in front of a library of the same name.
+    if names and here not in sys.path:
+        sys.path.append(here)
+    for name in names:
+        try:
+            importlib.import_module(str(name))
+        except Exception as error:
+            reason = f"{type(error).__name__}: {one_line(error)}"
+            raise CommandError(
+                f"imports = {name} cannot be imported ({reason}); give the name of a module that is installed or lies "
+                f"in {here}, without .py"
+            ) from error
