@@ -21,8 +21,11 @@ class OptimizerSettings(Protocol):
     """
 
     uses_scores: bool
-    """Whether the optimizer takes scores instead of the derivative of a loss. It then comes with a scheduler. The closure
-    of its `step` returns the scores as a dictionary of `ScoreBlock`; `report` holds the numbers to log."""
+    """Whether the optimizer takes scores instead of the derivative of a loss.
+
+    It then comes with a scheduler. The closure of its `step` returns the scores as a dictionary of `ScoreBlock`, and
+    its `report` holds the numbers to log.
+    """
 
     def configure(self, wavefunction: nn.Module, flow: nn.Module | None) -> dict[str, Any]:
         """What a LightningModule returns from configure_optimizers; `flow` is None for fixed protons."""
