@@ -31,10 +31,9 @@ def build(strength=0.02, path="cosine.pt"):
     system, point, strata = lv.System(2), lv.StatePoint(2.0, 6000.0), lv.Strata.of(2.0, 6000.0)
     one_axis = point.cell(2).length ** 2 * torch.special.i0e(torch.tensor(strength / point.kT))
     base = lv.BoltzmannBase(point.cell(2), lv.load_potential(path)[0], 6000.0, 3 * float(one_axis.log()), 0.0)
-    density = lv.ProtonDensity(base, lv.EquivariantFlow(system, point, num_channels=2))
-    psi = lv.GeminalWavefunction(system, point, num_layers=1)
+    psi, flow = lv.GeminalWavefunction(system, point, num_layers=1), lv.EquivariantFlow(system, point, num_channels=2)
     sampler = lv.NestedSampler(system, "langevin", num_electron_steps=10, proton_sampling="direct")
-    return lv.VariationalState(system, strata, psi, density, sampler, 64, 4, equilibration_sweeps=10)
+    return lv.VariationalState(system, strata, psi, lv.ProtonDensity(base, flow), sampler, 64, equilibration_sweeps=10)
 
 
 if __name__ == "__main__":
