@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_vfe.analysis.compare import COMPARED
-from lightning_vfe.analysis.run import Run
+from lightning_vfe.analysis.run import RunFolder
 from lightning_vfe.analysis.terms import value_with_error
-from lightning_vfe.workflows.errors import CommandError, one_line
+from lightning_vfe.errors import CommandError, one_line
 
 STATE = {"rs": "rs, bohr", "temperature_kelvin": "T, K"}
 """Columns of the state, and what stands above them in print."""
@@ -34,7 +34,7 @@ def print_results(home: Path, jobs: Mapping[Path, Mapping[str, str]]) -> None:
     Raises:
         CommandError: a file of a job is damaged.
     """
-    measured = [(values, Run(folder)) for folder, values in jobs.items() if Run(folder).tested]
+    measured = [(values, RunFolder(folder)) for folder, values in jobs.items() if RunFolder(folder).tested]
     if not measured:
         return
     try:
@@ -56,7 +56,7 @@ def print_results(home: Path, jobs: Mapping[Path, Mapping[str, str]]) -> None:
     print(f"table: {home / 'sweep.csv'}")
 
 
-def _row(values: Mapping[str, str], run: Run, with_state: bool) -> dict[str, Any]:
+def _row(values: Mapping[str, str], run: RunFolder, with_state: bool) -> dict[str, Any]:
     row: dict[str, Any] = dict(values)
     if with_state:
         row |= {key: getattr(run.states[0], key) if run.states else math.nan for key in STATE}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from lightning_vfe.workflows.errors import CommandError, one_line
+from lightning_vfe.errors import SettingError, one_line
 
 
 def import_parts(config: DictConfig) -> None:
@@ -15,7 +15,7 @@ def import_parts(config: DictConfig) -> None:
     Own classes are then importable by their `_target_`, and calls such as `register_potential` have run.
 
     Raises:
-        CommandError: a module is missing, or fails while it is imported.
+        SettingError: a module is missing, or fails while it is imported.
     """
     names = config.get("imports") or ()
     here = str(Path.cwd())
@@ -26,8 +26,6 @@ def import_parts(config: DictConfig) -> None:
         try:
             importlib.import_module(str(name))
         except Exception as error:
-            reason = f"{type(error).__name__}: {one_line(error)}"
-            raise CommandError(
-                f"imports = {name} cannot be imported ({reason}); give the name of a module that is installed or lies "
-                f"in {here}, without .py"
-            ) from error
+            reason = f"cannot be imported ({type(error).__name__}: {one_line(error)})"
+            remedy = f"give the name of a module that is installed or lies in {here}, without .py"
+            raise SettingError("imports", name, reason, remedy) from error

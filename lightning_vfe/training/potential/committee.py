@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.training.potential.datamodule import LabelDataModule
 from lightning_vfe.training.potential.loss import PotentialLoss, predict, set_start
@@ -46,7 +47,7 @@ def fit_potential(
         ValueError: steps or batch_size is not positive, or the potential has no parameters.
     """
     if steps < 1 or batch_size < 1:
-        raise ValueError(f"steps = {steps} and batch_size = {batch_size} must be at least 1")
+        raise SettingError("steps", steps, f"and batch_size = {batch_size} must be at least 1")
     loss = loss or PotentialLoss()
     set_start(potential, train, loss)
     average = frozen_copy(potential)

@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from torch import Tensor, nn
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.models.potential.storage import load_potential
 from lightning_vfe.resources import data_file
@@ -48,7 +49,7 @@ class PotentialModule(L.LightningModule):
     ) -> None:
         super().__init__()
         if not 0 <= ema_decay < 1:
-            raise ValueError(f"module.ema_decay = {ema_decay} must be from 0 to below 1, such as 0.99")
+            raise SettingError("ema_decay", ema_decay, "must be from 0 to below 1, such as 0.99")
         self.potential = potential
         self.average = frozen_copy(potential)
         self.best = frozen_copy(potential)
@@ -146,10 +147,7 @@ def stored_potential(path: str) -> Potential:
     Raises:
         ValueError: the file is missing or damaged.
     """
-    try:
-        return load_potential(data_file(path))[0]
-    except ValueError as error:
-        raise ValueError(str(error).replace("potential.path", "potential.baseline.path", 1)) from None
+    return load_potential(data_file(path))[0]
 
 
 def frozen_copy(potential: Potential) -> Potential:

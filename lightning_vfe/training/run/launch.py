@@ -8,10 +8,11 @@ from typing import Any
 import lightning as L
 from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ProgressBar
 
 from lightning_vfe.training.run.run_folder import StopOnInterrupt
 
-__all__ = ["MisconfigurationException", "cluster_plugins", "launch", "quiet"]
+__all__ = ["MisconfigurationException", "cluster_plugins", "is_progress_bar", "launch", "quiet"]
 
 
 def quiet(seed: int) -> None:
@@ -32,6 +33,11 @@ def quiet(seed: int) -> None:
     ):
         warnings.filterwarnings("ignore", advice)
     L.seed_everything(seed, verbose=False)
+
+
+def is_progress_bar(callback: object) -> bool:
+    """Whether a callback shows how far a run is."""
+    return isinstance(callback, ProgressBar)
 
 
 def cluster_plugins() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -11,6 +12,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.training.run.checkpoint_files import AtomicCheckpointIO, CheckpointFolder
 from lightning_vfe.training.run.loggers import MetricsCSVLogger
 
@@ -37,7 +39,7 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, dirpath: str | os.PathLike[str], every_n_steps: int = 50, keep_last: int = 3) -> None:
         for name, value, usual in (("every_n_steps", every_n_steps, 50), ("keep_last", keep_last, 3)):
             if value < 1:
-                raise ValueError(f"callbacks.checkpoint.{name} = {value} must be at least 1, such as {usual}")
+                raise SettingError(name, value, f"must be at least 1, such as {usual}")
         self.folder = CheckpointFolder(dirpath, keep_last)
         self.every_n_steps = every_n_steps
         self._saved_step = 0
@@ -126,11 +128,15 @@ class StopOnInterrupt(Callback):
 
     SIGTERM, SIGUSR1 and SIGUSR2, by which clusters announce the end of a job's time, do the same. All processes stop
     after the same step, whichever of them the signal reaches.
+
+    Args:
+        say: called with a line when the first signal arrives.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None] = lambda line: None) -> None:
+        self.say = say
         self.received = 0
         self._speaks = False
         self._has_begun = False
@@ -171,7 +177,7 @@ class StopOnInterrupt(Callback):
             signal.signal(signum, self._previous.pop(signum))
         if self._speaks:
             again = " (Ctrl-C again stops at once)" if signum == signal.SIGINT else ""
-            print(f"\n{signal.Signals(signum).name}: ending this step, then saving{again}", flush=True)
+            self.say(f"\n{signal.Signals(signum).name}: ending this step, then saving{again}")
 
     def _restore(self) -> None:
         for number, previous in self._previous.items():

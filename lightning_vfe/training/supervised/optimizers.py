@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from lightning_vfe.errors import SettingError
+
 NEVER = 10**9
 """Epochs between two steps of a scheduler that Lightning is to keep in its checkpoints, but not to step."""
 
@@ -27,9 +29,9 @@ class AdamW(abc.ABC):
 
     def __init__(self, learning_rate: float = 2e-3, weight_decay: float = 0.0) -> None:
         if not 0 < learning_rate < math.inf:
-            raise ValueError(f"optimizer.learning_rate = {learning_rate} must be positive and finite, such as 2e-3")
+            raise SettingError("learning_rate", learning_rate, "must be positive and finite, such as 2e-3")
         if not 0 <= weight_decay < math.inf:
-            raise ValueError(f"optimizer.weight_decay = {weight_decay} must be finite, not negative; 0 turns it off")
+            raise SettingError("weight_decay", weight_decay, "must be finite, not negative", "0 turns it off")
         self.learning_rate, self.weight_decay = learning_rate, weight_decay
 
     def configure(self, parameters: Iterable[nn.Parameter], num_steps: float) -> dict[str, Any]:
@@ -76,9 +78,9 @@ class PlateauAdamW(AdamW):
     ) -> None:
         super().__init__(learning_rate, weight_decay)
         if not 0 < factor < 1:
-            raise ValueError(f"optimizer.factor = {factor} must be between 0 and 1, such as 0.5")
+            raise SettingError("factor", factor, "must be between 0 and 1, such as 0.5")
         if patience < 0:
-            raise ValueError(f"optimizer.patience = {patience} must not be negative")
+            raise SettingError("patience", patience, "must not be negative")
         self.factor, self.patience, self.least_learning_rate = factor, patience, least_learning_rate
 
     def _scheduler(self, optimizer: torch.optim.Optimizer, num_steps: float) -> dict[str, Any]:
@@ -102,7 +104,7 @@ class ExponentialAdamW(AdamW):
     def __init__(self, learning_rate: float = 2e-3, weight_decay: float = 0.0, half_life: float = 1000.0) -> None:
         super().__init__(learning_rate, weight_decay)
         if not half_life > 0:
-            raise ValueError(f"optimizer.half_life = {half_life} must be positive, in steps")
+            raise SettingError("half_life", half_life, "must be positive, in steps")
         self.half_life = half_life
 
     def _scheduler(self, optimizer: torch.optim.Optimizer, num_steps: float) -> dict[str, Any]:
@@ -123,15 +125,17 @@ class CosineAdamW(AdamW):
     def __init__(self, learning_rate: float = 2e-3, weight_decay: float = 0.0, final_fraction: float = 0.01) -> None:
         super().__init__(learning_rate, weight_decay)
         if not 0 <= final_fraction <= 1:
-            raise ValueError(f"optimizer.final_fraction = {final_fraction} must be from 0 to 1")
+            raise SettingError("final_fraction", final_fraction, "must be from 0 to 1")
         self.final_fraction = final_fraction
 
     def check_end(self, num_steps: float) -> None:
         """Refuse a run without an end."""
         if math.isinf(num_steps):
-            raise ValueError(
-                "trainer.max_steps = -1 sets no end, where the cosine of the rate should end; "
-                "set trainer.max_steps=1000 for example, or optimizer=adamw_plateau"
+            raise SettingError(
+                "trainer.max_steps",
+                "-1",
+                "sets no end, where the cosine of the rate should end",
+                "set trainer.max_steps=1000 for example, or optimizer=adamw_plateau",
             )
 
     def _scheduler(self, optimizer: torch.optim.Optimizer, num_steps: float) -> dict[str, Any]:

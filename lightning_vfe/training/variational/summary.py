@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,8 +154,7 @@ class TestResult:
 
     def write(self, folder: Path) -> None:
         """summary.json and pair_correlation.csv."""
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "summary.json").write_text(json.dumps(self.as_dict(), indent=2) + "\n")
+        write_summary(folder, self.as_dict())
         write_pair_correlation(folder, [(result.point, result.radial) for result in self.states])
 
 
@@ -166,6 +165,12 @@ def _state_point(point: StatePoint) -> dict[str, float]:
 
 def _diagnostics(values: dict[str, float]) -> dict[str, Any]:
     return {"diagnostics": {name: plain(value) for name, value in values.items()}}
+
+
+def write_summary(folder: Path, content: Mapping[str, Any]) -> None:
+    """summary.json, the results of a run: each term as {"value":, "error":}, diagnostics, converged and reasons."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "summary.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
 def plain(value: float) -> float | None:
