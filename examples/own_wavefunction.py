@@ -11,7 +11,7 @@ class AttentionWavefunction(torch.nn.Module):
 
     def __init__(self, system, width=16):
         super().__init__()
-        self.cell, self.num_up, self.decay = system.cell, system.num_up, torch.nn.Parameter(torch.tensor(0.5))
+        self.cell, self.num_up, self.decay = system.cell, system.num_up, torch.nn.Parameter(torch.tensor(2.0))
         self.embed, self.out = torch.nn.Linear(1, width), torch.nn.Linear(width, 1)
         self.query, self.key, self.value = (torch.nn.Linear(width, width) for _ in range(3))
 
