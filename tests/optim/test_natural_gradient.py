@@ -326,12 +326,12 @@ def test_the_state_of_another_optimizer_is_refused() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lr": {"psi": 0.0}}, "optimizer.psi_learning_rate = 0.0 must be positive and finite"),
-        ({"lr": {"psi": math.inf}}, "optimizer.psi_learning_rate = inf must be positive and finite"),
-        ({"damping": {"psi": -1.0}}, "optimizer.psi_damping = -1.0 must be positive"),
-        ({"max_norm": {"psi": 0.0}}, "optimizer.psi_max_norm = 0.0 must be positive"),
-        ({"momentum": 1.0}, "optimizer.momentum = 1.0 must be at least 0 and below 1"),
-        ({"space": "both"}, "optimizer.space = 'both' is unknown"),
+        ({"lr": {"psi": 0.0}}, "psi_learning_rate = 0.0 must be positive and finite"),
+        ({"lr": {"psi": math.inf}}, "psi_learning_rate = inf must be positive and finite"),
+        ({"damping": {"psi": -1.0}}, "psi_damping = -1.0 must be positive"),
+        ({"max_norm": {"psi": 0.0}}, "psi_max_norm = 0.0 must be positive"),
+        ({"momentum": 1.0}, "momentum = 1.0 must be at least 0 and below 1"),
+        ({"space": "both"}, "space = both is unknown"),
         ({"fisher_decay": 0.9}, "set optimizer.space=parameter"),
     ],
 )

@@ -38,7 +38,7 @@ def test_lattices_have_their_coordination(name, num_atoms, neighbours, distance)
 
 
 def test_a_lattice_that_does_not_fit_says_which_sizes_do():
-    with pytest.raises(ValueError, match=r"^system.structure = bcc needs system.num_atoms among 2, 16, 54, .*not 14"):
+    with pytest.raises(ValueError, match=r"^structure = bcc needs system.num_atoms among 2, 16, 54, .*not 14"):
         make_structure("bcc", PeriodicCell(14, 1.25), 1, _generator())
 
 
@@ -120,7 +120,7 @@ def test_a_file_that_does_not_match_is_refused(tmp_path, symbols, num_atoms, sca
     _write(path, PeriodicCell(num_atoms, 1.25), symbols=symbols, scale=scale)
     with pytest.raises(ValueError, match=message) as caught:
         make_structure(str(path), PeriodicCell(8, 1.25), 1, _generator())
-    assert str(caught.value).startswith("system.structure = ")
+    assert str(caught.value).startswith("structure = ")
     assert "\n" not in str(caught.value)
 
 
