@@ -319,7 +319,7 @@ def test_a_resumed_optimizer_takes_its_own_settings() -> None:
 
 def test_the_state_of_another_optimizer_is_refused() -> None:
     parameter, optimizer = one_parameter()
-    with pytest.raises(ValueError, match="not made by the natural gradient of psi"):
+    with pytest.raises(ValueError, match="natural_gradient of psi did not make this checkpoint"):
         optimizer.load_state_dict(torch.optim.Adam([parameter]).state_dict())
 
 

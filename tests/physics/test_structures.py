@@ -138,8 +138,8 @@ def test_a_file_without_a_box_or_that_cannot_be_read_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "num_atoms", "num_walkers", "message"),
     [
-        ("hcp", 16, 1, r"^system.structure = hcp is neither a file nor one of sc, bcc, fcc, molecular, random"),
-        ("molecular", 7, 1, r"^system.structure = molecular needs an even system.num_atoms, not 7"),
+        ("hcp", 16, 1, r"^structure = hcp is neither a file nor one of sc, bcc, fcc, molecular, random"),
+        ("molecular", 7, 1, r"^structure = molecular needs an even system.num_atoms, not 7"),
         ("molecular", 2, 0, r"^num_walkers = 0 must be positive"),
     ],
 )

@@ -53,7 +53,7 @@ def test_num_atoms_must_be_a_positive_integer(num_atoms):
 
 @pytest.mark.parametrize("nucleus", ["He", "h", "", "1836", None, True, 0, -1836.0, 99.0, math.nan, math.inf, [1836]])
 def test_unknown_nuclei_are_refused(nucleus):
-    message = r"^system.nucleus = .* must be one of H \(1836.15\), D .*, T .*, or a mass of at least 100"
+    message = r"^nucleus = .* must be one of H \(1836.15\), D .*, T .*, or a mass of at least 100"
     with pytest.raises(ValueError, match=message) as error:
         System(8, nucleus)
     assert "\n" not in str(error.value)

@@ -258,7 +258,7 @@ def test_odd_numbers_of_atoms_are_refused():
 
 
 def test_polarised_electrons_are_refused():
-    with pytest.raises(ValueError, match=r"^3 electrons up and 1 down: half the electrons are up, half down") as error:
+    with pytest.raises(ValueError, match=r"^num_up = 3 must be 1, the number of electrons down") as error:
         GeminalWavefunction(System(4, num_up=3), StatePoint(1.31))
     _one_line(error)
 

@@ -262,8 +262,8 @@ def test_flow_of_a_checkpoint_is_taken_over(tmp_path: Path) -> None:
 
 def test_bad_batches(tmp_path: Path) -> None:
     for settings, message in [
-        ({"batch_size": 0}, "^datamodule.batch_size = 0"),
-        ({"test_fraction": 1.0}, "^datamodule.test_fraction = 1.0"),
+        ({"batch_size": 0}, "^batch_size = 0"),
+        ({"test_fraction": 1.0}, "^test_fraction = 1.0"),
         ({"validation_fraction": 0.6, "test_fraction": 0.5}, "leaves nothing to train on"),
     ]:
         with pytest.raises(ValueError, match=message):
