@@ -31,7 +31,6 @@ from lightning_vfe.physics.system import System
 from lightning_vfe.resources import data_file
 from lightning_vfe.training.variational.summary import MAX_R_HAT, write_pair_correlation, write_summary
 from lightning_vfe.workflows.guards import instantiate, key_errors
-from lightning_vfe.workflows.imports import import_parts
 from lightning_vfe.workflows.paths import check_file
 from lightning_vfe.workflows.system import strata_of
 
@@ -72,7 +71,6 @@ def log_z_with(config: DictConfig, command: str, progress: Progress) -> LogZRun:
         SettingError: a potential that is missing, damaged or not made for this density, a setting out of its range, or
             a file that cannot be written.
     """
-    import_parts(config)
     system, file = System(config.system.num_atoms, config.system.nucleus), data_file(config.potential.path)
     point = strata_of(config).single
     cell = point.cell(system.num_atoms)
