@@ -88,7 +88,7 @@ def test_start_errors():
     states, stratum = WalkerStates.at(2.0, twist=torch.zeros(4, 3)), torch.zeros(4, dtype=torch.int64)
     with pytest.raises(ValueError, match=r"cell needs \(W, 4, 3\)"):
         NestedSampler(SYSTEM).start(torch.zeros(4, 5, 3), states, stratum, 2, WalkerRandom([0], 0))
-    with pytest.raises(ValueError, match="4 walkers do not divide into 3 groups"):
+    with pytest.raises(ValueError, match="num_proton_walkers = 4 do not divide into 3 groups"):
         NestedSampler(SYSTEM).start(torch.zeros(4, 4, 3), states, stratum, 2, WalkerRandom(range(3), 0))
     with pytest.raises(ValueError, match="num_electron_walkers = 0"):
         make_walkers(range(4), num_electron_walkers=0)
