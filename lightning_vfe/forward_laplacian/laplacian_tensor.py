@@ -48,12 +48,12 @@ class LaplacianTensor:
         self.layout = layout
 
     @staticmethod
-    def coordinates(positions: Tensor) -> LaplacianTensor:
+    def seed(positions: Tensor) -> LaplacianTensor:
         """The positions (..., N, 3) themselves, as the variables to differentiate by."""
         num_coordinates = positions.shape[-2] * 3
         seeds = torch.eye(num_coordinates, dtype=positions.dtype, device=positions.device)
         seeds = seeds.reshape(num_coordinates, *(1,) * (positions.ndim - 2), *positions.shape[-2:])
-        return _Coordinates(positions, seeds.expand(num_coordinates, *positions.shape), torch.zeros_like(positions))
+        return _Seed(positions, seeds.expand(num_coordinates, *positions.shape), torch.zeros_like(positions))
 
     def dense(self) -> LaplacianTensor:
         """The same with the tangents of all 3N coordinates."""
@@ -162,7 +162,7 @@ def tangents_broadcast(jacobian: Tensor, ndim: int) -> Tensor:
     return jacobian.reshape(jacobian.shape[0], *(1,) * missing, *jacobian.shape[1:]) if missing > 0 else jacobian
 
 
-class _Coordinates(LaplacianTensor):
+class _Seed(LaplacianTensor):
     """The variables themselves, not functions of them."""
 
 
@@ -179,7 +179,7 @@ def relative_vectors(first: Any, second: Any) -> Any:
         leading = max(first.ndim, second.ndim) - 2
         first, second = (x.reshape(*(1,) * (leading + 2 - x.ndim), *x.shape).movedim(-1, 0) for x in (first, second))
         return (first.unsqueeze(-1) - second.unsqueeze(-2)).movedim(0, -1)
-    if not isinstance(first, _Coordinates) or (isinstance(second, LaplacianTensor) and not both_move):
+    if not isinstance(first, _Seed) or (isinstance(second, LaplacianTensor) and not both_move):
         return first.unsqueeze(-2) - second.unsqueeze(-3)
     other = second.value if both_move else second
     displacement = first.value.unsqueeze(-2) - other.unsqueeze(-3)

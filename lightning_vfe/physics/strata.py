@@ -15,7 +15,7 @@ from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.statistics import Estimate, Series, estimate
 from lightning_vfe.physics.twists import TwistGrid, TwistSymmetry, twist_grid
-from lightning_vfe.physics.units import GROUND_STATE, check_temperature
+from lightning_vfe.physics.units import check_temperature
 
 MOST_STATES = 1000
 
@@ -90,7 +90,7 @@ class Strata:
             pairs = _pairs(states)
         if protons == "sampled":
             for _, temperature in pairs:
-                check_temperature(temperature, GROUND_STATE)
+                check_temperature(temperature, "for T = 0 keep the protons fixed with system.protons=fixed")
         elif states is not None:
             pairs = [(density, 0.0) for density, _ in pairs]
         return cls(tuple(StatePoint(float(density), float(temperature)) for density, temperature in pairs), grid)

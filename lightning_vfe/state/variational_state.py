@@ -21,7 +21,7 @@ from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.structures import make_structure
 from lightning_vfe.physics.system import System
-from lightning_vfe.physics.units import GROUND_STATE, check_temperature
+from lightning_vfe.physics.units import check_temperature
 from lightning_vfe.sampling.nested import NestedSampler, SweepReport
 from lightning_vfe.sampling.proton_moves import ProtonTarget
 from lightning_vfe.sampling.random import WalkerRandom
@@ -84,7 +84,7 @@ class VariationalState:
         if equilibration_sweeps < 1:
             raise SettingError("equilibration_sweeps", equilibration_sweeps, "must be at least 1")
         for point in strata.points if proton_density is not None else ():
-            check_temperature(point.temperature_kelvin, GROUND_STATE)
+            check_temperature(point.temperature_kelvin, "for T = 0 fix the protons with proton_density=None")
         self.counts = WalkerCounts(num_proton_walkers, num_electron_walkers, num_groups)
         self.counts.check(strata, sampled=proton_density is not None)
         self.system, self.strata = system, strata

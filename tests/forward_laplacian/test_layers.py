@@ -60,10 +60,10 @@ def test_carried_layers(name):
     positions = draw(2, NUM, 3)
     references = [(LAYERS[name](r), *jacobian_and_laplacian(LAYERS[name], r)) for r in positions]
     with torch.no_grad():
-        compare(LAYERS[name](LaplacianTensor.coordinates(positions[0])), *references[0])
+        compare(LAYERS[name](LaplacianTensor.seed(positions[0])), *references[0])
         values, jacobians, laplacians = zip(*references, strict=True)
         stacked = torch.stack(values), torch.stack(jacobians, dim=1), torch.stack(laplacians)
-        compare(LAYERS[name](LaplacianTensor.coordinates(positions)), *stacked)
+        compare(LAYERS[name](LaplacianTensor.seed(positions)), *stacked)
 
 
 def test_messages_by_spin_leave_out_the_electron_itself():
@@ -78,6 +78,6 @@ def test_messages_by_spin_leave_out_the_electron_itself():
 
 
 def test_inputs_of_different_layouts_are_refused():
-    x = LaplacianTensor.coordinates(draw(NUM, 3))
+    x = LaplacianTensor.seed(draw(NUM, 3))
     with pytest.raises(NotImplementedError, match="layout"):
         tanh_layer([(x, A), (_electron_pairs(x), B)], BIAS)

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_vfe.analysis.figures import save_figures
 from lightning_vfe.errors import SettingError
-from lightning_vfe.optim.natural_gradient import NaturalGradient
+from lightning_vfe.optim.natural_gradient import NaturalGradientOptimizer
 from lightning_vfe.training.run.messages import Reporter
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
 from lightning_vfe.training.variational.result_table import result_tables
@@ -64,7 +64,7 @@ class NaNGuard(Callback):
     ) -> None:
         """Count the updates that the natural gradient has skipped."""
         for optimizer in trainer.optimizers:
-            if isinstance(optimizer, NaturalGradient):
+            if isinstance(optimizer, NaturalGradientOptimizer):
                 self._count(optimizer.num_skipped - self._seen)
                 self._seen = optimizer.num_skipped
 
