@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 Rule = Callable[..., Any]
-RULES: dict[Any, Rule] = {}
+"""What replaces a function of PyTorch when an argument is a LaplacianTensor; it takes the same arguments."""
+
+RuleType = TypeVar("RuleType", bound=Callable[..., Any])
+
+RULES: dict[Callable[..., Any], Rule] = {}
+"""The rule of each function of PyTorch, and of each method of a tensor, that has one."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,14 @@ class LaplacianTensor:
         return LaplacianTensor(self.value, jacobian.flatten(0, 1), laplacian)
 
     @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        del types  # PyTorch demands it
         rule = RULES.get(func)
         if rule is None:
             name = getattr(func, "__qualname__", repr(func))
@@ -81,22 +93,25 @@ class LaplacianTensor:
 
     @property
     def shape(self) -> torch.Size:
+        """That of the value."""
         return self.value.shape
 
     @property
     def dtype(self) -> torch.dtype:
+        """That of the value, the Jacobian and the Laplacian."""
         return self.value.dtype
 
     @property
     def device(self) -> torch.device:
+        """That of the value, the Jacobian and the Laplacian."""
         return self.value.device
 
     def detach(self) -> Tensor:
         """The plain value: a constant to whatever follows."""
         return self.value
 
-    def __gt__(self, other: Any) -> Tensor:
-        return self.value > other
+    def __gt__(self, other: Tensor | float) -> Tensor:
+        return torch.gt(self.value, other)
 
     def __getattr__(self, name: str) -> Any:
         """Tensor methods (x.sum(-1), x.unsqueeze(-2), ...) are the functions of the same name."""
@@ -137,8 +152,13 @@ class LaplacianTensor:
         return RULES[torch.matmul](self, other)
 
 
-def register(*functions: Any) -> Callable[[Rule], Rule]:
-    def add(rule: Rule) -> Rule:
+def register(*functions: Callable[..., Any]) -> Callable[[RuleType], RuleType]:
+    """Decorator of a rule: it replaces these functions whenever one of their arguments is carried.
+
+    The rule takes the arguments of the functions, and returns a LaplacianTensor, or a tuple of them.
+    """
+
+    def add(rule: RuleType) -> RuleType:
         for function in functions:
             RULES[function] = rule
         return rule
@@ -146,13 +166,14 @@ def register(*functions: Any) -> Callable[[Rule], Rule]:
     return add
 
 
-def register_named(*names: str) -> Callable[[Rule], Rule]:
-    """Register for the function and the tensor method of each name."""
+def register_named(*names: str) -> Callable[[RuleType], RuleType]:
+    """Register for torch.NAME and for the method NAME of a tensor, as far as there are both."""
     functions = [getattr(space, name) for name in names for space in (torch, Tensor) if hasattr(space, name)]
     return register(*functions)
 
 
 def value_of(x: Any) -> Any:
+    """The value of what is carried; anything else as it is."""
     return x.value if isinstance(x, LaplacianTensor) else x
 
 

@@ -19,7 +19,7 @@ from lightning_vfe.forward_laplacian.laplacian_tensor import (
 from lightning_vfe.forward_laplacian.layout import from_memory, num_indices, to_memory, weighted
 
 
-def _check_from_end(name: str, dims: Any) -> None:
+def check_from_end(name: str, dims: Any) -> None:
     """The Jacobian has one more dimension in front: only dimensions from the end mean the same in all three parts."""
     flat = [d for each in dims for d in (each if isinstance(each, tuple | list) else (each,))]
     flat = [d for d in flat if isinstance(d, int) and not isinstance(d, bool)]
@@ -35,7 +35,7 @@ def _after_pairs(x: LaplacianTensor, dim: Any) -> bool:
 def _linear(function: Callable[..., Tensor], name: str) -> Rule:
     def rule(x: LaplacianTensor, *args: Any, **kwargs: Any) -> LaplacianTensor:
         dims = args[:1] if name == "unflatten" else args + tuple(kwargs.values())  # its second argument is a shape
-        _check_from_end(name, dims)
+        check_from_end(name, dims)
         if x.layout is not None:
             # A new last dimension, or a sum over features, leaves the pair indices where they are.
             keep = dims[0] == -1 if name == "unsqueeze" else name == "sum" and _after_pairs(x, dims[0])
@@ -69,7 +69,7 @@ def _expand_as(x: LaplacianTensor, other: Any) -> LaplacianTensor:
 
 @register(torch.cat)
 def _cat(tensors: Any, dim: int = 0) -> LaplacianTensor:
-    _check_from_end("cat", (dim,))
+    check_from_end("cat", (dim,))
     carried = [t for t in tensors if isinstance(t, LaplacianTensor)]
     if len({t.layout for t in carried}) > 1 or (carried[0].layout is not None and not _after_pairs(carried[0], dim)):
         tensors = [t.dense() if isinstance(t, LaplacianTensor) else t for t in tensors]

@@ -11,7 +11,6 @@ from torch import Tensor
 from lightning_vfe.forward_laplacian.laplacian_tensor import (
     RULES,
     LaplacianTensor,
-    Rule,
     register,
     register_named,
     tangents_broadcast,
@@ -21,8 +20,14 @@ from lightning_vfe.forward_laplacian.laplacian_tensor import (
 # --- functions of one number ----------------------------------------------------------------------------------------
 
 
-def _pointwise(derivatives: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]) -> Rule:
-    """f(x) with J = f' J_x and lap = f' lap_x + f'' sum_tangents J_x^2; `derivatives` gives f, f', f''."""
+def pointwise(
+    derivatives: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]],
+) -> Callable[[LaplacianTensor], LaplacianTensor]:
+    """The rule of a function of one number: J = f' J_x and lap = f' lap_x + f'' sum_tangents J_x^2.
+
+    Args:
+        derivatives: gives f, f' and f'' of a tensor (...), each (...). Complex numbers need an analytic f.
+    """
 
     def rule(x: LaplacianTensor) -> LaplacianTensor:
         value, first, second = derivatives(x.value)
@@ -33,7 +38,7 @@ def _pointwise(derivatives: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]) -
 
 
 @register_named("tanh")
-@_pointwise
+@pointwise
 def _tanh(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     value = torch.tanh(x)
     first = 1.0 - value.square()
@@ -41,35 +46,35 @@ def _tanh(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @register_named("sin")
-@_pointwise
+@pointwise
 def _sin(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     value = torch.sin(x)
     return value, torch.cos(x), -value
 
 
 @register_named("cos")
-@_pointwise
+@pointwise
 def _cos(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     value = torch.cos(x)
     return value, -torch.sin(x), -value
 
 
 @register_named("exp")
-@_pointwise
+@pointwise
 def _exp(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     value = torch.exp(x)
     return value, value, value
 
 
 @register_named("log")
-@_pointwise
+@pointwise
 def _log(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     inverse = 1.0 / x
     return torch.log(x), inverse, -inverse.square()
 
 
 @register_named("sqrt")
-@_pointwise
+@pointwise
 def _sqrt(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     value = torch.sqrt(x)
     first = 0.5 / value
@@ -77,13 +82,13 @@ def _sqrt(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @register_named("square")
-@_pointwise
+@pointwise
 def _square(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x.square(), 2.0 * x, torch.full_like(x, 2.0)
 
 
 @register_named("reciprocal")
-@_pointwise
+@pointwise
 def _reciprocal(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     value = 1.0 / x
     squared = value.square()
