@@ -87,8 +87,10 @@ class LaplacianTensor:
         del types  # PyTorch demands it
         rule = RULES.get(func)
         if rule is None:
-            name = getattr(func, "__qualname__", repr(func))
-            raise NotImplementedError(f"no forward-Laplacian rule for {name}; add one in forward_laplacian/rules.py")
+            name = torch.overrides.resolve_name(func) or repr(func)
+            raise NotImplementedError(
+                f"no forward-Laplacian rule for {name}; docs/forward_laplacian.md shows how to add one"
+            )
         return rule(*args, **(kwargs or {}))
 
     @property
@@ -117,7 +119,9 @@ class LaplacianTensor:
         """Tensor methods (x.sum(-1), x.unsqueeze(-2), ...) are the functions of the same name."""
         function = getattr(torch.Tensor, name, None)
         if function is None or name.startswith("__") or function not in RULES:
-            raise AttributeError(f"no forward-Laplacian rule for the tensor method {name!r}")
+            raise AttributeError(
+                f"no forward-Laplacian rule for the tensor method {name!r}; docs/forward_laplacian.md shows how to add one"
+            )
         return lambda *args, **kwargs: RULES[function](self, *args, **kwargs)
 
     def __getitem__(self, index: Any) -> Any:
