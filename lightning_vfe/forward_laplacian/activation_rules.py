@@ -56,7 +56,8 @@ def _softmax(x: LaplacianTensor, dim: int, dtype: torch.dtype | None = None, _st
         raise NotImplementedError("softmax of a carried tensor keeps its dtype: leave out dtype")
     check_from_end("softmax", (dim,))
     weights = (x - x.detach().amax(dim, keepdim=True)).exp()
-    return weights / weights.sum(dim, keepdim=True)
+    normalized: LaplacianTensor = weights / weights.sum(dim, keepdim=True)
+    return normalized
 
 
 @register(nn.functional.layer_norm)
@@ -73,6 +74,6 @@ def _layer_norm(
     count = float(normalized_shape[0])
     centred = x - x.sum(-1, keepdim=True) / count
     variance = centred.square().sum(-1, keepdim=True) / count
-    result = centred / (variance + eps).sqrt()
+    result: LaplacianTensor = centred / (variance + eps).sqrt()
     result = result if weight is None else result * weight
     return result if bias is None else result + bias

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -120,40 +120,53 @@ class LaplacianTensor:
         function = getattr(torch.Tensor, name, None)
         if function is None or name.startswith("__") or function not in RULES:
             raise AttributeError(
-                f"no forward-Laplacian rule for the tensor method {name!r}; docs/forward_laplacian.md shows how to add one"
+                f"no forward-Laplacian rule for the tensor method {name!r}; "
+                "docs/forward_laplacian.md shows how to add one"
             )
         return lambda *args, **kwargs: RULES[function](self, *args, **kwargs)
 
-    def __getitem__(self, index: Any) -> Any:
-        return RULES[torch.Tensor.__getitem__](self, index)
+    def __getitem__(self, index: Any) -> LaplacianTensor:
+        return _apply(Tensor.__getitem__, self, index)
 
-    def __neg__(self) -> Any:
-        return RULES[torch.mul](self, -1.0)
+    def __neg__(self) -> LaplacianTensor:
+        return _apply(torch.mul, self, -1.0)
 
-    def __add__(self, other: Any) -> Any:
-        return RULES[torch.add](self, other)
+    def __add__(self, other: Operand) -> LaplacianTensor:
+        return _apply(torch.add, self, other)
 
     __radd__ = __add__
 
-    def __sub__(self, other: Any) -> Any:
-        return RULES[torch.sub](self, other)
+    def __sub__(self, other: Operand) -> LaplacianTensor:
+        return _apply(torch.sub, self, other)
 
-    def __rsub__(self, other: Any) -> Any:
-        return RULES[torch.sub](other, self)
+    def __rsub__(self, other: Operand) -> LaplacianTensor:
+        return _apply(torch.sub, other, self)
 
-    def __mul__(self, other: Any) -> Any:
-        return RULES[torch.mul](self, other)
+    def __mul__(self, other: Operand) -> LaplacianTensor:
+        return _apply(torch.mul, self, other)
 
     __rmul__ = __mul__
 
-    def __truediv__(self, other: Any) -> Any:
-        return RULES[torch.div](self, other)
+    def __truediv__(self, other: Operand) -> LaplacianTensor:
+        return _apply(torch.div, self, other)
 
-    def __rtruediv__(self, other: Any) -> Any:
-        return RULES[torch.div](other, self)
+    def __rtruediv__(self, other: Operand) -> LaplacianTensor:
+        return _apply(torch.div, other, self)
 
-    def __matmul__(self, other: Any) -> Any:
-        return RULES[torch.matmul](self, other)
+    def __matmul__(self, other: TensorLike) -> LaplacianTensor:
+        return _apply(torch.matmul, self, other)
+
+
+TensorLike: TypeAlias = Tensor | LaplacianTensor
+"""What a model works on: plain tensors, or those that carry their derivatives."""
+
+Operand: TypeAlias = TensorLike | complex
+"""The other side of an operator."""
+
+
+def _apply(function: Callable[..., Any], *args: Any) -> LaplacianTensor:
+    result: LaplacianTensor = RULES[function](*args)
+    return result
 
 
 def register(*functions: Callable[..., Any]) -> Callable[[RuleType], RuleType]:
@@ -191,7 +204,7 @@ class _Seed(LaplacianTensor):
     """The variables themselves, not functions of them."""
 
 
-def relative_vectors(first: Any, second: Any) -> Any:
+def relative_vectors(first: TensorLike, second: TensorLike) -> Any:
     """r_i - y_j for all pairs (..., M, N, 3) of plain or carried positions (..., M, 3) and (..., N, 3), in bohr.
 
     Where `first` are the coordinates that all is differentiated by, and `second` the same object or plain, the result
@@ -206,7 +219,7 @@ def relative_vectors(first: Any, second: Any) -> Any:
         return (first.unsqueeze(-1) - second.unsqueeze(-2)).movedim(0, -1)
     if not isinstance(first, _Seed) or (isinstance(second, LaplacianTensor) and not both_move):
         return first.unsqueeze(-2) - second.unsqueeze(-3)
-    other = second.value if both_move else second
+    other = value_of(second)
     displacement = first.value.unsqueeze(-2) - other.unsqueeze(-3)
     num_first, num_second = displacement.shape[-3:-1]
     seeds = torch.eye(3, dtype=displacement.dtype, device=displacement.device)

@@ -14,7 +14,7 @@ from lightning_vfe.forward_laplacian import (
     relative_vectors,
     tanh_layer,
 )
-from tests.helpers.carried import compare, draw
+from tests.helpers.carried import check, compare, draw
 from tests.helpers.derivatives import jacobian_and_laplacian
 
 NUM = 4
@@ -75,6 +75,18 @@ def test_messages_by_spin_leave_out_the_electron_itself():
             chosen = [j for j in range(NUM) if partners[j] and j != i]
             expected = sum(pairs[:, i, j] * senders[:, j] for j in chosen)
             torch.testing.assert_close(found[:, i, :, kind], expected)
+
+
+def test_scores_of_one_plain_and_one_carried_tensor_are_refused():
+    x = LaplacianTensor.seed(draw(NUM, 3))
+    for first, second in ((x, draw(NUM, 3)), (draw(NUM, 3), x)):
+        with pytest.raises(NotImplementedError, match="two plain tensors or two carried"):
+            bilinear_scores(first, second, draw(2, 3, 3))
+
+
+def test_a_carried_state_of_plain_inputs():
+    plain = draw(NUM, 3)
+    check(lambda x: tanh_layer([(plain[: x.shape[-2]], A)], BIAS, state=x.square() @ A.T))
 
 
 def test_inputs_of_different_layouts_are_refused():
