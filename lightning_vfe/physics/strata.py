@@ -68,7 +68,9 @@ class Strata:
                 the protons are fixed.
             states: pairs [rs, T] instead of the two lists.
             protons: sampled, or fixed: the electrons' ground state, T = 0.
-            twists, twist_symmetry, twist_shift: see `twist_grid`.
+            twists: see `twist_grid`.
+            twist_symmetry: see `twist_grid`.
+            twist_shift: see `twist_grid`.
 
         Raises:
             ValueError: a value is out of its range, or does not fit to another one.
@@ -151,8 +153,9 @@ class Strata:
         return found
 
     def walker_states(self, stratum: Tensor, like: Tensor) -> WalkerStates:
-        """State point and twist of walkers from the numbers of their strata (W,), in the type and on the device of
-        `like`.
+        """State point and twist of walkers from the numbers of their strata (W,).
+
+        They have the dtype and the device of `like`.
         """
         index = self.state_index(stratum).cpu()
         rs = torch.tensor([point.rs for point in self.points], dtype=torch.float64)[index]

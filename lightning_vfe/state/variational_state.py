@@ -146,8 +146,9 @@ class VariationalState:
         return self.walkers
 
     def _start(self, random: WalkerRandom, stratum: Tensor) -> Tensor:
-        """Protons in units of rs: each group from its own random numbers, or copies of one structure where they are
-        fixed.  # (W, N, 3)
+        """Protons in units of rs.  # (W, N, 3)
+
+        Each group takes its own random numbers. Fixed protons are copies of one structure.
         """
         state = self.strata.state_index(stratum)
         if self.is_fixed:
@@ -211,8 +212,9 @@ class VariationalState:
         return self.sampler.step(walkers, self.proton_target(), electrons, adapt, Exchange().sum)
 
     def proton_target(self) -> ProtonTarget | None:
-        """p(x) of the walkers as the sampler takes it, with the parameters that the networks have; None for fixed
-        protons.
+        """p(x) of the walkers as the sampler takes it, with the parameters that the networks have.
+
+        None for fixed protons.
         """
         if self.proton_density is None:
             return None

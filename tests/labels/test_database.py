@@ -147,7 +147,7 @@ def test_positions_in_other_units_are_one_line(tmp_path: Path) -> None:
     atoms = connect(path).get_atoms(id=1)
     atoms.set_cell(atoms.cell / BOHR_TO_ANGSTROM, scale_atoms=True)
     connect(path).update(1, atoms=atoms)
-    with pytest.raises(ValueError, match="row 1 has a box of .* its positions are in other units than Ang"):
+    with pytest.raises(ValueError, match=r"row 1 has a box of .* its positions are in other units than Ang"):
         LabelDatabase.open(path)
 
 

@@ -91,11 +91,13 @@ class BoltzmannBase(nn.Module):
         return self
 
     def energy(self, z: Tensor, states: WalkerStates | None = None) -> Tensor:
-        """E_ML(z) in Ha (...) of base protons (..., N, 3); all states are that of the base."""
+        """E_ML(z) in Ha (...) of base protons (..., N, 3)."""
+        del states  # the base has one state point
         return self.potential.energy(z, self.cell)
 
     def log_prob(self, z: Tensor, states: WalkerStates | None = None, energy: Tensor | None = None) -> Tensor:
         """ln p_base(z) = -E_ML(z)/kT - ln Z_ML (...) of base protons (..., N, 3); `energy` is E_ML(z) if known."""
+        del states  # the base has one state point
         return -(self.energy(z) if energy is None else energy) / self.kT - self.log_z
 
     def free_energy(self, states: WalkerStates) -> Tensor:
