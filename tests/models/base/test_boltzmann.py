@@ -126,7 +126,7 @@ def test_a_stale_or_unconverged_or_damaged_result_is_refused(stored: Path, tmp_p
     log_z_file(stored).write_text('{"entries": [{"num_atoms": 4}]}')
     with pytest.raises(ValueError, match="is damaged; delete it"):
         BoltzmannBase.from_files(SYSTEM, strata_at(CELL), stored)
-    with pytest.raises(ValueError, match="potential_path = .*no such file"):
+    with pytest.raises(ValueError, match=r"potential_path = .*no such file"):
         BoltzmannBase.from_files(SYSTEM, strata_at(CELL), tmp_path / "missing.pt")
 
 

@@ -261,13 +261,13 @@ def test_bad_data_and_settings(database: Path, tmp_path: Path) -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             LabelDataModule(str(database), **settings)
-    with pytest.raises(ValueError, match="database = .*nowhere.db"):
+    with pytest.raises(ValueError, match=r"database = .*nowhere.db"):
         LabelDataModule(str(tmp_path / "nowhere.db")).read()
     with pytest.raises(ValueError, match="multiple of the number of processes, 4"):
         LabelDataModule(str(database), batch_size=6).read(num_ranks=4)
-    with pytest.raises(ValueError, match="ema_decay = 1.0"):
+    with pytest.raises(ValueError, match=r"ema_decay = 1.0"):
         PotentialModule(schnet(), ema_decay=1.0)
-    with pytest.raises(ValueError, match="energy_weight = 0.0"):
+    with pytest.raises(ValueError, match=r"energy_weight = 0.0"):
         PotentialLoss(energy_weight=0.0)
     # the split of a checkpoint with another database
     data = LabelDataModule(str(database))
