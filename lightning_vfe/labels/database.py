@@ -176,7 +176,8 @@ class LabelStore:
 
     def count(self, **properties: Any) -> int:
         """Number of rows with these properties, such as state="done" or round=0."""
-        return self._connection.count(**properties)
+        number: int = self._connection.count(**properties)
+        return number
 
     def add_pending(self, batches: Sequence[tuple[State, Sequence[Configuration]]], number: int, origin: str) -> None:
         """Store all configurations of a round in one transaction.

@@ -21,12 +21,11 @@ from lightning_vfe.optim.solve import (
 )
 
 SPACES = ("auto", "sample", "parameter")
-USUAL = {"flow_learning_rate": 20.0, "learning_rate": 1.0, "flow_damping": 1e-2, "damping": 1e-3, "max_norm": 1e-3}
 SETTINGS = ("largest_step", "damping", "max_norm", "momentum", "fisher_decay", "space")
 """What a resumed run takes from its own config and not from the checkpoint."""
 
 
-class NaturalGradient(torch.optim.Optimizer):
+class NaturalGradientOptimizer(torch.optim.Optimizer):
     r"""theta <- theta - step phi, phi = mu phi' + (S + lambda)^-1 (f - mu S phi'), for every block on its own.
 
     S is the Fisher matrix of the block (of ln p for the flow, of ln psi for the wavefunction), f its force (see
@@ -66,9 +65,7 @@ class NaturalGradient(torch.optim.Optimizer):
         for label, values in (("learning_rate", lr), ("damping", damping), ("max_norm", max_norm)):
             for name in blocks:
                 if not 0 < values[name] < math.inf:
-                    key = f"{name}_{label}"
-                    usual = USUAL.get(key, USUAL[label])
-                    raise SettingError(key, values[name], f"must be positive and finite, such as {usual}")
+                    raise SettingError(f"{name}_{label}", values[name], "must be positive and finite")
         for label, share in (("momentum", momentum), ("fisher_decay", fisher_decay)):
             if not 0 <= share < 1:
                 raise SettingError(label, share, "must be at least 0 and below 1, such as 0.95")

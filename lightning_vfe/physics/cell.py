@@ -54,7 +54,8 @@ class PeriodicCell:
     @property
     def length(self) -> float:
         """Edge L of the cube in bohr."""
-        return (4.0 * math.pi * self.num_atoms / 3.0) ** (1.0 / 3.0) * self.rs
+        edge: float = (4.0 * math.pi * self.num_atoms / 3.0) ** (1.0 / 3.0) * self.rs
+        return edge
 
     @property
     def volume(self) -> float:
@@ -129,7 +130,8 @@ class PeriodicCell:
         reach = cutoff / self.length * (1.0 + 1e-12)
         integers = integer_vectors(math.floor(reach + 0.5))
         nearest = np.maximum(np.abs(integers) - 0.5, 0.0)
-        return integers[(nearest**2).sum(axis=-1) <= reach**2]
+        within: np.ndarray = integers[(nearest**2).sum(axis=-1) <= reach**2]
+        return within
 
     def smooth_distance(self, displacement: Tensor) -> Tensor:
         """Periodic distance of displacements (..., 3) in bohr, see the function of this name.  # (...)"""

@@ -21,7 +21,7 @@ from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.structures import make_structure
 from lightning_vfe.physics.system import System
-from lightning_vfe.physics.units import GROUND_STATE, check_temperature
+from lightning_vfe.physics.units import check_temperature
 from lightning_vfe.sampling.nested import NestedSampler, SweepReport
 from lightning_vfe.sampling.proton_moves import ProtonTarget
 from lightning_vfe.sampling.random import WalkerRandom
@@ -84,7 +84,7 @@ class VariationalState:
         if equilibration_sweeps < 1:
             raise SettingError("equilibration_sweeps", equilibration_sweeps, "must be at least 1")
         for point in strata.points if proton_density is not None else ():
-            check_temperature(point.temperature_kelvin, GROUND_STATE)
+            check_temperature(point.temperature_kelvin, "for T = 0 fix the protons with proton_density=None")
         self.counts = WalkerCounts(num_proton_walkers, num_electron_walkers, num_groups)
         self.counts.check(strata, sampled=proton_density is not None)
         self.system, self.strata = system, strata
@@ -146,8 +146,9 @@ class VariationalState:
         return self.walkers
 
     def _start(self, random: WalkerRandom, stratum: Tensor) -> Tensor:
-        """Protons in units of rs: each group from its own random numbers, or copies of one structure where they are
-        fixed.  # (W, N, 3)
+        """Protons in units of rs.  # (W, N, 3)
+
+        Each group takes its own random numbers. Fixed protons are copies of one structure.
         """
         state = self.strata.state_index(stratum)
         if self.is_fixed:
@@ -211,8 +212,9 @@ class VariationalState:
         return self.sampler.step(walkers, self.proton_target(), electrons, adapt, Exchange().sum)
 
     def proton_target(self) -> ProtonTarget | None:
-        """p(x) of the walkers as the sampler takes it, with the parameters that the networks have; None for fixed
-        protons.
+        """p(x) of the walkers as the sampler takes it, with the parameters that the networks have.
+
+        None for fixed protons.
         """
         if self.proton_density is None:
             return None

@@ -37,4 +37,5 @@ def test_quickstart_is_stored_without_outputs() -> None:
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)
     for name, cell in code_cells(notebook).items():
-        assert not cell.outputs and cell.execution_count is None, f"strip the outputs of cell {name}"
+        assert not cell.outputs, f"strip the outputs of cell {name}"
+        assert cell.execution_count is None, f"strip the outputs of cell {name}"

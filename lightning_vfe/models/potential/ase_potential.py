@@ -61,7 +61,9 @@ class ASEPotential(Potential):
         """E(z) in Ha (...) of protons (..., N, 3) in bohr; see `Potential.energy`."""
         self.check(z, cell)
         one = torch.ones_like(z[..., 0, 0]) if dilation is None else dilation
-        energy: Tensor = _Energy.apply(z, one, self, cell.length, dilation is not None)
+        energy: Tensor = _Energy.apply(  # type: ignore[no-untyped-call]  # of torch
+            z, one, self, cell.length, dilation is not None
+        )
         return energy
 
     def evaluate(self, z: np.ndarray, length: float, with_virial: bool) -> tuple[float, np.ndarray, float]:
@@ -82,7 +84,8 @@ class ASEPotential(Potential):
             scaled.set_cell(atoms.cell * (1.0 + sign * STEP), scale_atoms=True)
             scaled.calc = self.calculator
             energies.append(scaled.get_potential_energy())
-        return (energies[0] - energies[1]) / (2.0 * STEP)
+        virial: float = (energies[0] - energies[1]) / (2.0 * STEP)
+        return virial
 
 
 class _Energy(torch.autograd.Function):
@@ -92,6 +95,7 @@ class _Energy(torch.autograd.Function):
     def forward(
         ctx: Any, z: Tensor, dilation: Tensor, potential: ASEPotential, length: float, with_virial: bool
     ) -> Tensor:
+        del dilation  # it is one
         flat = z.detach().reshape(-1, *z.shape[-2:]).double().cpu().numpy()
         found = [potential.evaluate(each, length, with_virial) for each in flat]
         energies, forces, virials = (np.array(column) for column in zip(*found, strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -187,7 +187,8 @@ class SchNetPotential(Potential):
         for interaction in self.representation.interactions:
             filters = interaction.filter_network(features) * switch
             atoms = atoms + interaction.f2out(pairs.exchange(interaction.in2f(atoms), filters))
-        return self.output(atoms).squeeze(-1)
+        outputs: Tensor = self.output(atoms).squeeze(-1)
+        return outputs
 
     def _switched(self, distance: Tensor) -> Tensor:
         """The switch of the messages at distances (E,) in bohr."""
@@ -204,9 +205,9 @@ class _Cutoff(nn.Module):
         self.cutoff = cutoff
 
 
-def _activation(key: str, name: str):
+def _activation(key: str, name: str) -> Callable[[Tensor], Tensor]:
     """The function of that name."""
-    functions = {
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
         "shifted_softplus": schnetpack().nn.shifted_softplus,
         "softplus": nn.functional.softplus,
         "silu": nn.functional.silu,

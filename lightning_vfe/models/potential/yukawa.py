@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ class YukawaPotential(Potential):
         self.energy_per_atom = float(energy_per_atom)
 
     @property
-    def settings(self) -> dict:
+    def settings(self) -> dict[str, Any]:
         """The arguments that build this potential again."""
         names = ("strength", "screening_length", "cutoff", "energy_per_atom")
         return {name: getattr(self, name) for name in names}

@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
@@ -100,6 +101,7 @@ class FlowMaximumLikelihood(L.LightningModule):
 
     # --- training ---------------------------------------------------------------------------------------------------
 
+    @override
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """-<ln p> per atom, and the term that opens folds."""
         self.chains = self.chains or self._new_chains()
@@ -158,6 +160,7 @@ class FlowMaximumLikelihood(L.LightningModule):
 
     on_test_epoch_start = on_validation_epoch_start
 
+    @override
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """-ln p of held-out configurations, and their divergence from the target."""
         found = self.samples(batch)

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
+from typing_extensions import override
 
 from lightning_vfe.training.flow_mle.module import FlowMaximumLikelihood
 from lightning_vfe.training.run.messages import Reporter
@@ -43,6 +44,7 @@ class FlowReport(Reporter):
         if trainer.state.fn != "fit":
             self.messages += _tables(_module(pl_module))
 
+    @override
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Table and file."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.database import LabelDatabase, State
@@ -92,6 +93,7 @@ class DatabaseSource(Source):
         """The database has configurations of this cell."""
         self._arrays(cell)
 
+    @override
     def draw(self, cell: PeriodicCell, seed: int) -> Tensor:
         """Read them."""
         return torch.as_tensor(self._arrays(cell)).to(torch.get_default_dtype())
@@ -129,6 +131,7 @@ class TrajectorySource(Source):
         """The file has frames of this cell."""
         self._frames(cell)
 
+    @override
     def draw(self, cell: PeriodicCell, seed: int) -> Tensor:
         """Read them."""
         return cell.wrap(torch.as_tensor(self._frames(cell)).to(torch.get_default_dtype()))

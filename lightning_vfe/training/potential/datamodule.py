@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch.utils.data import DataLoader, IterableDataset
+from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.database import LabelDatabase
@@ -126,6 +127,7 @@ class LabelDataModule(L.LightningDataModule):
 
     # --- loaders ----------------------------------------------------------------------------------------------------
 
+    @override
     def setup(self, stage: str) -> None:
         """Read the database."""
         self.read(1 if self.trainer is None else self.trainer.world_size)
@@ -144,6 +146,7 @@ class LabelDataModule(L.LightningDataModule):
         """The test configurations, in order; all of them in every process."""
         return _loader(_InOrder(self.sets["test"], self.batch_size))
 
+    @override
     def transfer_batch_to_device(self, batch: LabelledSet, device: torch.device, dataloader_idx: int) -> LabelledSet:
         """A set knows how to move."""
         return batch.to(device)

@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.models.potential.potential import Potential
@@ -88,9 +89,10 @@ class PotentialModule(L.LightningModule):
         self.average.load_state_dict(self.potential.state_dict())
         self.best.load_state_dict(self.potential.state_dict())
 
+    @override
     def training_step(self, batch: LabelledSet, batch_idx: int) -> Tensor:
         """The loss of a batch."""
-        loss = self.loss(predict(self.potential, batch, create_graph=True), batch)
+        loss: Tensor = self.loss(predict(self.potential, batch, create_graph=True), batch)
         self.log("train_loss", loss, batch_size=len(batch), sync_dist=True)
         return loss
 
@@ -116,6 +118,7 @@ class PotentialModule(L.LightningModule):
 
     on_test_epoch_start = on_validation_epoch_start
 
+    @override
     def validation_step(self, batch: LabelledSet, batch_idx: int) -> None:
         """Errors of the moving average during `fit`, of the best one in `validate`."""
         predicted = predict(self.average if self.trainer.state.fn == "fit" else self.best, batch)

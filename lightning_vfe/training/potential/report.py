@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from rich.table import Table
+from typing_extensions import override
 
 from lightning_vfe.analysis.parity import PREDICTIONS, save_parity
 from lightning_vfe.models.potential.storage import potential_hash, save_potential
@@ -40,6 +41,7 @@ class PotentialReport(Reporter):
         super().__init__()
         self.run_dir = Path(run_dir)
 
+    @override
     @rank_zero_only
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The potential with its errors on the test configurations."""
@@ -62,6 +64,7 @@ class PotentialReport(Reporter):
         save_potential(module.best, file, metadata)
         self.messages.append(f"potential: {file}")
 
+    @override
     @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The table of `validate`."""
@@ -70,6 +73,7 @@ class PotentialReport(Reporter):
             title = f"errors on validation, after {int(module.trained_steps)} steps"
             self.messages.append(error_table(errors_of(module.predictions), title))
 
+    @override
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Table, files and figures."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from typing_extensions import override
 
 LAST = "last.ckpt"
 """The newest checkpoint of a folder."""
@@ -22,6 +23,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     system's folder for temporary files, from where a move to another disk is a copy that can stop half-way.
     """
 
+    @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write the checkpoint to a local path."""
         path = Path(path)
@@ -66,8 +68,10 @@ class CheckpointFolder:
         return self.path / f"step-{step:08d}.ckpt"
 
     def commit(self, step: int) -> None:
-        """Make the pending checkpoint that of this step and the newest. Older ones beyond keep_last go, and so do those
-        of later steps: a run that went back to an earlier checkpoint has left them.
+        """Make the pending checkpoint that of this step and the newest.
+
+        Older ones beyond keep_last go, and so do those of later steps: a run that went back to an earlier checkpoint
+        has left them.
         """
         # last.ckpt first: a kill between the two leaves one step less to go back to, never a last.ckpt that is behind
         _rename(self.pending, self.last)

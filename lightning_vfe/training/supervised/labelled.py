@@ -45,8 +45,9 @@ class LabelledSet:
 
     @classmethod
     def from_arrays(cls, cell: PeriodicCell, arrays: Mapping[str, np.ndarray]) -> LabelledSet:
-        """From the arrays of a label database, in the default dtype: positions, free_energy (or energy), and where
-        there are any forces, pressure_gpa, energy_error, id.
+        """From the arrays of a label database, in the default dtype.
+
+        They are positions, free_energy (or energy), and where there are any forces, pressure_gpa, energy_error, id.
         """
 
         def tensor(name: str, scale: float = 1.0) -> Tensor | None:

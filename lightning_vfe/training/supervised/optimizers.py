@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
 
@@ -83,6 +84,7 @@ class PlateauAdamW(AdamW):
             raise SettingError("patience", patience, "must not be negative")
         self.factor, self.patience, self.least_learning_rate = factor, patience, least_learning_rate
 
+    @override
     def _scheduler(self, optimizer: torch.optim.Optimizer, num_steps: float) -> dict[str, Any]:
         plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
             optimizer, factor=self.factor, patience=self.patience, min_lr=self.least_learning_rate
@@ -107,6 +109,7 @@ class ExponentialAdamW(AdamW):
             raise SettingError("half_life", half_life, "must be positive, in steps")
         self.half_life = half_life
 
+    @override
     def _scheduler(self, optimizer: torch.optim.Optimizer, num_steps: float) -> dict[str, Any]:
         decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.5 ** (step / self.half_life))
         return {"scheduler": decay, "interval": "step"}

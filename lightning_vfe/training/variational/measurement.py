@@ -36,8 +36,9 @@ def column(name: str, points: tuple[StatePoint, ...], number: int) -> str:
 
 
 def step_values(state: VariationalState, batch: Batch, sample: Sample) -> dict[str, Tensor]:
-    """Means over the walkers of one step, with the scatter of the walkers as error, for each state point: for watching,
-    not results.
+    """Means over the walkers of one step for each state point, with the scatter of the walkers as error.
+
+    They are for watching, not results.
     """
     strata, values = state.strata, {}
     stratum, terms = _of_all_processes(state.independent_strata(batch), sample.terms)

@@ -10,6 +10,7 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
+from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.models.wavefunction.wavefunction import log_psi_of_walkers
@@ -70,6 +71,7 @@ class VariationalFreeEnergy(L.LightningModule):
 
     # --- steps ------------------------------------------------------------------------------------------------------
 
+    @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """The number whose gradient is that of F, or one natural-gradient step; the values go to the loggers."""
         sample = self.state.energies(batch)
@@ -157,6 +159,7 @@ class VariationalFreeEnergy(L.LightningModule):
 
     on_test_epoch_start = on_validation_epoch_start
 
+    @override
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure with frozen parameters."""
         self.measurement.add(batch, self.state.energies(batch))

@@ -112,6 +112,17 @@ class NaturalGradient:
         fisher_decay: float = 0.0,
         score_chunk: int = 256,
     ) -> None:
+        usual = {  # value and advice
+            "flow_learning_rate": (flow_learning_rate, 20.0),
+            "wavefunction_learning_rate": (wavefunction_learning_rate, 1.0),
+            "flow_damping": (flow_damping, 1e-2),
+            "wavefunction_damping": (wavefunction_damping, 1e-3),
+            "flow_max_norm": (flow_max_norm, 1e-3),
+            "wavefunction_max_norm": (wavefunction_max_norm, 1e-3),
+        }
+        for name, (value, advice) in usual.items():
+            if not 0 < value < math.inf:
+                raise SettingError(name, value, f"must be positive and finite, such as {advice}")
         if not decay_steps > 0:
             raise SettingError("decay_steps", decay_steps, "must be positive, such as 100")
         if score_chunk != int(score_chunk) or score_chunk < 1:
@@ -126,8 +137,8 @@ class NaturalGradient:
         self.score_chunk = int(score_chunk)
         self._build({"flow": [nn.Parameter()], "wavefunction": [nn.Parameter()]})  # raises for bad settings
 
-    def _build(self, blocks: Blocks) -> natural_gradient.NaturalGradient:
-        return natural_gradient.NaturalGradient(
+    def _build(self, blocks: Blocks) -> natural_gradient.NaturalGradientOptimizer:
+        return natural_gradient.NaturalGradientOptimizer(
             blocks, self.learning_rates, self.dampings, self.max_norms, self.momentum, self.fisher_decay, self.space
         )
 

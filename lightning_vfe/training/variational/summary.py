@@ -133,8 +133,10 @@ class TestResult:
         return own + self.common_reasons
 
     def as_dict(self) -> dict[str, Any]:
-        """What summary.json holds. With one state point: {"value":, "error":} of each term, diagnostics, converged and
-        reasons. With several: a list of these under `states`, and what they have in common.
+        """What summary.json holds.
+
+        With one state point: {"value":, "error":} of each term, diagnostics, converged and reasons. With several: a
+        list of these under `states`, and what they have in common.
         """
         content: dict[str, Any] = {"system": dict(self.system), "step": self.step}
         verdict = {"converged": not self.reasons, "reasons": self.reasons}

@@ -127,7 +127,7 @@ def test_other_potentials_cannot_be_stored(tmp_path):
     class Other(YukawaPotential):
         pass
 
-    with pytest.raises(ValueError, match="^a Other cannot be stored"):
+    with pytest.raises(ValueError, match=r"^a Other cannot be stored"):
         save_potential(Other(), tmp_path / "p.pt", METADATA)
 
 

@@ -232,7 +232,7 @@ def test_split_is_a_partition_of_its_own_for_each_group() -> None:
     assert torch.cat(parts).sort().values.tolist() == list(range(20))
     assert [p.tolist() for p in parts] == [p.tolist() for p in split(20, (0.1, 0.2), 1, "a", "here")]
     assert parts[0].tolist() != split(20, (0.1, 0.2), 1, "b", "here")[0].tolist()
-    with pytest.raises(ValueError, match="^here has only 2 configurations; "):
+    with pytest.raises(ValueError, match=r"^here has only 2 configurations; "):
         split(2, (0.1, 0.1), 1, "a", "here")
 
 
@@ -261,13 +261,13 @@ def test_bad_data_and_settings(database: Path, tmp_path: Path) -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             LabelDataModule(str(database), **settings)
-    with pytest.raises(ValueError, match="database = .*nowhere.db"):
+    with pytest.raises(ValueError, match=r"database = .*nowhere.db"):
         LabelDataModule(str(tmp_path / "nowhere.db")).read()
     with pytest.raises(ValueError, match="multiple of the number of processes, 4"):
         LabelDataModule(str(database), batch_size=6).read(num_ranks=4)
-    with pytest.raises(ValueError, match="ema_decay = 1.0"):
+    with pytest.raises(ValueError, match=r"ema_decay = 1.0"):
         PotentialModule(schnet(), ema_decay=1.0)
-    with pytest.raises(ValueError, match="energy_weight = 0.0"):
+    with pytest.raises(ValueError, match=r"energy_weight = 0.0"):
         PotentialLoss(energy_weight=0.0)
     # the split of a checkpoint with another database
     data = LabelDataModule(str(database))
@@ -275,7 +275,7 @@ def test_bad_data_and_settings(database: Path, tmp_path: Path) -> None:
     state = data.state_dict()
     other = LabelDataModule(str(write_database(tmp_path / "small.db", TRUTH, count=5)))
     other.read()
-    with pytest.raises(ValueError, match="lacks row .* that the checkpoint's run was fitted to"):
+    with pytest.raises(ValueError, match=r"lacks row .* that the checkpoint's run was fitted to"):
         other.load_state_dict(state)
     grown = LabelDataModule(
         str(write_database(tmp_path / "more.db", TRUTH, states=((4, 1.25), (6, 1.25), (2, 2.0)), count=20))

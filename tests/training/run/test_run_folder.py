@@ -158,7 +158,8 @@ def test_a_crash_goes_on_from_the_save_before(tmp_path: Path, reference: Path) -
     with pytest.raises(RuntimeError, match="as planned"):
         fit(tmp_path, Fit(at=10, event=RuntimeError))
     table, checkpoint = results(tmp_path)
-    assert checkpoint["global_step"] == 8 and table.count("\n") == 11, "rows 8 and 9 came after the checkpoint"
+    assert checkpoint["global_step"] == 8, "rows 8 and 9 came after the checkpoint"
+    assert table.count("\n") == 11, "rows 8 and 9 came after the checkpoint"
     assert not fit(tmp_path, Fit(), resume=True)
     assert_same(tmp_path, reference)
 

@@ -80,8 +80,10 @@ def pair_constants(
 
 
 def first_weights(pairs: Pairs, spin: bool) -> tuple[Tensor, Tensor]:
-    """The first layer of a stream on the features of `pair_features` (F + 1, 9), and the stream of a vector zero (F,)
-    between particles of the same spin. The last output is always one.
+    """The first layer of a stream on the features of `pair_features`, and the stream of a vector zero.
+
+    The layer is (F + 1, 9), and its last output is always one. The stream (F,) is that between particles of the same
+    spin.
 
     sin(2 t) = 2 sin(t) cos(t), cos(2 t) = 1 - 2 sin(t)^2 and d^2 / (1 + d) = (1 + d) + 1 / (1 + d) - 2.
     """
