@@ -34,7 +34,8 @@ _HOMES = {
     "workflows.load": ("LoadedRun", "load"),
     "training.variational.module": ("VariationalFreeEnergy",),
     "training.variational.datamodule": ("MCMCDataModule",),
-    "training.variational.optimizers": ("Adam", "NaturalGradient", "TorchOptimizer"),
+    "training.variational.optimizers": ("Adam", "NaturalGradient"),
+    "training.torch_optimizer": ("TorchOptimizer",),
 }
 _CONFIG_HOMES = {
     "labels.committee": ("CommitteeSettings",),
@@ -62,11 +63,7 @@ _CONFIG_HOMES = {
         "PotentialModule",
         "stored_potential",
     ),
-    "training.supervised.optimizers": (
-        "CosineAdamW",
-        "ExponentialAdamW",
-        "PlateauAdamW",
-    ),
+    "training.torch_optimizer": ("half_cosine",),
     "training.potential.report": ("PotentialReport",),
     "training.run.run_folder": ("LastCheckpoint",),
     "training.supervised.step_bar": ("StepBar",),

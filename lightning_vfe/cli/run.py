@@ -1,6 +1,5 @@
 """Carry out a plan: build module, datamodule and trainer from the config, look them over, and run the verb."""
 
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,7 +54,7 @@ def run(plan: Plan) -> int:
             print(note)
     # these imports take seconds
     from lightning_vfe.physics.chunking import keep_freed_memory
-    from lightning_vfe.training.run.launch import launch, quiet
+    from lightning_vfe.training.run.launch import configure_logging_and_seed, launch
 
     keep_freed_memory()
     content = load_checkpoint(plan.ckpt_path) if plan.ckpt_path is not None else {}
@@ -64,7 +63,7 @@ def run(plan: Plan) -> int:
         check_same_model(config, stored)
     if plan.verb == "fit" and not plan.may_be_done:
         check_steps_left(config, content)
-    quiet(config.seed)
+    configure_logging_and_seed(config.seed)
     with default_dtype(config.dtype), key_errors(config):
         module, datamodule = build_parts(config)
         if content:
@@ -72,8 +71,6 @@ def run(plan: Plan) -> int:
         elif config.get("flow_ckpt"):
             start_flow(module, config)
         trainer = build_trainer(config, plan.verb)
-        if plan.verb == "fit" and not is_variational(config) and trainer.max_steps == trainer.max_epochs == -1:
-            module.optimizer_settings.check_end(math.inf)
         check_data(config, module, datamodule, trainer.world_size)
         if is_first:
             _prepare_folder(plan)

@@ -11,7 +11,13 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.training.flow_mle.sources import Source
-from lightning_vfe.training.supervised.labelled import BatchOrder, check_batches, check_processes, share_of_batch, split
+from lightning_vfe.training.supervised.labelled import (
+    BatchOrder,
+    check_batches,
+    check_processes,
+    share_of_batch,
+    train_validation_test_split,
+)
 
 
 class ConfigurationDataModule(L.LightningDataModule):
@@ -65,7 +71,9 @@ class ConfigurationDataModule(L.LightningDataModule):
         """Training (0), validation (1) or test (2) configurations in bohr, drawn when first asked for. # (C, N, 3)"""
         if not self.parts:
             everything = self.source.draw(self.cell, self.seed)
-            indices = split(len(everything), self.fractions, self.seed, "data.source", origin="data.source")
+            indices = train_validation_test_split(
+                len(everything), self.fractions, self.seed, "data.source", origin="data.source"
+            )
             self._take(tuple(everything[index] for index in indices))
         return self.parts[number]
 

@@ -73,7 +73,7 @@ class FlowReport(Callback):
         console.print(table)
         if module.negative_determinants > 0.0:
             reason = f"det dz/dx is negative for a fraction {module.negative_determinants:.2e} of the configurations"
-            console.print(f"NOT VALID: {reason}: the map folds; lower optimizer.learning_rate", style="bold red")
+            console.print(f"NOT VALID: {reason}: the map folds; lower optimizer.optimizer.lr", style="bold red")
 
 
 def _module(module: L.LightningModule) -> FlowMaximumLikelihood:

@@ -19,7 +19,7 @@ from lightning_vfe.training.supervised.labelled import (
     check_batches,
     check_processes,
     share_of_batch,
-    split,
+    train_validation_test_split,
     with_error_weights,
 )
 
@@ -92,7 +92,7 @@ class LabelDataModule(L.LightningDataModule):
         for group in self._everything:
             cell = group.cell
             name = f"num_atoms = {cell.num_atoms}, rs = {cell.rs:g}"
-            parts = split(
+            parts = train_validation_test_split(
                 len(group), self.fractions, self.seed, name, origin=f"datamodule.database = {self.path} at {name}"
             )
             for part, index in zip(PARTS, parts, strict=True):

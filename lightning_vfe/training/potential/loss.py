@@ -109,17 +109,12 @@ def _spread(groups: Sequence[Tensor]) -> Tensor | None:
     return torch.cat(centred).square().mean().sqrt() if centred else None
 
 
-def set_start(potential: Potential, sets: Sequence[LabelledSet], loss: PotentialLoss) -> None:
+def initialise_scales(potential: Potential, sets: Sequence[LabelledSet], loss: PotentialLoss) -> None:
     """Prepare a fit: scales of the loss, and e_0 and e_1 of the SchNet that is trained, both from the training sets.
 
     e_0 is the mean over all configurations of the energy per atom, e_1 its spread, after the repulsion is subtracted
     and, for a DeltaPotential, the baseline.
-
-    Raises:
-        ValueError: the potential has no parameters to train.
     """
-    if not any(parameter.requires_grad for parameter in potential.parameters()):
-        raise ValueError(f"potential = {type(potential).__name__} has no parameters to fit; take schnet or delta")
     baseline, trained = None, potential
     if isinstance(potential, DeltaPotential):
         baseline, trained = [_energies(potential.baseline, part) for part in sets], potential.correction

@@ -126,7 +126,7 @@ def check_processes(batch_size: int, num_ranks: int) -> None:
         )
 
 
-def split(
+def train_validation_test_split(
     count: int, fractions: tuple[float, float], seed: int, group: str, origin: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Random training, validation and test indices of `count` configurations.

@@ -34,7 +34,7 @@ from lightning_vfe.training.flow_mle.sources import (
     boltzmann_density,
 )
 from lightning_vfe.training.run.flow_checkpoint import load_flow
-from lightning_vfe.training.supervised.optimizers import ExponentialAdamW
+from lightning_vfe.training.torch_optimizer import adamw
 from tests.helpers.flows import make_flow
 from tests.helpers.labels import write_database
 from tests.helpers.states import states_at, strata_at
@@ -67,7 +67,7 @@ def build(
         STRATA,
         ProtonDensity(UniformBase(SYSTEM), flow),
         target,
-        ExponentialAdamW(4e-3),
+        adamw(4e-3),
         equilibration_sweeps=4,
         test_sweeps=8,
         num_walkers=64,
