@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_vfe import __version__
 from lightning_vfe.cli import main
 from lightning_vfe.cli.help import TRAINER_VERBS, VERBS
+from lightning_vfe.errors import SettingError
 from lightning_vfe.resources import resource_folder
 from lightning_vfe.training.run.run_folder import CONFIG_KEY
 from lightning_vfe.workflows.compose import compose_config
@@ -82,7 +83,7 @@ def test_commands_read_their_settings_alike(
 
     def run(config: DictConfig) -> int:
         if config.system.rs < 1:
-            raise ValueError(f"system.rs = {config.system.rs} is too dense;\nraise it")
+            raise SettingError("rs", config.system.rs, "is too dense", "raise\nit")
         seen.append((config.run_dir, torch.get_default_dtype()))
         return 3
 
@@ -136,7 +137,7 @@ def test_print_config_runs_nothing(empty_folder: Path, capsys: pytest.CaptureFix
         (["fit", "strata.rs=2"], ["strata.rs = 2", "set system.rs"]),
         (["fit", "particles.num_atoms=2"], ["particles.num_atoms = 2", "set system.num_atoms"]),
         (["fit", "cell.rs=2"], ["'cell.rs'", "did you mean 'system.rs'"]),
-        (["fit", "system.rs=dense"], ["system.rs = 'dense'", "a number"]),
+        (["fit", "system.rs=dense"], ["system.rs = dense", "a number"]),
         (["fit", "system.num_atoms=8.5"], ["system.num_atoms = 8.5", "a whole number"]),
         (["fit", "system.twists=4"], ["system.twists = 4 is not a list", "[4, 4, 4]"]),
         (["fit", "flow.cutoff=far"], ["flow.cutoff = far", "a number"]),

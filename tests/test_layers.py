@@ -11,6 +11,7 @@ PACKAGE = Path(lightning_vfe.__file__).parent
 FLOORS = {
     "__init__": 0,
     "resources": 0,
+    "errors": 0,
     "physics": 0,
     "forward_laplacian": 0,
     "models": 1,
@@ -27,9 +28,9 @@ FLOORS = {
 }
 # stricter than their floor: analysis reads a run's folder, and the chains know callables instead of models
 ONLY = {
-    "analysis": {"analysis", "physics", "resources"},
-    "sampling": {"sampling", "physics"},
-    "log_z": {"log_z", "sampling", "physics"},
+    "analysis": {"analysis", "physics", "resources", "errors"},
+    "sampling": {"sampling", "physics", "errors"},
+    "log_z": {"log_z", "sampling", "physics", "errors"},
     "forward_laplacian": {"forward_laplacian"},
 }
 # the trainings know what they share, and not each other

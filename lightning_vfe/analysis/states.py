@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lightning_vfe.errors import SettingError
+
 SEPARATOR = "@"
 """Stands between the name of a quantity and the suffix of a state: `free_energy_per_atom@rs1.9_T6000`."""
 _SUFFIX = re.compile(r"rs([0-9.eE+-]+)(?:_T([0-9.eE+-]+))?")
@@ -117,14 +119,14 @@ def is_hydrogen(system: Mapping[str, Any]) -> bool:
 
 def _entries(states: Any) -> list[Any]:
     if not isinstance(states, (list, tuple)) or not states:
-        raise ValueError(f"system.states = {states} must be a list of pairs, such as [[1.2,4000],[1.3,6000]]")
+        raise SettingError("system.states", states, "must be a list of pairs, such as [[1.2,4000],[1.3,6000]]")
     return list(states)
 
 
 def _pair(entry: Any, states: Any) -> tuple[float, float]:
     numbers = entry if isinstance(entry, (list, tuple)) else ()
     if len(numbers) != 2 or not all(_is_number(number) for number in numbers):
-        raise ValueError(f"system.states = {states} must be a list of pairs, such as [[1.2,4000],[1.3,6000]]")
+        raise SettingError("system.states", states, "must be a list of pairs, such as [[1.2,4000],[1.3,6000]]")
     return float(numbers[0]), float(numbers[1])
 
 
@@ -135,7 +137,7 @@ def _numbers(system: Mapping[str, Any], key: str) -> list[float]:
         return [0.0]
     numbers = list(value) if isinstance(value, (list, tuple)) else [value]
     if not numbers or not all(_is_number(number) for number in numbers):
-        raise ValueError(f"system.{key} = {value} must be a number or a list of numbers")
+        raise SettingError(f"system.{key}", value, "must be a number or a list of numbers")
     return [float(number) for number in numbers]
 
 

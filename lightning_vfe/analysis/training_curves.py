@@ -17,6 +17,7 @@ from lightning_vfe.analysis.run import Run
 from lightning_vfe.analysis.state_lines import StateLooks
 from lightning_vfe.analysis.style import BLUE, GREY, VERMILION, curve_limits, heading, house_style, panel_grid
 from lightning_vfe.analysis.terms import TERMS, value_with_error
+from lightning_vfe.errors import SettingError
 
 TRAINING_PANELS = (
     "free_energy_per_atom",
@@ -50,7 +51,7 @@ def draw_training(run: Run, window: int | None = None) -> Figure:
     steps = len(run.metrics)
     window = min(max(steps // 10, 1), 100) if window is None else window
     if window < 1:
-        raise ValueError(f"window = {window} must be at least 1 step")
+        raise SettingError("window", window, "must be at least 1 step")
     views = run.views
     tables = [view.metrics for view in views]
     names = [name for name in TRAINING_PANELS if any(_varies(table, name) for table in tables)]

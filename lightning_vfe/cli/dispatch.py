@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from lightning_vfe import __version__
 from lightning_vfe.cli.help import TRAINER_VERBS, VERBS, general_help, verb_help
 from lightning_vfe.cli.processes import is_first_process, print_error
-from lightning_vfe.workflows.errors import CommandError, nearest
+from lightning_vfe.errors import CommandError, nearest
 
 FAILED = 1
 USAGE_ERROR = 2

@@ -9,8 +9,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe import __version__
-from lightning_vfe.workflows.errors import CommandError, one_line
-from lightning_vfe.workflows.guards import instantiate, key_of
+from lightning_vfe.errors import CommandError, SettingError, one_line
+from lightning_vfe.workflows.guards import instantiate, key_errors
 from lightning_vfe.workflows.paths import check_file
 from lightning_vfe.workflows.system import strata_of
 
@@ -71,9 +71,9 @@ def build_labeller(config: DictConfig, states: list[Any]) -> tuple[Any, dict[str
     try:
         calculator = make_calculator()  # a missing program or a wrong setting is known before anything is sampled
     except (TypeError, ImportError) as error:
-        raise CommandError(f"calculator._target_ = {settings['_target_']}: {one_line(error)}") from error
+        raise SettingError("calculator._target_", settings["_target_"], f": {one_line(error)}") from error
     if not hasattr(calculator, "implemented_properties"):
-        raise CommandError(f"calculator._target_ = {settings['_target_']} is no ASE calculator; give the class of one")
+        raise SettingError("calculator._target_", settings["_target_"], "is no ASE calculator", "give the class of one")
     program = getattr(calculator, "program_version", settings["_target_"])
     return ProcessLabeller(make_calculator, config.label.num_processes), settings, f"{program}, ASE {ase.__version__}"
 
@@ -84,22 +84,26 @@ def _vmc_labeller(config: DictConfig, settings: dict[str, Any], states: list[Any
     from lightning_vfe.workflows.checkpoints import check_same_shapes, embedded_config, load_checkpoint
 
     if not config.calculator.ckpt_path:
-        raise CommandError(
-            "calculator.ckpt_path = null must name the run whose wavefunction labels: its folder or .ckpt"
+        raise SettingError(
+            "calculator.ckpt_path", None, "must name the run whose wavefunction labels: its folder or .ckpt"
         )
     path = Path(config.calculator.ckpt_path)
     path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
     content = load_checkpoint(path, key="calculator.ckpt_path")
     trained = embedded_config(content)
     if trained is None or "wavefunction" not in trained:
-        raise CommandError(f"calculator.ckpt_path = {path} holds no config with a wavefunction; give a run made by fit")
+        raise SettingError(
+            "calculator.ckpt_path", path, "holds no config with a wavefunction", "give a run made by fit"
+        )
     densities = [point.rs for point in strata_of(trained).points]
     for state in states:
         if state.num_atoms != trained.system.num_atoms or state.rs not in densities:
-            raise CommandError(
-                f"calculator.ckpt_path = {path} is of num_atoms = {trained.system.num_atoms}, "
-                f"rs = {trained.system.rs}; set system.num_atoms={trained.system.num_atoms} system.rs={densities[0]}, "
-                f"not {state.num_atoms} and {state.rs}"
+            raise SettingError(
+                "calculator.ckpt_path",
+                path,
+                f"is of num_atoms = {trained.system.num_atoms}, rs = {trained.system.rs}",
+                f"set system.num_atoms={trained.system.num_atoms} system.rs={densities[0]}, not {state.num_atoms} and "
+                f"{state.rs}",
             )
     wavefunction, system = instantiate(trained.wavefunction), instantiate(trained.particles)
     prefix = "wavefunction."
@@ -140,7 +144,7 @@ def _build(node: DictConfig, **arguments: Any) -> Any:
     try:
         return instantiate(node, _convert_="all", **arguments)
     except InstantiationException as error:
-        raise CommandError(f"calculator._target_ = {node._target_} cannot be used: {one_line(error)}") from error
+        raise SettingError("calculator._target_", node._target_, f"cannot be used: {one_line(error)}") from error
 
 
 def _parts(config: DictConfig, states: list[Any]) -> dict[str, Any]:
@@ -154,7 +158,7 @@ def _parts(config: DictConfig, states: list[Any]) -> dict[str, Any]:
     given = None
     if label.configurations_path is not None:
         given = read_configurations(data_file(label.configurations_path), states, label.num_configurations)
-    with key_of("potential", "label.start_potential"):
+    with key_errors(config, "label.start_potential"):
         start_potential = instantiate(label.start_potential)
         for state in states:
             start_potential.check(torch.zeros(state.num_atoms, 3), state.cell)

@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lightning_vfe import __version__
-from lightning_vfe.workflows.errors import CommandError
-from lightning_vfe.workflows.guards import instantiate, key_of
+from lightning_vfe.errors import CommandError, SettingError
+from lightning_vfe.workflows.guards import instantiate, key_errors
 from lightning_vfe.workflows.paths import check_file
 from lightning_vfe.workflows.system import strata_of
 
@@ -50,9 +50,9 @@ def run(config: DictConfig) -> int:
     check_file("log_z_path", goal)
     read_entries(goal)  # a damaged file is to be known before the work
     if config.num_samples < 0:
-        raise CommandError(f"num_samples = {config.num_samples} must not be negative; 0 leaves E, P and g(r) out")
+        raise SettingError("num_samples", config.num_samples, "must not be negative", "0 leaves E, P and g(r) out")
     settings, device = instantiate(config.log_z), _device(config.device)
-    with key_of("potential", "yukawa"):
+    with key_errors(config, "yukawa"):
         yukawa = instantiate(config.yukawa)
         yukawa.check(torch.zeros(cell.num_atoms, 3), cell)
     path = [model.to(device).requires_grad_(False) for model in (yukawa, potential)]
@@ -91,7 +91,7 @@ def run(config: DictConfig) -> int:
         store_entry(goal, entry)
     except OSError as error:
         kept = f"ln Z is kept in {run_dir / 'integration.json'}"
-        raise CommandError(f"log_z_path = {goal} cannot be written ({error.strerror}); {kept}") from error
+        raise SettingError("log_z_path", goal, f"cannot be written ({error.strerror})", kept) from error
     figure = _save_overlap(run_dir, result, entry)
     _print_result(result, entry, kT, goal, figure)
     if config.num_samples > 0:
@@ -145,7 +145,7 @@ def _device(name: str) -> str:
     import torch
 
     if name not in ("auto", "cpu", "cuda"):
-        raise CommandError(f"device = {name} does not exist; there is: auto, cpu, cuda")
+        raise SettingError("device", name, "does not exist", "there is: auto, cpu, cuda")
     if name == "cuda" and not torch.cuda.is_available():
         raise CommandError("device = cuda is not available here; set device=cpu")
     return ("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name

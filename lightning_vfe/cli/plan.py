@@ -9,8 +9,8 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe.cli.processes import is_first_process, started_together
+from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.workflows.compose import compose_config, override_config
-from lightning_vfe.workflows.errors import CommandError, one_line
 from lightning_vfe.workflows.overrides import Overrides
 from lightning_vfe.workflows.paths import check_folder
 
@@ -84,21 +84,23 @@ def make_plan(verb: str, overrides: Overrides) -> Plan:
     is_auto = ckpt_path == "auto"
     if is_auto:
         if not run_dir:
-            raise CommandError("ckpt_path = auto needs run_dir=..., the folder to go on in or to begin with")
+            raise SettingError("ckpt_path", "auto", "needs run_dir=..., the folder to go on in or to begin with")
         begins_again = verb == "fit" and not _last_of(Path(run_dir)).is_file()
         ckpt_path = None if begins_again else "last"
     if ckpt_path is None:
         config = compose_config(overrides)
         if not run_dir and (started_together() or config.trainer.num_nodes > 1):
-            raise CommandError(
-                "run_dir = null leaves the folder open; processes started by torchrun or srun, or on several nodes, "
-                "need run_dir=..."
+            raise SettingError(
+                "run_dir",
+                None,
+                "leaves the folder open",
+                "processes started by torchrun or srun, or on several nodes, need run_dir=...",
             )
         folder, notes = (Path(run_dir), ()) if run_dir else _free_folder(config.name)
         is_new = not (begins_again and (folder / "config.yaml").is_file())  # left by a run that was stopped early
         if is_new and run_dir and is_first_process() and _is_used(folder):
-            raise CommandError(
-                f"run_dir = {folder} already holds a run; go on with ckpt_path=last, or give another folder"
+            raise SettingError(
+                "run_dir", folder, "already holds a run", "go on with ckpt_path=last, or give another folder"
             )
         is_default = overrides.value("sampler.num_proton_walkers") is None
         return replace(_plan(verb, config, folder, None, is_new, notes), may_round_walkers=is_default)
@@ -142,8 +144,8 @@ def past_sweep_folder(name: str, marker: str) -> Path:
     for _, folder in reversed(_numbered(f"{name}-sweep")):
         if (folder / marker).is_file():
             return folder
-    raise CommandError(
-        f"run_dir = null finds no sweep {RUNS / name}-sweep; run fit --multirun first, or give run_dir=..."
+    raise SettingError(
+        "run_dir", None, f"finds no sweep {RUNS / name}-sweep", "run fit --multirun first, or give run_dir=..."
     )
 
 
@@ -157,7 +159,9 @@ def _is_used(folder: Path) -> bool:
 
 def _free_folder(name: str) -> tuple[Path, tuple[str, ...]]:
     if Path(name).name != name or name in ("", ".."):
-        raise CommandError(f"name = {name or repr(name)} is no name of a folder in {RUNS}; give a word, or run_dir=...")
+        raise SettingError(
+            "name", name or repr(name), f"is no name of a folder in {RUNS}", "give a word, or run_dir=..."
+        )
     if not (RUNS / name).exists():
         return RUNS / name, ()
     number = 1 + max([1, *(number for number, _ in _numbered(name))])
@@ -180,8 +184,8 @@ def _last_checkpoint(run_dir: str | None, overrides: Overrides) -> tuple[Path, t
     if run_dir:
         checkpoint = _last_of(Path(run_dir))
         if not checkpoint.is_file():
-            raise CommandError(
-                f"run_dir = {run_dir} holds no checkpoints/last.ckpt; give the folder of a run made by fit"
+            raise SettingError(
+                "run_dir", run_dir, "holds no checkpoints/last.ckpt", "give the folder of a run made by fit"
             )
         return checkpoint, ()
     name = overrides.value("name") or overrides.groups.get("experiment") or "default"
@@ -192,8 +196,8 @@ def _last_checkpoint(run_dir: str | None, overrides: Overrides) -> tuple[Path, t
             return checkpoint, (f"using the last checkpoint of {folder}",)
     choice = overrides.groups.get("experiment")
     command = "lightning-vfe fit" + (f" experiment={choice}" if choice else "")
-    raise CommandError(
-        f"ckpt_path = last finds no checkpoint in {RUNS / str(name)}; run '{command}' first, or give run_dir=..."
+    raise SettingError(
+        "ckpt_path", "last", f"finds no checkpoint in {RUNS / str(name)}", f"run '{command}' first, or give run_dir=..."
     )
 
 
@@ -221,9 +225,11 @@ def _config_of(checkpoint: Path, home: Path | None, overrides: Overrides) -> Dic
         "task": "task" in chosen and chosen["task"] != stored.get("task"),
     }
     for group in (group for group, other in is_other.items() if other):
-        raise CommandError(
-            f"{group} = {chosen[group]} is not that of {checkpoint} (name = {stored.name}), whose settings it would "
-            "drop; leave it out: the run brings its config along, and single keys change it"
+        raise SettingError(
+            group,
+            chosen[group],
+            f"is not that of {checkpoint} (name = {stored.name}), whose settings it would drop",
+            "leave it out: the run brings its config along, and single keys change it",
         )
     others = {group: option for group, option in chosen.items() if group not in is_other}
     if others:

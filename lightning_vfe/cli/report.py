@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from lightning_vfe.workflows.errors import CommandError, one_line
+from lightning_vfe.errors import CommandError, SettingError, one_line
 
 
 def run(config: DictConfig) -> int:
@@ -38,7 +38,7 @@ def _labels(config: DictConfig, folders: list[Path]) -> list[str]:
     """A name for each run, all different."""
     labels = [folder.name for folder in folders] if not config.labels else [str(label) for label in config.labels]
     if len(labels) != len(folders):
-        raise CommandError(f"labels = {labels} are {len(labels)} but runs are {len(folders)}; give one for each run")
+        raise SettingError("labels", labels, f"are {len(labels)} but runs are {len(folders)}", "give one for each run")
     twice = [label for label, count in Counter(labels).items() if count > 1]
     if twice:
         raise CommandError(f"labels: {twice[0]} stands for several runs; give labels=[...] that differ")

@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_vfe.cli.banner import print_banner
 from lightning_vfe.cli.plan import HANDOVER, Plan
 from lightning_vfe.cli.processes import is_first_process
+from lightning_vfe.errors import SettingError
 from lightning_vfe.workflows.build import (
     build_parts,
     build_trainer,
@@ -24,7 +25,6 @@ from lightning_vfe.workflows.checkpoints import (
     embedded_config,
     load_checkpoint,
 )
-from lightning_vfe.workflows.errors import CommandError
 from lightning_vfe.workflows.guards import check_scalars, default_dtype, key_errors
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.system import strata_of
@@ -88,15 +88,15 @@ def _check_limits(config: DictConfig) -> None:
     for key in ("max_steps", "max_epochs"):
         limit = config.trainer.get(key)
         if limit is not None and limit != -1 and limit < 1:
-            raise CommandError(f"trainer.{key} = {limit} must be at least 1, or -1 for no limit")
+            raise SettingError(f"trainer.{key}", limit, "must be at least 1, or -1 for no limit")
 
 
 def _check_system(config: DictConfig) -> None:
     """Look at the numbers that need no network, before the slow imports."""
     if config.system.protons not in ("sampled", "fixed"):
-        raise CommandError(f"system.protons = {config.system.protons} does not exist; there is: sampled, fixed")
+        raise SettingError("system.protons", config.system.protons, "does not exist", "there is: sampled, fixed")
     if config.sampler.num_groups < 1:
-        raise CommandError(f"sampler.num_groups = {config.sampler.num_groups} must be at least 1")
+        raise SettingError("sampler.num_groups", config.sampler.num_groups, "must be at least 1")
     with key_errors(config):
         strata_of(config)
 
@@ -106,7 +106,7 @@ def _prepare_folder(plan: Plan) -> None:
     if plan.is_new:
         plan.run_dir.mkdir(parents=True, exist_ok=True)
         if any(plan.run_dir.iterdir()):
-            raise CommandError(f"run_dir = {plan.run_dir} was taken by another command meanwhile; run this one again")
+            raise SettingError("run_dir", plan.run_dir, "was taken by another command meanwhile", "run this one again")
     if plan.is_new or plan.verb == "fit":
         fresh = plan.run_dir / "config.yaml.new"
         fresh.write_text(OmegaConf.to_yaml(plan.config))

@@ -22,9 +22,9 @@ from omegaconf import DictConfig
 
 from lightning_vfe.cli.plan import new_sweep_folder, past_sweep_folder
 from lightning_vfe.cli.sweep_table import print_results
+from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.resources import resource_folder
 from lightning_vfe.workflows.compose import RUN_ROOT, compose_config
-from lightning_vfe.workflows.errors import CommandError, one_line
 from lightning_vfe.workflows.guards import key_errors
 from lightning_vfe.workflows.overrides import parse, quote_path
 from lightning_vfe.workflows.paths import check_folder
@@ -124,7 +124,7 @@ def run_sweep(verb: str, given: Sequence[str]) -> int:
     if home is None:
         home = new_sweep_folder(config.name) if verb == "fit" else past_sweep_folder(config.name, SWEEP_FILE)
     elif home.is_dir() and any(home.iterdir()) and not (home / SWEEP_FILE).is_file():
-        raise CommandError(f"run_dir = {home} holds something else than a sweep; give another folder")
+        raise SettingError("run_dir", home, "holds something else than a sweep", "give another folder")
     check_folder("run_dir", home)
     print(f"{len(words.jobs)} jobs of {verb} in {home}", flush=True)
     results = _multirun(verb, words, home)
@@ -152,7 +152,7 @@ def split_words(given: Sequence[str]) -> Words:
             run_dir = str(Path(value.strip("'\"")).expanduser())
             continue
         if key == "ckpt_path":
-            raise CommandError(f"ckpt_path = {value} is chosen by --multirun for each job; drop it")
+            raise SettingError("ckpt_path", value, "is chosen by --multirun for each job", "drop it")
         try:
             override = parser.parse_override(word)
             several = override.is_sweep_override() and override.is_discrete_sweep()

@@ -15,7 +15,7 @@ from rich.table import Table
 from lightning_vfe.analysis.compare import COMPARED
 from lightning_vfe.analysis.run import Run
 from lightning_vfe.analysis.terms import value_with_error
-from lightning_vfe.workflows.errors import CommandError, one_line
+from lightning_vfe.errors import CommandError, one_line
 
 STATE = {"rs": "rs, bohr", "temperature_kelvin": "T, K"}
 """Columns of the state, and what stands above them in print."""

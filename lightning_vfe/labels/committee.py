@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.physics.cell import PeriodicCell
 
@@ -38,11 +39,11 @@ class CommitteeSettings:
 
     def __post_init__(self) -> None:
         if self.size < 2:
-            raise ValueError(f"label.committee.size = {self.size} must be at least 2: one potential cannot disagree")
+            raise SettingError("size", self.size, "must be at least 2: one potential cannot disagree")
         if self.candidates < 1:
-            raise ValueError(f"label.committee.candidates = {self.candidates} must be at least 1")
+            raise SettingError("candidates", self.candidates, "must be at least 1")
         if not 0 <= self.random_share <= 1:
-            raise ValueError(f"label.committee.random_share = {self.random_share} must lie in [0, 1]")
+            raise SettingError("random_share", self.random_share, "must lie in [0, 1]")
 
 
 class Committee:

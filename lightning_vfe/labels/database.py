@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.label import Configuration, Label
 from lightning_vfe.labels.schema import (
     FORMAT,
@@ -59,7 +60,7 @@ class LabelDatabase:
             self._rows.setdefault((int(row.natoms), float(row.rs)), []).append(row)
 
     @classmethod
-    def open(cls, path: str | Path, key: str = "datamodule.database") -> LabelDatabase:
+    def open(cls, path: str | Path, key: str = "database") -> LabelDatabase:
         """Read a database and check that its rows are of one kind.
 
         Args:
@@ -79,7 +80,7 @@ class LabelDatabase:
             check_row(row, metadata, path, key)
             check_numbers(row, path, key)
         if not rows:
-            raise ValueError(f"{key} = {path} holds no finished labels; go on with lightning-vfe label")
+            raise SettingError(key, path, "holds no finished labels", "go on with lightning-vfe label")
         return cls(path, metadata, rows)
 
     def __len__(self) -> int:
@@ -135,7 +136,7 @@ class LabelStore:
         """
         from ase.db import connect
 
-        self.path, key = str(path), "label.database"
+        self.path, key = str(path), "database"
         self.settings = settings_name(calculator)
         described = [vars(state) for state in states]
         is_new = not Path(path).exists() or _is_empty(self.path, key)
@@ -157,9 +158,11 @@ class LabelStore:
         check_metadata(metadata, self.path, key)
         for name, value, what in (("settings", self.settings, "calculator"), ("states", described, "states")):
             if metadata[name] != value:
-                raise ValueError(
-                    f"{key} = {self.path} was begun with the {what} {metadata[name]}, not {value}; "
-                    f"keep them, or give another file"
+                raise SettingError(
+                    key,
+                    self.path,
+                    f"was begun with the {what} {metadata[name]}, not {value}",
+                    "keep them, or give another file",
                 )
 
     @property
@@ -246,13 +249,13 @@ def _reading(path: str, key: str) -> Iterator[Any]:
     from ase.db import connect
 
     if not Path(path).is_file():
-        raise ValueError(f"{key} = {path} does not exist; make it with lightning-vfe label")
+        raise SettingError(key, path, "does not exist", "make it with lightning-vfe label")
     try:
         yield connect(path, type="db", use_lock_file=False)
     except (sqlite3.DatabaseError, KeyError, AssertionError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(
-            f"{key} = {path} is no ASE database, or a damaged one ({reason}); take another file"
+        raise SettingError(
+            key, path, f"is no ASE database, or a damaged one ({reason})", "take another file"
         ) from error
 
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.database import State
 from lightning_vfe.labels.label import Configuration
 
-_KEY = "label.configurations_path"
+_KEY = "configurations_path"
 
 
 def read_configurations(path: str | Path, states: Sequence[State], count: int) -> dict[State, list[Configuration]]:
@@ -29,18 +30,18 @@ def read_configurations(path: str | Path, states: Sequence[State], count: int) -
     from ase.io import read
 
     if not Path(path).is_file():
-        raise ValueError(f"{_KEY} = {path} does not exist; give a trajectory or a database that ASE reads")
+        raise SettingError(_KEY, path, "does not exist", "give a trajectory or a database that ASE reads")
     try:
         frames = read(str(path), index=":")
     except Exception as error:  # ASE's readers raise whatever their parsers meet
         reason = " ".join(f"{type(error).__name__} {error}".split())
-        raise ValueError(f"{_KEY} = {path} cannot be read by ASE ({reason}); try another format") from error
+        raise SettingError(_KEY, path, f"cannot be read by ASE ({reason})", "try another format") from error
     found: dict[State, list[Configuration]] = {state: [] for state in states}
     for number, frame in enumerate(frames):
         box = np.asarray(frame.cell)
         cube = box[0, 0] * np.eye(3)
         if set(frame.get_chemical_symbols()) != {"H"} or box[0, 0] <= 0 or np.abs(box - cube).max() > 1e-6 * box[0, 0]:
-            raise ValueError(f"{_KEY} = {path}: frame {number} is not hydrogen in a cube; give such frames only")
+            raise SettingError(_KEY, path, f": frame {number} is not hydrogen in a cube", "give such frames only")
         configuration = Configuration.from_atoms(frame)
         for state, chosen in found.items():
             same = state.num_atoms == len(frame) and math.isclose(state.cell.length, configuration.length, rel_tol=1e-6)
@@ -48,8 +49,11 @@ def read_configurations(path: str | Path, states: Sequence[State], count: int) -
                 chosen.append(configuration)
     for state, chosen in found.items():
         if not chosen:
-            raise ValueError(
-                f"{_KEY} = {path} has no frame of num_atoms = {state.num_atoms}, rs = {state.rs:g} "
-                f"(a cube of {state.cell.length:.6f} bohr); set label.num_atoms and label.rs to what it holds"
+            raise SettingError(
+                _KEY,
+                path,
+                f"has no frame of num_atoms = {state.num_atoms}, rs = {state.rs:g} "
+                f"(a cube of {state.cell.length:.6f} bohr)",
+                "set label.num_atoms and label.rs to what it holds",
             )
     return found

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.committee import Committee, CommitteeSettings, TrainPotential
 from lightning_vfe.labels.database import DONE, LabelStore, State
 from lightning_vfe.labels.force_check import check_forces
@@ -69,15 +70,17 @@ class LabelRun:
             ("num_force_checks", self.num_force_checks, 0),
         ):
             if value < least:
-                raise ValueError(f"label.{name} = {value} must be at least {least}")
+                raise SettingError(name, value, f"must be at least {least}")
         begun = self.store.metadata.get("sampling")
         sampling = {"num_configurations": self.num_configurations, "seed": self.seed}
         for name, value in sampling.items():
             if begun is not None and begun[name] != value:
                 key = "seed" if name == "seed" else f"label.{name}"
-                raise ValueError(
-                    f"{key} = {value} differs from {begun[name]}, with which {self.store.path} was begun; "
-                    "keep it and raise label.rounds for more labels, or give another label.database"
+                raise SettingError(
+                    key,
+                    value,
+                    f"differs from {begun[name]}, with which {self.store.path} was begun",
+                    "keep it and raise label.rounds for more labels, or give another label.database",
                 )
         self.store.update_metadata(sampling=sampling)
 

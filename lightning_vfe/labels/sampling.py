@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.statistics import integrated_autocorrelation_time
 from lightning_vfe.physics.structures import make_structure
@@ -42,7 +43,7 @@ class ChainSettings:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value < 1:
-                raise ValueError(f"label.chains.{name} = {value} must be at least 1")
+                raise SettingError(name, value, "must be at least 1")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.label import Configuration
 from lightning_vfe.physics.cell import PeriodicCell
 
@@ -60,19 +61,23 @@ def check_metadata(metadata: Mapping[str, Any], path: str, key: str) -> None:
     """
     missing = [name for name in NEEDED if name not in metadata]
     if missing:
-        raise ValueError(
-            f"{key} = {path} lacks the metadata {', '.join(missing)}; "
-            "give a database made by lightning-vfe label, whose metadata must be copied along with its rows"
+        raise SettingError(
+            key,
+            path,
+            f"lacks the metadata {', '.join(missing)}",
+            "give a database made by lightning-vfe label, whose metadata must be copied along with its rows",
         )
     if metadata["format"] != FORMAT:
-        raise ValueError(f"{key} = {path} has the format {metadata['format']!r}, not {FORMAT!r}; label anew")
+        raise SettingError(key, path, f"has the format {metadata['format']!r}, not {FORMAT!r}", "label anew")
     units = metadata["units"]
     units = units if isinstance(units, Mapping) else {}
     for name, unit in UNITS.items():
         if units.get(name) != unit:
-            raise ValueError(
-                f"{key} = {path} has {name} in {units.get(name, 'no unit')}, which must be in {unit}; "
-                "convert the data and its metadata, or make it with lightning-vfe label"
+            raise SettingError(
+                key,
+                path,
+                f"has {name} in {units.get(name, 'no unit')}, which must be in {unit}",
+                "convert the data and its metadata, or make it with lightning-vfe label",
             )
 
 
@@ -85,14 +90,18 @@ def check_row(row: Any, metadata: Mapping[str, Any], path: str, key: str) -> Non
     units, settings = row.get("units"), row.get("settings")
     if units != UNITS_OF_ROW:
         found = f"units {units!r}" if units else "no units"
-        raise ValueError(
-            f"{key} = {path} mixes units: row {row.id} has {found}, the database has {UNITS_OF_ROW!r}; "
-            "keep one kind of rows in each database"
+        raise SettingError(
+            key,
+            path,
+            f"mixes units: row {row.id} has {found}, the database has {UNITS_OF_ROW!r}",
+            "keep one kind of rows in each database",
         )
     if settings != metadata["settings"]:
-        raise ValueError(
-            f"{key} = {path} mixes calculators: row {row.id} is of {settings!r}, the database of "
-            f"{metadata['settings']!r}; keep the labels of one calculator with one choice of settings in each database"
+        raise SettingError(
+            key,
+            path,
+            f"mixes calculators: row {row.id} is of {settings!r}, the database of {metadata['settings']!r}",
+            "keep the labels of one calculator with one choice of settings in each database",
         )
 
 
@@ -105,11 +114,13 @@ def check_numbers(row: Any, path: str, key: str) -> None:
     energy = row.data.get("free_energy")
     forces = row.data.get("forces", 0.0)
     if energy is None or not np.isfinite(energy).all() or not np.isfinite(forces).all():
-        raise ValueError(f"{key} = {path}: row {row.id} has no finite free_energy and forces; remove it")
+        raise SettingError(key, path, f": row {row.id} has no finite free_energy and forces", "remove it")
     length = Configuration.from_atoms(row.toatoms()).length
     wanted = PeriodicCell(int(row.natoms), float(row.rs)).length
     if abs(length - wanted) > 1e-6 * wanted:
-        raise ValueError(
-            f"{key} = {path}: row {row.id} has a box of {length:.6f} bohr, but {row.natoms} atoms at rs = {row.rs} "
-            f"need {wanted:.6f}; its positions are in other units than {UNITS['positions']}, or its rs is wrong"
+        raise SettingError(
+            key,
+            path,
+            f": row {row.id} has a box of {length:.6f} bohr, but {row.natoms} atoms at rs = {row.rs} need {wanted:.6f}",
+            f"its positions are in other units than {UNITS['positions']}, or its rs is wrong",
         )

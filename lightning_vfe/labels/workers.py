@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from multiprocessing import connection, process
 from typing import Any
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.label import Configuration, Label, ase_label
 
 THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
@@ -40,9 +41,7 @@ class ProcessLabeller:
 
     def __post_init__(self) -> None:
         if self.num_processes < 1:
-            raise ValueError(
-                f"label.num_processes = {self.num_processes} must be at least 1; one for every core is good"
-            )
+            raise SettingError("num_processes", self.num_processes, "must be at least 1", "one for every core is good")
 
     def __call__(self, configurations: Sequence[Configuration]) -> Iterator[tuple[int, Label | str]]:
         """(index, label or message) in the order in which they are done."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.free_energy import momentum_free_energy
 from lightning_vfe.physics.observables import RadialDistribution, RadialDistributions
@@ -67,7 +68,7 @@ def sample_potential(
         ValueError: num_samples is not positive.
     """
     if num_samples < 1:
-        raise ValueError(f"num_samples = {num_samples} must be at least 1; 200 give errors worth having")
+        raise SettingError("num_samples", num_samples, "must be at least 1", "200 give errors worth having")
     random = WalkerRandom(range(start.shape[0]), seed, start.device)
     chains = Chains(lambda z: -energy(z) / kT, cell, start, LangevinProposal(), width, random)
     radial, energies, pressures = RadialDistributions(cell), [], []

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.log_z.mbar import Equilibrium, Reweighted, bootstrap_error, find_equilibrium, reweight
 from lightning_vfe.log_z.path import (
     coarse_points,
@@ -74,7 +75,7 @@ def integrate(
         FloatingPointError: an energy is not a number, or windows cannot be joined.
     """
     if not (math.isfinite(kT) and kT > 0):
-        raise ValueError(f"kT = {kT} must be positive, in Ha; system.temperature_kelvin sets it")
+        raise SettingError("kT", kT, "must be positive, in Ha", "system.temperature_kelvin sets it")
     settings = settings or LogZSettings()
     ideal = 3 * cell.num_atoms * math.log(cell.length)
     if not energies:
@@ -200,7 +201,7 @@ class _Run:
         return self._chains(points, chains.positions[nearest.tolist()], width, self._random(len(points)))
 
     def _chains(self, points: np.ndarray, positions: Tensor, width: Tensor, random: WalkerRandom) -> ReplicaExchange:
-        rule = make_proposal(self.settings.proposal, "log_z.proposal")
+        rule = make_proposal(self.settings.proposal, "proposal")
         return ReplicaExchange(self.energies, self.cell, self.kT, points, positions, width, rule, random)
 
     def _random(self, num_windows: int) -> WalkerRandom:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.sampling.proposals import make_proposal
 
 
@@ -46,17 +47,19 @@ class LogZSettings:
         least = {"num_chains": 2, "num_steps": 1, "num_sweeps": 20, "pilot_sweeps": 6, "num_bootstraps": 10}
         for name, smallest in {**least, "max_windows_per_stage": 1}.items():
             if getattr(self, name) < smallest:
-                raise ValueError(f"log_z.{name} = {getattr(self, name)} must be at least {smallest}")
+                raise SettingError(name, getattr(self, name), f"must be at least {smallest}")
         if self.max_sweeps < self.num_sweeps:
-            raise ValueError(
-                f"log_z.max_sweeps = {self.max_sweeps} must be at least log_z.num_sweeps = {self.num_sweeps}; "
-                "raise it, or lower log_z.num_sweeps as well"
+            raise SettingError(
+                "max_sweeps",
+                self.max_sweeps,
+                f"must be at least log_z.num_sweeps = {self.num_sweeps}",
+                "raise it, or lower log_z.num_sweeps as well",
             )
         for name, example in (("target_error_per_atom", 0.004), ("spacing", 1.0)):
             if not getattr(self, name) > 0:
-                raise ValueError(f"log_z.{name} = {getattr(self, name)} must be positive, for example {example}")
+                raise SettingError(name, getattr(self, name), f"must be positive, for example {example}")
         if not 0.01 <= self.min_overlap <= 0.2:
-            raise ValueError(f"log_z.min_overlap = {self.min_overlap} must be from 0.01 to 0.2; 0.03 is usual")
+            raise SettingError("min_overlap", self.min_overlap, "must be from 0.01 to 0.2", "0.03 is usual")
         if self.seed < 0:
-            raise ValueError(f"seed = {self.seed} must not be negative; give a whole number such as 42")
-        make_proposal(self.proposal, "log_z.proposal")
+            raise SettingError("seed", self.seed, "must not be negative", "give a whole number such as 42")
+        make_proposal(self.proposal, "proposal")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.models.contracts import Base, Flow
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.flow.plain import PlainFlow
@@ -82,7 +83,7 @@ class ProtonDensity(nn.Module):
             ValueError: chunk_size is not positive.
         """
         if chunk_size is not None and chunk_size < 1:
-            raise ValueError(f"chunk_size = {chunk_size} must be at least 1; None chooses one that fits the memory")
+            raise SettingError("chunk_size", chunk_size, "must be at least 1", "None chooses one that fits the memory")
         if isinstance(self.flow, EquivariantFlow):
             function, largest = self._scores, self.flow.batch_size(x, with_gradients=True)
         else:

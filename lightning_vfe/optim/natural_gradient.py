@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.optim.exchange import Exchange
 from lightning_vfe.optim.solve import (
     Direction,
@@ -67,15 +68,15 @@ class NaturalGradient(torch.optim.Optimizer):
                 if not 0 < values[name] < math.inf:
                     key = f"{name}_{label}"
                     usual = USUAL.get(key, USUAL[label])
-                    raise ValueError(f"optimizer.{key} = {values[name]} must be positive and finite, such as {usual}")
+                    raise SettingError(key, values[name], f"must be positive and finite, such as {usual}")
         for label, share in (("momentum", momentum), ("fisher_decay", fisher_decay)):
             if not 0 <= share < 1:
-                raise ValueError(f"optimizer.{label} = {share} must be at least 0 and below 1, such as 0.95")
+                raise SettingError(label, share, "must be at least 0 and below 1, such as 0.95")
         if space not in SPACES:
-            raise ValueError(f"optimizer.space = {space!r} is unknown; choose one of {', '.join(SPACES)}")
+            raise SettingError("space", space, "is unknown", f"choose one of {', '.join(SPACES)}")
         if fisher_decay > 0 and space != "parameter":
-            raise ValueError(
-                f"optimizer.fisher_decay = {fisher_decay} averages the Fisher matrix: set optimizer.space=parameter"
+            raise SettingError(
+                "fisher_decay", fisher_decay, "averages the Fisher matrix: set optimizer.space=parameter"
             )
         groups = [
             {
@@ -119,10 +120,9 @@ class NaturalGradient(torch.optim.Optimizer):
         """
         names = [group["name"] for group in self.param_groups]
         if [group.get("name") for group in state_dict["param_groups"]] != names:
-            raise ValueError(
-                f"optimizer: the checkpoint was not made by the natural gradient of {' and '.join(names)}; "
-                "resume with the optimizer of the saved run, or start a new run"
-            )
+            reason = f"of {' and '.join(names)} did not make this checkpoint"
+            remedy = "resume with the optimizer of the saved run, or start a new run"
+            raise SettingError("optimizer", "natural_gradient", reason, remedy)
         own = [{key: group[key] for key in SETTINGS} for group in self.param_groups]
         super().load_state_dict(state_dict)
         for group, settings, saved in zip(self.param_groups, own, state_dict["param_groups"], strict=True):

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_vfe.errors import SettingError
+
 LONGEST_CUTOFF = 10.0
 """In edges of the cell: an atom reaches 4,000 images of every other then, and no interaction here ranges further."""
 
@@ -38,13 +40,15 @@ class PeriodicCell:
     def __post_init__(self) -> None:
         integer = isinstance(self.num_atoms, Integral) and not isinstance(self.num_atoms, bool)
         if not (integer and self.num_atoms >= 1):
-            raise ValueError(f"system.num_atoms = {self.num_atoms!r} must be a positive integer; set it to 8, 14 or 16")
+            raise SettingError("num_atoms", self.num_atoms, "must be a positive integer", "set it to 8, 14 or 16")
         number = isinstance(self.rs, Real) and not isinstance(self.rs, bool)
         least, most = RS_RANGE
         if not (number and least <= self.rs <= most):
-            raise ValueError(
-                f"system.rs = {self.rs!r} must be positive, from {least:g} to {most:g} bohr; "
-                "dense hydrogen is rs = 1 to 4 bohr"
+            raise SettingError(
+                "rs",
+                self.rs,
+                f"must be positive, from {least:g} to {most:g} bohr",
+                "dense hydrogen is rs = 1 to 4 bohr",
             )
 
     @property
@@ -76,9 +80,11 @@ class PeriodicCell:
         """
         most = LONGEST_CUTOFF * self.length
         if not 0 < cutoff <= most:
-            raise ValueError(
-                f"{key} = {cutoff} must be positive and at most {most:.4g} {unit}, {LONGEST_CUTOFF:g} edges of the "
-                f"cell; {fix}"
+            raise SettingError(
+                key,
+                cutoff,
+                f"must be positive and at most {most:.4g} {unit}, {LONGEST_CUTOFF:g} edges of the cell",
+                fix,
             )
 
     def wrap(self, positions: Tensor) -> Tensor:
@@ -118,7 +124,7 @@ class PeriodicCell:
     def image_vectors(self, cutoff: float) -> np.ndarray:
         """The integer vectors n of `image_shifts`, as NumPy integers.  # (M, 3)"""
         if not (math.isfinite(cutoff) and cutoff > 0):
-            raise ValueError(f"cutoff = {cutoff!r} must be positive, in bohr, for example {self.length / 2:.4g}")
+            raise SettingError("cutoff", cutoff, f"must be positive, in bohr, for example {self.length / 2:.4g}")
         # The margin keeps images that lie on the cutoff in spite of rounding.
         reach = cutoff / self.length * (1.0 + 1e-12)
         integers = integer_vectors(math.floor(reach + 0.5))
@@ -145,7 +151,7 @@ class PeriodicCell:
             ValueError: count is not positive.
         """
         if count < 1:
-            raise ValueError(f"count = {count} plane waves must be positive; 1 keeps the constant wave only")
+            raise SettingError("count", count, "plane waves must be positive", "1 keeps the constant wave only")
         # A ball of radius R holds fewer vectors than the cube [-R, R]^3, and every shell up to R lies in that cube.
         radius = 0
         while True:

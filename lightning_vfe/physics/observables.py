@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.cell import PeriodicCell
 
 PAIRS = ("proton_proton", "proton_electron", "electron_electron_like", "electron_electron_unlike")
@@ -57,9 +58,9 @@ class RadialDistributions:
         corner = math.sqrt(3.0) / 2.0 * cell.length
         r_max = cell.length / 2 if r_max is None else r_max
         if num_bins < 1:
-            raise ValueError(f"num_bins = {num_bins} must be at least 1; 50 is usual")
+            raise SettingError("num_bins", num_bins, "must be at least 1", "50 is usual")
         if not 0.0 < r_max <= corner:
-            raise ValueError(f"r_max = {r_max} must lie between 0 and {corner:.4f} bohr, the corner of the cell")
+            raise SettingError("r_max", r_max, f"must lie between 0 and {corner:.4f} bohr, the corner of the cell")
         self.cell = cell
         self.num_bins = num_bins
         self.num_up = cell.num_atoms // 2 if num_up is None else num_up

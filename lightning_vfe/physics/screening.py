@@ -13,6 +13,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import erfc
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.cell import integer_vectors
 
 MADELUNG_SIMPLE_CUBIC = -2.8372974794806
@@ -51,7 +52,7 @@ def check_accuracy(relative_accuracy: float, key: str) -> None:
         ValueError: it is not between 1e-14 and 1.
     """
     if not 1e-14 < relative_accuracy < 1.0:
-        raise ValueError(f"{key} = {relative_accuracy!r} must lie between 1e-14 and 1; 1e-8 is usual")
+        raise SettingError(key, relative_accuracy, "must lie between 1e-14 and 1", "1e-8 is usual")
 
 
 def choose_screening(num_atoms: int, relative_accuracy: float, alpha_length: float | None = None) -> Screening:
@@ -71,7 +72,7 @@ def choose_screening(num_atoms: int, relative_accuracy: float, alpha_length: flo
     """
     check_accuracy(relative_accuracy, "relative_accuracy")
     if alpha_length is not None and not _SMALLEST <= alpha_length <= _LARGEST:
-        raise ValueError(f"alpha_length = {alpha_length!r} must lie between {_SMALLEST} and {_LARGEST}; leave it out")
+        raise SettingError("alpha_length", alpha_length, f"must lie between {_SMALLEST} and {_LARGEST}", "leave it out")
     tail = 0.5 * relative_accuracy * abs(MADELUNG_SIMPLE_CUBIC) / 2.0 / num_atoms
     if alpha_length is not None:
         reaches = _image_reaches(_NEGLIGIBLE / alpha_length + 1.0)

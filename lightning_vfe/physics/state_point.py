@@ -9,6 +9,7 @@ from numbers import Real
 import torch
 from torch import Tensor
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
 
@@ -32,9 +33,9 @@ class StatePoint:
         PeriodicCell(1, self.rs)  # refuses impossible densities
         temperature = self.temperature_kelvin
         if not isinstance(temperature, Real) or isinstance(temperature, bool) or not math.isfinite(temperature):
-            raise ValueError(f"system.temperature_kelvin = {temperature!r} must be a finite number, such as 6000")
+            raise SettingError("temperature_kelvin", temperature, "must be a finite number, such as 6000")
         if temperature < 0:
-            raise ValueError(f"system.temperature_kelvin = {temperature!r} must not be negative; give one such as 6000")
+            raise SettingError("temperature_kelvin", temperature, "must not be negative", "give one such as 6000")
 
     @property
     def kT(self) -> float:

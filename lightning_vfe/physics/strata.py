@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.statistics import Estimate, Series, estimate
 from lightning_vfe.physics.twists import TwistGrid, TwistSymmetry, twist_grid
@@ -39,15 +40,14 @@ class Strata:
 
     def __post_init__(self) -> None:
         if not self.points:
-            raise ValueError("system.states = [] holds no state point; give pairs [rs, T] such as [[1.25, 6000]]")
+            raise SettingError("states", [], "holds no state point", "give pairs [rs, T] such as [[1.25, 6000]]")
         if len(self.points) > MOST_STATES:
-            raise ValueError(f"system.states holds {len(self.points)} state points; give at most {MOST_STATES}")
+            raise SettingError("states", len(self.points), "state points are too many", f"give at most {MOST_STATES}")
         names = [str(point) for point in self.points]
         if len(set(names)) < len(names):
             twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(
-                f"system.states holds {twice} twice, to the six digits of its name; give each state point once"
-            )
+            reason = f"holds {twice} twice, to the six digits of its name"
+            raise SettingError("states", f"[{', '.join(names)}]", reason, "give each state point once")
 
     @classmethod
     def of(
@@ -75,14 +75,16 @@ class Strata:
         """
         grid = twist_grid(twists, twist_symmetry, twist_shift)
         if protons not in ("sampled", "fixed"):
-            raise ValueError(f"system.protons = {protons!r} is unknown; choose sampled or fixed")
+            raise SettingError("protons", protons, "is unknown", "choose sampled or fixed")
         if states is None:
-            temperatures = _numbers("system.temperature_kelvin", temperature_kelvin)
-            pairs = list(itertools.product(_numbers("system.rs", rs), temperatures if protons == "sampled" else [0.0]))
+            temperatures = _numbers("temperature_kelvin", temperature_kelvin)
+            pairs = list(itertools.product(_numbers("rs", rs), temperatures if protons == "sampled" else [0.0]))
             if protons == "fixed" and len(temperatures) > 1:
-                raise ValueError(
-                    f"system.temperature_kelvin = {temperature_kelvin} but the protons are fixed: they have no "
-                    "temperature; give one number, or set system.protons=sampled"
+                raise SettingError(
+                    "temperature_kelvin",
+                    temperature_kelvin,
+                    "but the protons are fixed: they have no temperature",
+                    "give one number, or set system.protons=sampled",
                 )
         else:
             pairs = _pairs(states)
@@ -118,8 +120,13 @@ class Strata:
             ValueError: there are several.
         """
         if self.num_states > 1:
-            raise ValueError(f"system.rs and system.temperature_kelvin give {self.num_states} state points; give one")
+            raise self.too_many("give one")
         return self.points[0]
+
+    def too_many(self, remedy: str) -> SettingError:
+        """The mistake of several state points where one is needed."""
+        key = "rs" if len({point.rs for point in self.points}) > 1 else "temperature_kelvin"
+        return SettingError(key, [getattr(point, key) for point in self.points], "has several state points", remedy)
 
     def state_index(self, stratum: Tensor) -> Tensor:
         """Number s of the state point of every stratum's number."""
@@ -174,9 +181,11 @@ class Strata:
         total, number = share * num_groups, len(self)
         if total % number:
             states = f"{self.num_states} state points times " if self.num_states > 1 else ""
-            raise ValueError(
-                f"sampler.num_proton_walkers = {total} must be a multiple of the {states}{len(self.twists)} twists of "
-                f"system.twists; set it to {(total // number + 1) * number}"
+            raise SettingError(
+                "num_proton_walkers",
+                total,
+                f"must be a multiple of the {states}{len(self.twists)} twists of system.twists",
+                f"set it to {(total // number + 1) * number}",
             )
         walker = torch.tensor(list(groups))[:, None] * share + torch.arange(share)
         return walker.flatten() % number
@@ -191,16 +200,18 @@ def _numbers(key: str, value: Any) -> list[float]:
     """A number, or a list of numbers, as a list."""
     values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if not values or any(not isinstance(each, Real) or isinstance(each, bool) for each in values):
-        raise ValueError(f"{key} = {value!r} must be a number, or a list of numbers such as [1.2,1.3]")
+        raise SettingError(key, value, "must be a number, or a list of numbers such as [1.2,1.3]")
     return values
 
 
 def _pairs(states: Any) -> list[tuple[float, float]]:
     """Pairs [rs, T]."""
     if isinstance(states, str) or not isinstance(states, Sequence):
-        raise ValueError(f"system.states = {states!r} must be a list of pairs [rs, T] such as [[1.2,4000],[1.3,6000]]")
+        raise SettingError("states", states, "must be a list of pairs [rs, T] such as [[1.2,4000],[1.3,6000]]")
     for pair in states:
         if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
-            raise ValueError(f"system.states: {pair!r} is no pair [rs, T]; give such as [[1.2,4000],[1.3,6000]]")
-        _numbers("system.states", pair)
+            raise SettingError(
+                "states", states, f": {pair!r} is no pair [rs, T]", "give such as [[1.2,4000],[1.3,6000]]"
+            )
+        _numbers("states", pair)
     return [(pair[0], pair[1]) for pair in states]

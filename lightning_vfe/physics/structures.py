@@ -11,6 +11,7 @@ from ase.build import bulk
 from ase.io import read
 from torch import Tensor
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.units import BOHR_TO_ANGSTROM
 
@@ -46,14 +47,13 @@ def make_structure(name_or_path: str, cell: PeriodicCell, num_walkers: int, gene
         ValueError: the name is unknown, N does not fit, or the file does not match the cell.
     """
     if num_walkers < 1:
-        raise ValueError(f"num_walkers = {num_walkers} must be positive")
+        raise SettingError("num_walkers", num_walkers, "must be positive")
     if name_or_path == "random":
         positions = _scatter(cell, num_walkers, atoms_per_unit=1, generator=generator)
     elif name_or_path == "molecular":
         if cell.num_atoms % 2:
-            raise ValueError(
-                f"system.structure = molecular needs an even system.num_atoms, not {cell.num_atoms}; use random instead"
-            )
+            reason = f"needs an even system.num_atoms, not {cell.num_atoms}"
+            raise SettingError("structure", name_or_path, reason, "use random instead")
         positions = _scatter(cell, num_walkers, atoms_per_unit=2, generator=generator)
     else:
         one = _lattice(name_or_path, cell) if name_or_path in _ATOMS_PER_CUBE else _from_file(name_or_path, cell)
@@ -67,35 +67,38 @@ def _lattice(name: str, cell: PeriodicCell) -> np.ndarray:
     repeats = round((cell.num_atoms / per_cube) ** (1.0 / 3.0))
     if per_cube * repeats**3 != cell.num_atoms:
         fits = ", ".join(str(per_cube * m**3) for m in range(1, 6))
-        raise ValueError(f"system.structure = {name} needs system.num_atoms among {fits}, ... not {cell.num_atoms}")
+        raise SettingError("structure", name, f"needs system.num_atoms among {fits}, ... not {cell.num_atoms}")
     return bulk("H", name, a=cell.length / repeats, cubic=True).repeat(repeats).get_positions()
 
 
 def _from_file(path: str, cell: PeriodicCell) -> np.ndarray:
     """Positions of a file, in bohr, after a check against the cell.  # (N, 3)"""
-    key = f"system.structure = {path}"
     if not Path(path).is_file():
-        raise ValueError(f"{key} is neither a file nor one of {', '.join(_NAMES)}")
+        raise SettingError("structure", path, f"is neither a file nor one of {', '.join(_NAMES)}")
     try:
         atoms = read(path)
     except Exception as error:  # ASE's readers raise whatever their parsers meet
         reason = " ".join(f"{type(error).__name__} {error}".split())
-        raise ValueError(f"{key} cannot be read by ASE ({reason}); try another format") from error
+        raise SettingError("structure", path, f"cannot be read by ASE ({reason})", "try another format") from error
     assert isinstance(atoms, Atoms)
     symbols = sorted(set(atoms.get_chemical_symbols()))
     if symbols != ["H"] or len(atoms) != cell.num_atoms:
-        raise ValueError(f"{key} holds {len(atoms)} atoms of {'/'.join(symbols)}; system.num_atoms = {cell.num_atoms}")
+        found = f"holds {len(atoms)} atoms of {'/'.join(symbols)}"
+        raise SettingError("structure", path, found, f"system.num_atoms = {cell.num_atoms} needs as many of H")
     box = np.asarray(atoms.cell) / BOHR_TO_ANGSTROM
     if np.abs(box - cell.length * np.eye(3)).max() > _TOLERANCE * cell.length:
         lengths = np.round(atoms.cell.lengths(), 5).tolist()
         wanted = cell.length * BOHR_TO_ANGSTROM
-        raise ValueError(
-            f"{key} has a box of {lengths} angstrom; system.num_atoms and system.rs need a cube of {wanted:.5f}: "
-            f"set system.rs to match or scale the file's box and positions"
+        raise SettingError(
+            "structure",
+            path,
+            f"has a box of {lengths} angstrom",
+            f"system.num_atoms and system.rs need a cube of {wanted:.5f}: set system.rs to match or scale the file's "
+            "box and positions",
         )
     positions = atoms.get_positions() / BOHR_TO_ANGSTROM
     if not np.isfinite(positions).all():
-        raise ValueError(f"{key} has positions that are not finite numbers; repair the file")
+        raise SettingError("structure", path, "has positions that are not finite numbers", "repair the file")
     return positions
 
 
@@ -118,7 +121,7 @@ def _scatter(cell: PeriodicCell, num_walkers: int, atoms_per_unit: int, generato
         walker, unit = clashes.nonzero(as_tuple=True)
         positions[walkers[walker], unit] = _draw_units(cell, len(unit), atoms_per_unit, generator)
     name = "random" if atoms_per_unit == 1 else "molecular"
-    raise ValueError(f"system.structure = {name} does not fit system.rs = {cell.rs}; use a lattice or a larger rs")
+    raise SettingError("structure", name, f"does not fit system.rs = {cell.rs}", "use a lattice or a larger rs")
 
 
 def _draw_units(cell: PeriodicCell, count: int, atoms_per_unit: int, generator: torch.Generator) -> Tensor:

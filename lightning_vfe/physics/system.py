@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from numbers import Integral, Real
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.units import NUCLEAR_MASSES
 
@@ -41,7 +42,7 @@ class System:
         object.__setattr__(self, "nuclear_mass", _mass(self.nucleus))
         up = (self.num_atoms + 1) // 2 if self.num_up is None else self.num_up
         if isinstance(up, bool) or not (isinstance(up, Integral) and 0 <= up <= self.num_atoms):
-            raise ValueError(f"system.num_up = {up!r} must lie between 0 and {self.num_atoms}, the number of electrons")
+            raise SettingError("num_up", up, f"must lie between 0 and {self.num_atoms}, the number of electrons")
         object.__setattr__(self, "num_up", int(up))
         object.__setattr__(self, "num_down", self.num_atoms - int(up))
 
@@ -65,7 +66,6 @@ def _mass(nucleus: object) -> float:
     if is_number and LIGHTEST_NUCLEUS <= float(nucleus) < float("inf"):  # type: ignore[arg-type]
         return float(nucleus)  # type: ignore[arg-type]
     names = ", ".join(f"{name} ({mass:g})" for name, mass in NUCLEAR_MASSES.items())
-    raise ValueError(
-        f"system.nucleus = {nucleus!r} must be one of {names}, "
-        f"or a mass of at least {LIGHTEST_NUCLEUS:g} electron masses"
+    raise SettingError(
+        "nucleus", nucleus, f"must be one of {names}, or a mass of at least {LIGHTEST_NUCLEUS:g} electron masses"
     )

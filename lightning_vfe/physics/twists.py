@@ -12,6 +12,8 @@ import torch
 from ase.dft.kpoints import monkhorst_pack
 from torch import Tensor
 
+from lightning_vfe.errors import SettingError
+
 TwistSpec = str | Sequence[int] | Sequence[Sequence[float]]
 TwistSymmetry = Literal["none", "time_reversal", "cubic"]
 
@@ -75,14 +77,16 @@ def twist_grid(spec: TwistSpec, symmetry: TwistSymmetry = "none", shift: Sequenc
     (1973), simple cubic lattice; C. Lin, F. H. Zong and D. M. Ceperley, Phys. Rev. E 64, 016702 (2001), random twists.
     """
     if symmetry not in get_args(TwistSymmetry):
-        raise ValueError(f"system.twist_symmetry = {symmetry!r} is unknown; give none, time_reversal or cubic")
+        raise SettingError("twist_symmetry", symmetry, "is unknown", "give none, time_reversal or cubic")
     offsets = _offsets(shift)
     if _is_grid(spec):
         fractions, weights = _monkhorst_pack(spec, offsets)
     elif any(offsets):
-        raise ValueError(
-            f"system.twist_shift = {shift!r} shifts a grid, but system.twists is not a grid; "
-            "set system.twist_shift to [0, 0, 0], or give system.twists as a grid such as [4, 4, 4]"
+        raise SettingError(
+            "twist_shift",
+            shift,
+            "shifts a grid, but system.twists is not a grid",
+            "set system.twist_shift to [0, 0, 0], or give system.twists as a grid such as [4, 4, 4]",
         )
     elif isinstance(spec, str) and spec == "random":
         return TwistGrid(torch.zeros(1, 3, dtype=torch.float64), torch.ones(1, dtype=torch.float64), is_random=True)
@@ -99,9 +103,11 @@ def twist_grid(spec: TwistSpec, symmetry: TwistSymmetry = "none", shift: Sequenc
 def _offsets(shift: Sequence[float]) -> list[float]:
     """The shift as three floats."""
     if not _is_numbers(shift) or len(shift) != 3 or not all(map(math.isfinite, shift)):
-        raise ValueError(
-            f"system.twist_shift = {shift!r} is not a list of three finite numbers; "
-            "give fractions of the grid's spacing such as [0.5, 0.5, 0.5]"
+        raise SettingError(
+            "twist_shift",
+            shift,
+            "is not a list of three finite numbers",
+            "give fractions of the grid's spacing such as [0.5, 0.5, 0.5]",
         )
     return [float(x) for x in shift]
 
@@ -111,9 +117,11 @@ def _monkhorst_pack(counts: Sequence[int], offsets: list[float]) -> tuple[Tensor
     sizes = [int(count) for count in counts]
     total = math.prod(sizes)
     if total > MOST_TWISTS:
-        raise ValueError(
-            f"system.twists = {counts!r} is a grid of {total} twists, more than {MOST_TWISTS}; "
-            "each needs proton walkers of its own: give a smaller one such as [4, 4, 4]"
+        raise SettingError(
+            "twists",
+            counts,
+            f"is a grid of {total} twists, more than {MOST_TWISTS}",
+            "each needs proton walkers of its own: give a smaller one such as [4, 4, 4]",
         )
     moves = [offset / size for offset, size in zip(offsets, sizes, strict=True)]
     return torch.from_numpy(monkhorst_pack(sizes)) + torch.tensor(moves, dtype=torch.float64), [1.0] * total
@@ -122,21 +130,25 @@ def _monkhorst_pack(counts: Sequence[int], offsets: list[float]) -> tuple[Tensor
 def _listed(spec: TwistSpec) -> tuple[Tensor, list[float]]:
     """Twists of a list  # (T, 3) and their relative weights, the largest one."""
     if isinstance(spec, (str, bytes)) or not isinstance(spec, Sequence) or len(spec) == 0:
-        raise ValueError(f"system.twists = {spec!r} is not a list; {_HELP}")
+        raise SettingError("twists", spec, "is not a list", _HELP)
     vectors = [entry for entry in spec if _is_vector(entry)]
     if len(vectors) != len(spec):
-        raise ValueError(f"system.twists = {spec!r} is no grid and no list of vectors; {_HELP}")
+        raise SettingError("twists", spec, "is no grid and no list of vectors", _HELP)
     if len({len(vector) for vector in vectors}) > 1:
-        raise ValueError(
-            f"system.twists = {spec!r} has weights for some of its vectors only; "
-            "give all vectors a fourth number, the weight, or none"
+        raise SettingError(
+            "twists",
+            spec,
+            "has weights for some of its vectors only",
+            "give all vectors a fourth number, the weight, or none",
         )
     weights = [float(vector[3]) if len(vector) == 4 else 1.0 for vector in vectors]
     for vector, weight in zip(vectors, weights, strict=True):
         if not (math.isfinite(weight) and weight > 0):
-            raise ValueError(
-                f"system.twists has the weight {weight:g} in the vector {vector!r}; "
-                "the fourth number must be positive and finite: change it, or leave the vector out"
+            raise SettingError(
+                "twists",
+                spec,
+                f"has the weight {weight:g} in the vector {vector!r}",
+                "the fourth number must be positive and finite: change it, or leave the vector out",
             )
     fractions = torch.tensor([[float(x) for x in vector[:3]] for vector in vectors], dtype=torch.float64)
     return fractions, [weight / max(weights) for weight in weights]

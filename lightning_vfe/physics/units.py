@@ -6,6 +6,8 @@ Values: CODATA, through scipy.constants.
 
 from scipy import constants
 
+from lightning_vfe.errors import SettingError
+
 KELVIN_TO_HARTREE: float = constants.value("kelvin-hartree relationship")
 """Boltzmann's constant k_B in Ha per kelvin: kT = KELVIN_TO_HARTREE * temperature_kelvin."""
 
@@ -46,9 +48,8 @@ def check_temperature(temperature_kelvin: float, fix: str = "set system.temperat
     """
     least, most = TEMPERATURE_RANGE
     if not least <= temperature_kelvin <= most:
-        raise ValueError(
-            f"system.temperature_kelvin = {temperature_kelvin} must be positive and finite, "
-            f"from {least:g} to {most:g} K; {fix}"
+        raise SettingError(
+            "temperature_kelvin", temperature_kelvin, f"must be positive and finite, from {least:g} to {most:g} K", fix
         )
 
 

@@ -77,8 +77,8 @@ class NestedSampler:
     ) -> None:
         self.cell = system.cell
         self.proton_sampling = check_proton_sampling(proton_sampling)
-        self.proton_proposal = make_proposal(proton_proposal, "sampler.proton_proposal")
-        self.electron_proposal = make_proposal(electron_proposal, "sampler.electron_proposal")
+        self.proton_proposal = make_proposal(proton_proposal, "proton_proposal")
+        self.electron_proposal = make_proposal(electron_proposal, "electron_proposal")
         self.num_proton_steps = positive_integer("num_proton_steps", num_proton_steps)
         self.num_electron_steps = positive_integer("num_electron_steps", num_electron_steps)
         self.proton_target_acceptance = fraction(

@@ -10,6 +10,8 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from lightning_vfe.errors import SettingError
+
 LogProb = Callable[[Tensor], Tensor]
 """ln p up to a constant: positions (..., N, 3) -> (...)."""
 
@@ -123,7 +125,7 @@ class LangevinProposal:
 
     def __init__(self, drift_bound: float = 1.0) -> None:
         if not (math.isfinite(drift_bound) and drift_bound > 0):
-            raise ValueError(f"drift_bound = {drift_bound} must be positive; 1.0 is the usual choice")
+            raise SettingError("drift_bound", drift_bound, "must be positive", "1.0 is the usual choice")
         self.drift_bound = drift_bound
 
     def evaluate(self, log_prob: LogProb, positions: Tensor) -> ChainState:
@@ -170,5 +172,5 @@ def make_proposal(rule: str | Proposal, key: str = "proposal") -> Proposal:
         return rule
     rules: dict[str, Callable[[], Proposal]] = {"gaussian": GaussianProposal, "langevin": LangevinProposal}
     if rule not in rules:
-        raise ValueError(f"{key} = {rule!r} is unknown; choose one of {sorted(rules)}")
+        raise SettingError(key, rule, "is unknown", f"choose one of {sorted(rules)}")
     return rules[rule]()

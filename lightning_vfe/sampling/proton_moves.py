@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.sampling.delayed import DelayedDensity, move_by_surrogate
 from lightning_vfe.sampling.direct import TransportedDensity, move_through_base
@@ -23,7 +24,7 @@ the walkers."""
 def check_proton_sampling(value: str) -> str:
     """The value, if it names a way of sampling; ValueError in one line otherwise."""
     if value not in PROTON_SAMPLING:
-        raise ValueError(f"sampler.proton_sampling = {value!r} is unknown; choose metropolis, direct or delayed")
+        raise SettingError("proton_sampling", value, "is unknown", "choose metropolis, direct or delayed")
     return value
 
 

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_vfe.errors import SettingError
+
 MOST_NUMBERS = 2**18
 """Normal numbers of a group that are drawn and kept at a time."""
 
@@ -39,7 +41,7 @@ class WalkerRandom:
         if not self.groups or len(set(self.groups)) != len(self.groups) or min(self.groups) < 0:
             raise ValueError(f"walker groups = {self.groups} must be distinct numbers >= 0; give for example range(8)")
         if self.seed < 0:
-            raise ValueError(f"seed = {self.seed} must not be negative; give a whole number such as 42")
+            raise SettingError("seed", self.seed, "must not be negative", "give a whole number such as 42")
         self._generators = [torch.Generator(self.device) for _ in self.groups]
         for group, generator in zip(self.groups, self._generators, strict=True):
             generator.manual_seed(group_seed(self.seed, group))
@@ -52,10 +54,8 @@ class WalkerRandom:
         """
         share, rest = divmod(num_walkers, len(self.groups))
         if rest or share == 0:
-            raise ValueError(
-                f"sampler.num_proton_walkers: {num_walkers} walkers do not divide into {len(self.groups)} groups; "
-                f"make it a multiple of {len(self.groups)}"
-            )
+            reason = f"do not divide into {len(self.groups)} groups"
+            raise SettingError("num_proton_walkers", num_walkers, reason, f"make it a multiple of {len(self.groups)}")
         return share
 
     def per_group(self, draw: Callable[[torch.Generator, int], Tensor], num_walkers: int, dim: int = 0) -> Tensor:

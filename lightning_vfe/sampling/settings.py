@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 
+from lightning_vfe.errors import SettingError
+
 
 def positive_integer(name: str, value: int) -> int:
     """The value as an integer, if it is a whole number >= 1."""
     if isinstance(value, bool) or int(value) != value or value < 1:
-        raise ValueError(f"sampler.{name} = {value} must be a whole number >= 1; for example 20")
+        raise SettingError(name, value, "must be a whole number >= 1", "for example 20")
     return int(value)
 
 
 def positive(name: str, value: float) -> float:
     """The value, if it is positive."""
     if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"sampler.{name} = {value} must be positive; leave it out for the default")
+        raise SettingError(name, value, "must be positive", "leave it out for the default")
     return float(value)
 
 
@@ -24,5 +26,5 @@ def fraction(name: str, value: float | None, default: float) -> float:
     if value is None:
         return default
     if not 0.0 < value < 1.0:
-        raise ValueError(f"sampler.{name} = {value} must lie between 0 and 1; {default} suits this proposal")
+        raise SettingError(name, value, "must lie between 0 and 1", f"{default} suits this proposal")
     return float(value)

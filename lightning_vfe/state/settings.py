@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.strata import Strata
 
 CHAIN_PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
@@ -32,11 +33,12 @@ class WalkerCounts:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if value < 1:
-                raise ValueError(f"sampler.{name} = {value} must be at least 1")
+                raise SettingError(name, value, "must be at least 1")
         if self.num_proton_walkers % self.num_groups:
-            raise ValueError(
-                f"sampler.num_proton_walkers = {self.num_proton_walkers} must be a multiple of "
-                f"sampler.num_groups = {self.num_groups}"
+            raise SettingError(
+                "num_proton_walkers",
+                self.num_proton_walkers,
+                f"must be a multiple of sampler.num_groups = {self.num_groups}",
             )
 
     def check(self, strata: Strata, sampled: bool) -> None:
@@ -47,27 +49,32 @@ class WalkerCounts:
         """
         protons, electrons = self.num_proton_walkers, self.num_electron_walkers
         if sampled and electrons < 2:
-            raise ValueError(
-                f"sampler.num_electron_walkers = {electrons} must be at least 2: "
-                "the gradient compares electron walkers that share their protons"
+            raise SettingError(
+                "num_electron_walkers",
+                electrons,
+                "must be at least 2: the gradient compares electron walkers that share their protons",
             )
         if sampled and protons < 2 * strata.num_states:
-            raise ValueError(
-                f"sampler.num_proton_walkers = {protons} must be at least {2 * strata.num_states}: "
-                "the gradient compares proton walkers of one state point"
+            raise SettingError(
+                "num_proton_walkers",
+                protons,
+                f"must be at least {2 * strata.num_states}: the gradient compares proton walkers of one state point",
             )
         own_twists = protons if strata.twists.is_random else len(strata)
         if not sampled and protons * electrons < 2 * own_twists:
-            raise ValueError(
-                f"sampler.num_electron_walkers = {electrons} must be at least 2: the gradient compares "
-                "electron walkers with the same protons and twist"
+            raise SettingError(
+                "num_electron_walkers",
+                electrons,
+                "must be at least 2: the gradient compares electron walkers with the same protons and twist",
             )
         strata.deal(protons, range(self.num_groups), self.num_groups)  # raises where they are no multiple
         weights = strata.twists.weights
         if sampled and protons < 2 * len(strata) and bool((weights != weights[0]).any()):
-            raise ValueError(
-                f"sampler.num_proton_walkers = {protons} gives each twist one walker, but twists of different weights "
-                f"need two; set it to {2 * len(strata)}"
+            raise SettingError(
+                "num_proton_walkers",
+                protons,
+                "gives each twist one walker, but twists of different weights need two",
+                f"set it to {2 * len(strata)}",
             )
 
     def share(self, num_ranks: int) -> int:
@@ -78,10 +85,11 @@ class WalkerCounts:
         """
         if self.num_groups % num_ranks:
             nearest = -(-self.num_groups // num_ranks) * num_ranks
-            raise ValueError(
-                f"sampler.num_groups = {self.num_groups} must be a multiple of the number of processes, {num_ranks} "
-                f"(trainer.devices times trainer.num_nodes); give a multiple of the {num_ranks} processes, "
-                f"such as {nearest}"
+            raise SettingError(
+                "num_groups",
+                self.num_groups,
+                f"must be a multiple of the number of processes, {num_ranks} (trainer.devices times trainer.num_nodes)",
+                f"give a multiple of the {num_ranks} processes, such as {nearest}",
             )
         return self.num_groups // num_ranks
 
@@ -95,5 +103,5 @@ def chain_dtype(name: str | None) -> torch.dtype | None:
     if name is None:
         return None
     if name not in CHAIN_PRECISIONS:
-        raise ValueError(f"sampler.chain_precision = {name!r} is unknown; choose {' or '.join(CHAIN_PRECISIONS)}")
+        raise SettingError("chain_precision", name, "is unknown", f"choose {' or '.join(CHAIN_PRECISIONS)}")
     return CHAIN_PRECISIONS[name]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.models.twin import Twin
 from lightning_vfe.models.wavefunction.scores import wavefunction_scores
@@ -81,7 +82,7 @@ class VariationalState:
     ) -> None:
         check_accuracy(ewald_accuracy, "state.ewald_accuracy")
         if equilibration_sweeps < 1:
-            raise ValueError(f"equilibration_sweeps = {equilibration_sweeps} must be at least 1")
+            raise SettingError("equilibration_sweeps", equilibration_sweeps, "must be at least 1")
         for point in strata.points if proton_density is not None else ():
             check_temperature(point.temperature_kelvin, GROUND_STATE)
         self.counts = WalkerCounts(num_proton_walkers, num_electron_walkers, num_groups)
@@ -186,7 +187,7 @@ class VariationalState:
         adapt = not walkers.equilibrated if adapt is None else adapt
         count = self.equilibration_sweeps if num_sweeps is None else num_sweeps
         if count < 1:
-            raise ValueError(f"num_sweeps = {count} must be at least 1")
+            raise SettingError("num_sweeps", count, "must be at least 1")
         sweeps: Iterable[int] = range(count)
         for _ in sweeps if progress is None else progress(sweeps):
             self._sweep(adapt)

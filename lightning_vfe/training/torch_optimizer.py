@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from lightning_vfe.errors import SettingError
+
 NEVER = 10**9
 """Epochs between two steps of a scheduler that Lightning is to keep in its checkpoints, but not to step."""
 
@@ -41,7 +43,7 @@ class TorchOptimizer:
         interval: str = "step",
     ) -> None:
         if interval not in ("step", "epoch"):
-            raise ValueError(f"optimizer.interval = {interval!r} is unknown; choose step or epoch")
+            raise SettingError("interval", interval, "is unknown", "choose step or epoch")
         self.optimizer, self.scheduler, self.interval = optimizer, scheduler, interval
         self._build([nn.Parameter(torch.zeros(1, 1))])  # raises for bad settings
 
@@ -62,27 +64,29 @@ class TorchOptimizer:
         if not isinstance(scheduler, ReduceLROnPlateau):
             return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": self.interval}}
         if validation_loss is None:
-            raise ValueError(
-                "optimizer.scheduler = ReduceLROnPlateau needs a validation loss, and this training has none; "
-                "choose another scheduler"
+            raise SettingError(
+                "optimizer.scheduler",
+                "ReduceLROnPlateau",
+                "needs a validation loss, and this training has none",
+                "choose another scheduler",
             )
         kept = {"scheduler": scheduler, "interval": "epoch", "frequency": NEVER, "monitor": validation_loss}
         return {"optimizer": optimizer, "lr_scheduler": kept}
 
     def _build(self, parameters: list[nn.Parameter]) -> tuple[torch.optim.Optimizer, Any]:
         """Optimizer and scheduler; settings that they refuse become one line."""
-        key, made = "optimizer.optimizer", self.optimizer
+        key, made = "optimizer", self.optimizer
         try:
             optimizer = self.optimizer(parameters)
             if self.scheduler is None:
                 return optimizer, None
-            key, made = "optimizer.scheduler", self.scheduler  # type: ignore[assignment]
+            key, made = "scheduler", self.scheduler  # type: ignore[assignment]
             return optimizer, self.scheduler(optimizer)
+        except SettingError:
+            raise
         except (TypeError, ValueError) as error:
-            if str(error).startswith("trainer."):
-                raise
             name = getattr(getattr(made, "func", made), "__name__", type(made).__name__)
-            raise ValueError(f"{key} = {name} refuses its settings: {error}") from error
+            raise SettingError(key, name, f"refuses its settings: {error}") from None
 
 
 def step_plateau(module: L.LightningModule, loss: float) -> None:
@@ -121,11 +125,13 @@ def half_cosine(step: int, num_steps: int, final_fraction: float) -> float:
         ValueError: the run has no end, or final_fraction is out of its range.
     """
     if num_steps < 1:
-        raise ValueError(
-            f"trainer.max_steps = {num_steps} sets no end, where the cosine of the rate should end; "
-            "set trainer.max_steps=1000 for example, or optimizer=adamw_plateau"
+        raise SettingError(
+            "trainer.max_steps",
+            num_steps,
+            "sets no end, where the cosine of the rate should end",
+            "set trainer.max_steps=1000 for example, or optimizer=adamw_plateau",
         )
     if not 0 <= final_fraction <= 1:
-        raise ValueError(f"final_fraction = {final_fraction} must be from 0 to 1")
+        raise SettingError("final_fraction", final_fraction, "must be from 0 to 1")
     cosine = 0.5 * (1.0 + math.cos(math.pi * min(step, num_steps) / num_steps))
     return final_fraction + (1.0 - final_fraction) * cosine

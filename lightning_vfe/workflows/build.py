@@ -8,9 +8,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.resources import resource_folder
 from lightning_vfe.workflows.checkpoints import check_same_flow, embedded_config, load_checkpoint
-from lightning_vfe.workflows.errors import CommandError
 from lightning_vfe.workflows.guards import instantiate
 from lightning_vfe.workflows.system import strata_of
 
@@ -68,7 +68,7 @@ def start_flow(module: Any, config: DictConfig) -> None:
     from lightning_vfe.training.run.flow_checkpoint import load_flow
 
     if module.proton_density is None:
-        raise CommandError(f"flow_ckpt = {config.flow_ckpt} needs moving protons; set system.protons=sampled")
+        raise SettingError("flow_ckpt", config.flow_ckpt, "needs moving protons", "set system.protons=sampled")
     content = load_checkpoint(Path(config.flow_ckpt), key="flow_ckpt")
     stored = embedded_config(content)
     if stored is not None and "flow" in stored:

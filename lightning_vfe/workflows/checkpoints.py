@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe import __version__
-from lightning_vfe.workflows.errors import CommandError, one_line
+from lightning_vfe.errors import CommandError, SettingError, one_line
 
 # the walkers of the checkpoint go on, which these keys shape
 WALKER_KEYS = ("sampler.num_proton_walkers", "sampler.num_electron_walkers", "sampler.num_groups")
@@ -33,21 +33,21 @@ def load_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
     """
     if path.is_dir():
         advice = f"give run_dir={path} for the last checkpoint of a run" if key == "ckpt_path" else "give a .ckpt file"
-        raise CommandError(f"{key} = {path} is a folder; {advice}")
+        raise SettingError(key, path, "is a folder", advice)
     if not path.is_file():
         other = ", or ckpt_path=last" if key == "ckpt_path" else ""
-        raise CommandError(f"{key} = {path} does not exist; give a .ckpt file{other}")
+        raise SettingError(key, path, "does not exist", f"give a .ckpt file{other}")
     try:
         content = _read(path)
     except _Damaged as error:
         older = newest_whole(path)
         advice = f"the newest whole one beside it is {key}={older}" if older else "take a copy, or start again with fit"
-        raise CommandError(f"{key} = {path} is damaged {error}; {advice}") from error
+        raise SettingError(key, path, f"is damaged {error}", advice) from error
     except pickle.UnpicklingError as error:
         reason = "holds objects that could run code when loaded, which no checkpoint of lightning-vfe does"
-        raise CommandError(f"{key} = {path} {reason}; give one that fit wrote") from error
+        raise SettingError(key, path, reason, "give one that fit wrote") from error
     if not isinstance(content, dict) or "state_dict" not in content:
-        raise CommandError(f"{key} = {path} is not a checkpoint of lightning-vfe; give one that fit wrote")
+        raise SettingError(key, path, "is not a checkpoint of lightning-vfe", "give one that fit wrote")
     return content
 
 
@@ -133,7 +133,7 @@ def check_same_model(config: DictConfig, checkpoint_config: DictConfig) -> None:
                 advice = "drop the override: its walkers go on; more samples come with datamodule.test_steps=..."
             if key in RUN_KEYS:
                 advice = f"drop the override, it would change nothing or mix two runs; a new run takes fit {key}=..."
-            raise CommandError(f"{key} = {here.get(key)} here but {there.get(key)} in the checkpoint; {advice}")
+            raise SettingError(key, here.get(key), f"here but {there.get(key)} in the checkpoint", advice)
 
 
 def check_steps_left(config: DictConfig, content: Mapping[str, Any]) -> None:
@@ -150,7 +150,7 @@ def check_steps_left(config: DictConfig, content: Mapping[str, Any]) -> None:
     for what, (key, count) in done.items():
         limit = OmegaConf.select(config, key)
         if limit is not None and 0 < limit <= count:
-            raise CommandError(f"{key} = {limit} but the checkpoint is at {what} {count}; raise {key}")
+            raise SettingError(key, limit, f"but the checkpoint is at {what} {count}", f"raise {key}")
 
 
 def check_same_flow(config: DictConfig, checkpoint_config: DictConfig) -> None:
@@ -163,7 +163,7 @@ def check_same_flow(config: DictConfig, checkpoint_config: DictConfig) -> None:
     for key in here:
         if key.startswith("flow.") and not key.startswith(STATE_OF_FLOW) and here[key] != there.get(key):
             advice = f"start with {key}={there.get(key)}"
-            raise CommandError(f"{key} = {here[key]} here but {there.get(key)} in {config.flow_ckpt}; {advice}")
+            raise SettingError(key, here[key], f"here but {there.get(key)} in {config.flow_ckpt}", advice)
 
 
 def check_same_shapes(module_state: Mapping[str, Any], checkpoint_state: Mapping[str, Any]) -> None:

@@ -8,8 +8,8 @@ from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 
+from lightning_vfe.errors import CommandError, one_line
 from lightning_vfe.resources import resource_folder
-from lightning_vfe.workflows.errors import CommandError, one_line
 from lightning_vfe.workflows.overrides import Overrides, apply
 
 RUN_ROOT = "config"

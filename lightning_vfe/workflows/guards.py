@@ -1,5 +1,6 @@
 """Around everything that a command builds and runs: its dtype, and one line for what the user can mend."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -8,8 +9,8 @@ import hydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
-from lightning_vfe.workflows.errors import CommandError, one_line
-from lightning_vfe.workflows.overrides import all_keys
+from lightning_vfe.errors import CommandError, SettingError, one_line
+from lightning_vfe.workflows.keys import locate
 
 TRAINER = "lightning.Trainer"
 DTYPES = ("float64", "float32")
@@ -24,9 +25,9 @@ def check_scalars(config: DictConfig) -> None:
         CommandError: an unknown dtype, or a seed that is negative or longer than 32 bits.
     """
     if config.dtype not in DTYPES:
-        raise CommandError(f"dtype = {config.dtype} does not exist; there is: {', '.join(DTYPES)}")
+        raise SettingError("dtype", config.dtype, "does not exist", f"there is: {', '.join(DTYPES)}")
     if not 0 <= config.seed <= LARGEST_SEED:
-        raise CommandError(f"seed = {config.seed} must be a whole number from 0 to {LARGEST_SEED}, such as 42")
+        raise SettingError("seed", config.seed, f"must be a whole number from 0 to {LARGEST_SEED}, such as 42")
 
 
 @contextmanager
@@ -43,30 +44,25 @@ def default_dtype(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def key_errors(config: DictConfig) -> Iterator[None]:
-    """A ValueError that begins with a key of the config is the user's to mend, wherever it is raised."""
-    keys = {"system", *all_keys(config)}
+def key_errors(config: DictConfig, node: str = "") -> Iterator[None]:
+    """Inside it, a setting that is refused is named by its key in the config.
+
+    Args:
+        config: the composed config.
+        node: key of the node that the arguments of the refused part belong to.
+    """
     try:
         yield
-    except ValueError as error:
-        if str(error).replace(":", " ").split(" ", 1)[0] in keys:
-            raise CommandError(one_line(error)) from error
-        raise
-
-
-@contextmanager
-def key_of(usual: str, actual: str) -> Iterator[None]:
-    """Inside it, messages about a part that the config holds under another key than the usual one name that key."""
-    try:
-        yield
-    except (CommandError, ValueError) as error:
-        if not str(error).startswith(f"{usual}."):
-            raise
-        raise CommandError(actual + one_line(error).removeprefix(usual)) from error
+    except SettingError as error:
+        raise error.at(locate(config, error.key, node)) from error
 
 
 def instantiate(node: DictConfig, **arguments: Any) -> Any:
-    """Build a node's `_target_`; what a constructor refuses becomes one line, everything else keeps its traceback."""
+    """Build a node's `_target_`; what a constructor refuses becomes one line, everything else keeps its traceback.
+
+    Raises:
+        CommandError: a constructor refuses an argument; a `SettingError` names the key of the config.
+    """
     from lightning_vfe.training.run.launch import MisconfigurationException
 
     try:
@@ -76,11 +72,23 @@ def instantiate(node: DictConfig, **arguments: Any) -> Any:
         while cause.__cause__ is not None:
             cause = cause.__cause__
         target = str(node.get("_target_"))
-        is_trainer = target == TRAINER
-        if isinstance(cause, ValueError) and not is_trainer:
-            raise CommandError(one_line(cause)) from error
-        if is_trainer and isinstance(cause, (ValueError, TypeError, MisconfigurationException)):
+        if isinstance(cause, SettingError):
+            raise cause.at(locate(_root(node), cause.key, _full_key(error))) from error
+        if target == TRAINER and isinstance(cause, (ValueError, TypeError, MisconfigurationException)):
             raise CommandError(f"trainer: {one_line(cause)}") from error
-        if isinstance(cause, TypeError) and "argument" in str(cause):
+        if isinstance(cause, ValueError) or (isinstance(cause, TypeError) and "argument" in str(cause)):
             raise CommandError(f"{target}: {one_line(cause)}") from error
         raise
+
+
+def _root(node: DictConfig) -> DictConfig:
+    root: Any = node
+    while root._get_parent() is not None:
+        root = root._get_parent()
+    return root
+
+
+def _full_key(error: InstantiationException) -> str:
+    """The node that Hydra could not build: the last line of its message says which."""
+    match = re.search(r"^full_key: (\S+)$", str(error), flags=re.MULTILINE)
+    return match[1] if match else ""

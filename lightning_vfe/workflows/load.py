@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lightning_vfe.analysis.figures import draw_pair_correlation, draw_terms, draw_training
 from lightning_vfe.analysis.run import Run, literature, results_table
+from lightning_vfe.errors import SettingError
 from lightning_vfe.models.wavefunction.wavefunction import log_psi_of_walkers
 from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.state.batch import Batch, Sample
@@ -21,7 +22,6 @@ from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
 from lightning_vfe.workflows.build import build_parts
 from lightning_vfe.workflows.checkpoints import check_same_shapes, check_schema, embedded_config, load_checkpoint
-from lightning_vfe.workflows.errors import CommandError
 from lightning_vfe.workflows.guards import default_dtype, key_errors
 
 
@@ -51,7 +51,7 @@ class LoadedRun:
             loaded = OmegaConf.load(self.folder / "config.yaml")
             config = loaded if isinstance(loaded, DictConfig) else None
         if config is None or "state" not in config:
-            raise CommandError(f"run = {self.folder} is no run of the variational free energy; give one that fit made")
+            raise SettingError("run", self.folder, "is no run of the variational free energy", "give one that fit made")
         check_schema(config, self.folder)
         self.config: DictConfig = config
         with default_dtype(config.dtype), key_errors(config):

@@ -1,6 +1,5 @@
 """The words `key=value` of the command line: read them, check them against a config, and apply them."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +8,12 @@ from typing import Any
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from lightning_vfe.errors import CommandError, SettingError, nearest, one_line
 from lightning_vfe.resources import resource_folder
-from lightning_vfe.workflows.errors import CommandError, nearest, one_line
+from lightning_vfe.workflows.keys import followed, walk
 
 # last parts of the keys that hold the path of a file or folder
 PATH_ENDINGS = ("path", "run_dir", "structure", "database", "trajectory", "flow_ckpt")
@@ -100,26 +100,10 @@ def _add_group(overrides: Overrides, override: Override, options: dict[str, list
     group, option = override.key_or_group, override.value()
     if option is not None and str(option) not in options[group]:
         names = ", ".join(options[group])
-        raise CommandError(
-            f"{group} = {option} does not exist{nearest(str(option), options[group])} (there is: {names})"
-        )
+        raise SettingError(group, option, f"does not exist{nearest(str(option), options[group])} (there is: {names})")
     if option is None and group != "experiment":
-        raise CommandError(f"{group} = null is not possible (there is: {', '.join(options[group])})")
+        raise SettingError(group, None, f"is not possible (there is: {', '.join(options[group])})")
     overrides.groups[group] = None if option is None else str(option)
-
-
-def all_keys(config: DictConfig | ListConfig, prefix: str = "") -> list[str]:
-    """Dotted names of all nodes of a config, branches included; interpolations are not followed."""
-    return [name for name, _ in _walk(OmegaConf.to_container(config, resolve=False), prefix)]
-
-
-def _walk(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
-    """Dotted names and raw values of all nodes under a plain dict."""
-    found: list[tuple[str, Any]] = []
-    if isinstance(node, dict):
-        for key, child in node.items():
-            found += [(f"{prefix}{key}", child), *_walk(child, f"{prefix}{key}.")]
-    return found
 
 
 def apply(config: DictConfig, overrides: Iterable[Override]) -> None:
@@ -141,7 +125,7 @@ def apply(config: DictConfig, overrides: Iterable[Override]) -> None:
             else:
                 _change(config, key, value)
         except OmegaConfBaseException as error:
-            raise CommandError(f"{key} = {value} is not possible: {one_line(error)}") from error
+            raise SettingError(key, value, f"is not possible: {one_line(error)}") from error
 
 
 def _change(config: DictConfig, key: str, value: Any) -> None:
@@ -156,10 +140,10 @@ def _change(config: DictConfig, key: str, value: Any) -> None:
 
 def _require(config: DictConfig, key: str) -> Any:
     """The raw value of a key that must exist."""
-    nodes = dict(_walk(OmegaConf.to_container(config, resolve=False)))
+    nodes = dict(walk(OmegaConf.to_container(config, resolve=False)))
     if key not in nodes:
         # those that follow another key are no good advice
-        choices = [name for name, value in nodes.items() if _followed(value) is None]
+        choices = [name for name, value in nodes.items() if followed(value) is None]
         raise CommandError(f"unknown key '{key}'{nearest(key, choices) or '; --print-config shows all keys'}")
     return nodes[key]
 
@@ -171,12 +155,6 @@ def _delete(config: DictConfig, key: str) -> None:
     del node[name]
 
 
-def _followed(raw: Any) -> str | None:
-    """The key that a value `${key}` follows."""
-    match = re.fullmatch(r"\$\{([\w.]+)\}", raw) if isinstance(raw, str) else None
-    return match[1] if match else None
-
-
 def _check_type(key: str, old: Any, value: Any) -> None:
     """Refuse a value whose type differs from that of the value it replaces; null stands for a number left to the code.
 
@@ -185,17 +163,17 @@ def _check_type(key: str, old: Any, value: Any) -> None:
     """
     if key in FREE_TYPE_KEYS:
         return
-    is_file = is_path_key(key) and _followed(old) is None and not key.endswith("structure")  # which has no null
+    is_file = is_path_key(key) and followed(old) is None and not key.endswith("structure")  # which has no null
     if is_file and (value is None or isinstance(value, str)):
         return
-    if (followed := _followed(old)) is not None:
-        raise CommandError(f"{key} = {value} would tear it from {followed}, which it follows; set {followed}")
+    if (other := followed(old)) is not None:
+        raise SettingError(key, value, f"would tear it from {other}, which it follows", f"set {other}")
     if old is None and (value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))):
         return
     if isinstance(old, dict):
         if value is not None:
-            raise CommandError(
-                f"{key} = {value} is a group of keys; set one of them, such as {key}.{next(iter(old), 'KEY')}"
+            raise SettingError(
+                key, value, "is a group of keys", f"set one of them, such as {key}.{next(iter(old), 'KEY')}"
             )
         return
     checks: list[tuple[type, type | tuple[type, ...], str]] = [
@@ -210,4 +188,4 @@ def _check_type(key: str, old: Any, value: Any) -> None:
     if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
         shown = "null" if value is None else value
         example = "" if old is None else f", as its default {old}"
-        raise CommandError(f"{key} = {shown} must be {wanted}{example}")
+        raise SettingError(key, shown, f"must be {wanted}{example}")

@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from lightning_vfe.workflows.errors import CommandError
+from lightning_vfe.errors import SettingError
 
 
 def check_folder(key: str, path: str | Path | None) -> None:
@@ -13,7 +13,7 @@ def check_folder(key: str, path: str | Path | None) -> None:
         CommandError: no folder is named, a file stands in its way, or the place refuses new files.
     """
     if path is None:
-        raise CommandError(f"{key} = null must name a folder; give {key}=FOLDER")
+        raise SettingError(key, None, "must name a folder", f"give {key}=FOLDER")
     _check_place(key, Path(path), Path(path), f"give another folder with {key}=...")
 
 
@@ -24,7 +24,7 @@ def check_file(key: str, path: str | Path) -> None:
         CommandError: it is a folder, or its own folder cannot be written into.
     """
     if Path(path).is_dir():
-        raise CommandError(f"{key} = {path} is a folder; give the name of a file in it")
+        raise SettingError(key, path, "is a folder", "give the name of a file in it")
     _check_place(key, Path(path), Path(path).parent, f"give another file with {key}=...")
 
 
@@ -35,12 +35,12 @@ def _check_place(key: str, path: Path, folder: Path, fix: str) -> None:
             if not _exists(place):
                 continue
             if not place.is_dir():
-                raise CommandError(f"{key} = {path} cannot be written, {place} is a file; {fix}")
+                raise SettingError(key, path, f"cannot be written, {place} is a file", fix)
             # permissions alone don't tell: root passes them, and a file system may be read-only
             with tempfile.TemporaryFile(dir=place):
                 return
     except OSError as error:
-        raise CommandError(f"{key} = {path} cannot be written ({error.strerror}); {fix}") from error
+        raise SettingError(key, path, f"cannot be written ({error.strerror})", fix) from error
 
 
 def _exists(path: Path) -> bool:

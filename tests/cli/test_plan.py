@@ -6,8 +6,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from lightning_vfe.cli.plan import HANDOVER, Plan, make_plan
+from lightning_vfe.errors import CommandError
 from lightning_vfe.workflows.compose import compose_config
-from lightning_vfe.workflows.errors import CommandError
 from lightning_vfe.workflows.overrides import parse
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from lightning_vfe.cli import main
 from lightning_vfe.cli.sweep_table import print_results
-from lightning_vfe.workflows.errors import CommandError
+from lightning_vfe.errors import CommandError
 
 SYSTEM = {"num_atoms": 8, "rs": 1.25, "protons": "sampled", "temperature_kelvin": 6000.0}
 

@@ -8,7 +8,7 @@ import torch
 
 import lightning_vfe as lv
 from lightning_vfe.cli import main
-from lightning_vfe.workflows.errors import CommandError
+from lightning_vfe.errors import CommandError
 
 
 @pytest.fixture(scope="module")

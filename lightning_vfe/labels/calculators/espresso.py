@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from ase.calculators.espresso import Espresso, EspressoProfile
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.units import HARTREE_TO_EV, KELVIN_TO_HARTREE, check_temperature
 
 INSTALL = "install it with: apt-get install quantum-espresso quantum-espresso-data"
@@ -67,19 +68,23 @@ class EspressoCalculator(Espresso):
     ) -> None:
         check_temperature(temperature_kelvin)
         if not 0 < ecutwfc <= ecutrho / 4 * (1 + 1e-9):
-            raise ValueError(
-                f"calculator.ecutwfc = {ecutwfc} must be positive and at most a quarter of "
-                f"calculator.ecutrho = {ecutrho}; 60 and 240 Ry are converged"
+            raise SettingError(
+                "ecutwfc",
+                ecutwfc,
+                f"must be positive and at most a quarter of calculator.ecutrho = {ecutrho}",
+                "60 and 240 Ry are converged",
             )
         if len(kpts) != 3 or min(kpts) < 1 or len(koffset) != 3 or not set(koffset) <= {0, 1}:
-            raise ValueError(
-                f"calculator.kpts = {list(kpts)} must be three positive integers such as [2, 2, 2], and "
-                f"calculator.koffset = {list(koffset)} three of 0 and 1"
+            raise SettingError(
+                "kpts",
+                list(kpts),
+                "must be three positive integers such as [2, 2, 2], and "
+                f"calculator.koffset = {list(koffset)} three of 0 and 1",
             )
         if not command.split() or shutil.which(command.split()[0]) is None:
-            raise ValueError(f"calculator.command = {command} is not installed; {INSTALL}")
+            raise SettingError("command", command, "is not installed", INSTALL)
         if not (Path(pseudo_dir) / pseudopotential).is_file():
-            raise ValueError(f"calculator.pseudopotential = {pseudopotential} is not in {pseudo_dir}; {INSTALL}")
+            raise SettingError("pseudopotential", pseudopotential, f"is not in {pseudo_dir}", INSTALL)
         settings: dict[str, dict[str, Any]] = {
             "control": {"tprnfor": True, "tstress": True, "disk_io": "none", "outdir": "."},
             "system": {

@@ -10,6 +10,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.units import BOHR_TO_ANGSTROM, HARTREE_TO_EV, KELVIN_TO_HARTREE, check_temperature
 
 
@@ -52,7 +53,7 @@ class PySCFCalculator(Calculator):
         if find_spec("pyscf") is None:
             raise ValueError("calculator = pyscf needs PySCF; install it with: pip install 'lightning-vfe[dft]'")
         if len(kpts) != 3 or min(kpts) < 1:
-            raise ValueError(f"calculator.kpts = {list(kpts)} must be three positive integers such as [2, 2, 2]")
+            raise SettingError("kpts", list(kpts), "must be three positive integers such as [2, 2, 2]")
         super().__init__()
         self.temperature_kelvin = temperature_kelvin
         self.basis = basis

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.label import Configuration, Label
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.cell import PeriodicCell
@@ -68,7 +69,7 @@ class VMCLabeller:
             ("batch_size", batch_size, 1),
         ):
             if value < least:
-                raise ValueError(f"calculator.{name} = {value} must be at least {least}")
+                raise SettingError(name, value, f"must be at least {least}")
         self.system = system
         self.cell = PeriodicCell(system.num_atoms, rs)
         self.wavefunction = wavefunction.to(device).eval().requires_grad_(False)

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.models.base.log_z import find_entry, log_z_file
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.models.potential.storage import load_potential, potential_hash
@@ -41,7 +42,7 @@ class BoltzmannBase(nn.Module):
         super().__init__()
         check_temperature(temperature_kelvin, GROUND_STATE)
         if not (math.isfinite(log_z) and math.isfinite(log_z_error) and log_z_error >= 0):
-            raise ValueError(f"log_z = {log_z} +- {log_z_error} must be finite; run lightning-vfe log-z again")
+            raise SettingError("log_z", log_z, f"+- {log_z_error} must be finite", "run lightning-vfe log-z again")
         # Any protons do: this looks at the density only.
         potential.check(torch.zeros(cell.num_atoms, 3), cell)
         self.cell = cell
@@ -70,17 +71,13 @@ class BoltzmannBase(nn.Module):
                 parameters of the potential at this N, rs and T.
         """
         if strata.num_states > 1:
-            raise ValueError(
-                f"system.rs and system.temperature_kelvin give {strata.num_states} state points, but the ML base has "
-                "the ln Z of one; give one, or set base=uniform"
-            )
+            raise strata.too_many("the ML base has the ln Z of one: give one, or set base=uniform")
         cell, temperature_kelvin = strata.single.cell(system.num_atoms), strata.single.temperature_kelvin
         file = data_file(potential_path)
         try:
             potential, _ = load_potential(file)
-        except ValueError as error:
-            # The key by which the base knows the file; the old message as a cause would show up in its stead.
-            raise ValueError(str(error).replace("potential.path", "base.potential_path", 1)) from None
+        except SettingError as error:
+            raise error.at("potential_path") from None
         # Refuses a wrong density first: no integration would help there.
         potential.check(torch.zeros(cell.num_atoms, 3), cell)
         entries = log_z_file(file) if log_z_path is None else Path(log_z_path)

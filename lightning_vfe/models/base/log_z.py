@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.cell import PeriodicCell
 
 
@@ -66,9 +67,9 @@ def read_entries(path: str | Path) -> list[LogZEntry]:
             math.isfinite(entry.log_z) and math.isfinite(entry.log_z_error) for entry in entries
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise ValueError(_damaged(path)) from None
+        raise _damaged(path) from None
     if not sound:
-        raise ValueError(_damaged(path))
+        raise _damaged(path)
     return entries
 
 
@@ -109,22 +110,27 @@ def find_entry(
     if not here:
         known = ", ".join(f"N={e.num_atoms} rs={e.rs:g} T={e.temperature_kelvin:g} K" for e in entries) or "nothing"
         state = f"N={cell.num_atoms} rs={cell.rs:g} T={temperature_kelvin:g} K"
-        raise ValueError(
-            f"base.log_z_path = {path} has no ln Z for {state} (it has {known}); {fix}, or take base=uniform"
+        raise SettingError(
+            "log_z_path", path, f"has no ln Z for {state} (it has {known})", f"{fix}, or take base=uniform"
         )
     entry = here[0]
     if entry.potential_hash != potential_hash:
-        raise ValueError(
-            f"base.log_z_path = {path} holds the ln Z of a potential with hash {entry.potential_hash}, but that of "
-            f"{potential_path} is {potential_hash}: it was trained again since; {fix}"
+        raise SettingError(
+            "log_z_path",
+            path,
+            f"holds the ln Z of a potential with hash {entry.potential_hash}, but that of {potential_path} is "
+            f"{potential_hash}: it was trained again since",
+            fix,
         )
     if not entry.converged:
-        raise ValueError(
-            f"base.log_z_path = {path}: the integration had not converged ({'; '.join(entry.reasons)}); {fix} "
-            "log_z.max_sweeps=... with more sweeps"
+        raise SettingError(
+            "log_z_path",
+            path,
+            f": the integration had not converged ({'; '.join(entry.reasons)})",
+            f"{fix} log_z.max_sweeps=... with more sweeps",
         )
     return entry
 
 
-def _damaged(path: str | Path) -> str:
-    return f"log_z_path = {path} is damaged; delete it and run lightning-vfe log-z again"
+def _damaged(path: str | Path) -> SettingError:
+    return SettingError("log_z_path", path, "is damaged", "delete it and run lightning-vfe log-z again")

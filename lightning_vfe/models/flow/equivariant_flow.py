@@ -8,6 +8,7 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.models.flow.block import ResidualBlock
 from lightning_vfe.models.flow.condition import conditions
 from lightning_vfe.models.flow.contact import ContactBlock
@@ -118,14 +119,16 @@ class EquivariantFlow(nn.Module):
         }
         for name, size in sizes.items():
             if size < 1:
-                raise ValueError(f"flow.{name} = {size} must be at least 1; the default is a good start")
+                raise SettingError(name, size, "must be at least 1", "the default is a good start")
         if not reference.temperature_kelvin > 0:
-            raise ValueError(
-                f"reference.temperature_kelvin = {reference.temperature_kelvin} must be positive: the flow sees the "
-                "coupling 1 / (rs kT); give StatePoint(rs, 6000.0) for example"
+            raise SettingError(
+                "temperature_kelvin",
+                reference.temperature_kelvin,
+                "must be positive: the flow sees the coupling 1 / (rs kT)",
+                "give StatePoint(rs, 6000.0) for example",
             )
         cell = system.cell
-        cell.check_cutoff(cutoff, "flow.cutoff", f"{DEFAULT_CUTOFF} is usual", unit="rs")
+        cell.check_cutoff(cutoff, "cutoff", f"{DEFAULT_CUTOFF} is usual", unit="rs")
         self.cell, self.num_steps, self.cutoff = cell, num_steps, cutoff
         # Part of the checkpoint: the parameters mean what they mean at this state point.
         self.register_buffer("reference", torch.tensor([float(reference.rs), float(reference.kT)]))

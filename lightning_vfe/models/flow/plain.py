@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import jacfwd, vmap
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.models.flow.equivariant_flow import FlowResult
 from lightning_vfe.models.flow.inverse import InverseResult
 from lightning_vfe.physics.state_point import WalkerStates
@@ -28,7 +29,7 @@ class PlainFlow(nn.Module):
     def __init__(self, map_: nn.Module) -> None:
         super().__init__()
         if not callable(getattr(map_, "to_base", None)):
-            raise ValueError(f"flow = {type(map_).__name__} has no method to_base(x, states) that gives z")
+            raise SettingError("flow", type(map_).__name__, "has no method to_base(x, states) that gives z")
         self.map = map_
 
     def to_base(self, x: Tensor, states: WalkerStates) -> FlowResult:

@@ -8,6 +8,7 @@ import functools
 import torch
 from torch import Tensor, nn
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.chunking import map_chunks, max_chunk_elements
 
@@ -115,15 +116,17 @@ class Potential(nn.Module, abc.ABC):
                 f"(..., {cell.num_atoms}, 3): num_atoms = {cell.num_atoms} positions in bohr"
             )
         if self.cutoff is not None:
-            cell.check_cutoff(self.cutoff, "potential.cutoff", "4.0 is usual")
+            cell.check_cutoff(self.cutoff, "cutoff", "4.0 is usual")
         if self.rs_range is None:
             return
         low, high = self.rs_range
         if not low * (1.0 - 1e-9) <= cell.rs <= high * (1.0 + 1e-9):
-            raise ValueError(
-                f"system.rs = {cell.rs!r} is outside the densities rs = {low} to {high} that the potential was trained "
-                "on; set system.rs inside, take base=uniform, or train a potential on labels at this "
-                "density (lightning-vfe label, then fit)"
+            raise SettingError(
+                "rs",
+                cell.rs,
+                f"is outside the densities rs = {low} to {high} that the potential was trained on",
+                "set system.rs inside, take base=uniform, or train a potential on labels at this density "
+                "(lightning-vfe label, then fit)",
             )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.models.potential.pairs import Pairs, find_pairs
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.models.potential.radial import GaussianBasis, cosine_switch, quintic_switch
@@ -76,18 +77,18 @@ class SchNetPotential(Potential):
             [max(1, num_features // 2)] if output_layers is None else [int(width) for width in output_layers]
         )
         if not (yukawa_strength >= 0 and yukawa_length > 0):
-            raise ValueError(
-                f"potential.yukawa_strength = {yukawa_strength!r} must not be negative, and potential.yukawa_length = "
-                f"{yukawa_length!r} must be positive; the repulsion of bare protons has 1.0 and 0.7 bohr"
+            raise SettingError(
+                "yukawa_strength",
+                yukawa_strength,
+                f"must not be negative, and potential.yukawa_length = {yukawa_length!r} must be positive",
+                "the repulsion of bare protons has 1.0 and 0.7 bohr",
             )
         self.repulsion = YukawaPotential(yukawa_strength, yukawa_length, cutoff)
         _check_sizes(num_features, num_interactions, num_radial, num_filters, *output_layers)
         if not 0.0 <= core_radius < cutoff:
-            raise ValueError(
-                f"potential.core_radius = {core_radius!r} must be from 0 to the cutoff, for example 0.6 bohr"
-            )
+            raise SettingError("core_radius", core_radius, "must be from 0 to the cutoff, for example 0.6 bohr")
         if switch not in ("quintic", "cosine"):
-            raise ValueError(f"potential.switch = {switch!r} must be quintic or cosine")
+            raise SettingError("switch", switch, "must be quintic or cosine")
         self.cutoff, self.core_radius, self.switch = float(cutoff), float(core_radius), switch
         self.settings = {
             "cutoff": self.cutoff,
@@ -167,7 +168,7 @@ class SchNetPotential(Potential):
             ValueError: the scale is not positive.
         """
         if not scale > 0:
-            raise ValueError(f"potential.energy_scale = {scale!r} must be positive, in Ha, for example 0.01")
+            raise SettingError("energy_scale", scale, "must be positive, in Ha, for example 0.01")
         self.energy_per_atom.fill_(mean_per_atom)
         self.energy_scale.fill_(scale)
 
@@ -212,7 +213,7 @@ def _activation(key: str, name: str):
         "tanh": torch.tanh,
     }
     if name not in functions:
-        raise ValueError(f"potential.{key} = {name!r} must be one of {', '.join(functions)}")
+        raise SettingError(key, name, f"must be one of {', '.join(functions)}")
     return functions[name]
 
 
@@ -226,4 +227,4 @@ def _check_sizes(num_features: int, num_interactions: int, num_radial: int, *wid
     least |= {"num_filters or output_layers": (min(widths), 1)}
     for key, (size, smallest) in least.items():
         if size < smallest:
-            raise ValueError(f"potential.{key} = {size!r} must be {smallest} at least; usual are 64, 3 and 20")
+            raise SettingError(key, size, f"must be {smallest} at least", "usual are 64, 3 and 20")

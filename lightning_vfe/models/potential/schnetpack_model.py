@@ -9,6 +9,7 @@ import torch
 from ase import units
 from torch import Tensor
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.models.potential.schnetpack_import import schnetpack
 
 HYDROGEN = 1
@@ -72,7 +73,7 @@ def unit_value(key: str, unit: str) -> float:
     known = [name.strip() for name in str(unit).split("/")]
     values = [getattr(units, name, None) for name in known]
     if not all(isinstance(value, float | int) for value in values):
-        raise ValueError(f"potential.{key} = {unit!r} is not in ase.units; give Ang, Bohr or nm and eV, Ha or kcal/mol")
+        raise SettingError(key, unit, "is not in ase.units", "give Ang, Bohr or nm and eV, Ha or kcal/mol")
     result = float(values[0])  # type: ignore[arg-type]
     for value in values[1:]:
         result /= float(value)  # type: ignore[arg-type]
@@ -82,16 +83,18 @@ def unit_value(key: str, unit: str) -> float:
 def _load(path: str) -> Any:
     library = schnetpack()
     if not Path(path).is_file():
-        raise ValueError(f"potential.path = {path}: no such file; give the best_model that SchNetPack's training wrote")
+        raise SettingError("path", path, ": no such file", "give the best_model that SchNetPack's training wrote")
     try:
         model = torch.load(path, map_location="cpu", weights_only=False)
     except Exception as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"potential.path = {path} is not a model file of SchNetPack: {reason}") from error
+        raise SettingError("path", path, f"is not a model file of SchNetPack: {reason}") from error
     if not isinstance(model, library.model.NeuralNetworkPotential):
-        raise ValueError(
-            f"potential.path = {path} holds a {type(model).__name__}, not SchNetPack's NeuralNetworkPotential; "
-            "give the best_model of its run, not a checkpoint"
+        raise SettingError(
+            "path",
+            path,
+            f"holds a {type(model).__name__}, not SchNetPack's NeuralNetworkPotential",
+            "give the best_model of its run, not a checkpoint",
         )
     return model
 
@@ -106,8 +109,8 @@ def _require_types(path: str, network: Any) -> None:
     }
     for part, (found, kind) in wanted.items():
         if type(found) is not kind:
-            raise ValueError(
-                f"potential.path = {path}: its {part} is {type(found).__name__}; only {kind.__name__} can be read"
+            raise SettingError(
+                "path", path, f": its {part} is {type(found).__name__}", f"only {kind.__name__} can be read"
             )
 
 
@@ -116,9 +119,9 @@ def _energy_head(path: str, model: Any, energy_key: str) -> Any:
     atomwise = schnetpack().atomistic.Atomwise
     heads = {module.output_key: module for module in model.output_modules if isinstance(module, atomwise)}
     if energy_key not in heads:
-        raise ValueError(f"potential.energy_key = {energy_key!r}: {path} has {sorted(heads)}; set one of them")
+        raise SettingError("energy_key", energy_key, f": {path} has {sorted(heads)}", "set one of them")
     if heads[energy_key].aggregation_mode != "sum":
-        raise ValueError(f"potential.path = {path}: its energy is no sum over atoms; train with aggregation_mode=sum")
+        raise SettingError("path", path, ": its energy is no sum over atoms", "train with aggregation_mode=sum")
     return heads[energy_key]
 
 
@@ -132,12 +135,12 @@ def _postprocessing(path: str, model: Any, energy_key: str) -> tuple[float, floa
         elif isinstance(step, transform.ScaleProperty) and step.input_key == step.output_key == energy_key:
             scale, offset = scale * float(step.scale), offset * float(step.scale)
         elif not isinstance(step, transform.CastMap):
-            raise ValueError(f"potential.path = {path}: cannot read its postprocessor {type(step).__name__}")
+            raise SettingError("path", path, f": cannot read its postprocessor {type(step).__name__}")
     return scale, offset
 
 
 def _activation_name(path: str, function: Any) -> str:
     name = getattr(function, "__name__", type(function).__name__.lower())
     if name not in ("shifted_softplus", "softplus", "silu", "tanh"):
-        raise ValueError(f"potential.path = {path}: cannot read its activation {name}; shifted_softplus, silu can")
+        raise SettingError("path", path, f": cannot read its activation {name}", "shifted_softplus, silu can")
     return name

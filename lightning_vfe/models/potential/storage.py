@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.models.potential.ase_potential import ASEPotential
 from lightning_vfe.models.potential.delta import DeltaPotential
 from lightning_vfe.models.potential.potential import Potential
@@ -36,7 +37,7 @@ def register_potential(kind: str, class_: type[Potential]) -> None:
         ValueError: the name stands for another class, or the class has no settings.
     """
     if KINDS.get(kind, class_) is not class_ or kind == "delta":
-        raise ValueError(f"kind = {kind!r} stands for another class of potentials; choose another name")
+        raise SettingError("kind", kind, "stands for another class of potentials", "choose another name")
     if not hasattr(class_, "settings"):
         raise ValueError(f"{class_.__name__} has no property `settings`, the plain arguments of its constructor")
     KINDS[kind] = class_
@@ -56,12 +57,12 @@ def save_potential(potential: Potential, path: str | Path, metadata: dict[str, A
     """
     missing = [key for key in REQUIRED_METADATA if key not in metadata]
     if missing:
-        raise ValueError(f"metadata of potential.path = {path} lacks {missing}; give {list(REQUIRED_METADATA)}")
+        raise SettingError("metadata", sorted(metadata), f"lacks {missing}", f"give {list(REQUIRED_METADATA)}")
     try:
         plain = json.loads(json.dumps(metadata))
         _rs_range(plain)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"metadata of potential.path = {path} is unusable: {error}") from error
+        raise SettingError("metadata", metadata, f"is unusable: {error}") from error
     content = {
         "format": FORMAT,
         "metadata": plain,
@@ -90,26 +91,22 @@ def load_potential(path: str | Path) -> tuple[Potential, dict[str, Any]]:
         ValueError: the file is missing, damaged, or of another kind.
     """
     if not Path(path).is_file():
-        raise ValueError(
-            f"potential.path = {path}: no such file; train a potential with lightning-vfe fit, or set another"
-        )
+        raise SettingError("path", path, ": no such file", "train a potential with lightning-vfe fit, or set another")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(_unreadable(path)) from error
+        raise _unreadable(path) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(_unreadable(path))
+        raise _unreadable(path)
     try:
         potential, metadata = _build(content["potential"]), content["metadata"]
         potential.rs_range = _rs_range(metadata)
         intact = potential_hash(potential) == content["hash"]
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = str(error).partition("\n")[0]
-        raise ValueError(f"potential.path = {path} is damaged ({reason}); train the potential again") from error
+        raise SettingError("path", path, f"is damaged ({reason})", "train the potential again") from error
     if not intact:
-        raise ValueError(
-            f"potential.path = {path} is damaged: its parameters do not have the stored hash; train it again"
-        )
+        raise SettingError("path", path, "is damaged: its parameters do not have the stored hash", "train it again")
     return potential.eval(), metadata
 
 
@@ -172,12 +169,13 @@ def _rs_range(metadata: dict[str, Any]) -> tuple[float, float]:
     """The densities of the training labels."""
     low, high = (float(rs) for rs in metadata["rs_range"])
     if not 0 < low <= high:
-        raise ValueError(f"rs_range = {metadata['rs_range']} must be [lo, hi] in bohr with 0 < lo <= hi")
+        raise SettingError("rs_range", metadata["rs_range"], "must be [lo, hi] in bohr with 0 < lo <= hi")
     return low, high
 
 
-def _unreadable(path: str | Path) -> str:
-    return (
-        f"potential.path = {path} is damaged or not of this package; write it with lightning-vfe fit, or convert "
-        "a SchNetPack model with SchNetPotential.from_schnetpack and save_potential"
+def _unreadable(path: str | Path) -> SettingError:
+    remedy = (
+        "write it with lightning-vfe fit, or convert a SchNetPack model with SchNetPotential.from_schnetpack and "
+        "save_potential"
     )
+    return SettingError("path", path, "is damaged or not of this package", remedy)

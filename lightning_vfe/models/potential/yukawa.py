@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.models.potential.pairs import Pairs, find_pairs
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.models.potential.radial import quintic_switch
@@ -42,10 +43,10 @@ class YukawaPotential(Potential):
     ) -> None:
         super().__init__()
         if not (math.isfinite(strength) and strength >= 0):
-            raise ValueError(f"potential.strength = {strength!r} must be zero or positive; bare protons repel with 1.0")
+            raise SettingError("strength", strength, "must be zero or positive", "bare protons repel with 1.0")
         for key, length in (("screening_length", screening_length), ("cutoff", cutoff)):
             if not (math.isfinite(length) and length > 0):
-                raise ValueError(f"potential.{key} = {length!r} must be positive, in bohr, for example 0.7 and 4.0")
+                raise SettingError(key, length, "must be positive, in bohr, for example 0.7 and 4.0")
         self.strength, self.screening_length, self.cutoff = float(strength), float(screening_length), float(cutoff)
         self.energy_per_atom = float(energy_per_atom)
 

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.forward_laplacian import paired_plane_waves
 from lightning_vfe.models.wavefunction.fermi import fermi_function
 from lightning_vfe.physics.cell import PeriodicCell
@@ -69,7 +70,7 @@ class PlaneWaveEnvelope(nn.Module):
         cell, num_pairs = PeriodicCell(system.num_atoms, reference_rs), system.num_down
         count = cell.num_atoms + 10 if num_plane_waves is None else num_plane_waves
         if count < num_pairs:
-            raise ValueError(f"wavefunction.num_plane_waves = {count} must be at least {num_pairs}, one for each pair")
+            raise SettingError("num_plane_waves", count, f"must be at least {num_pairs}, one for each pair")
         integers = cell.plane_waves(count)
         self.unit_length = system.cell.length
         self.num_pairs = num_pairs
@@ -78,7 +79,7 @@ class PlaneWaveEnvelope(nn.Module):
         opposite = (integers.unsqueeze(1) == -integers).all(-1)  # delta_k,-k'
         self.register_buffer("opposite", opposite.to(dtype), persistent=False)
         if open_shell not in OPEN_SHELLS:
-            raise ValueError(f"wavefunction.open_shell = {open_shell!r} is unknown; choose {' or '.join(OPEN_SHELLS)}")
+            raise SettingError("open_shell", open_shell, "is unknown", f"choose {' or '.join(OPEN_SHELLS)}")
         weights = open_shell_weights(integers.to(dtype), num_pairs) if open_shell == "d" else None
         self.register_buffer("pair_weights", weights, persistent=False)
         fermi_wavevector = (9.0 * math.pi / 4.0) ** (1.0 / 3.0) / cell.rs
@@ -163,10 +164,11 @@ def open_shell_weights(integers: Tensor, num_pairs: int) -> Tensor:
     wave = integers[:, 0].square() - integers[:, 1].square()
     inside = wave * shell
     if int((inside != 0).sum()) < num_pairs - below:
-        raise ValueError(
-            f"wavefunction.open_shell = d leaves {int((inside != 0).sum())} of the {int(shell.sum())} plane waves of "
-            f"the open shell, too few for its {num_pairs - below} pairs of electrons; choose open_shell=s"
+        left, needed = int((inside != 0).sum()), num_pairs - below
+        reason = (
+            f"leaves {left} of the {int(shell.sum())} plane waves of the open shell, too few for its {needed} pairs"
         )
+        raise SettingError("open_shell", "d", reason, "choose open_shell=s")
     inside = inside / inside.abs().max()
     both = shell.unsqueeze(-1) & shell
     return torch.where(both, 0.5 * (inside.unsqueeze(-1) + inside), torch.ones_like(inside))

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.models.wavefunction.backbone import Backbone
 from lightning_vfe.models.wavefunction.features import pair_geometry
 from lightning_vfe.models.wavefunction.geminal import NeuralGeminal, log_sum_of_determinants
@@ -73,14 +74,14 @@ class GeminalWavefunction(nn.Module):
     ) -> None:
         super().__init__()
         if system.num_up != system.num_down:
-            spins = f"{system.num_up} electrons up and {system.num_down} down"
-            reason = f"system.num_atoms = {system.num_atoms} must be even" if system.num_atoms % 2 else spins
-            raise ValueError(f"{reason}: half the electrons are up, half down")
+            if system.num_atoms % 2:
+                raise SettingError("num_atoms", system.num_atoms, "must be even: half the electrons are up, half down")
+            raise SettingError("num_up", system.num_up, f"must be {system.num_down}, the number of electrons down")
         sizes = {"num_determinants": num_determinants, "num_layers": num_layers}
         sizes |= {"single_width": single_width, "pair_width": pair_width}
         for name, value in sizes.items():
             if value < 1:
-                raise ValueError(f"wavefunction.{name} = {value} must be at least 1")
+                raise SettingError(name, value, "must be at least 1")
         self.system = system
         self.unit_length = system.cell.length
         # Part of the checkpoint: the parameters mean what they mean at this density.

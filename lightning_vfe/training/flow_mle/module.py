@@ -10,6 +10,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
 from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.proton_density import ProtonDensity
@@ -77,7 +78,7 @@ class FlowMaximumLikelihood(L.LightningModule):
         counts = {"num_walkers": num_walkers, "equilibration_sweeps": equilibration_sweeps, "test_sweeps": test_sweeps}
         for name, value in (counts | {"chain_steps": chain_steps + 1}).items():
             if value < 2:
-                raise ValueError(f"module.{name} = {value} is too small; the default is a good start")
+                raise SettingError(name, value, "is too small", "the default is a good start")
         self.system, self.point = system, strata.single
         self.cell = self.point.cell(system.num_atoms)
         self.proton_density, self.target = proton_density, target

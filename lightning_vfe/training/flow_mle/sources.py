@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.database import LabelDatabase, State
 from lightning_vfe.labels.files import read_configurations
 from lightning_vfe.labels.sampling import ChainSettings, sample_configurations
@@ -62,17 +63,14 @@ class ChainSource(Source):
         spacing: int = 50,
     ) -> None:
         if num_configurations < 1:
-            raise ValueError(f"data.source.num_configurations = {num_configurations} must be at least 1")
-        try:
-            self.settings = ChainSettings(num_walkers, equilibration_steps, spacing)
-        except ValueError as error:
-            raise ValueError(str(error).replace("label.chains", "data.source")) from None
+            raise SettingError("num_configurations", num_configurations, "must be at least 1")
+        self.settings = ChainSettings(num_walkers, equilibration_steps, spacing)
         self.base, self.temperature_kelvin, self.count = base, temperature_kelvin, num_configurations
 
     def check(self, cell: PeriodicCell) -> None:
         """The distribution is of this cell."""
         if self.base.cell != cell:
-            raise ValueError(f"system.num_atoms = {cell.num_atoms}, rs = {cell.rs:g} is not the cell of data.target")
+            raise SettingError("num_atoms", cell.num_atoms, f", rs = {cell.rs:g} is not the cell of data.target")
 
     def draw(self, cell: PeriodicCell, seed: int) -> Tensor:
         """Run the chains."""
@@ -99,13 +97,15 @@ class DatabaseSource(Source):
         return torch.as_tensor(self._arrays(cell)).to(torch.get_default_dtype())
 
     def _arrays(self, cell: PeriodicCell) -> np.ndarray:
-        database = LabelDatabase.open(self.path, key="data.source.database")
+        database = LabelDatabase.open(self.path)
         for num_atoms, rs in database.groups():
             if num_atoms == cell.num_atoms and abs(rs - cell.rs) < 1e-9 * rs:
                 return database.arrays(num_atoms, rs)["positions"]
-        raise ValueError(
-            f"data.source.database = {self.path} has no configurations of num_atoms = {cell.num_atoms}, rs = "
-            f"{cell.rs:g}; it has {database.groups()}"
+        raise SettingError(
+            "database",
+            self.path,
+            f"has no configurations of num_atoms = {cell.num_atoms}, rs = {cell.rs:g}",
+            f"it has {database.groups()}",
         )
 
 
@@ -122,7 +122,7 @@ class TrajectorySource(Source):
 
     def __init__(self, trajectory: str, skip: int = 0) -> None:
         if skip < 0:
-            raise ValueError(f"data.source.skip = {skip} must not be negative")
+            raise SettingError("skip", skip, "must not be negative")
         self.path, self.skip = Path(trajectory), skip
 
     def check(self, cell: PeriodicCell) -> None:
@@ -137,10 +137,10 @@ class TrajectorySource(Source):
         state = State(cell.num_atoms, cell.rs, 0.0)  # the temperature of a file is not known
         try:
             found = read_configurations(self.path, [state], ALL)[state]
-        except ValueError as error:
-            raise ValueError(str(error).replace("label.configurations_path", "data.source.trajectory")) from None
+        except SettingError as error:
+            raise error.at("trajectory") from None
         if len(found) <= self.skip:
-            raise ValueError(f"data.source.skip = {self.skip} leaves none of the {len(found)} frames of {self.path}")
+            raise SettingError("skip", self.skip, f"leaves none of the {len(found)} frames of {self.path}")
         return np.stack([configuration.positions for configuration in found[self.skip :]])
 
 
@@ -154,7 +154,4 @@ def boltzmann_density(
     """
     if potential_path is None:
         return None
-    try:
-        return BoltzmannBase.from_files(system, strata, potential_path, log_z_path)
-    except ValueError as error:
-        raise ValueError(str(error).replace("base.", "data.target.", 1)) from None
+    return BoltzmannBase.from_files(system, strata, potential_path, log_z_path)

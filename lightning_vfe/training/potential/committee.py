@@ -10,6 +10,7 @@ import torch
 from lightning.fabric.plugins.environments import LightningEnvironment
 from torch.optim.lr_scheduler import LambdaLR
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.training.potential.datamodule import LabelDataModule
 from lightning_vfe.training.potential.module import PotentialModule
@@ -43,7 +44,7 @@ class CommitteeTrainer:
         gradient_clip_val: float = 10.0,
     ) -> None:
         if steps < 1:
-            raise ValueError(f"label.trainer.steps = {steps} must be at least 1")
+            raise SettingError("steps", steps, "must be at least 1")
         self.make_potential = make_potential
         self.steps, self.batch_size, self.gradient_clip_val = steps, batch_size, gradient_clip_val
         cosine = functools.partial(half_cosine, num_steps=steps, final_fraction=0.01)

@@ -10,6 +10,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.database import LabelDatabase
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.resources import data_file
@@ -56,7 +57,7 @@ class LabelDataModule(L.LightningDataModule):
         super().__init__()
         check_batches(batch_size, validation_fraction, test_fraction)
         if not energy_error_floor > 0:
-            raise ValueError(f"datamodule.energy_error_floor = {energy_error_floor} must be positive, in Ha per atom")
+            raise SettingError("energy_error_floor", energy_error_floor, "must be positive, in Ha per atom")
         self.path = data_file(database)
         self.batch_size = batch_size
         self.fractions = (validation_fraction, test_fraction)
@@ -106,9 +107,11 @@ class LabelDataModule(L.LightningDataModule):
             for group, ids in zip(self._everything, chosen[part], strict=True):
                 places = {row: i for i, row in enumerate(group.ids)}
                 if missing := [row for row in ids if row not in places]:
-                    raise ValueError(
-                        f"datamodule.database = {self.path} lacks row {missing[0]} that the checkpoint's run was "
-                        "fitted to; give that run's database, or start a new fit"
+                    raise SettingError(
+                        "database",
+                        self.path,
+                        f"lacks row {missing[0]} that the checkpoint's run was fitted to",
+                        "give that run's database, or start a new fit",
                     )
                 self.sets[part].append(group.select(torch.tensor([places[row] for row in ids], dtype=torch.int64)))
         train = self.sets["train"]
@@ -164,9 +167,11 @@ class LabelDataModule(L.LightningDataModule):
         known = {(group.cell.num_atoms, group.cell.rs): group for group in self._everything}
         wanted = [(int(num_atoms), float(rs)) for num_atoms, rs in state_dict["cells"]]
         if missing := [cell for cell in wanted if cell not in known]:
-            raise ValueError(
-                f"datamodule.database = {self.path} lacks num_atoms, rs = {missing[0]} that the checkpoint's run was "
-                "fitted to; give that run's database, or start a new fit"
+            raise SettingError(
+                "database",
+                self.path,
+                f"lacks num_atoms, rs = {missing[0]} that the checkpoint's run was fitted to",
+                "give that run's database, or start a new fit",
             )
         self._everything = [known[cell] for cell in wanted]
         self._choose(state_dict["ids"])

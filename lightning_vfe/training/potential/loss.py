@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.models.potential.delta import DeltaPotential
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.models.potential.schnet import SchNetPotential
@@ -70,7 +71,7 @@ class PotentialLoss(nn.Module):
         weights = {"energy_weight": energy_weight, "force_weight": force_weight, "pressure_weight": pressure_weight}
         for name, weight in weights.items():
             if not weight >= 0 or (name == "energy_weight" and weight == 0):
-                raise ValueError(f"module.loss.{name} = {weight} must be positive (that of forces, pressures may be 0)")
+                raise SettingError(name, weight, "must be positive (that of forces, pressures may be 0)")
         self.weights = tuple(weights.values())
         self.register_buffer("scales", torch.ones(3))
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.models.potential.storage import load_potential
 from lightning_vfe.resources import data_file
@@ -50,9 +51,11 @@ class PotentialModule(L.LightningModule):
     ) -> None:
         super().__init__()
         if not 0 <= ema_decay < 1:
-            raise ValueError(f"module.ema_decay = {ema_decay} must be from 0 to below 1, such as 0.99")
+            raise SettingError("ema_decay", ema_decay, "must be from 0 to below 1, such as 0.99")
         if not any(parameter.requires_grad for parameter in potential.parameters()):
-            raise ValueError(f"potential = {type(potential).__name__} has no parameters to fit; take schnet or delta")
+            raise SettingError(
+                "potential", type(potential).__name__, "has no parameters to fit", "take schnet or delta"
+            )
         self.potential = potential
         moving = functools.partial(_moving_average, ema_decay)
         self.average = AveragedModel(potential, multi_avg_fn=moving).requires_grad_(False).eval()
@@ -146,10 +149,7 @@ def stored_potential(path: str) -> Potential:
     Raises:
         ValueError: the file is missing or damaged.
     """
-    try:
-        return load_potential(data_file(path))[0]
-    except ValueError as error:
-        raise ValueError(str(error).replace("potential.path", "potential.baseline.path", 1)) from None
+    return load_potential(data_file(path))[0]
 
 
 def _moving_average(decay: float, averages: Any, parameters: Any, count: Tensor) -> None:

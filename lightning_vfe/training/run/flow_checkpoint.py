@@ -7,6 +7,8 @@ from typing import Any
 
 from torch import nn
 
+from lightning_vfe.errors import SettingError
+
 FLOW_PREFIX = "proton_density.flow."
 
 
@@ -26,18 +28,24 @@ def load_flow(flow: nn.Module, content: Mapping[str, Any], name: str) -> None:
     """
     saved = {key[len(FLOW_PREFIX) :]: value for key, value in content["state_dict"].items() if FLOW_PREFIX in key}
     if not saved:
-        raise ValueError(
-            f"flow_ckpt = {name} holds no flow; give the checkpoint of a run with moving protons, such as "
-            "experiment=flow_mle_rs1p25_6000K"
+        raise SettingError(
+            "flow_ckpt",
+            name,
+            "holds no flow",
+            "give the checkpoint of a run with moving protons, such as experiment=flow_mle_rs1p25_6000K",
         )
     own = flow.state_dict()
     for key in [*own, *(key for key in saved if key not in own)]:
         here, there = (tuple(state[key].shape) if key in state else "absent" for state in (own, saved))
         if here != there:
-            raise ValueError(
-                f"flow_ckpt = {name} is of another flow: parameter {key} is {here} here but {there} in it; "
-                "set the keys flow.* as in that run"
+            raise SettingError(
+                "flow_ckpt",
+                name,
+                f"is of another flow: parameter {key} is {here} here but {there} in it",
+                "set the keys flow.* as in that run",
             )
         if not bool(saved[key].isfinite().all()):
-            raise ValueError(f"flow_ckpt = {name} holds numbers that are not finite in {key}; take another checkpoint")
+            raise SettingError(
+                "flow_ckpt", name, f"holds numbers that are not finite in {key}", "take another checkpoint"
+            )
     flow.load_state_dict(saved)

@@ -11,6 +11,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.training.run.checkpoint_files import AtomicCheckpointIO, CheckpointFolder
 from lightning_vfe.training.run.loggers import MetricsCSVLogger
 
@@ -37,7 +38,7 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, dirpath: str | os.PathLike[str], every_n_steps: int = 50, keep_last: int = 3) -> None:
         for name, value, usual in (("every_n_steps", every_n_steps, 50), ("keep_last", keep_last, 3)):
             if value < 1:
-                raise ValueError(f"callbacks.checkpoint.{name} = {value} must be at least 1, such as {usual}")
+                raise SettingError(name, value, f"must be at least 1, such as {usual}")
         self.folder = CheckpointFolder(dirpath, keep_last)
         self.every_n_steps = every_n_steps
         self._saved_step = 0

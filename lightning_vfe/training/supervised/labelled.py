@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA
 
@@ -89,7 +90,7 @@ def with_error_weights(
         ValueError: floor_per_atom is not positive.
     """
     if not floor_per_atom > 0:
-        raise ValueError(f"datamodule.energy_error_floor = {floor_per_atom} must be positive, in Ha per atom")
+        raise SettingError("energy_error_floor", floor_per_atom, "must be positive, in Ha per atom")
 
     def raw(part: LabelledSet) -> Tensor:
         error = torch.zeros_like(part.energy) if part.energy_error is None else part.energy_error
@@ -106,12 +107,12 @@ def check_batches(batch_size: int, validation_fraction: float, test_fraction: fl
         ValueError: one line that begins with the setting.
     """
     if batch_size < 1:
-        raise ValueError(f"datamodule.batch_size = {batch_size} must be at least 1")
+        raise SettingError("batch_size", batch_size, "must be at least 1")
     for name, value in (("validation_fraction", validation_fraction), ("test_fraction", test_fraction)):
         if not 0 < value < 1:
-            raise ValueError(f"datamodule.{name} = {value} must be between 0 and 1, such as 0.1")
+            raise SettingError(name, value, "must be between 0 and 1, such as 0.1")
     if validation_fraction + test_fraction >= 1:
-        raise ValueError(f"datamodule.test_fraction = {test_fraction} leaves nothing to train on; lower it")
+        raise SettingError("test_fraction", test_fraction, "leaves nothing to train on", "lower it")
 
 
 def check_processes(batch_size: int, num_ranks: int) -> None:
@@ -121,9 +122,7 @@ def check_processes(batch_size: int, num_ranks: int) -> None:
         ValueError: one line that begins with the setting.
     """
     if batch_size % num_ranks:
-        raise ValueError(
-            f"datamodule.batch_size = {batch_size} must be a multiple of the number of processes, {num_ranks}"
-        )
+        raise SettingError("batch_size", batch_size, f"must be a multiple of the number of processes, {num_ranks}")
 
 
 def train_validation_test_split(
@@ -143,9 +142,12 @@ def train_validation_test_split(
     """
     sizes = [max(1, round(fraction * count)) for fraction in fractions]
     if count - sum(sizes) < 1:
-        raise ValueError(
-            f"{origin} has only {count} configurations; training, validation and test need one each at least: "
-            "give more, or lower datamodule.validation_fraction and test_fraction"
+        raise SettingError(
+            origin,
+            group,
+            f"has only {count} configurations",
+            "training, validation and test need one each at least: give more, or lower datamodule.validation_fraction "
+            "and test_fraction",
         )
     mixed = hashlib.sha256(f"{seed} {group}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(mixed[:6], "big"))

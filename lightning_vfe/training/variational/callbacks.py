@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 
 from lightning_vfe.analysis.figures import save_figures
+from lightning_vfe.errors import SettingError
 from lightning_vfe.optim.natural_gradient import NaturalGradient
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
 from lightning_vfe.training.variational.result_table import print_result
@@ -37,7 +38,7 @@ class NaNGuard(Callback):
 
     def __init__(self, patience: int = 10) -> None:
         if patience < 1:
-            raise ValueError(f"callbacks.nan_guard.patience = {patience} must be at least 1")
+            raise SettingError("patience", patience, "must be at least 1")
         self.patience = patience
         self.num_skipped = 0
         self._in_a_row = 0

@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.state.batch import Batch
 from lightning_vfe.state.variational_state import VariationalState
 
@@ -45,7 +46,7 @@ class MCMCDataModule(L.LightningDataModule):
         counts |= {"validation_steps": validation_steps, "test_steps": test_steps}
         for name, value in counts.items():
             if value < 1:
-                raise ValueError(f"datamodule.{name} = {value} must be at least 1")
+                raise SettingError(name, value, "must be at least 1")
         self.state, self.equilibration_steps = state, equilibration_steps
         self.steps = {"fit": steps_per_epoch, "validate": validation_steps, "test": test_steps}
 

@@ -11,6 +11,7 @@ from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.models.wavefunction.wavefunction import log_psi_of_walkers
 from lightning_vfe.optim.exchange import Exchange
 from lightning_vfe.optim.solve import ScoreBlock
@@ -55,7 +56,7 @@ class VariationalFreeEnergy(L.LightningModule):
     ) -> None:
         super().__init__()
         if not clip_width > 0:
-            raise ValueError(f"module.clip_width = {clip_width} must be positive; 5 is the usual choice")
+            raise SettingError("clip_width", clip_width, "must be positive", "5 is the usual choice")
         self.state = state
         self.wavefunction, self.proton_density = state.wavefunction, state.proton_density
         self.optimizer_settings = optimizer or NaturalGradient()
@@ -188,23 +189,24 @@ class VariationalFreeEnergy(L.LightningModule):
         """
         saved, own_system = checkpoint.get("system", {}), self.measurement.system()
         if set(saved) != set(own_system):
-            raise ValueError(
-                f"system: {own_system} but the checkpoint was made with {saved}; choose one of this system"
-            )
+            reason = f"but the checkpoint was made with {saved}"
+            raise SettingError("system", own_system, reason, "choose one of this system")
         for key, value in own_system.items():
             if saved.get(key) != value:
-                raise ValueError(
-                    f"system.{key} = {value} but the checkpoint was made with {saved.get(key)}; "
-                    f"set system.{key}={saved.get(key)} or choose the checkpoint of this system"
+                raise SettingError(
+                    key,
+                    value,
+                    f"but the checkpoint was made with {saved.get(key)}",
+                    f"set system.{key}={saved.get(key)} or choose the checkpoint of this system",
                 )
         own, other = type(self.optimizer_settings).__name__, checkpoint.get("optimizer")
         if self._trainer is not None and self.trainer.state.fn == "fit" and other not in (None, own):
-            raise ValueError(
-                f"optimizer = {own} but the checkpoint was trained with {other}; resume with that, or start a new run"
+            raise SettingError(
+                "optimizer", own, f"but the checkpoint was trained with {other}", "resume with that, or start a new run"
             )
         if self.state.walkers is not None:
             if not checkpoint.get("walkers"):
-                raise ValueError("ckpt_path: the checkpoint holds no walkers; give one that fit wrote")
+                raise SettingError("ckpt_path", "this", "holds no walkers", "give one that fit wrote")
             self.state.load_state_dict(checkpoint["walkers"])
 
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.optim import natural_gradient
 
 Blocks = dict[str, list[nn.Parameter]]
@@ -74,9 +75,9 @@ class NaturalGradient:
         score_chunk: int = 256,
     ) -> None:
         if not decay_steps > 0:
-            raise ValueError(f"optimizer.decay_steps = {decay_steps} must be positive, such as 100")
+            raise SettingError("decay_steps", decay_steps, "must be positive, such as 100")
         if score_chunk != int(score_chunk) or score_chunk < 1:
-            raise ValueError(f"optimizer.score_chunk = {score_chunk} must be a whole number, at least 1, such as 256")
+            raise SettingError("score_chunk", score_chunk, "must be a whole number, at least 1, such as 256")
         self.learning_rates = {"flow": flow_learning_rate, "wavefunction": wavefunction_learning_rate}
         self.dampings = {"flow": flow_damping, "wavefunction": wavefunction_damping}
         self.max_norms = {"flow": flow_max_norm, "wavefunction": wavefunction_max_norm}
@@ -117,9 +118,9 @@ class Adam:
         settings = {"flow_learning_rate": flow_learning_rate, "wavefunction_learning_rate": wavefunction_learning_rate}
         for name, value in settings.items():
             if not 0 < value < math.inf:
-                raise ValueError(f"optimizer.{name} = {value} must be positive and finite, such as 3e-3")
+                raise SettingError(name, value, "must be positive and finite, such as 3e-3")
         if not decay_steps > 0:
-            raise ValueError(f"optimizer.decay_steps = {decay_steps} must be positive, such as 1000")
+            raise SettingError("decay_steps", decay_steps, "must be positive, such as 1000")
         self.flow_learning_rate = flow_learning_rate
         self.wavefunction_learning_rate = wavefunction_learning_rate
         self.decay_steps = decay_steps
