@@ -39,7 +39,7 @@ _HOMES = {
 }
 _CONFIG_HOMES = {
     "labels.committee": ("CommitteeSettings",),
-    "labels.sampling": ("ChainSettings",),
+    "sampling.boltzmann": ("ChainSettings",),
     "log_z.settings": ("LogZSettings",),
     "training.variational.callbacks": (
         "NaNGuard",
