@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from pathlib import Path
@@ -13,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import Console
 from rich.table import Table
 
+from lightning_vfe.files import write_json
 from lightning_vfe.training.flow_mle.module import FlowMaximumLikelihood
 
 ROWS = {
@@ -56,8 +56,7 @@ class FlowReport(Callback):
             known = module.negative_determinants == 0.0 and math.isfinite(found.value)
             value, error = (found.value, found.error) if known else (None, None)
             content[f"{name}_per_atom"] = {"value": value, "error": error}
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        (self.run_dir / "flow_summary.json").write_text(json.dumps(content, indent=2) + "\n")
+        write_json(self.run_dir / "flow_summary.json", content)
         self._print(module)
 
     @staticmethod

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from lightning_vfe.analysis.parity import PREDICTIONS, save_parity
+from lightning_vfe.files import whole_file, write_json
 from lightning_vfe.models.potential.storage import potential_hash, save_potential
 from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA
 from lightning_vfe.training.potential.datamodule import LabelDataModule
@@ -83,8 +83,7 @@ class PotentialReport(Callback):
             "errors": errors,
             "label": datamodule.provenance(),
         }
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        (self.run_dir / "potential_summary.json").write_text(json.dumps(content, indent=2) + "\n")
+        write_json(self.run_dir / "potential_summary.json", content)
         _save_predictions(module.predictions, self.run_dir / PREDICTIONS)
         print_errors(errors, f"errors on {content['num_test']} test configurations, after {content['step']} steps")
         for file in save_parity(self.run_dir):
@@ -131,7 +130,8 @@ def _save_predictions(predictions: list[tuple[LabelledSet, Prediction]], file: P
         add("energy_per_atom", labels.energy, predicted.energy, 1.0 / labels.cell.num_atoms)
         add("force", labels.forces, predicted.forces, 1.0)
         add("pressure_gpa", labels.pressure, predicted.pressure, HARTREE_PER_BOHR3_TO_GPA)
-    np.savez(file, allow_pickle=False, **{name: np.concatenate(parts) for name, parts in columns.items()})
+    with whole_file(file, "wb") as stream:
+        np.savez(stream, allow_pickle=False, **{name: np.concatenate(parts) for name, parts in columns.items()})
 
 
 def _parts(trainer: L.Trainer) -> tuple[PotentialModule, LabelDataModule]:
