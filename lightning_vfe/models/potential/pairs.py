@@ -17,7 +17,7 @@ SMALLEST_SQUARE = 1e-24
 
 
 @dataclass(frozen=True)
-class Pairs:
+class NeighborList:
     """Each unordered pair of a proton and a proton or an image within the cutoff, once.
 
     A proton with its own images counts: L n and -L n are one pair, whose first and second are the same proton. Then
@@ -65,7 +65,7 @@ class Pairs:
         return received.index_add(0, self.second, values.index_select(0, self.first) * filters)
 
 
-def find_pairs(z: Tensor, cell: PeriodicCell, cutoff: float, dilation: Tensor | None = None) -> Pairs:
+def find_pairs(z: Tensor, cell: PeriodicCell, cutoff: float, dilation: Tensor | None = None) -> NeighborList:
     """List the pairs of a batch of configurations; the cutoff may exceed L/2, and L.
 
     The list depends on the positions. Under torch.func.vmap, which allows no such shapes, it holds every pair and
@@ -99,7 +99,7 @@ def find_pairs(z: Tensor, cell: PeriodicCell, cutoff: float, dilation: Tensor | 
     vectors = vectors + shifts.index_select(0, image)
     if dilation is not None:
         vectors = vectors * dilation.reshape(-1, 1).index_select(0, configuration)
-    return Pairs(
+    return NeighborList(
         vectors.square().sum(-1).clamp(min=SMALLEST_SQUARE),
         configuration * atoms + first.index_select(0, chosen),
         configuration * atoms + second.index_select(0, chosen),
