@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vfe.errors import SettingError
-from lightning_vfe.models.potential.pairs import NeighborList, find_pairs
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.models.potential.radial import GaussianBasis, cosine_switch, quintic_switch
 from lightning_vfe.models.potential.schnetpack_import import schnet_of, schnetpack
 from lightning_vfe.models.potential.schnetpack_model import read_schnetpack_model
 from lightning_vfe.models.potential.yukawa import YukawaPotential
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.neighbors import NeighborList, find_pairs
 
 HYDROGEN = 1
 

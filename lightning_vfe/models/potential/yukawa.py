@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from lightning_vfe.errors import SettingError
-from lightning_vfe.models.potential.pairs import NeighborList, find_pairs
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.models.potential.radial import quintic_switch
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.neighbors import NeighborList, find_pairs
 
 
 class YukawaPotential(Potential):
