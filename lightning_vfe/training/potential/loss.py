@@ -9,13 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vfe.errors import SettingError
+from lightning_vfe.models.potential.chunked import chunked_energy
 from lightning_vfe.models.potential.delta import DeltaPotential
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.models.potential.schnet import SchNetPotential
 from lightning_vfe.training.supervised.labelled import LabelledSet
-
-CHUNK = 64
-"""Configurations that are evaluated at once where no batch size says how many."""
 
 
 class Prediction(NamedTuple):
@@ -118,13 +116,13 @@ def initialise_scales(potential: Potential, sets: Sequence[LabelledSet], loss: P
     """
     baseline, trained = None, potential
     if isinstance(potential, DeltaPotential):
-        baseline, trained = [_energies(potential.baseline, part) for part in sets], potential.correction
+        baseline, trained = _energies(potential.baseline, sets), potential.correction
     loss.set_scales(sets, baseline)
     if not isinstance(trained, SchNetPotential):
         return
     rest = []
-    for i, part in enumerate(sets):
-        known = _energies(trained.repulsion, part) + (0.0 if baseline is None else baseline[i])
+    for i, (part, repulsion) in enumerate(zip(sets, _energies(trained.repulsion, sets), strict=True)):
+        known = repulsion + (0.0 if baseline is None else baseline[i])
         rest.append((part.energy - known) / part.cell.num_atoms)
     spread = _spread(rest)
     assert spread is not None
@@ -132,6 +130,6 @@ def initialise_scales(potential: Potential, sets: Sequence[LabelledSet], loss: P
 
 
 @torch.no_grad()
-def _energies(potential: Potential, labels: LabelledSet) -> Tensor:
-    """Energies of a set, in parts that fit the memory. # (C,)"""
-    return torch.cat([potential.energy(part, labels.cell) for part in labels.positions.split(CHUNK)])
+def _energies(potential: Potential, sets: Sequence[LabelledSet]) -> list[Tensor]:
+    """Energies of each set. # (C,) each"""
+    return [chunked_energy(potential, labels.cell)(labels.positions) for labels in sets]
