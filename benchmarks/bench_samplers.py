@@ -41,7 +41,7 @@ from lightning_vfe.sampling.proposals import LangevinProposal
 from lightning_vfe.sampling.proton_moves import PROTON_SAMPLING
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.state.targets import ProtonTargets
-from lightning_vfe.training.run.flow_checkpoint import load_flow
+from lightning_vfe.workflows.restore import restore
 
 POINT, POTENTIAL = StatePoint(1.25, 6000.0), "potentials/h_rs1p25_6000K.pt"
 SEED = 1
@@ -160,7 +160,7 @@ def build(arguments: argparse.Namespace, base: str, num_atoms: int) -> ProtonDen
         trained_like(flow, arguments.readout)
     else:
         content = torch.load(arguments.flow_ckpt, map_location="cpu", weights_only=True)
-        load_flow(flow, content, str(arguments.flow_ckpt))
+        restore(flow, content, "proton_density.flow", "flow_ckpt", arguments.flow_ckpt)
     if base == "uniform":
         return ProtonDensity(UniformBase(system), flow)
     strata = Strata.of(POINT.rs, POINT.temperature_kelvin)

@@ -1,3 +1,4 @@
+from lightning_vfe.errors import SettingError as SettingError
 from lightning_vfe.models.base.boltzmann import BoltzmannBase as BoltzmannBase
 from lightning_vfe.models.base.uniform import UniformBase as UniformBase
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow as EquivariantFlow
@@ -27,6 +28,11 @@ from lightning_vfe.training.variational.optimizers import Adam as Adam
 from lightning_vfe.training.variational.optimizers import NaturalGradient as NaturalGradient
 from lightning_vfe.workflows.load import LoadedRun as LoadedRun
 from lightning_vfe.workflows.load import load as load
+from lightning_vfe.workflows.report import report as report
+from lightning_vfe.workflows.verbs import compute_log_z as compute_log_z
+from lightning_vfe.workflows.verbs import fit as fit
+from lightning_vfe.workflows.verbs import label as label
+from lightning_vfe.workflows.verbs import test as test
 
 __version__: str
 __all__: list[str]

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_vfe.analysis.compare_states import draw_state_comparison
-from lightning_vfe.analysis.run import Run
+from lightning_vfe.analysis.run import RunFolder
 from lightning_vfe.analysis.state_lines import Look
 from lightning_vfe.analysis.state_measurements import draw_pairs
 from lightning_vfe.analysis.style import BLUE, GREEN, GREY, PURPLE, VERMILION, house_style, panel_grid, substance
@@ -25,7 +25,7 @@ STATE = ("rs", "temperature_kelvin")
 COLORS = (BLUE, VERMILION, GREEN, PURPLE, GREY)
 
 
-def check_same_state(runs: Mapping[str, Run]) -> None:
+def check_same_state(runs: Mapping[str, RunFolder]) -> None:
     """Only runs of one system can be compared, and of the same states in any order.
 
     Raises:
@@ -49,7 +49,7 @@ def check_same_state(runs: Mapping[str, Run]) -> None:
             _check_states(first_label, first, label, run)
 
 
-def _check_states(first_label: str, first: Run, label: str, run: Run) -> None:
+def _check_states(first_label: str, first: RunFolder, label: str, run: RunFolder) -> None:
     for holder, one, lacker, other in ((first_label, first, label, run), (label, run, first_label, first)):
         known = {state.suffix for state in other.states}
         missing = [state.label for state in one.states if state.suffix not in known]
@@ -61,7 +61,7 @@ def _check_states(first_label: str, first: Run, label: str, run: Run) -> None:
             )
 
 
-def comparison_table(runs: Mapping[str, Run]) -> pd.DataFrame:
+def comparison_table(runs: Mapping[str, RunFolder]) -> pd.DataFrame:
     """A row for each run: F, E, S, P with their errors, F minus the lowest F, and whether the run trusts itself.
 
     Args:
@@ -87,11 +87,11 @@ def comparison_table(runs: Mapping[str, Run]) -> pd.DataFrame:
     return pd.concat(blocks, names=["rs", "temperature_kelvin"])
 
 
-def _view(run: Run, suffix: str) -> Run:
+def _view(run: RunFolder, suffix: str) -> RunFolder:
     return next(view for view in run.views if view.states[0].suffix == suffix)
 
 
-def _state_table(runs: Mapping[str, Run]) -> pd.DataFrame:
+def _state_table(runs: Mapping[str, RunFolder]) -> pd.DataFrame:
     """The rows of one state."""
     rows = []
     for run in runs.values():
@@ -105,7 +105,7 @@ def _state_table(runs: Mapping[str, Run]) -> pd.DataFrame:
     return table
 
 
-def draw_comparison(runs: Mapping[str, Run]) -> Figure:
+def draw_comparison(runs: Mapping[str, RunFolder]) -> Figure:
     """F, E, S, P of every run with one standard error, and g(r) of the protons on top of each other.
 
     A hollow mark means that the run does not trust the number. With several states the terms are drawn along the
@@ -151,7 +151,7 @@ def _draw_values(panel: Axes, table: pd.DataFrame, name: str, with_labels: bool)
     panel.set_xlabel(TERMS[name].axis_unit)
 
 
-def _draw_protons(panel: Axes, pairs: Mapping[str, Run], labels: list[str]) -> None:
+def _draw_protons(panel: Axes, pairs: Mapping[str, RunFolder], labels: list[str]) -> None:
     panel.axhline(1.0, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)))
     for label, run in pairs.items():
         look = Look(COLORS[labels.index(label) % len(COLORS)])

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lightning_vfe.analysis.run import Run
+from lightning_vfe.analysis.run import RunFolder
 from lightning_vfe.analysis.state_lines import COLORS, DASHES, HOLLOW, Look, StateGroups, math_label
 from lightning_vfe.analysis.state_measurements import ALONG_STATES, draw_pairs, pair_top
 from lightning_vfe.analysis.style import GREY, heading, house_style, panel_grid
@@ -18,7 +18,7 @@ MOST_PROTON_PANELS = 6
 """With more states than this the figure shows no g(r): the figures of the runs do."""
 
 
-def draw_state_comparison(runs: Mapping[str, Run], table: pd.DataFrame) -> Figure:
+def draw_state_comparison(runs: Mapping[str, RunFolder], table: pd.DataFrame) -> Figure:
     """F above the lowest one of each state, then F, E, S and P along the states, with one standard error; a colour for
     each run, dashes for each temperature. Below them g(r) of the protons, one panel for each of up to six states.
 
@@ -56,7 +56,7 @@ def draw_state_comparison(runs: Mapping[str, Run], table: pd.DataFrame) -> Figur
     return figure
 
 
-def _draw_protons(runs: Mapping[str, Run], figure: Figure, start: int) -> None:
+def _draw_protons(runs: Mapping[str, RunFolder], figure: Figure, start: int) -> None:
     """A panel for each state of the first run, in the order of its states."""
     states = next(iter(runs.values())).states
     for panel, state in zip(figure.axes[start:], states, strict=True):
@@ -76,7 +76,7 @@ def _draw_protons(runs: Mapping[str, Run], figure: Figure, start: int) -> None:
         panel.set_ylim(0.0, max(tops, default=1.0))
 
 
-def _add_key(figure: Figure, runs: Mapping[str, Run], groups: StateGroups, all_trusted: bool) -> None:
+def _add_key(figure: Figure, runs: Mapping[str, RunFolder], groups: StateGroups, all_trusted: bool) -> None:
     handles = [
         Line2D([], [], color=COLORS[number % len(COLORS)], marker="o", markersize=4, label=label)
         for number, label in enumerate(runs)

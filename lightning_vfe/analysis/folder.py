@@ -25,7 +25,7 @@ from lightning_vfe.analysis.states import State, states_of
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFolder:
     """The folder of a run; each file is read when it is first asked for.
 
     Args:
@@ -111,11 +111,11 @@ class Run:
         return states
 
     @property
-    def views(self) -> tuple[Run, ...]:
+    def views(self) -> tuple[RunFolder, ...]:
         """The run at each of its states: `of_state` for all of them."""
         return tuple(self.of_state(number) for number in range(max(1, len(self.states))))
 
-    def of_state(self, which: int | State) -> Run:
+    def of_state(self, which: int | State) -> RunFolder:
         """The run as if it held one of its states alone: what reads or draws a run of one state takes it.
 
         Args:
@@ -200,7 +200,7 @@ class Run:
 
 
 @dataclass(frozen=True)
-class RunAtState(Run):
+class RunAtState(RunFolder):
     """One state of a run that holds several: each file without what belongs to the other states.
 
     Args:
@@ -209,7 +209,7 @@ class RunAtState(Run):
         state: one of its states.
     """
 
-    whole: Run
+    whole: RunFolder
     state: State
 
     @cached_property

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightning_vfe.analysis.run import Run
+from lightning_vfe.analysis.run import RunFolder
 from lightning_vfe.analysis.state_measurements import draw_state_pairs, draw_states, pair_top
 from lightning_vfe.analysis.style import BLUE, GREEN, GREY, PURPLE, VERMILION, heading, house_style, panel_grid
 from lightning_vfe.analysis.terms import TERMS, value_with_error
@@ -27,7 +27,7 @@ PAIR_PANELS = {
 }
 
 
-def draw_terms(run: Run) -> Figure:
+def draw_terms(run: RunFolder) -> Figure:
     """How the terms that `test` measured add up to E and F: each as a bar from where the one before it ended.
 
     Error bars are one standard error; the terms' errors are correlated and do not add up. With several states the
@@ -66,7 +66,7 @@ def draw_terms(run: Run) -> Figure:
     return figure
 
 
-def draw_pair_correlation(run: Run) -> Figure:
+def draw_pair_correlation(run: RunFolder) -> Figure:
     """g(r) of protons and electrons that `test` measured, with one standard error; 1 means no correlation.
 
     The peaks of fixed protons are left out, and so are kinds without a pair. With several states each kind has a panel,

@@ -8,21 +8,21 @@ from typing import Any
 
 import pandas as pd
 
-from lightning_vfe.analysis.folder import Run, RunAtState
+from lightning_vfe.analysis.folder import RunAtState, RunFolder
 from lightning_vfe.analysis.states import is_hydrogen, states_of
 from lightning_vfe.analysis.terms import TERMS
 from lightning_vfe.resources import resource_folder
 
-__all__ = ["Run", "RunAtState", "latest_run", "literature", "load_run", "results_table"]
+__all__ = ["RunFolder", "RunAtState", "latest_run", "literature", "load_run", "results_table"]
 
 
-def load_run(folder: str | Path) -> Run:
+def load_run(folder: str | Path) -> RunFolder:
     """The run in a folder.
 
     Raises:
         FileNotFoundError: there is no such folder, or no run in it.
     """
-    run = Run(Path(folder))
+    run = RunFolder(Path(folder))
     if not run.folder.is_dir():
         raise FileNotFoundError(f"run folder {folder} does not exist; start a run with: lightning-vfe fit")
     if not (run.fitted or run.tested):
@@ -48,7 +48,7 @@ def latest_run(folder: str | Path | None = None) -> Path:
     raise FileNotFoundError(f"no run in {looked}; start one with: lightning-vfe fit")
 
 
-def results_table(run: Run) -> pd.DataFrame:
+def results_table(run: RunFolder) -> pd.DataFrame:
     """What `test` found: a row for each term (by its name in summary.json) with quantity, value, error and unit.
 
     The error is one standard error; a value that `test` does not report is nan. With several states, `rs` and
@@ -73,7 +73,7 @@ def literature(system: Mapping[str, Any]) -> pd.DataFrame:
     errors: compare like with like. F and S hold for hydrogen: they are left out for other nuclei.
 
     Args:
-        system: as `Run.system`; needs rs and temperature_kelvin, or states.
+        system: as `RunFolder.system`; needs rs and temperature_kelvin, or states.
     """
     table = pd.read_csv(resource_folder("data") / "literature.csv", comment="#")
     blocks = []

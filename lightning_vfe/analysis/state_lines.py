@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from lightning_vfe.analysis.run import Run
+from lightning_vfe.analysis.run import RunFolder
 from lightning_vfe.analysis.states import State
 from lightning_vfe.analysis.style import BLUE, GREEN, GREY, ORANGE, PURPLE, VERMILION
 
@@ -217,7 +217,7 @@ class StateGroups:
             panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
 
 
-def is_trusted(run: Run) -> bool:
+def is_trusted(run: RunFolder) -> bool:
     """Whether `test` calls its result converged."""
     return bool(run.summary.get("converged", False))
 

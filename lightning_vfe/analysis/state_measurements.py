@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightning_vfe.analysis.run import Run
+from lightning_vfe.analysis.run import RunFolder
 from lightning_vfe.analysis.state_lines import HOLLOW, Look, StateGroups, StateLooks, is_trusted
 from lightning_vfe.analysis.style import GREY, heading, house_style, panel_grid
 from lightning_vfe.analysis.terms import TERMS
@@ -22,7 +22,7 @@ PAIR_TITLES = {
 }
 
 
-def draw_states(run: Run) -> Figure:
+def draw_states(run: RunFolder) -> Figure:
     """F, E, S and P with one standard error as functions of rs, a line for each temperature; as functions of T where
     rs is the same for all. Fixed protons have no S, and F = E.
 
@@ -48,7 +48,7 @@ def draw_states(run: Run) -> Figure:
     return figure
 
 
-def draw_state_pairs(run: Run) -> Figure:
+def draw_state_pairs(run: RunFolder) -> Figure:
     """g(r) of protons and electrons that `test` measured, with a line for each state; 1 means no correlation.
 
     The band is one standard error. The peaks of fixed protons are left out, and so are kinds without a pair.

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightning_vfe.analysis.run import Run
+from lightning_vfe.analysis.run import RunFolder
 from lightning_vfe.analysis.states import is_hydrogen
 
 # after Okabe and Ito's palette, with a darker purple
@@ -66,7 +66,7 @@ def panel_grid(count: int, columns: int, panel_size: tuple[float, float]) -> tup
     return figure, axes
 
 
-def heading(run: Run, with_verdict: bool = True) -> str:
+def heading(run: RunFolder, with_verdict: bool = True) -> str:
     """What a run computed, and whether `test` trusts it: the line above a figure.
 
     Args:

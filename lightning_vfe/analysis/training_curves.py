@@ -13,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from lightning_vfe.analysis.run import Run
+from lightning_vfe.analysis.run import RunFolder
 from lightning_vfe.analysis.state_lines import StateLooks
 from lightning_vfe.analysis.style import BLUE, GREY, VERMILION, curve_limits, heading, house_style, panel_grid
 from lightning_vfe.analysis.terms import TERMS, value_with_error
@@ -34,7 +34,7 @@ MARKED_STEPS = 40
 """A shorter run shows a mark for each of its steps."""
 
 
-def draw_training(run: Run, window: int | None = None) -> Figure:
+def draw_training(run: RunFolder, window: int | None = None) -> Figure:
     """Each term along the training steps: single steps, their running mean, and the result of `test` if there is one.
 
     The band is the standard error of a single step, averaged as the running mean is. What a run does not have, or what
@@ -108,7 +108,7 @@ def _draw_curve(panel: Axes, metrics: pd.DataFrame, name: str, window: int, resu
     panel.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
 
 
-def _draw_states(panel: Axes, views: Sequence[Run], name: str, window: int) -> None:
+def _draw_states(panel: Axes, views: Sequence[RunFolder], name: str, window: int) -> None:
     """A running mean for each state with the error of a step, and a mark for its result."""
     looks = StateLooks([view.states[0] for view in views])
     curves, always = [], []
@@ -157,7 +157,7 @@ def _same(metrics: pd.DataFrame, first: str, second: str) -> bool:
     return first in metrics and second in metrics and bool(np.allclose(metrics[first], metrics[second], equal_nan=True))
 
 
-def _result(run: Run, name: str) -> tuple[float, float] | None:
+def _result(run: RunFolder, name: str) -> tuple[float, float] | None:
     """Result of `test` for a panel of the training."""
     if not run.tested:
         return None

@@ -3,10 +3,11 @@
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from lightning_vfe import __version__
 from lightning_vfe.cli.help import TRAINER_VERBS, VERBS, general_help, verb_help
-from lightning_vfe.cli.processes import is_first_process, print_error
+from lightning_vfe.cli.processes import print_error
 from lightning_vfe.errors import CommandError, nearest
 
 FAILED = 1
@@ -76,19 +77,18 @@ def _run(verb: str, settings: list[str], print_only: bool) -> int:
     # hydra and torch take seconds to import: only when there is something to do
     from omegaconf import OmegaConf
 
-    from lightning_vfe.cli.plan import Plan, make_plan
+    from lightning_vfe.workflows.compose import compose_config
     from lightning_vfe.workflows.overrides import parse
+    from lightning_vfe.workflows.plan import Plan, make_plan
 
     if verb not in TRAINER_VERBS:
-        from lightning_vfe.cli.commands import run_command
-
-        return run_command(verb, parse(settings), print_only)
+        if print_only:
+            return _show(OmegaConf.to_yaml(compose_config(parse(settings), root=verb)).rstrip())
+        return int(import_module(f"lightning_vfe.cli.{verb.replace('-', '_')}").run(settings))
     plan = Plan.received() or make_plan(verb, parse(settings))
     if print_only:
         return _show(OmegaConf.to_yaml(plan.config).rstrip())
-    for note in plan.notes if is_first_process() else ():
-        print(note)
 
-    from lightning_vfe.cli.run import run
+    from lightning_vfe.cli.run import run_plan
 
-    return run(plan)
+    return run_plan(plan)

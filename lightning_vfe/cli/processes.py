@@ -1,22 +1,13 @@
-"""The processes of one command: which of them speaks, and how the others keep quiet."""
+"""How several processes of one command report an error once."""
 
 import os
 import sys
 import time
 
+from lightning_vfe.workflows.processes import is_first_process
+
 GRACE_SECONDS = 10.0
 """So long a further process waits for the first one to end the run for the same reason."""
-
-
-def is_first_process() -> bool:
-    """Whether this process prints and makes folders."""
-    names = ("LOCAL_RANK", "RANK", "NODE_RANK", "SLURM_PROCID")
-    return all(os.environ.get(name, "0") == "0" for name in names)
-
-
-def started_together() -> bool:
-    """Whether torchrun or srun started this process beside others: they decide on their own, and must agree."""
-    return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
 
 
 def print_error(message: str) -> None:

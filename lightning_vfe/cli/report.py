@@ -1,57 +1,30 @@
-"""The verb `report`: compare runs of the same states in a table, a CSV file and a figure."""
+"""The verb `report`: runs of the same states side by side."""
 
-from collections import Counter
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from omegaconf import DictConfig
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
 
-from lightning_vfe.errors import CommandError, SettingError, one_line
+from lightning_vfe.analysis.compare import COMPARED
+from lightning_vfe.analysis.states import State
+from lightning_vfe.analysis.terms import TERMS, value_with_error
+from lightning_vfe.workflows.report import report
+from lightning_vfe.workflows.verbs import compose_verb
 
 
-def run(config: DictConfig) -> int:
-    """Compare the runs of the config; returns the exit code.
-
-    Raises:
-        CommandError: no run, a folder without a result, runs of different systems or states, or labels that do not fit.
-    """
-    from lightning_vfe.analysis.compare import comparison_table, draw_comparison
-    from lightning_vfe.analysis.figures import FILE_DPI
-    from lightning_vfe.analysis.run import load_run
-
-    folders = [Path(folder) for folder in config.runs]
-    try:
-        runs = {label: load_run(folder) for label, folder in zip(_labels(config, folders), folders, strict=True)}
-        table, figure = comparison_table(runs), draw_comparison(runs)
-    except (FileNotFoundError, ValueError) as error:
-        raise CommandError(one_line(error)) from error
-    home = Path(config.run_dir)
-    home.mkdir(parents=True, exist_ok=True)
-    table.to_csv(home / "comparison.csv")
-    figure.savefig(home / "comparison.png", dpi=FILE_DPI)
-    _print(table)
-    print(f"table: {home / 'comparison.csv'}\nfigure: {home / 'comparison.png'}")
+def run(words: Sequence[str]) -> int:
+    """Compare, and print the table; returns the exit code."""
+    config = compose_verb("report", tuple(words))
+    found = report(config.runs, config.labels, config.run_dir)
+    _print(found.table)
+    for kind, file in zip(("table", "figure"), found.files, strict=True):
+        print(f"{kind}: {file}")
     return 0
 
 
-def _labels(config: DictConfig, folders: list[Path]) -> list[str]:
-    """A name for each run, all different."""
-    labels = [folder.name for folder in folders] if not config.labels else [str(label) for label in config.labels]
-    if len(labels) != len(folders):
-        raise SettingError("labels", labels, f"are {len(labels)} but runs are {len(folders)}", "give one for each run")
-    twice = [label for label, count in Counter(labels).items() if count > 1]
-    if twice:
-        raise CommandError(f"labels: {twice[0]} stands for several runs; give labels=[...] that differ")
-    return labels
-
-
-def _print(table: Any) -> None:
+def _print(table: pd.DataFrame) -> None:
     """Runs stand side by side, so that three of them with their errors fit into 80 columns; a block for each state."""
-    from rich.console import Console
-    from rich.table import Table
-
-    from lightning_vfe.analysis.states import State
-
     note = "errors are one standard error"
     if table.index.nlevels == 1:
         blocks = {note: table}
@@ -68,11 +41,8 @@ def _print(table: Any) -> None:
         Console().print(shown)
 
 
-def _rows(table: Any) -> list[list[str]]:
+def _rows(table: pd.DataFrame) -> list[list[str]]:
     """The printed rows of one state."""
-    from lightning_vfe.analysis.compare import COMPARED
-    from lightning_vfe.analysis.terms import TERMS, value_with_error
-
     rows = []
     for name in COMPARED:
         cells = [value_with_error(*pair) for pair in zip(table[name], table[f"{name}_error"], strict=True)]

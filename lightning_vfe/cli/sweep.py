@@ -20,7 +20,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from lightning_vfe.cli.plan import new_sweep_folder, past_sweep_folder
 from lightning_vfe.cli.sweep_table import print_results
 from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.resources import resource_folder
@@ -28,6 +27,7 @@ from lightning_vfe.workflows.compose import RUN_ROOT, compose_config
 from lightning_vfe.workflows.guards import key_errors
 from lightning_vfe.workflows.overrides import parse, quote_path
 from lightning_vfe.workflows.paths import check_folder
+from lightning_vfe.workflows.plan import new_sweep_folder, past_sweep_folder
 from lightning_vfe.workflows.system import strata_of
 
 FAILED = 1

@@ -80,7 +80,7 @@ class VariationalState:
         chain_precision: str | None = None,
         ewald_accuracy: float = 1e-8,
     ) -> None:
-        check_accuracy(ewald_accuracy, "state.ewald_accuracy")
+        check_accuracy(ewald_accuracy, "ewald_accuracy")
         if equilibration_sweeps < 1:
             raise SettingError("equilibration_sweeps", equilibration_sweeps, "must be at least 1")
         for point in strata.points if proton_density is not None else ():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +13,8 @@ from lightning_vfe.errors import SettingError
 from lightning_vfe.resources import resource_folder
 from lightning_vfe.workflows.checkpoints import check_same_flow, embedded_config, load_checkpoint
 from lightning_vfe.workflows.guards import instantiate
+from lightning_vfe.workflows.restore import restore
 from lightning_vfe.workflows.system import strata_of
-
-
-def is_variational(config: DictConfig) -> bool:
-    """Whether a run trains the variational free energy."""
-    return str(config.get("task", "variational")) == "variational"
-
-
-def build_parts(config: DictConfig) -> tuple[Any, Any]:
-    """The LightningModule and the LightningDataModule, in the current default dtype.
-
-    Those of a variational run share one state: networks, moves and walkers.
-    """
-    if not is_variational(config):
-        return instantiate(config.module), instantiate(config.datamodule)
-    state = build_state(config)
-    return instantiate(config.module, state=state), instantiate(config.datamodule, state=state)
 
 
 def build_state(config: DictConfig) -> Any:
@@ -42,15 +28,24 @@ def build_state(config: DictConfig) -> Any:
     return instantiate(node, structure=locate_structure(config.system.structure))
 
 
-def build_trainer(config: DictConfig, verb: str) -> Any:
-    """Lightning's Trainer. Only `fit` writes metrics.csv; `validate` and `test` print and summarize."""
-    from lightning_vfe.training.run.launch import cluster_plugins
+def build_trainer(config: DictConfig, verb: str, say: Callable[[str], None], progress: bool) -> Any:
+    """Lightning's Trainer. Only `fit` writes metrics.csv; `validate` and `test` summarize.
+
+    Args:
+        config: the composed config.
+        verb: fit, validate or test.
+        say: called with a line when a signal is to end the run.
+        progress: show progress bars.
+    """
+    from lightning_vfe.training.run.launch import cluster_plugins, is_progress_bar
     from lightning_vfe.training.run.run_folder import EmbedConfig, StopOnInterrupt
 
     callbacks = [instantiate(node) for node in config.callbacks.values()]
-    callbacks += [StopOnInterrupt(), EmbedConfig(OmegaConf.to_yaml(config))]
+    shown = {} if progress else {"enable_progress_bar": False}
+    callbacks = [each for each in callbacks if progress or not is_progress_bar(each)]
+    callbacks += [StopOnInterrupt(say), EmbedConfig(OmegaConf.to_yaml(config))]
     logger: Any = [instantiate(node) for node in config.logger.values()] if verb == "fit" else False
-    return instantiate(config.trainer, callbacks=callbacks, logger=logger, **cluster_plugins())
+    return instantiate(config.trainer, callbacks=callbacks, logger=logger, **shown, **cluster_plugins())
 
 
 def locate_structure(name: str) -> str:
@@ -62,33 +57,19 @@ def locate_structure(name: str) -> str:
 def start_flow(module: Any, config: DictConfig) -> None:
     """Give a new variational run the flow of the checkpoint flow_ckpt.
 
-    Raises:
-        CommandError: the protons are fixed, or the checkpoint holds no flow of this kind and system.
-    """
-    from lightning_vfe.training.run.flow_checkpoint import load_flow
+    Number of atoms and state points may differ, since no parameter's shape depends on them: the flow of a neighbouring
+    state point is a fair start.
 
+    Raises:
+        SettingError: the protons are fixed, or the checkpoint holds no flow of this kind.
+    """
     if module.proton_density is None:
         raise SettingError("flow_ckpt", config.flow_ckpt, "needs moving protons", "set system.protons=sampled")
     content = load_checkpoint(Path(config.flow_ckpt), key="flow_ckpt")
     stored = embedded_config(content)
     if stored is not None and "flow" in stored:
         check_same_flow(config, stored)
-    load_flow(module.proton_density.flow, content, config.flow_ckpt)
-
-
-def check_data(config: DictConfig, module: Any, datamodule: Any, num_ranks: int) -> None:
-    """Look over what the run computes with before its folder is made: walkers and structure, or the data it reads.
-
-    Raises:
-        ValueError: walker groups that do not divide into the processes, or a structure or data that cannot be used.
-    """
-    if is_variational(config):
-        module.state.counts.share(num_ranks)
-        check_structure(config, module.state.strata)
-    else:
-        datamodule.read(num_ranks)
-        if config.task == "potential":
-            module.check(datamodule)
+    restore(module.proton_density.flow, content, "proton_density.flow", "flow_ckpt", config.flow_ckpt)
 
 
 def round_walkers(config: DictConfig) -> str:

@@ -166,20 +166,6 @@ def check_same_flow(config: DictConfig, checkpoint_config: DictConfig) -> None:
             raise SettingError(key, here[key], f"here but {there.get(key)} in {config.flow_ckpt}", advice)
 
 
-def check_same_shapes(module_state: Mapping[str, Any], checkpoint_state: Mapping[str, Any]) -> None:
-    """Compare names and shapes of the parameters; catches checkpoints that hold no config.
-
-    Raises:
-        CommandError: the first parameter that differs.
-    """
-    for name in [*module_state, *(name for name in checkpoint_state if name not in module_state)]:
-        here, there = (
-            tuple(state[name].shape) if name in state else "absent" for state in (module_state, checkpoint_state)
-        )
-        if here != there:
-            raise CommandError(f"parameter {name} is {here} here but {there} in the checkpoint; it is of another model")
-
-
 def _flat(config: DictConfig) -> dict[str, Any]:
     """Dotted leaves of the resolved config; equal numbers compare equal whether whole or not."""
     flat: dict[str, Any] = {}

@@ -13,16 +13,17 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from lightning_vfe.analysis.figures import draw_pair_correlation, draw_terms, draw_training
-from lightning_vfe.analysis.run import Run, literature, results_table
+from lightning_vfe.analysis.run import RunFolder, literature, results_table
 from lightning_vfe.errors import SettingError
 from lightning_vfe.models.wavefunction.wavefunction import log_psi_of_walkers
 from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
-from lightning_vfe.workflows.build import build_parts
-from lightning_vfe.workflows.checkpoints import check_same_shapes, check_schema, embedded_config, load_checkpoint
+from lightning_vfe.workflows.checkpoints import check_schema, embedded_config, load_checkpoint
 from lightning_vfe.workflows.guards import default_dtype, key_errors
+from lightning_vfe.workflows.restore import restore
+from lightning_vfe.workflows.tasks import task_of
 
 
 class LoadedRun:
@@ -55,9 +56,8 @@ class LoadedRun:
         check_schema(config, self.folder)
         self.config: DictConfig = config
         with default_dtype(config.dtype), key_errors(config):
-            self.module: VariationalFreeEnergy = build_parts(config)[0]
-            check_same_shapes(self.module.state_dict(), content["state_dict"])
-            self.module.load_state_dict(content["state_dict"])
+            self.module: VariationalFreeEnergy = task_of(config).build(config)[0]
+            restore(self.module, content, "", "run", file)
             self.state: VariationalState = self.module.state
             self.state.place()
             if content.get("walkers"):
@@ -118,9 +118,9 @@ class LoadedRun:
     # --- tables and figures -----------------------------------------------------------------------------------------
 
     @cached_property
-    def files(self) -> Run:
+    def files(self) -> RunFolder:
         """What the files of the folder hold."""
-        return Run(self.folder)
+        return RunFolder(self.folder)
 
     @property
     def metrics(self) -> pd.DataFrame:

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from lightning_vfe.analysis.compare import check_same_state, comparison_table, draw_comparison
-from lightning_vfe.analysis.run import Run, load_run
+from lightning_vfe.analysis.run import RunFolder, load_run
 
 MakeStates = Callable[..., Path]
 GRID = ([1.2, 1.3], [4000.0, 6000.0])
 
 
 @pytest.fixture
-def runs(make_states: MakeStates) -> dict[str, Run]:
+def runs(make_states: MakeStates) -> dict[str, RunFolder]:
     """Two runs of four states, listed in another order; the second lies 1 and 2 mHa below in its first two."""
     first = make_states(*GRID, name="first")
     pairs = [[1.3, 6000.0], [1.2, 4000.0], [1.2, 6000.0], [1.3, 4000.0]]
@@ -28,7 +28,7 @@ def runs(make_states: MakeStates) -> dict[str, Run]:
     return {"a": load_run(first), "b": load_run(second)}
 
 
-def test_table_has_a_block_for_each_state(runs: dict[str, Run]) -> None:
+def test_table_has_a_block_for_each_state(runs: dict[str, RunFolder]) -> None:
     table = comparison_table(runs)
     assert table.index.names == ["rs", "temperature_kelvin", "run"]
     assert len(table) == 8
@@ -39,7 +39,7 @@ def test_table_has_a_block_for_each_state(runs: dict[str, Run]) -> None:
     assert table.loc[(1.2, 6000.0), "converged"].tolist() == [True, False]
 
 
-def test_figure_shows_terms_and_the_protons_of_each_state(runs: dict[str, Run], tmp_path: Path) -> None:
+def test_figure_shows_terms_and_the_protons_of_each_state(runs: dict[str, RunFolder], tmp_path: Path) -> None:
     figure = draw_comparison(runs)
     titles = [panel.get_title(loc="left") for panel in figure.axes]
     assert titles[0] == "$F$ above the lowest of its state"
@@ -59,7 +59,9 @@ def test_figure_of_many_states_or_fixed_protons_has_no_protons(make_states: Make
     assert [title.split("  ")[0] for title in titles[1:]] == ["$E = F$", "$P$"]
 
 
-def test_what_differs_is_named(runs: dict[str, Run], make_states: MakeStates, make_run: Callable[..., Path]) -> None:
+def test_what_differs_is_named(
+    runs: dict[str, RunFolder], make_states: MakeStates, make_run: Callable[..., Path]
+) -> None:
     fewer = load_run(make_states(GRID[0], [4000.0], name="fewer"))
     other = load_run(make_states([1.2, 1.35], [4000.0], name="other"))
     heavy = make_states(*GRID, name="heavy")

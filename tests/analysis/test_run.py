@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_vfe.analysis.run import Run, latest_run, literature, load_run, results_table
+from lightning_vfe.analysis.run import RunFolder, latest_run, literature, load_run, results_table
 from lightning_vfe.analysis.terms import value_with_error
 
 MakeRun = Callable[..., Path]
@@ -68,7 +68,7 @@ def test_missing_files_name_the_command(make_run: MakeRun, tmp_path: Path) -> No
         assert f"lightning-vfe test run_dir={run.folder}" in one_line(error)
     for name in ("config", "metrics"):
         with pytest.raises(FileNotFoundError) as error:
-            getattr(Run(tmp_path), name)
+            getattr(RunFolder(tmp_path), name)
         assert "lightning-vfe fit" in one_line(error)
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(FileNotFoundError) as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lightning_vfe.analysis.run import Run, literature, load_run, results_table
+from lightning_vfe.analysis.run import RunFolder, literature, load_run, results_table
 from lightning_vfe.analysis.states import State, parse_suffix, split_column, state_suffix, states_of
 
 MakeStates = Callable[..., Path]
@@ -233,5 +233,5 @@ def test_damaged_files_of_several_states(
 def test_columns_that_name_no_state(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,energy_per_atom@hot\n0,1.0\n")
     with pytest.raises(ValueError) as error:
-        _ = Run(tmp_path).states
+        _ = RunFolder(tmp_path).states
     assert "metrics.csv is damaged ('hot' names no state" in one_line(error)

@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from lightning_vfe.cli.plan import HANDOVER, Plan, make_plan
 from lightning_vfe.errors import CommandError
 from lightning_vfe.workflows.compose import compose_config
 from lightning_vfe.workflows.overrides import parse
+from lightning_vfe.workflows.plan import HANDOVER, Plan, make_plan
 
 
 @pytest.fixture(autouse=True)

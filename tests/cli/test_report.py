@@ -37,7 +37,7 @@ def test_bad_lists_end_in_one_line(runs: list[Path], capsys: pytest.CaptureFixtu
     both = f"runs=[{runs[0]},{runs[1]}]"
     for words, part in [
         (["report"], "runs = [] names no run"),
-        (["report", both], "labels: run stands for several runs"),
+        (["report", both], "labels = ['run', 'run'] has run for several runs"),
         (["report", both, "labels=[one]"], "are 1 but runs are 2"),
         (["report", "runs=[nowhere]"], "nowhere does not exist"),
         (["report", both, "lables=[a,b]"], "labels"),

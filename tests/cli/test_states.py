@@ -246,8 +246,8 @@ def test_a_shifted_grid_of_twists() -> None:
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["base=schnet", "system.rs=[1.9,2.0]"], ["give 2 state points", "set base=uniform"]),
-        (["base=schnet", "system.temperature_kelvin=[4000,6000]"], ["give 2 state points", "set base=uniform"]),
+        (["base=schnet", "system.rs=[1.9,2.0]"], ["has several state points", "set base=uniform"]),
+        (["base=schnet", "system.temperature_kelvin=[4000,6000]"], ["has several state points", "set base=uniform"]),
         (["system.temperature_kelvin=[4000,-1]"], ["system.temperature_kelvin = -1", "positive"]),
         (["system.temperature_kelvin=[]"], ["system.temperature_kelvin = []"]),
         (["system.rs=[1.9,0]"], ["system.rs = 0", "positive"]),
@@ -281,7 +281,7 @@ def test_mistakes_end_in_one_line(words: list[str], parts: list[str], capsys: py
 )
 def test_one_state_point_at_a_time(verb: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
     error = error_line([verb, word, *(["calculator=ase"] if verb == "label" else [])], capsys)
-    assert "give 2 state points; give one" in error
+    assert "has several state points; give one" in error
 
 
 def test_a_flow_is_fitted_to_data_of_one_state_point(capsys: pytest.CaptureFixture[str]) -> None:

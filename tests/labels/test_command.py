@@ -53,7 +53,7 @@ def test_labels_two_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         (["label.num_configurations=0"], "label.num_configurations = 0 must be at least 1"),
         (["label.configurations_path=none.xyz"], "label.configurations_path = none.xyz does not exist"),
         (["system.temperature_kelvin=0"], "system.temperature_kelvin = 0 must be positive"),
-        (["system.rs=[1.2,1.3]"], "error: system.rs and system.temperature_kelvin give 2 state points; give one"),
+        (["system.rs=[1.2,1.3]"], "error: system.rs = [1.2, 1.3] has several state points; give one"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -7,13 +7,14 @@ import os
 from pathlib import Path
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
+from rich.console import RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from lightning_vfe.files import write_json
 from lightning_vfe.training.flow_mle.module import FlowMaximumLikelihood
+from lightning_vfe.training.run.messages import Reporter
 
 ROWS = {
     "negative_log_likelihood": ("-<ln p>, held-out data", "1, lengths in bohr"),
@@ -25,7 +26,7 @@ ROWS = {
 """Title and unit of each quantity, all per atom."""
 
 
-class FlowReport(Callback):
+class FlowReport(Reporter):
     """The table of `validate` and `test`; after `test` also flow_summary.json.
 
     Args:
@@ -33,13 +34,14 @@ class FlowReport(Callback):
     """
 
     def __init__(self, run_dir: str | os.PathLike[str]) -> None:
+        super().__init__()
         self.run_dir = Path(run_dir)
 
     @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Table, not during `fit`."""
         if trainer.state.fn != "fit":
-            self._print(_module(pl_module))
+            self.messages += _tables(_module(pl_module))
 
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -57,22 +59,21 @@ class FlowReport(Callback):
             value, error = (found.value, found.error) if known else (None, None)
             content[f"{name}_per_atom"] = {"value": value, "error": error}
         write_json(self.run_dir / "flow_summary.json", content)
-        self._print(module)
+        self.messages += _tables(module)
 
-    @staticmethod
-    def _print(module: FlowMaximumLikelihood) -> None:
-        table = Table(title=f"per atom, after {int(module.trained_steps)} steps; errors are one standard error")
-        for heading, side in (("quantity", "left"), ("value", "right"), ("error", "right"), ("unit", "left")):
-            table.add_column(heading, justify=side)  # type: ignore[arg-type]
-        for name, (title, unit) in ROWS.items():
-            if name in module.estimates:
-                found = module.estimates[name]
-                table.add_row(title, f"{found.value:.5f}", f"{found.error:.5f}", unit)
-        console = Console(soft_wrap=True)
-        console.print(table)
-        if module.negative_determinants > 0.0:
-            reason = f"det dz/dx is negative for a fraction {module.negative_determinants:.2e} of the configurations"
-            console.print(f"NOT VALID: {reason}: the map folds; lower optimizer.optimizer.lr", style="bold red")
+
+def _tables(module: FlowMaximumLikelihood) -> list[RenderableType]:
+    table = Table(title=f"per atom, after {int(module.trained_steps)} steps; errors are one standard error")
+    for heading, side in (("quantity", "left"), ("value", "right"), ("error", "right"), ("unit", "left")):
+        table.add_column(heading, justify=side)  # type: ignore[arg-type]
+    for name, (title, unit) in ROWS.items():
+        if name in module.estimates:
+            found = module.estimates[name]
+            table.add_row(title, f"{found.value:.5f}", f"{found.error:.5f}", unit)
+    if module.negative_determinants == 0.0:
+        return [table]
+    reason = f"det dz/dx is negative for a fraction {module.negative_determinants:.2e} of the configurations"
+    return [table, Text(f"NOT VALID: {reason}: the map folds; lower optimizer.optimizer.lr", style="bold red")]
 
 
 def _module(module: L.LightningModule) -> FlowMaximumLikelihood:

@@ -8,9 +8,7 @@ from pathlib import Path
 import lightning as L
 import numpy as np
 import torch
-from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.utilities import rank_zero_only
-from rich.console import Console
 from rich.table import Table
 
 from lightning_vfe.analysis.parity import PREDICTIONS, save_parity
@@ -21,6 +19,7 @@ from lightning_vfe.training.potential.datamodule import LabelDataModule
 from lightning_vfe.training.potential.loss import Prediction, predict
 from lightning_vfe.training.potential.metrics import PotentialErrors
 from lightning_vfe.training.potential.module import PotentialModule
+from lightning_vfe.training.run.messages import Reporter
 from lightning_vfe.training.supervised.labelled import LabelledSet
 
 COLUMNS = {
@@ -30,7 +29,7 @@ COLUMNS = {
 }
 
 
-class PotentialReport(Callback):
+class PotentialReport(Reporter):
     """Writes `potential.pt` at the end of `fit`; a table, potential_summary.json and parity plots after `test`.
 
     Args:
@@ -38,6 +37,7 @@ class PotentialReport(Callback):
     """
 
     def __init__(self, run_dir: str | os.PathLike[str]) -> None:
+        super().__init__()
         self.run_dir = Path(run_dir)
 
     @rank_zero_only
@@ -45,7 +45,7 @@ class PotentialReport(Callback):
         """The potential with its errors on the test configurations."""
         module, datamodule = _parts(trainer)
         if not bool(torch.isfinite(module.best_loss)):
-            print("no potential is written: fit ended before the first validation")
+            self.messages.append("no potential is written: fit ended before the first validation")
             return
         predictions = _predictions(module, datamodule)
         cells = [part.cell for part in datamodule.train_sets]
@@ -60,16 +60,15 @@ class PotentialReport(Callback):
         }
         file = self.run_dir / "potential.pt"
         save_potential(module.best, file, metadata)
-        print(f"potential: {file}")
+        self.messages.append(f"potential: {file}")
 
     @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The table of `validate`."""
         if trainer.state.fn != "fit":
             module, _ = _parts(trainer)
-            print_errors(
-                errors_of(module.predictions), f"errors on validation, after {int(module.trained_steps)} steps"
-            )
+            title = f"errors on validation, after {int(module.trained_steps)} steps"
+            self.messages.append(error_table(errors_of(module.predictions), title))
 
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -85,9 +84,9 @@ class PotentialReport(Callback):
         }
         write_json(self.run_dir / "potential_summary.json", content)
         _save_predictions(module.predictions, self.run_dir / PREDICTIONS)
-        print_errors(errors, f"errors on {content['num_test']} test configurations, after {content['step']} steps")
-        for file in save_parity(self.run_dir):
-            print(f"figure: {file}")
+        title = f"errors on {content['num_test']} test configurations, after {content['step']} steps"
+        self.messages.append(error_table(errors, title))
+        self.messages += [f"figure: {file}" for file in save_parity(self.run_dir)]
 
 
 def errors_of(predictions: list[tuple[LabelledSet, Prediction]]) -> dict[str, dict[str, float]]:
@@ -99,7 +98,7 @@ def errors_of(predictions: list[tuple[LabelledSet, Prediction]]) -> dict[str, di
     return {name: part.compute() for name, part in parts.items()}
 
 
-def print_errors(errors: dict[str, dict[str, float]], title: str) -> None:
+def error_table(errors: dict[str, dict[str, float]], title: str) -> Table:
     """The table of `test`."""
     table = Table(title=title)
     for heading in ("configurations", "quantity", "MAE", "RMSE", "unit"):
@@ -109,7 +108,7 @@ def print_errors(errors: dict[str, dict[str, float]], title: str) -> None:
             if name.format("mae") in found:
                 numbers = [f"{found[name.format(kind)] * factor:.3f}" for kind in ("mae", "rmse")]
                 table.add_row(group, quantity, *numbers, unit)
-    Console(soft_wrap=True).print(table)
+    return table
 
 
 def _predictions(module: PotentialModule, datamodule: LabelDataModule) -> list[tuple[LabelledSet, Prediction]]:

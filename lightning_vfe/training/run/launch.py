@@ -8,10 +8,18 @@ from typing import Any
 import lightning as L
 from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import ProgressBar
 
 from lightning_vfe.training.run.run_folder import StopOnInterrupt
 
-__all__ = ["MisconfigurationException", "cluster_plugins", "configure_logging", "configure_logging_and_seed", "launch"]
+__all__ = [
+    "MisconfigurationException",
+    "cluster_plugins",
+    "configure_logging",
+    "configure_logging_and_seed",
+    "is_progress_bar",
+    "launch",
+]
 
 
 def configure_logging_and_seed(seed: int) -> None:
@@ -37,6 +45,11 @@ def configure_logging() -> None:
         ".*Grad strides do not match bucket view strides.*",  # small matrices: nothing to gain
     ):
         warnings.filterwarnings("ignore", advice)
+
+
+def is_progress_bar(callback: object) -> bool:
+    """Whether a callback shows how far a run is."""
+    return isinstance(callback, ProgressBar)
 
 
 def cluster_plugins() -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -127,11 +128,15 @@ class StopOnInterrupt(Callback):
 
     SIGTERM, SIGUSR1 and SIGUSR2, by which clusters announce the end of a job's time, do the same. All processes stop
     after the same step, whichever of them the signal reaches.
+
+    Args:
+        say: called with a line when the first signal arrives.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
-    def __init__(self) -> None:
+    def __init__(self, say: Callable[[str], None] = lambda line: None) -> None:
+        self.say = say
         self.received = 0
         self._speaks = False
         self._has_begun = False
@@ -172,7 +177,7 @@ class StopOnInterrupt(Callback):
             signal.signal(signum, self._previous.pop(signum))
         if self._speaks:
             again = " (Ctrl-C again stops at once)" if signum == signal.SIGINT else ""
-            print(f"\n{signal.Signals(signum).name}: ending this step, then saving{again}", flush=True)
+            self.say(f"\n{signal.Signals(signum).name}: ending this step, then saving{again}")
 
     def _restore(self) -> None:
         for number, previous in self._previous.items():

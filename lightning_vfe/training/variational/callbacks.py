@@ -15,8 +15,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from lightning_vfe.analysis.figures import save_figures
 from lightning_vfe.errors import SettingError
 from lightning_vfe.optim.natural_gradient import NaturalGradient
+from lightning_vfe.training.run.messages import Reporter
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
-from lightning_vfe.training.variational.result_table import print_result
+from lightning_vfe.training.variational.result_table import result_tables
 from lightning_vfe.training.variational.summary import TestResult
 
 ACCEPTANCES = {"acc_p": "proton_acceptance", "acc_d": "delayed_acceptance", "acc_e": "electron_acceptance"}
@@ -131,16 +132,17 @@ def _f(free_energy: Any) -> str:
     return f"{free_energy.value:.4f}+-{free_energy.error:.4f}"
 
 
-class WriteSummary(Callback):
-    """After `test`: summary.json, pair_correlation.csv and the figures in the run folder, and the table in print.
+class WriteSummary(Reporter):
+    """After `test`: summary.json, pair_correlation.csv and the figures in the run folder, and the table as a message.
 
-    `fit` ends with the figure of its curves, `validate` prints the table only.
+    `fit` ends with the figure of its curves, `validate` with the table only.
 
     Args:
         run_dir: the run folder.
     """
 
     def __init__(self, run_dir: str | os.PathLike[str]) -> None:
+        super().__init__()
         self.run_dir = Path(run_dir)
 
     @rank_zero_only
@@ -148,7 +150,7 @@ class WriteSummary(Callback):
         """Files, figures and table."""
         result = _result(pl_module)
         result.write(self.run_dir)
-        print_result(result)
+        self.messages += result_tables(result)
         self._draw()
 
     @rank_zero_only
@@ -160,12 +162,12 @@ class WriteSummary(Callback):
     def _draw(self) -> None:
         if (self.run_dir / "config.yaml").is_file():
             for file in save_figures(self.run_dir):
-                print(f"figure: {file}")
+                self.messages.append(f"figure: {file}")
 
     @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Table."""
-        print_result(_result(pl_module))
+        self.messages += result_tables(_result(pl_module))
 
 
 def _result(module: L.LightningModule) -> TestResult:

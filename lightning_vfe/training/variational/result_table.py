@@ -1,10 +1,11 @@
-"""The tables that `validate` and `test` print."""
+"""What `validate` and `test` show: tables for rich."""
 
 from __future__ import annotations
 
 from rich.box import SIMPLE
-from rich.console import Console
+from rich.console import RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from lightning_vfe.analysis.terms import TERMS, value_in_brackets
 from lightning_vfe.training.variational.summary import TestResult
@@ -13,21 +14,20 @@ ROWS = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "pressure
 """What stands in the table of several state points."""
 
 
-def print_result(result: TestResult) -> None:
+def result_tables(result: TestResult) -> list[RenderableType]:
     """The table, the diagnostics and the verdict."""
-    console = Console()
-    console.print(_of_one_state(result) if len(result.states) == 1 else _of_states(result))
     shown = Table(title="diagnostics")
     shown.add_column("what")
     shown.add_column("value", justify="right")
     own = result.states[0].diagnostics if len(result.states) == 1 else {}
     for name, value in (result.diagnostics | own).items():
         shown.add_row(name, f"{value:.4g}")
-    console.print(shown)
-    if not result.reasons:
-        console.print("converged")
-    for reason in result.reasons:
-        console.print(f"NOT CONVERGED: {reason}", style="bold red", soft_wrap=True)
+    verdict = [Text(f"NOT CONVERGED: {reason}", style="bold red") for reason in result.reasons]
+    return [
+        _of_one_state(result) if len(result.states) == 1 else _of_states(result),
+        shown,
+        *(verdict or [Text("converged")]),
+    ]
 
 
 def _of_one_state(result: TestResult) -> Table:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,7 @@ class TestResult:
 
     def write(self, folder: Path) -> None:
         """summary.json and pair_correlation.csv."""
-        write_json(folder / "summary.json", self.as_dict())
+        write_summary(folder, self.as_dict())
         write_pair_correlation(folder, [(result.point, result.radial) for result in self.states])
 
 
@@ -165,6 +165,11 @@ def _state_point(point: StatePoint) -> dict[str, float]:
 
 def _diagnostics(values: dict[str, float]) -> dict[str, Any]:
     return {"diagnostics": {name: plain(value) for name, value in values.items()}}
+
+
+def write_summary(folder: Path, content: Mapping[str, Any]) -> None:
+    """summary.json, the results of a run: each term as {"value":, "error":}, diagnostics, converged and reasons."""
+    write_json(folder / "summary.json", content)
 
 
 def plain(value: float) -> float | None:

@@ -109,7 +109,7 @@ def test_another_state_point_is_refused(stored: Path, cell: PeriodicCell, kelvin
 
 @pytest.mark.parametrize("lists", [{"rs": [1.25, 1.26]}, {"temperature_kelvin": [5000, 6000]}])
 def test_several_state_points_are_refused(stored: Path, lists: dict[str, list[float]]) -> None:
-    with pytest.raises(ValueError, match=r"^system.rs and .* give 2 state points, .*; give one, or set base=uniform$"):
+    with pytest.raises(ValueError, match=r"^rs = .* has several state points; .*: give one, or set base=uniform$"):
         BoltzmannBase.from_files(SYSTEM, Strata.of(**lists), stored)
 
 

@@ -33,8 +33,8 @@ from lightning_vfe.training.flow_mle.sources import (
     TrajectorySource,
     boltzmann_density,
 )
-from lightning_vfe.training.run.flow_checkpoint import load_flow
 from lightning_vfe.training.torch_optimizer import adamw
+from lightning_vfe.workflows.restore import restore
 from tests.helpers.flows import make_flow
 from tests.helpers.labels import write_database
 from tests.helpers.states import states_at, strata_at
@@ -246,17 +246,20 @@ def test_flow_of_a_checkpoint_is_taken_over(tmp_path: Path) -> None:
     other = EquivariantFlow(
         System(4), StatePoint(1.3, TEMPERATURE), num_steps=1, num_layers=1, num_channels=2, num_radial=4
     )
-    load_flow(other, content, "flow.ckpt")
+    restore(other, content, "proton_density.flow", "flow_ckpt", "flow.ckpt")
     for one, two in zip(module.proton_density.flow.parameters(), other.parameters(), strict=True):
         assert torch.equal(one, two)
-    with pytest.raises(ValueError, match="flow_ckpt = flow.ckpt is of another flow: parameter .* here but"):
-        load_flow(EquivariantFlow(SYSTEM, POINT, num_layers=1, num_channels=3, num_radial=4), content, "flow.ckpt")
-    with pytest.raises(ValueError, match="flow_ckpt = x holds no flow"):
-        load_flow(other, {"state_dict": {"wavefunction.a": torch.zeros(1)}}, "x")
+    with pytest.raises(
+        ValueError, match="flow_ckpt = flow.ckpt is of another proton_density.flow: parameter .* here but"
+    ):
+        smaller = EquivariantFlow(SYSTEM, POINT, num_layers=1, num_channels=3, num_radial=4)
+        restore(smaller, content, "proton_density.flow", "flow_ckpt", "flow.ckpt")
+    with pytest.raises(ValueError, match="flow_ckpt = x holds no proton_density.flow"):
+        restore(other, {"state_dict": {"wavefunction.a": torch.zeros(1)}}, "proton_density.flow", "flow_ckpt", "x")
     name = next(key for key in content["state_dict"] if key.startswith("proton_density.flow."))
     content["state_dict"][name] = content["state_dict"][name] * math.nan
     with pytest.raises(ValueError, match="not finite"):
-        load_flow(other, content, "flow.ckpt")
+        restore(other, content, "proton_density.flow", "flow_ckpt", "flow.ckpt")
 
 
 def test_bad_batches(tmp_path: Path) -> None:

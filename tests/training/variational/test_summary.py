@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from lightning_vfe.physics.observables import RadialDistribution
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.training.variational.callbacks import WriteSummary
-from lightning_vfe.training.variational.result_table import print_result
+from lightning_vfe.training.variational.result_table import result_tables
 from lightning_vfe.training.variational.summary import StateResult, TestResult
 from tests.helpers.variational import build_run
 from tests.training.variational.test_module import FIXED, trainer
@@ -34,6 +35,12 @@ OF_ALL = {
 }
 OF_PROTONS = {"proton_acceptance", "proton_width_rs", "negative_determinants"}
 PAIRS = ["proton_proton", "proton_electron", "electron_electron_unlike"]
+
+
+def show(result: TestResult) -> None:
+    """Print what `test` shows."""
+    for message in result_tables(result):
+        Console().print(message, soft_wrap=True)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +133,7 @@ def test_a_state_that_has_not_converged_is_named(capsys: pytest.CaptureFixture[s
     (reason,) = content["reasons"]
     assert reason.startswith("rs = 1.3, T = 6000 K: R-hat = 1.200 is above")
     assert content["states"][1]["reasons"] == [reason.split(": ", 1)[1]]
-    print_result(result)
+    show(result)
     printed = capsys.readouterr().out
     rows = [line.split() for line in printed.splitlines() if line.split()[:1] in (["1.2"], ["1.3"])]
     assert [(row[:2], row[-1]) for row in rows] == [(["1.2", "4000"], "yes"), (["1.3", "6000"], "NO")]
@@ -142,7 +149,7 @@ def test_a_folding_map_costs_its_own_state_the_free_energy(capsys: pytest.Captur
     assert folded["energy_per_atom"] == {"value": -2.0, "error": 0.01}
     assert sound["converged"]
     assert not folded["converged"]
-    print_result(result)
+    show(result)
     assert "the map folds" in capsys.readouterr().out.replace("\n", " ")
 
 

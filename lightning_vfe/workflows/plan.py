@@ -8,11 +8,11 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_vfe.cli.processes import is_first_process, started_together
 from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.workflows.compose import compose_config, override_config
 from lightning_vfe.workflows.overrides import Overrides
 from lightning_vfe.workflows.paths import check_folder
+from lightning_vfe.workflows.processes import is_first_process, started_together
 
 RUNS = Path("runs")
 HANDOVER = "LIGHTNING_VFE_PLAN"

@@ -1,0 +1,197 @@
+"""Sample configurations, label them by a calculator, and store them in a database."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import hydra
+import torch
+from hydra.errors import InstantiationException
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_vfe import __version__
+from lightning_vfe.errors import CommandError, SettingError, one_line
+from lightning_vfe.labels.calculators.vmc import VMCLabeller
+from lightning_vfe.labels.database import LabelStore, State
+from lightning_vfe.labels.files import read_configurations
+from lightning_vfe.labels.label import Labeller, by_length
+from lightning_vfe.labels.rounds import LabelRun
+from lightning_vfe.labels.workers import ProcessLabeller
+from lightning_vfe.resources import data_file
+from lightning_vfe.workflows.checkpoints import embedded_config, load_checkpoint
+from lightning_vfe.workflows.guards import instantiate, key_errors
+from lightning_vfe.workflows.paths import check_file
+from lightning_vfe.workflows.restore import restore
+from lightning_vfe.workflows.system import strata_of
+
+KEY = "calculator._target_"
+
+
+@dataclass(frozen=True)
+class LabelResult:
+    """What a database holds after labelling.
+
+    Attributes:
+        database: its file.
+        done, failed, pending: numbers of configurations.
+        interrupted: Ctrl-C has ended the work; the same settings continue it.
+        failure: why no configuration could be labelled; empty otherwise.
+    """
+
+    database: Path
+    done: int
+    failed: int
+    pending: int
+    interrupted: bool = False
+    failure: str = ""
+
+
+def label_with(config: DictConfig, command: str, say: Callable[[str], None]) -> LabelResult:
+    """Label as a composed config says.
+
+    Args:
+        config: of `configs/label.yaml`.
+        command: kept in the database's metadata.
+        say: called with a line for each part of the work.
+
+    Raises:
+        CommandError: a calculator that cannot be built, a setting out of its range, or a database that was begun with
+            others.
+    """
+    label = config.label
+    if label.database is not None:
+        check_file("label.database", label.database)
+    states = states_of(config)
+    labeller, settings, program = build_labeller(config, states)
+    parts = _parts(config, states)
+    store = LabelStore(Path(label.database or Path(config.run_dir) / "labels.db"), states, settings)
+    if label.retry_failed:
+        store.retry_failed()
+    commands = [*store.metadata.get("command", []), command]
+    store.update_metadata(code_version=__version__, program=program, command=commands)
+    try:
+        LabelRun(store, labeller, states, **parts, report=say).run()
+    except KeyboardInterrupt:
+        return _result(store, interrupted=True)
+    except RuntimeError as error:
+        return _result(store, failure=one_line(error))
+    return _result(store)
+
+
+def _result(store: LabelStore, interrupted: bool = False, failure: str = "") -> LabelResult:
+    done, failed, pending = (store.count(state=state) for state in ("done", "failed", "pending"))
+    return LabelResult(Path(store.path), done, failed, pending, interrupted, failure)
+
+
+def build_labeller(config: DictConfig, states: list[State]) -> tuple[Labeller, dict[str, Any], str]:
+    """What labels configurations, the calculator's `_target_` with its settings, and its program with its version.
+
+    Raises:
+        CommandError: the calculator does not exist, or does not take these settings.
+    """
+    import ase
+
+    settings: Any = OmegaConf.to_container(config.calculator, resolve=True)
+    target = settings.get("_target_")
+    if _class_of(target) is VMCLabeller:
+        return _vmc_labeller(config, settings, states)
+    make_calculator = _build(config.calculator, _partial_=True)
+    try:
+        calculator = make_calculator()  # a missing program or a wrong setting is known before anything is sampled
+    except (TypeError, ImportError) as error:
+        raise SettingError(KEY, target, f": {one_line(error)}") from error
+    if not hasattr(calculator, "implemented_properties"):
+        raise SettingError(KEY, target, "is no ASE calculator", "give the class of one")
+    program = getattr(calculator, "program_version", target)
+    return ProcessLabeller(make_calculator, config.label.num_processes), settings, f"{program}, ASE {ase.__version__}"
+
+
+def _class_of(target: Any) -> Any:
+    """The object that a `_target_` names, or None: what is wrong with it shows when it is built."""
+    try:
+        return hydra.utils.get_object(target)
+    except Exception:  # whatever the import of somebody's module raises
+        return None
+
+
+def _vmc_labeller(
+    config: DictConfig, settings: dict[str, Any], states: list[State]
+) -> tuple[Labeller, dict[str, Any], str]:
+    """The same for the wavefunction in a checkpoint, built from the config in it."""
+    key = "calculator.ckpt_path"
+    if not config.calculator.ckpt_path:
+        raise SettingError(key, None, "must name the run whose wavefunction labels: its folder or .ckpt")
+    path = Path(config.calculator.ckpt_path)
+    path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    content = load_checkpoint(path, key=key)
+    trained = embedded_config(content)
+    if trained is None or "wavefunction" not in trained:
+        raise SettingError(key, path, "holds no config with a wavefunction", "give a run made by fit")
+    densities = [point.rs for point in strata_of(trained).points]
+    for state in states:
+        if state.num_atoms != trained.system.num_atoms or state.rs not in densities:
+            raise SettingError(
+                key,
+                path,
+                f"is of num_atoms = {trained.system.num_atoms}, rs = {trained.system.rs}",
+                f"set system.num_atoms={trained.system.num_atoms} system.rs={densities[0]}, not {state.num_atoms} and "
+                f"{state.rs}",
+            )
+    wavefunction, system = instantiate(trained.wavefunction), instantiate(trained.particles)
+    restore(wavefunction, content, "wavefunction", key, path)
+    settings["checkpoint_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    node = config.calculator.copy()
+    node._set_parent(config)
+    del node.ckpt_path
+    make = _build(node, _partial_=True)
+    given = {"system": system, "wavefunction": wavefunction}
+    each = {
+        state.cell.length: make(**given, rs=state.rs, seed=config.calculator.seed + number)
+        for number, state in enumerate(states)
+    }
+    return by_length(each), settings, f"lightning-vfe {__version__}"
+
+
+def states_of(config: DictConfig) -> list[State]:
+    """Every number of atoms at every density, all at the system's temperature."""
+    temperature = strata_of(config).single.temperature_kelvin
+    states = [State(n, float(rs), temperature) for n in config.label.num_atoms for rs in config.label.rs]
+    if not states or len(set(states)) < len(states):
+        raise CommandError("label.num_atoms and label.rs must be lists of different numbers, such as [8,16] and [1.25]")
+    for state in states:
+        state.cell  # noqa: B018  refuses impossible numbers
+    return states
+
+
+def _build(node: DictConfig, **arguments: Any) -> Any:
+    try:
+        return instantiate(node, _convert_="all", **arguments)
+    except InstantiationException as error:
+        raise SettingError(KEY, node._target_, f"cannot be used: {one_line(error)}") from error
+
+
+def _parts(config: DictConfig, states: list[State]) -> dict[str, Any]:
+    """What LabelRun takes beside the store, the labeller and the states."""
+    label = config.label
+    given = None
+    if label.configurations_path is not None:
+        given = read_configurations(data_file(label.configurations_path), states, label.num_configurations)
+    start_potential = instantiate(label.start_potential)
+    with key_errors(config, "label.start_potential"):
+        for state in states:
+            start_potential.check(torch.zeros(state.num_atoms, 3), state.cell)
+    return {
+        "start_potential": start_potential,
+        "num_configurations": label.num_configurations,
+        "rounds": label.rounds,
+        "given": given,
+        "train": instantiate(label.trainer),
+        "chains": instantiate(label.chains),
+        "committee": instantiate(label.committee),
+        "num_force_checks": label.num_force_checks,
+        "seed": config.seed,
+    }

@@ -1,0 +1,154 @@
+"""Carry out a plan: build module, datamodule and trainer from the config, look them over, and run the verb."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from omegaconf import DictConfig, OmegaConf
+
+from lightning_vfe.analysis.run import RunFolder, results_table
+from lightning_vfe.errors import SettingError
+from lightning_vfe.files import whole_file
+from lightning_vfe.workflows.build import build_trainer, start_flow
+from lightning_vfe.workflows.checkpoints import check_same_model, check_steps_left, embedded_config, load_checkpoint
+from lightning_vfe.workflows.guards import check_scalars, default_dtype, key_errors
+from lightning_vfe.workflows.paths import check_folder
+from lightning_vfe.workflows.plan import HANDOVER, Plan
+from lightning_vfe.workflows.processes import is_first_process
+from lightning_vfe.workflows.restore import check_same_shapes
+from lightning_vfe.workflows.tasks import Rows, task_of
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run of `fit`, `validate` or `test` ended.
+
+    Attributes:
+        folder: the run folder.
+        signal: number of the signal that stopped it; 0 where none did.
+        messages: tables and lines of the callbacks, as rich prints them.
+        is_saved: whether the folder holds a checkpoint to resume or to measure.
+    """
+
+    folder: Path
+    signal: int
+    messages: tuple[Any, ...]
+    is_saved: bool
+
+    @property
+    def results(self) -> pd.DataFrame:
+        """What `test` found: quantity, value, error and unit of each term."""
+        return results_table(RunFolder(self.folder))
+
+
+@dataclass(frozen=True)
+class Observer:
+    """Who listens to a run; by default nobody.
+
+    Attributes:
+        say: called with a line while the run goes on.
+        begin: called with the rows of the banner before the first step.
+        progress: show the progress bars of the config.
+    """
+
+    say: Say = lambda line: None
+    begin: Callable[[Plan, Rows], None] = lambda plan, rows: None
+    progress: bool = False
+
+
+def run(plan: Plan, observer: Observer | None = None) -> RunResult:
+    """Run the planned verb.
+
+    Raises:
+        CommandError: a value that a constructor refuses, a checkpoint that does not fit, or walkers that do not divide.
+        FloatingPointError: the numbers of the run broke down.
+    """
+    observer = observer or Observer()
+    config, is_first, task = plan.config, is_first_process(), task_of(plan.config)
+    if is_first:
+        check_folder("run_dir", plan.run_dir)
+    check_scalars(config)
+    if plan.verb == "fit":
+        _check_limits(config)
+        if is_first and (folder := OmegaConf.select(config, "callbacks.checkpoint.dirpath")) is not None:
+            check_folder("callbacks.checkpoint.dirpath", folder)
+    note = task.prepare(config, plan.may_round_walkers)
+    for line in (*plan.notes, *([note] if note else [])) if is_first else ():
+        observer.say(line)
+    # these imports take seconds
+    from lightning_vfe.physics.chunking import keep_freed_memory
+    from lightning_vfe.training.run.launch import configure_logging_and_seed, launch
+
+    keep_freed_memory()
+    content = load_checkpoint(plan.ckpt_path) if plan.ckpt_path is not None else {}
+    stored = embedded_config(content)
+    if stored is not None:
+        check_same_model(config, stored)
+    if plan.verb == "fit" and not plan.may_be_done:
+        check_steps_left(config, content)
+    configure_logging_and_seed(config.seed)
+    with default_dtype(config.dtype), key_errors(config):
+        module, datamodule = task.build(config)
+        if content:
+            check_same_shapes(module.state_dict(), content["state_dict"])
+        elif config.get("flow_ckpt"):
+            start_flow(module, config)
+        trainer = build_trainer(config, plan.verb, observer.say, observer.progress)
+        task.check(config, module, datamodule, trainer)
+        if is_first:
+            _prepare_folder(plan)
+            rows = task.describe(plan.verb, module, datamodule, trainer.world_size)
+            observer.begin(plan, [*rows, ("processes", _processes(trainer))])
+        with _handed_over(plan):
+            stopped_by = launch(trainer, plan.verb, module, datamodule, plan.config.ckpt_path)
+    is_saved = (plan.run_dir / "checkpoints" / "last.ckpt").is_file()
+    return RunResult(plan.run_dir, stopped_by, _messages(trainer), is_saved)
+
+
+def _messages(trainer: Any) -> tuple[Any, ...]:
+    from lightning_vfe.training.run.messages import Reporter
+
+    return tuple(
+        message for callback in trainer.callbacks if isinstance(callback, Reporter) for message in callback.messages
+    )
+
+
+def _processes(trainer: Any) -> str:
+    nodes = f" on {trainer.num_nodes} nodes" if trainer.num_nodes > 1 else ""
+    return f"{trainer.world_size} ({trainer.strategy.root_device.type}){nodes}"
+
+
+def _check_limits(config: DictConfig) -> None:
+    for key in ("max_steps", "max_epochs"):
+        limit = config.trainer.get(key)
+        if limit is not None and limit != -1 and limit < 1:
+            raise SettingError(f"trainer.{key}", limit, "must be at least 1, or -1 for no limit")
+
+
+def _prepare_folder(plan: Plan) -> None:
+    """Make the run folder and write config.yaml, whose interpolations are kept: overrides then reach all their uses."""
+    if plan.is_new:
+        plan.run_dir.mkdir(parents=True, exist_ok=True)
+        if any(plan.run_dir.iterdir()):
+            raise SettingError("run_dir", plan.run_dir, "was taken by another command meanwhile", "run this one again")
+    if plan.is_new or plan.verb == "fit":
+        with whole_file(plan.run_dir / "config.yaml") as stream:
+            stream.write(OmegaConf.to_yaml(plan.config))
+
+
+@contextmanager
+def _handed_over(plan: Plan) -> Iterator[None]:
+    """Lightning starts further processes with the same command line; they take the plan from the environment."""
+    os.environ[HANDOVER] = plan.hand_over()
+    try:
+        yield
+    finally:
+        del os.environ[HANDOVER]

@@ -1,0 +1,108 @@
+"""What the trainings have in common for a run, and the little in which they differ."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from omegaconf import DictConfig
+
+from lightning_vfe.errors import SettingError
+from lightning_vfe.workflows.build import build_state, check_structure, round_walkers
+from lightning_vfe.workflows.guards import instantiate, key_errors
+from lightning_vfe.workflows.system import strata_of
+
+Rows = list[tuple[str, str]]
+
+
+class Task(Protocol):
+    """One kind of training: how its config becomes a LightningModule and a LightningDataModule, and what is checked.
+
+    A config needs the nodes `module` and `datamodule`; what they offer beyond Lightning is looked for, not demanded.
+    """
+
+    def prepare(self, config: DictConfig, may_round: bool) -> str:
+        """Look at numbers that need no network, before slow imports; returns what was changed, or nothing.
+
+        Args:
+            config: the composed config; may be changed.
+            may_round: the number of proton walkers is a default, which may be raised to one that can be dealt.
+        """
+        ...
+
+    def build(self, config: DictConfig) -> tuple[Any, Any]:
+        """The LightningModule and the LightningDataModule, in the current default dtype."""
+        ...
+
+    def check(self, config: DictConfig, module: Any, datamodule: Any, trainer: Any) -> None:
+        """Look over what the run computes with before its folder is made.
+
+        Raises:
+            SettingError: something cannot be used.
+        """
+        ...
+
+    def describe(self, verb: str, module: Any, datamodule: Any, num_processes: int) -> Rows:
+        """What the banner says."""
+        ...
+
+
+class VariationalTask:
+    """Flow and wavefunction: module and datamodule share one state, that is networks, moves and walkers."""
+
+    def prepare(self, config: DictConfig, may_round: bool) -> str:
+        """System, state points and number of walkers."""
+        if config.system.protons not in ("sampled", "fixed"):
+            raise SettingError("system.protons", config.system.protons, "does not exist", "there is: sampled, fixed")
+        if config.sampler.num_groups < 1:
+            raise SettingError("sampler.num_groups", config.sampler.num_groups, "must be at least 1")
+        with key_errors(config):
+            strata_of(config)
+            return round_walkers(config) if may_round else ""
+
+    def build(self, config: DictConfig) -> tuple[Any, Any]:
+        """Both with one state."""
+        state = build_state(config)
+        return instantiate(config.module, state=state), instantiate(config.datamodule, state=state)
+
+    def check(self, config: DictConfig, module: Any, datamodule: Any, trainer: Any) -> None:
+        """Walker groups divide into the processes, and the protons' structure fits the cell."""
+        module.state.counts.share(trainer.world_size)
+        check_structure(config, module.state.strata)
+
+    def describe(self, verb: str, module: Any, datamodule: Any, num_processes: int) -> Rows:
+        """System, walkers, networks, and for `fit` the cost of an update."""
+        from lightning_vfe.training.variational.description import describe_state, describe_updates
+
+        rows = describe_state(module.state, num_processes)
+        if verb == "fit":
+            rows += describe_updates(module.optimizer_settings, module.state, num_processes)
+        return rows
+
+
+class DataTask:
+    """Any training on given data, such as a potential on labels or a flow on configurations."""
+
+    def prepare(self, config: DictConfig, may_round: bool) -> str:
+        """Nothing to look at before the data are read."""
+        return ""
+
+    def build(self, config: DictConfig) -> tuple[Any, Any]:
+        """Each of its own node."""
+        return instantiate(config.module), instantiate(config.datamodule)
+
+    def check(self, config: DictConfig, module: Any, datamodule: Any, trainer: Any) -> None:
+        """The data can be read, and fit the module."""
+        if hasattr(datamodule, "read"):
+            datamodule.read(trainer.world_size)
+        if hasattr(module, "check"):
+            module.check(datamodule)
+
+    def describe(self, verb: str, module: Any, datamodule: Any, num_processes: int) -> Rows:
+        """What datamodule and module say of themselves."""
+        parts = [part.description() for part in (datamodule, module) if hasattr(part, "description")]
+        return [row for part in parts for row in part.items()]
+
+
+def task_of(config: DictConfig) -> Task:
+    """The task of a config: one with a variational state has walkers, any other has data."""
+    return VariationalTask() if "state" in config else DataTask()

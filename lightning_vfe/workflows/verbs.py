@@ -1,0 +1,118 @@
+"""The verbs of the command line as functions: they take the same settings, print nothing and return results.
+
+import lightning_vfe as lv
+lv.fit("experiment=n2_exact", "system.rs=2.1", run_dir="runs/a")
+lv.test(run_dir="runs/a").results
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from lightning_vfe.workflows.compose import compose_config
+from lightning_vfe.workflows.guards import check_scalars, default_dtype, key_errors
+from lightning_vfe.workflows.label import LabelResult, label_with
+from lightning_vfe.workflows.log_z import LogZRun, Progress, log_z_with
+from lightning_vfe.workflows.overrides import parse
+from lightning_vfe.workflows.paths import check_folder
+from lightning_vfe.workflows.plan import Plan, make_plan
+from lightning_vfe.workflows.run import Observer, RunResult, run
+
+PathLike = str | Path | None
+
+
+def fit(
+    *settings: str, run_dir: PathLike = None, ckpt_path: PathLike = None, observer: Observer | None = None
+) -> RunResult:
+    """Train what the settings name, or resume a run.
+
+    Args:
+        settings: as on the command line, such as "experiment=n2_exact" or "trainer.max_steps=50".
+        run_dir: the run folder; None takes runs/NAME, or the next free runs/NAME-2, ...
+        ckpt_path: checkpoint to resume, "last" for that of run_dir, "auto" to resume where there is one.
+        observer: hears of the run while it goes on.
+
+    Raises:
+        CommandError: a setting or a checkpoint that cannot be used.
+        FloatingPointError: the numbers of the run broke down.
+    """
+    return _run("fit", settings, run_dir, ckpt_path, observer)
+
+
+def validate(
+    *settings: str, run_dir: PathLike = None, ckpt_path: PathLike = None, observer: Observer | None = None
+) -> RunResult:
+    """Measure with frozen networks, as a quick look; arguments as of `fit`, with the last checkpoint by default."""
+    return _run("validate", settings, run_dir, ckpt_path, observer)
+
+
+def test(
+    *settings: str, run_dir: PathLike = None, ckpt_path: PathLike = None, observer: Observer | None = None
+) -> RunResult:
+    """Freeze the networks, equilibrate afresh and measure; arguments as of `fit`, with the last checkpoint by default.
+
+    The results are in summary.json of the run folder, and in `RunResult.results`.
+    """
+    return _run("test", settings, run_dir, ckpt_path, observer)
+
+
+def label(*settings: str, run_dir: PathLike = None, say: Callable[[str], None] = lambda line: None) -> LabelResult:
+    """Sample configurations and label them by a calculator.
+
+    Args:
+        settings: as of `lightning-vfe label`.
+        run_dir: folder of the database; None takes runs/label.
+        say: called with a line for each part of the work.
+
+    Raises:
+        CommandError: a setting that cannot be used.
+    """
+    config = compose_verb("label", settings, run_dir)
+    with default_dtype(config.dtype), key_errors(config):
+        return label_with(config, _command("label", settings), say)
+
+
+def compute_log_z(
+    *settings: str, run_dir: PathLike = None, progress: Progress = lambda what, done, total: None
+) -> LogZRun:
+    """ln Z of a stored potential at one state point, stored beside the potential.
+
+    Args:
+        settings: as of `lightning-vfe log-z`.
+        run_dir: folder of the tables and figures; None takes runs/log_z.
+        progress: called while the chains run.
+
+    Raises:
+        CommandError: a setting that cannot be used.
+    """
+    config = compose_verb("log-z", settings, run_dir)
+    with default_dtype(config.dtype), key_errors(config):
+        return log_z_with(config, _command("log-z", settings), progress)
+
+
+def compose_verb(verb: str, settings: tuple[str, ...], run_dir: PathLike = None) -> DictConfig:
+    """The checked config of a verb that is no stage of Lightning's Trainer."""
+    config = compose_config(parse(_words(settings, run_dir=run_dir)), root=verb)
+    check_folder("run_dir", config.run_dir)
+    if "dtype" in config:  # a verb that computes nothing has no such keys
+        check_scalars(config)
+    return config
+
+
+def _run(
+    verb: str, settings: tuple[str, ...], run_dir: PathLike, ckpt_path: PathLike, observer: Observer | None
+) -> RunResult:
+    words = _words(settings, run_dir=run_dir, ckpt_path=ckpt_path)
+    return run(Plan.received() or make_plan(verb, parse(words)), observer)
+
+
+def _words(settings: tuple[str, ...], **paths: PathLike) -> list[str]:
+    return [*settings, *(f"{key}={path}" for key, path in paths.items() if path is not None)]
+
+
+def _command(verb: str, settings: tuple[str, ...]) -> str:
+    return shlex.join(["lightning-vfe", verb, *settings])
