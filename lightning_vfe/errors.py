@@ -29,7 +29,7 @@ class SettingError(CommandError, ValueError):
         self.key, self.value, self.reason, self.remedy = key, value, reason, remedy
 
     def __str__(self) -> str:
-        shown = "null" if self.value is None else str(self.value)
+        shown = "null" if self.value is None else str(self.value) or "''"
         space = "" if self.reason.startswith((":", ",", ";")) else " "
         text = f"{self.key} = {shown}{space}{self.reason}" + (f"; {self.remedy}" if self.remedy else "")
         return " ".join(text.split())

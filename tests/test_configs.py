@@ -20,10 +20,11 @@ from lightning_vfe.models.potential.yukawa import YukawaPotential
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.structures import make_structure
 from lightning_vfe.resources import resource_folder
-from lightning_vfe.workflows.build import build_parts, build_trainer, check_structure, locate_structure
+from lightning_vfe.workflows.build import build_trainer, check_structure, locate_structure
 from lightning_vfe.workflows.compose import compose_config, groups_of
 from lightning_vfe.workflows.overrides import group_options, parse
 from lightning_vfe.workflows.system import strata_of
+from lightning_vfe.workflows.tasks import task_of
 
 CONFIGS = resource_folder("configs")
 FILES = sorted(CONFIGS.rglob("*.yaml"))
@@ -86,7 +87,8 @@ def test_every_experiment_builds(name: str | None, tmp_path: Path, tmp_path_fact
     words = [f"run_dir={tmp_path}", "trainer.accelerator=cpu"] + ([f"experiment={name}"] if name else [])
     config = compose_config(parse(words))
     use_potential(config, tmp_path_factory.mktemp("potential") / "potential.pt")
-    (module, datamodule), trainer = build_parts(config), build_trainer(config, "fit")
+    (module, datamodule) = task_of(config).build(config)
+    trainer = build_trainer(config, "fit", print, progress=True)
     assert all(parameter.dtype == torch.float64 for parameter in module.parameters())
     assert trainer.max_steps == config.trainer.max_steps
     assert not list(tmp_path.iterdir()), "building must not write"

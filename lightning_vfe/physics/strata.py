@@ -208,10 +208,10 @@ def _pairs(states: Any) -> list[tuple[float, float]]:
     """Pairs [rs, T]."""
     if isinstance(states, str) or not isinstance(states, Sequence):
         raise SettingError("states", states, "must be a list of pairs [rs, T] such as [[1.2,4000],[1.3,6000]]")
+    example = "give such as [[1.2,4000],[1.3,6000]]"
     for pair in states:
         if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
-            raise SettingError(
-                "states", states, f": {pair!r} is no pair [rs, T]", "give such as [[1.2,4000],[1.3,6000]]"
-            )
-        _numbers("states", pair)
+            raise SettingError("states", states, f": {pair!r} is no pair [rs, T]", example)
+        if any(not isinstance(each, Real) or isinstance(each, bool) for each in pair):
+            raise SettingError("states", states, f": {list(pair)!r} is no pair of numbers [rs, T]", example)
     return [(pair[0], pair[1]) for pair in states]

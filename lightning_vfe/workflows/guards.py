@@ -13,21 +13,6 @@ from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.workflows.keys import locate
 
 TRAINER = "lightning.Trainer"
-DTYPES = ("float64", "float32")
-LARGEST_SEED = 2**32 - 1
-"""NumPy takes no larger one."""
-
-
-def check_scalars(config: DictConfig) -> None:
-    """Look at the keys that every verb has.
-
-    Raises:
-        CommandError: an unknown dtype, or a seed that is negative or longer than 32 bits.
-    """
-    if config.dtype not in DTYPES:
-        raise SettingError("dtype", config.dtype, "does not exist", f"there is: {', '.join(DTYPES)}")
-    if not 0 <= config.seed <= LARGEST_SEED:
-        raise SettingError("seed", config.seed, f"must be a whole number from 0 to {LARGEST_SEED}, such as 42")
 
 
 @contextmanager

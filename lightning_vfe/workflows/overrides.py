@@ -1,4 +1,4 @@
-"""The words `key=value` of the command line: read them, check them against a config, and apply them."""
+"""The words `key=value` of the command line: read them, and apply them to a config; `schema.py` checks the types."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,16 +19,6 @@ from lightning_vfe.workflows.keys import followed, walk
 PATH_ENDINGS = ("path", "run_dir", "structure", "database", "trajectory", "flow_ckpt")
 # groups whose entries are optional parts of a run
 DELETABLE = ("callbacks", "logger")
-# keys that take more than the type of their default
-FREE_TYPE_KEYS = (
-    "trainer.devices",
-    "trainer.precision",
-    "system.nucleus",
-    "system.rs",
-    "system.temperature_kelvin",
-    "system.states",
-    "system.twists",
-)
 
 
 @dataclass(frozen=True)
@@ -110,7 +100,7 @@ def apply(config: DictConfig, overrides: Iterable[Override]) -> None:
     """Apply single-key overrides to a composed config, in place.
 
     Raises:
-        CommandError: a key that does not exist, or a value of another type than the one it replaces.
+        CommandError: a key that does not exist, that follows another one, or that is a group of keys.
     """
     for override in overrides:
         key, value = override.key_or_group, override.value()
@@ -134,7 +124,11 @@ def _change(config: DictConfig, key: str, value: Any) -> None:
         for name, child in value.items():
             _change(config, f"{key}.{name}", child)
         return
-    _check_type(key, old, value)
+    other = followed(old)
+    if other is not None:
+        raise SettingError(key, value, f"would tear it from {other}, which it follows", f"set {other}")
+    if isinstance(old, dict) and value is not None:
+        raise SettingError(key, value, "is a group of keys", f"set one of them, such as {key}.{next(iter(old), 'KEY')}")
     OmegaConf.update(config, key, value, force_add=True)
 
 
@@ -153,39 +147,3 @@ def _delete(config: DictConfig, key: str) -> None:
     node = OmegaConf.select(config, parent) if parent else config
     OmegaConf.set_struct(node, False)
     del node[name]
-
-
-def _check_type(key: str, old: Any, value: Any) -> None:
-    """Refuse a value whose type differs from that of the value it replaces; null stands for a number left to the code.
-
-    Raises:
-        CommandError: it does, or the key follows another one that is to be set instead.
-    """
-    if key in FREE_TYPE_KEYS:
-        return
-    is_file = is_path_key(key) and followed(old) is None and not key.endswith("structure")  # which has no null
-    if is_file and (value is None or isinstance(value, str)):
-        return
-    if (other := followed(old)) is not None:
-        raise SettingError(key, value, f"would tear it from {other}, which it follows", f"set {other}")
-    if old is None and (value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))):
-        return
-    if isinstance(old, dict):
-        if value is not None:
-            raise SettingError(
-                key, value, "is a group of keys", f"set one of them, such as {key}.{next(iter(old), 'KEY')}"
-            )
-        return
-    checks: list[tuple[type, type | tuple[type, ...], str]] = [
-        (bool, bool, "true or false"),
-        (int, int, "a whole number"),
-        (float, (int, float), "a number"),
-        (str, str, "a word"),
-        (list, list, "a list such as [1,2,3]"),
-        (type(None), (), "a number or null"),
-    ]
-    kind, allowed, wanted = next(check for check in checks if isinstance(old, check[0]))
-    if not isinstance(value, allowed) or (isinstance(value, bool) and kind is not bool):
-        shown = "null" if value is None else value
-        example = "" if old is None else f", as its default {old}"
-        raise SettingError(key, shown, f"must be {wanted}{example}")

@@ -17,11 +17,12 @@ from lightning_vfe.errors import SettingError
 from lightning_vfe.files import whole_file
 from lightning_vfe.workflows.build import build_trainer, start_flow
 from lightning_vfe.workflows.checkpoints import check_same_model, check_steps_left, embedded_config, load_checkpoint
-from lightning_vfe.workflows.guards import check_scalars, default_dtype, key_errors
+from lightning_vfe.workflows.guards import default_dtype, key_errors
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import HANDOVER, Plan
 from lightning_vfe.workflows.processes import is_first_process
 from lightning_vfe.workflows.restore import check_same_shapes
+from lightning_vfe.workflows.schema import check_types
 from lightning_vfe.workflows.tasks import Rows, task_of
 
 Say = Callable[[str], None]
@@ -75,7 +76,7 @@ def run(plan: Plan, observer: Observer | None = None) -> RunResult:
     config, is_first, task = plan.config, is_first_process(), task_of(plan.config)
     if is_first:
         check_folder("run_dir", plan.run_dir)
-    check_scalars(config)
+    check_types(config)
     if plan.verb == "fit":
         _check_limits(config)
         if is_first and (folder := OmegaConf.select(config, "callbacks.checkpoint.dirpath")) is not None:

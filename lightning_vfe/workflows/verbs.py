@@ -14,13 +14,14 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from lightning_vfe.workflows.compose import compose_config
-from lightning_vfe.workflows.guards import check_scalars, default_dtype, key_errors
+from lightning_vfe.workflows.guards import default_dtype, key_errors
 from lightning_vfe.workflows.label import LabelResult, label_with
 from lightning_vfe.workflows.log_z import LogZRun, Progress, log_z_with
 from lightning_vfe.workflows.overrides import parse
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import Plan, make_plan
 from lightning_vfe.workflows.run import Observer, RunResult, run
+from lightning_vfe.workflows.schema import check_types
 
 PathLike = str | Path | None
 
@@ -98,8 +99,7 @@ def compose_verb(verb: str, settings: tuple[str, ...], run_dir: PathLike = None)
     """The checked config of a verb that is no stage of Lightning's Trainer."""
     config = compose_config(parse(_words(settings, run_dir=run_dir)), root=verb)
     check_folder("run_dir", config.run_dir)
-    if "dtype" in config:  # a verb that computes nothing has no such keys
-        check_scalars(config)
+    check_types(config)
     return config
 
 

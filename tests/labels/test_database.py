@@ -86,9 +86,9 @@ def test_it_goes_on_with_the_same_calculator_and_states_only(tmp_path: Path) -> 
     path = tmp_path / "labels.db"
     filled(path)
     LabelStore(path, STATES, {**CALCULATOR, "command": "/elsewhere/pw.x"})
-    with pytest.raises(ValueError, match="^label.database = .* was begun with the calculator"):
+    with pytest.raises(ValueError, match="^database = .* was begun with the calculator"):
         LabelStore(path, STATES, {**CALCULATOR, "cutoff": 80.0})
-    with pytest.raises(ValueError, match="^label.database = .* was begun with the states"):
+    with pytest.raises(ValueError, match="^database = .* was begun with the states"):
         LabelStore(path, STATES[:1], CALCULATOR)
 
 
@@ -107,7 +107,7 @@ def test_missing_metadata_is_one_line(tmp_path: Path) -> None:
     filled(path)
     kept = connect(path).metadata
     connect(path).metadata = {}
-    with pytest.raises(ValueError, match=r"^datamodule.database = .* lacks the metadata format, units, calculator"):
+    with pytest.raises(ValueError, match=r"^database = .* lacks the metadata format, units, calculator"):
         LabelDatabase.open(path)
     connect(path).metadata = {name: value for name, value in kept.items() if name != "units"}
     with pytest.raises(ValueError, match="lacks the metadata units"):
@@ -163,9 +163,9 @@ def test_numbers_that_are_not_finite_are_one_line(tmp_path: Path) -> None:
 def test_files_that_are_no_database(tmp_path: Path, content: str) -> None:
     path = tmp_path / "labels.db"
     path.write_text(content)
-    with pytest.raises(ValueError, match="^datamodule.database = .*"):
+    with pytest.raises(ValueError, match="^database = .*"):
         LabelDatabase.open(path)
-    with pytest.raises(ValueError, match="^datamodule.database = .* does not exist"):
+    with pytest.raises(ValueError, match="^database = .* does not exist"):
         LabelDatabase.open(tmp_path / "none.db")
 
 

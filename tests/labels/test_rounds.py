@@ -107,7 +107,7 @@ def test_a_run_goes_on_with_its_own_numbers_only(tmp_path: Path) -> None:
     labelling(path, InProcess())
     with pytest.raises(ValueError, match="^seed = 7 differs from 42"):
         labelling(path, InProcess(), seed=7)
-    with pytest.raises(ValueError, match="^label.rounds = -1"):
+    with pytest.raises(ValueError, match="^rounds = -1"):
         labelling(path, InProcess(), rounds=-1)
 
 
@@ -139,7 +139,7 @@ def test_configurations_of_a_database(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no frame of num_atoms = 4, rs = 2"):
         read_configurations(tmp_path / "labels.db", [State(4, 2.0, 500.0)], 3)
     (tmp_path / "text.xyz").write_text("nothing")
-    with pytest.raises(ValueError, match="^label.configurations_path = .* cannot be read by ASE"):
+    with pytest.raises(ValueError, match="^configurations_path = .* cannot be read by ASE"):
         read_configurations(tmp_path / "text.xyz", STATES, 3)
 
 

@@ -77,5 +77,5 @@ def _slow_or_broken() -> Slow:
 
 
 def test_no_process_is_refused() -> None:
-    with pytest.raises(ValueError, match="label.num_processes = 0"):
+    with pytest.raises(ValueError, match="num_processes = 0"):
         ProcessLabeller(lennard_jones, num_processes=0)

@@ -168,7 +168,7 @@ def test_an_ase_calculator_is_a_potential():
 
 
 def test_an_ase_calculator_that_does_not_exist():
-    with pytest.raises(ValueError, match=r"^potential.calculator = ase.calculators.no.Such cannot be used"):
+    with pytest.raises(ValueError, match=r"^calculator = ase.calculators.no.Such cannot be used"):
         lv.ASEPotential("ase.calculators.no.Such")
 
 

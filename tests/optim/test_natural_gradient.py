@@ -319,19 +319,19 @@ def test_a_resumed_optimizer_takes_its_own_settings() -> None:
 
 def test_the_state_of_another_optimizer_is_refused() -> None:
     parameter, optimizer = one_parameter()
-    with pytest.raises(ValueError, match="not made by the natural gradient of psi"):
+    with pytest.raises(ValueError, match="natural_gradient of psi did not make this checkpoint"):
         optimizer.load_state_dict(torch.optim.Adam([parameter]).state_dict())
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lr": {"psi": 0.0}}, "optimizer.psi_learning_rate = 0.0 must be positive and finite"),
-        ({"lr": {"psi": math.inf}}, "optimizer.psi_learning_rate = inf must be positive and finite"),
-        ({"damping": {"psi": -1.0}}, "optimizer.psi_damping = -1.0 must be positive"),
-        ({"max_norm": {"psi": 0.0}}, "optimizer.psi_max_norm = 0.0 must be positive"),
-        ({"momentum": 1.0}, "optimizer.momentum = 1.0 must be at least 0 and below 1"),
-        ({"space": "both"}, "optimizer.space = 'both' is unknown"),
+        ({"lr": {"psi": 0.0}}, "psi_learning_rate = 0.0 must be positive and finite"),
+        ({"lr": {"psi": math.inf}}, "psi_learning_rate = inf must be positive and finite"),
+        ({"damping": {"psi": -1.0}}, "psi_damping = -1.0 must be positive"),
+        ({"max_norm": {"psi": 0.0}}, "psi_max_norm = 0.0 must be positive"),
+        ({"momentum": 1.0}, "momentum = 1.0 must be at least 0 and below 1"),
+        ({"space": "both"}, "space = both is unknown"),
         ({"fisher_decay": 0.9}, "set optimizer.space=parameter"),
     ],
 )

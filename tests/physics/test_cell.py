@@ -27,13 +27,13 @@ def test_length_follows_from_rs():
 
 @pytest.mark.parametrize("num_atoms", [0, -2, 2.5, True, "14"])
 def test_num_atoms_must_be_a_positive_integer(num_atoms):
-    with pytest.raises(ValueError, match=r"^system.num_atoms = .* must be a positive integer"):
+    with pytest.raises(ValueError, match=r"^num_atoms = .* must be a positive integer"):
         PeriodicCell(num_atoms, 1.25)
 
 
 @pytest.mark.parametrize("rs", [0.0, -1.0, math.nan, math.inf, "1.25", None])
 def test_rs_must_be_positive(rs):
-    with pytest.raises(ValueError, match=r"^system.rs = .* must be positive"):
+    with pytest.raises(ValueError, match=r"^rs = .* must be positive"):
         PeriodicCell(14, rs)
 
 

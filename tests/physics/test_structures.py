@@ -38,7 +38,7 @@ def test_lattices_have_their_coordination(name, num_atoms, neighbours, distance)
 
 
 def test_a_lattice_that_does_not_fit_says_which_sizes_do():
-    with pytest.raises(ValueError, match=r"^system.structure = bcc needs system.num_atoms among 2, 16, 54, .*not 14"):
+    with pytest.raises(ValueError, match=r"^structure = bcc needs system.num_atoms among 2, 16, 54, .*not 14"):
         make_structure("bcc", PeriodicCell(14, 1.25), 1, _generator())
 
 
@@ -120,7 +120,7 @@ def test_a_file_that_does_not_match_is_refused(tmp_path, symbols, num_atoms, sca
     _write(path, PeriodicCell(num_atoms, 1.25), symbols=symbols, scale=scale)
     with pytest.raises(ValueError, match=message) as caught:
         make_structure(str(path), PeriodicCell(8, 1.25), 1, _generator())
-    assert str(caught.value).startswith("system.structure = ")
+    assert str(caught.value).startswith("structure = ")
     assert "\n" not in str(caught.value)
 
 
@@ -138,8 +138,8 @@ def test_a_file_without_a_box_or_that_cannot_be_read_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("name", "num_atoms", "num_walkers", "message"),
     [
-        ("hcp", 16, 1, r"^system.structure = hcp is neither a file nor one of sc, bcc, fcc, molecular, random"),
-        ("molecular", 7, 1, r"^system.structure = molecular needs an even system.num_atoms, not 7"),
+        ("hcp", 16, 1, r"^structure = hcp is neither a file nor one of sc, bcc, fcc, molecular, random"),
+        ("molecular", 7, 1, r"^structure = molecular needs an even system.num_atoms, not 7"),
         ("molecular", 2, 0, r"^num_walkers = 0 must be positive"),
     ],
 )

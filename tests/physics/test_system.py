@@ -46,14 +46,14 @@ def test_spins_add_up_to_a_neutral_cell(num_atoms, num_up, spins):
 
 @pytest.mark.parametrize("num_atoms", [0, -2, 2.0, True, "8", None])
 def test_num_atoms_must_be_a_positive_integer(num_atoms):
-    with pytest.raises(ValueError, match=r"^system.num_atoms = .* must be a positive integer") as error:
+    with pytest.raises(ValueError, match=r"^num_atoms = .* must be a positive integer") as error:
         System(num_atoms)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("nucleus", ["He", "h", "", "1836", None, True, 0, -1836.0, 99.0, math.nan, math.inf, [1836]])
 def test_unknown_nuclei_are_refused(nucleus):
-    message = r"^system.nucleus = .* must be one of H \(1836.15\), D .*, T .*, or a mass of at least 100"
+    message = r"^nucleus = .* must be one of H \(1836.15\), D .*, T .*, or a mass of at least 100"
     with pytest.raises(ValueError, match=message) as error:
         System(8, nucleus)
     assert "\n" not in str(error.value)
@@ -61,7 +61,7 @@ def test_unknown_nuclei_are_refused(nucleus):
 
 @pytest.mark.parametrize("num_up", [-1, 9, 4.0, "4"])
 def test_impossible_spins_are_refused(num_up):
-    with pytest.raises(ValueError, match=r"^system.num_up = .* must lie between 0 and 8, the number of electrons$"):
+    with pytest.raises(ValueError, match=r"^num_up = .* must lie between 0 and 8, the number of electrons$"):
         System(8, num_up=num_up)
 
 

@@ -70,13 +70,13 @@ def test_vectors_are_folded():
      None, [[0.1, 0.2, float("nan")]], [[0.1, 0.2, "x"]], [[0.0, 0.0, 0.0], 3]],
 )  # fmt: skip
 def test_bad_input_names_the_key_and_the_two_forms(spec):
-    with pytest.raises(ValueError, match=r"^system.twists = .*grid.*list of vectors") as caught:
+    with pytest.raises(ValueError, match=r"^twists = .*grid.*list of vectors") as caught:
         twist_grid(spec)
     assert "\n" not in str(caught.value)
 
 
 def test_a_grid_that_no_memory_holds() -> None:
-    with pytest.raises(ValueError, match=r"^system.twists = \[100000, 100000, 100000\] is a grid of 1000000000000000 "):
+    with pytest.raises(ValueError, match=r"^twists = \[100000, 100000, 100000\] is a grid of 1000000000000000 "):
         twist_grid([100000, 100000, 100000])
     assert len(twist_grid([10, 10, 10]).fractions) == 1000
 
@@ -241,34 +241,34 @@ LIST = [[0.25, 0.25, 0.25]]
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("gamma",), "^system.twists = 'gamma' is not a list; .*grid.*list of vectors.*baldereschi and random"),
-        ((range(0),), "^system.twists = .*is not a list"),
-        (([[0, 0, 0, 0, 1]],), "^system.twists = .*no grid and no list of vectors"),
-        (([[0, 0, 0, True]],), "^system.twists = .*no grid and no list of vectors"),
-        (([[0, 0, 0, 1], [0, 0, 0]],), "^system.twists = .* weights for some of its vectors only; give all"),
+        (("gamma",), "^twists = gamma is not a list; .*grid.*list of vectors.*baldereschi and random"),
+        ((range(0),), "^twists = .*is not a list"),
+        (([[0, 0, 0, 0, 1]],), "^twists = .*no grid and no list of vectors"),
+        (([[0, 0, 0, True]],), "^twists = .*no grid and no list of vectors"),
+        (([[0, 0, 0, 1], [0, 0, 0]],), "^twists = .* weights for some of its vectors only; give all"),
         (
             ([[0, 0, 0, 1], [0.5, 0, 0, 0]],),
-            r"^system.twists has the weight 0 in the vector \[0.5, 0, 0, 0\]; .*positive",
+            r"^twists = .* has the weight 0 in the vector \[0.5, 0, 0, 0\]; .*positive",
         ),
-        (([[0, 0, 0, -2.5]],), "^system.twists has the weight -2.5 .*positive"),
-        (([[0, 0, 0, math.inf]],), "^system.twists has the weight inf .*finite"),
-        (([[0, 0, 0, math.nan]],), "^system.twists has the weight nan .*finite"),
-        (([100, 100, 2], "cubic"), f"^system.twists = .*grid of 20000 twists, more than {MOST_TWISTS}; .*smaller"),
-        (([2, 2, 2], "mirror"), "^system.twist_symmetry = 'mirror' is unknown; give none, time_reversal or cubic"),
-        (([2, 2, 2], None), "^system.twist_symmetry = None is unknown"),
+        (([[0, 0, 0, -2.5]],), "^twists = .* has the weight -2.5 .*positive"),
+        (([[0, 0, 0, math.inf]],), "^twists = .* has the weight inf .*finite"),
+        (([[0, 0, 0, math.nan]],), "^twists = .* has the weight nan .*finite"),
+        (([100, 100, 2], "cubic"), f"^twists = .*grid of 20000 twists, more than {MOST_TWISTS}; .*smaller"),
+        (([2, 2, 2], "mirror"), "^twist_symmetry = mirror is unknown; give none, time_reversal or cubic"),
+        (([2, 2, 2], None), "^twist_symmetry = null is unknown"),
         (
             ([2, 2, 2], "none", [0.5, 0.5]),
-            r"^system.twist_shift = \[0.5, 0.5\] is not a list of three finite numbers; give",
+            r"^twist_shift = \[0.5, 0.5\] is not a list of three finite numbers; give",
         ),
-        (([2, 2, 2], "none", 0.5), "^system.twist_shift = 0.5 is not"),
-        (([2, 2, 2], "none", [0, 0, math.nan]), "^system.twist_shift = .* is not"),
-        (([2, 2, 2], "none", ["0", 0, 0]), "^system.twist_shift = .* is not"),
+        (([2, 2, 2], "none", 0.5), "^twist_shift = 0.5 is not"),
+        (([2, 2, 2], "none", [0, 0, math.nan]), "^twist_shift = .* is not"),
+        (([2, 2, 2], "none", ["0", 0, 0]), "^twist_shift = .* is not"),
         (
             (LIST, "none", [0, 0, 0.5]),
-            r"^system.twist_shift = \[0, 0, 0.5\] shifts a grid, .*set .* to \[0, 0, 0\], or",
+            r"^twist_shift = \[0, 0, 0.5\] shifts a grid, .*set .* to \[0, 0, 0\], or",
         ),
-        (("baldereschi", "none", HALF), "^system.twist_shift = .* shifts a grid"),
-        (("random", "none", HALF), "^system.twist_shift = .* shifts a grid"),
+        (("baldereschi", "none", HALF), "^twist_shift = .* shifts a grid"),
+        (("random", "none", HALF), "^twist_shift = .* shifts a grid"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(arguments, message) -> None:

@@ -11,6 +11,6 @@ from lightning_vfe.physics.units import check_temperature
 def test_a_temperature_that_is_none_ends_in_one_line(kelvin: float) -> None:
     with pytest.raises(ValueError) as error:
         check_temperature(kelvin, "do that")
-    line = f"system.temperature_kelvin = {kelvin} must be positive and finite, from 1 to 1e+09 K; do that"
+    line = f"temperature_kelvin = {kelvin} must be positive and finite, from 1 to 1e+09 K; do that"
     assert str(error.value) == line
     check_temperature(6000)

@@ -207,6 +207,6 @@ def test_resume_is_exact(rule):
     ],
 )
 def test_settings_are_checked(setting, value):
-    with pytest.raises(ValueError, match=f"sampler.{setting} = ") as caught:
+    with pytest.raises(ValueError, match=f"{setting} = ") as caught:
         NestedSampler(SYSTEM, **{setting: value})
     assert "\n" not in str(caught.value)

@@ -61,7 +61,7 @@ def test_names_and_errors():
     assert isinstance(make_proposal("langevin"), LangevinProposal)
     rule = LangevinProposal(2.0)
     assert make_proposal(rule) is rule
-    with pytest.raises(ValueError, match="sampler.proton_proposal = 'hmc' is unknown; choose one of"):
+    with pytest.raises(ValueError, match="proton_proposal = hmc is unknown; choose one of"):
         make_proposal("hmc", "sampler.proton_proposal")
     with pytest.raises(ValueError, match="drift_bound = 0"):
         LangevinProposal(0.0)

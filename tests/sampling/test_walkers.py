@@ -79,7 +79,7 @@ def test_walkers_of_several_densities_keep_their_states():
 
 
 def test_start_errors():
-    with pytest.raises(ValueError, match="sampler.num_proton_walkers = 8 must be a multiple of the 3 twists.*9"):
+    with pytest.raises(ValueError, match="num_proton_walkers = 8 must be a multiple of the 3 twists.*9"):
         make_walkers(range(4), twists=[3, 1, 1])
     with pytest.raises(ValueError, match="= 8 must be a multiple of the 3 state points times 2 twists.*12"):
         make_walkers(range(4), densities=(1.0, 1.5, 2.0))

@@ -178,7 +178,7 @@ def test_walkers_belong_to_their_groups_on_any_number_of_ranks(keys: dict[str, A
 
 
 def test_groups_must_divide_into_the_processes() -> None:
-    with pytest.raises(ValueError, match="sampler.num_groups = 4 must be a multiple of the number of processes, 3"):
+    with pytest.raises(ValueError, match="num_groups = 4 must be a multiple of the number of processes, 3"):
         build_state().place(num_ranks=3)
 
 

@@ -79,10 +79,10 @@ def test_only_parameters_and_the_reference_are_saved():
 @pytest.mark.parametrize(
     ("setting", "key"),
     [
-        ({"num_blocks": 0}, "flow.num_blocks = 0"),
-        ({"edge_lmax": 0}, "flow.edge_lmax = 0"),
-        ({"cutoff": -1.0}, "flow.cutoff = -1.0"),
-        ({"max_chunk_elements": 0}, "flow.max_chunk_elements = 0"),
+        ({"num_blocks": 0}, "num_blocks = 0"),
+        ({"edge_lmax": 0}, "edge_lmax = 0"),
+        ({"cutoff": -1.0}, "cutoff = -1.0"),
+        ({"max_chunk_elements": 0}, "max_chunk_elements = 0"),
     ],
 )
 def test_bad_sizes(setting, key):

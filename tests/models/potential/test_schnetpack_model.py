@@ -134,5 +134,5 @@ def test_what_cannot_be_read_is_refused(tmp_path):
     model.representation.cutoff_fn = spk.nn.MollifierCutoff(2.0)
     torch.save(model, path)
     _refused(path, "cutoff function is MollifierCutoff; only CosineCutoff")
-    with pytest.raises(ValueError, match=r"^potential\.path = .* convert a SchNetPack model"):
+    with pytest.raises(ValueError, match=r"^path = .* convert a SchNetPack model"):
         load_potential(path)

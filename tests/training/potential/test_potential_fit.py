@@ -268,20 +268,20 @@ def test_error_weights() -> None:
 
 def test_bad_data_and_settings(database: Path, tmp_path: Path) -> None:
     for settings, message in [
-        ({"batch_size": 0}, "datamodule.batch_size = 0"),
-        ({"test_fraction": 0.0}, "datamodule.test_fraction = 0.0"),
+        ({"batch_size": 0}, "batch_size = 0"),
+        ({"test_fraction": 0.0}, "test_fraction = 0.0"),
         ({"validation_fraction": 0.6, "test_fraction": 0.5}, "leaves nothing to train on"),
-        ({"energy_error_floor": 0.0}, "datamodule.energy_error_floor = 0.0"),
+        ({"energy_error_floor": 0.0}, "energy_error_floor = 0.0"),
     ]:
         with pytest.raises(ValueError, match=message):
             LabelDataModule(str(database), **settings)
-    with pytest.raises(ValueError, match="datamodule.database = .*nowhere.db"):
+    with pytest.raises(ValueError, match="database = .*nowhere.db"):
         LabelDataModule(str(tmp_path / "nowhere.db")).read()
     with pytest.raises(ValueError, match="multiple of the number of processes, 4"):
         LabelDataModule(str(database), batch_size=6).read(num_ranks=4)
-    with pytest.raises(ValueError, match="module.ema_decay = 1.0"):
+    with pytest.raises(ValueError, match="ema_decay = 1.0"):
         PotentialModule(schnet(), ema_decay=1.0)
-    with pytest.raises(ValueError, match="module.loss.energy_weight = 0.0"):
+    with pytest.raises(ValueError, match="energy_weight = 0.0"):
         PotentialLoss(energy_weight=0.0)
     # the split of a checkpoint with another database
     data = LabelDataModule(str(database))

@@ -163,7 +163,7 @@ def test_checkpoint_of_another_system_is_refused(tmp_path: Path) -> None:
     runner.fit(*build_run())
     runner.save_checkpoint(tmp_path / "last.ckpt")
     module, datamodule = build_run({"rs": 1.5})
-    with pytest.raises(ValueError, match=r"system.rs = 1.5 but the checkpoint was made with 2.0"):
+    with pytest.raises(ValueError, match=r"rs = 1.5 but the checkpoint was made with 2.0"):
         trainer(2).fit(module, datamodule=datamodule, ckpt_path=str(tmp_path / "last.ckpt"))
 
 
@@ -194,19 +194,19 @@ def test_checkpoint_without_walkers_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("keys", "settings", "message"),
     [
-        ({}, {"num_proton_walkers": 6}, "sampler.num_proton_walkers = 6 must be a multiple of"),
-        ({}, {"num_electron_walkers": 1}, "sampler.num_electron_walkers = 1 must be at least 2"),
-        ({}, {"num_proton_walkers": 1, "num_groups": 1}, "sampler.num_proton_walkers = 1 must be at least 2"),
+        ({}, {"num_proton_walkers": 6}, "num_proton_walkers = 6 must be a multiple of"),
+        ({}, {"num_electron_walkers": 1}, "num_electron_walkers = 1 must be at least 2"),
+        ({}, {"num_proton_walkers": 1, "num_groups": 1}, "num_proton_walkers = 1 must be at least 2"),
         ({"rs": [1.5, 2.0]}, {"num_proton_walkers": 2, "num_groups": 2}, "num_proton_walkers = 2 must be at least 4"),
         (
             FIXED,
             {"num_proton_walkers": 1, "num_groups": 1, "num_electron_walkers": 1},
-            "sampler.num_electron_walkers = 1 must be at least 2",
+            "num_electron_walkers = 1 must be at least 2",
         ),
-        ({}, {"test_steps": 0}, "datamodule.test_steps = 0 must be at least 1"),
+        ({}, {"test_steps": 0}, "test_steps = 0 must be at least 1"),
         ({}, {"equilibration_sweeps": 0}, "equilibration_sweeps = 0 must be at least 1"),
-        ({}, {"ewald_accuracy": 0.0}, "state.ewald_accuracy = 0.0"),
-        ({"protons": "frozen"}, {}, "system.protons = 'frozen' is unknown"),
+        ({}, {"ewald_accuracy": 0.0}, "ewald_accuracy = 0.0"),
+        ({"protons": "frozen"}, {}, "protons = frozen is unknown"),
         ({"twists": [3, 1, 1]}, {}, "multiple of the 3 twists"),
         (
             {"twists": [[0.0, 0.0, 0.0, 1.0], [0.25, 0.0, 0.0, 2.0]]},

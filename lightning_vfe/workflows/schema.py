@@ -1,0 +1,162 @@
+"""The types of all keys: those of the arguments that the config's `_target_`s take, checked by pydantic.
+
+A node with a `_target_` has the keys that the class takes, with the types of its annotations. Keys of no object stand
+in `PLAIN_KEYS`. A key that follows another one (`${...}`) passes its type on: the message names the key that is set.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import typing
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Annotated, Any, Literal
+
+import hydra
+from omegaconf import DictConfig, OmegaConf
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.errors import PydanticUserError
+from pydantic_core import SchemaError
+
+from lightning_vfe.errors import SettingError, nearest
+from lightning_vfe.workflows.keys import locate
+
+LARGEST_SEED = 2**32 - 1
+"""NumPy takes no larger one."""
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
+Count = Annotated[int, Field(ge=0)]
+OptionalPath = str | None
+PLAIN_KEYS: dict[str, Any] = {
+    "name": str,
+    "seed": Seed,
+    "dtype": Literal["float64", "float32"],
+    "run_dir": OptionalPath,
+    "ckpt_path": OptionalPath,
+    "flow_ckpt": OptionalPath,
+    "log_z_path": OptionalPath,
+    "system.num_atoms": int,
+    "system.structure": str,
+    "system.protons": str,
+    "num_samples": int,
+    "device": str,
+    "runs": list[str],
+    "labels": list[str],
+    "label.database": OptionalPath,
+    "label.num_atoms": list[int],
+    "label.rs": list[float],
+    "label.num_configurations": int,
+    "label.configurations_path": OptionalPath,
+    "label.rounds": int,
+    "label.num_processes": int,
+    "label.num_force_checks": int,
+    "label.retry_failed": bool,
+    "calculator.ckpt_path": OptionalPath,
+    "potential.path": str,
+}
+"""Types of the keys that are no argument of an object."""
+HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
+WORDS = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "a word",
+    "bool_type": "true or false",
+    "list_type": "a list such as [1,2,3]",
+    "tuple_type": "a list such as [1,2,3]",
+    "sequence_type": "a list such as [1,2,3]",
+    "dict_type": "a group of keys",
+    "none_required": "null",
+    "needs_python_object": "an object, that is a group of keys with a _target_",
+}
+
+
+def check_types(config: DictConfig) -> None:
+    """Compare all values of a composed config with the types of the arguments that they become.
+
+    Raises:
+        SettingError: the first key whose value has another type, or that its class does not take.
+    """
+    content: Any = OmegaConf.to_container(config, resolve=True)
+    for key, kind in PLAIN_KEYS.items():
+        value, is_there = _select(content, key)
+        if is_there:
+            _check(locate(config, key), value, kind)
+    for node, values in _nodes(content):
+        types, takes_all = _arguments(values["_target_"])
+        for name, value in values.items():
+            if name in HYDRA_KEYS or f"{node}.{name}" in PLAIN_KEYS:
+                continue
+            if types is not None and name not in types and not takes_all:
+                close = nearest(name, types).removeprefix("; ")
+                raise SettingError(f"{node}.{name}", value, f"is no argument of {values['_target_']}", close)
+            if types is not None and not (isinstance(value, dict) and "_target_" in value):
+                _check(locate(config, name, node), value, types.get(name, Any))
+
+
+def _select(content: Any, key: str) -> tuple[Any, bool]:
+    for part in key.split("."):
+        if not isinstance(content, dict) or part not in content:
+            return None, False
+        content = content[part]
+    return content, True
+
+
+def _nodes(content: Any, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """All nodes with a `_target_`, with their keys."""
+    if not isinstance(content, dict):
+        return
+    if isinstance(content.get("_target_"), str):
+        yield prefix, content
+    for name, child in content.items():
+        yield from _nodes(child, f"{prefix}.{name}" if prefix else str(name))
+
+
+@cache
+def _arguments(target: str) -> tuple[dict[str, Any] | None, bool]:
+    """Types of the arguments that a class or function takes, and whether it takes others too; None if unknown."""
+    try:
+        called = hydra.utils.get_object(target)
+        function = called.__init__ if inspect.isclass(called) else called
+        parameters = inspect.signature(called).parameters.values()
+    except Exception:  # whatever the import of somebody's module raises: building it says what is wrong
+        return None, True
+    try:
+        hints = typing.get_type_hints(function, include_extras=True)
+    except (NameError, TypeError):
+        hints = {}  # annotations that only type checkers can read
+    takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+    return {parameter.name: hints.get(parameter.name, Any) for parameter in parameters}, takes_all
+
+
+def _check(key: str, value: Any, kind: Any) -> None:
+    adapter = _adapter(kind)
+    if adapter is None:
+        return
+    try:
+        # JSON in strict mode has the types of YAML: a list may become a tuple, but a word never a number
+        adapter.validate_json(json.dumps(value), strict=True)
+    except ValidationError as error:
+        raise SettingError(key, value, f"must be {_wanted(error.errors())}") from error
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any] | None:
+    if kind is Any:
+        return None
+    try:
+        return TypeAdapter(kind, config=ConfigDict(arbitrary_types_allowed=True))
+    except (PydanticUserError, SchemaError, TypeError):
+        return None  # a Protocol, whose objects only the constructor can judge
+
+
+def _wanted(errors: Iterable[Any]) -> str:
+    return " or ".join(dict.fromkeys(_word(error) for error in errors))
+
+
+def _word(error: Any) -> str:
+    limits = error.get("ctx", {})
+    if "ge" in limits:
+        return f"at least {limits['ge']}"
+    if "le" in limits:
+        return f"at most {limits['le']}"
+    return WORDS.get(error["type"]) or str(error["msg"]).removeprefix("Input should be ").replace("'", "")
