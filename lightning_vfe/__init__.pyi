@@ -21,11 +21,11 @@ from lightning_vfe.physics.strata import reference_point as reference_point
 from lightning_vfe.physics.system import System as System
 from lightning_vfe.sampling.nested import NestedSampler as NestedSampler
 from lightning_vfe.state.variational_state import VariationalState as VariationalState
+from lightning_vfe.training.torch_optimizer import TorchOptimizer as TorchOptimizer
 from lightning_vfe.training.variational.datamodule import MCMCDataModule as MCMCDataModule
 from lightning_vfe.training.variational.module import VariationalFreeEnergy as VariationalFreeEnergy
 from lightning_vfe.training.variational.optimizers import Adam as Adam
 from lightning_vfe.training.variational.optimizers import NaturalGradient as NaturalGradient
-from lightning_vfe.training.variational.optimizers import TorchOptimizer as TorchOptimizer
 from lightning_vfe.workflows.load import LoadedRun as LoadedRun
 from lightning_vfe.workflows.load import load as load
 from lightning_vfe.workflows.report import report as report

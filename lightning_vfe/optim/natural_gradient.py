@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vfe.errors import SettingError
-from lightning_vfe.optim.exchange import Exchange
+from lightning_vfe.optim.collectives import Collectives
 from lightning_vfe.optim.solve import (
     Direction,
     ScoreBlock,
@@ -102,11 +102,11 @@ class NaturalGradientOptimizer(torch.optim.Optimizer):
 
         `report` holds then, for every block, the step and the length of the update in the metric of S.
         """
-        blocks, exchange = closure(), Exchange()
+        blocks, collectives = closure(), Collectives()
         self.report = {}
         for group in self.param_groups:
             # Processes on different hardware must not decide differently.
-            self._apply(group, self._direction(group, blocks[group["name"]], exchange).of_first_process(exchange))
+            self._apply(group, self._direction(group, blocks[group["name"]], collectives).of_first_process(collectives))
         return blocks
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -129,14 +129,14 @@ class NaturalGradientOptimizer(torch.optim.Optimizer):
             if fisher is not None:
                 self.state[group["params"][0]]["fisher"] = fisher.to(group["params"][0].device, copy=True)
 
-    def _direction(self, group: dict[str, Any], block: ScoreBlock, exchange: Exchange) -> Direction:
+    def _direction(self, group: dict[str, Any], block: ScoreBlock, collectives: Collectives) -> Direction:
         first = group["params"][0]
         last = torch.cat([self._last(parameter).flatten() for parameter in group["params"]])
         settings = SolveSettings(group["damping"], group["momentum"])
-        rows = block.scores.shape[0] * block.scores.shape[1] * exchange.size
+        rows = block.scores.shape[0] * block.scores.shape[1] * collectives.size
         if chosen_space(group["space"], rows, block.scores.shape[2]) == "sample":
-            return minsr_direction(block, last, settings, exchange)
-        fisher, force = fisher_and_force(block, exchange)
+            return minsr_direction(block, last, settings, collectives)
+        fisher, force = fisher_and_force(block, collectives)
         if group["fisher_decay"] > 0:
             state, keep = self.state[first], group["fisher_decay"]
             before = state.get("fisher", fisher).to(fisher)

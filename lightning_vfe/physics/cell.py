@@ -62,11 +62,6 @@ class PeriodicCell:
         """L^3 in bohr^3."""
         return 4.0 * math.pi * self.num_atoms / 3.0 * self.rs**3
 
-    @property
-    def density(self) -> float:
-        """N / L^3, atoms per bohr^3."""
-        return self.num_atoms / self.volume
-
     def check_cutoff(self, cutoff: float, key: str, fix: str, unit: str = "bohr") -> None:
         """Refuse a range of interactions that would be nothing, or thousands of images of every atom.
 

@@ -67,7 +67,7 @@ def test_bad_input_of_the_potential_ends_in_one_line(capsys: pytest.CaptureFixtu
         (["system.rs=2"], "unknown key 'system.rs'"),
         (["potential.cutof=2"], "did you mean 'potential.cutoff'"),
         (["module.ema_decay=2"], "module.ema_decay = 2"),
-        (["optimizer.learning_rate=-1"], "optimizer.learning_rate = -1"),
+        (["optimizer.optimizer.lr=-1"], "optimizer.optimizer = AdamW refuses its settings: Invalid learning rate: -1"),
         (["datamodule.batch_size=0"], "datamodule.batch_size = 0"),
         (["potential.cutoff=-1"], "potential.cutoff = -1"),
         (["trainer.max_steps=-1"], "trainer.max_steps = -1 sets no end"),

@@ -12,8 +12,8 @@ from lightning_vfe.labels.database import LabelDatabase, LabelStore, State
 from lightning_vfe.labels.files import read_configurations
 from lightning_vfe.labels.label import Configuration, Label, ase_label
 from lightning_vfe.labels.rounds import LabelRun
-from lightning_vfe.labels.sampling import ChainSettings
 from lightning_vfe.models.potential.yukawa import YukawaPotential
+from lightning_vfe.sampling.boltzmann import ChainSettings
 from tests.helpers.calculators import SETTINGS, WrongForces, lennard_jones
 
 STATES = [State(2, 1.25, 6000.0), State(4, 1.25, 6000.0)]

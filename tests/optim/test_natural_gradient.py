@@ -9,7 +9,7 @@ from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.models.wavefunction.scores import wavefunction_scores
-from lightning_vfe.optim.exchange import Exchange
+from lightning_vfe.optim.collectives import Collectives
 from lightning_vfe.optim.natural_gradient import NaturalGradientOptimizer
 from lightning_vfe.optim.solve import ScoreBlock, SolveSettings, fisher_and_force, minsr_direction, sr_direction
 from lightning_vfe.physics.cell import PeriodicCell
@@ -18,7 +18,7 @@ from lightning_vfe.physics.system import System
 from tests.helpers.states import states_at
 from tests.helpers.wavefunctions import GENERAL_TWIST, make_wavefunction, random_configurations, trained_like
 
-ALONE = Exchange()
+ALONE = Collectives()
 
 
 def random_block(num_parameters, num_groups=6, size=4, components=2, seed=0):

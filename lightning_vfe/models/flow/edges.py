@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.neighbors import image_steps
 
 
 class Edges(nn.Module):
@@ -66,18 +66,6 @@ class Edges(nn.Module):
         It is one, and minus one for an atom and itself, so that the taper max(0, ...)^3 leaves it out.
         """
         return 2.0 * self.others - 1.0
-
-
-def image_steps(cell: PeriodicCell, cutoff: float) -> np.ndarray:
-    """The steps n of images that can be within the cutoff; zero is the first.  # (M, 3)
-
-    sign(m) (|m| + L n), by component, is within the cutoff of the origin for some m in [-L/2, L/2]^3.
-    """
-    steps = cell.image_vectors(cutoff)
-    nearest = np.where(steps < 0, -steps - 0.5, steps)
-    reach = cutoff / cell.length * (1.0 + 1e-12)
-    within: np.ndarray = steps[(nearest**2).sum(axis=-1) <= reach**2].astype(np.float64)
-    return within
 
 
 def sum_images(left: Tensor, right: Tensor, onto: Tensor | None = None, factor: float = 1.0) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from lightning_vfe.errors import SettingError
+from lightning_vfe.errors import SettingError, one_line
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.units import BOHR_TO_ANGSTROM, HARTREE_TO_EV
@@ -49,8 +49,7 @@ class ASEPotential(Potential):
         try:
             self.calculator = getattr(importlib.import_module(module), name)(**self.arguments)
         except (ImportError, AttributeError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise SettingError("calculator", calculator, f"cannot be used: {reason}") from error
+            raise SettingError("calculator", calculator, f"cannot be used: {one_line(error)}") from error
 
     @property
     def settings(self) -> dict[str, Any]:

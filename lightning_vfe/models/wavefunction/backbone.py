@@ -21,7 +21,7 @@ from lightning_vfe.models.wavefunction.features import NUM_PAIR_FEATURES, PairGe
 NUM_TWIST_FEATURES = 6
 
 
-class Pairs(nn.Module):
+class PairStream(nn.Module):
     """One pair stream: g <- tanh(A f) first, then g <- g + tanh(A g); each pair on its own.
 
     A pair stream depends on one relative vector alone, and the proton-proton stream on no electron: it keeps the
@@ -140,9 +140,9 @@ class Backbone(nn.Module):
         # What the density adds to the start; zero until it is learned, and always where there is one density only.
         self.electron_density = nn.Parameter(torch.zeros(single_width))
         self.proton_density = nn.Parameter(torch.zeros(single_width))
-        self.pairs_ee = Pairs(NUM_PAIR_FEATURES + 1, pair_width, num_layers)
-        self.pairs_ep = Pairs(NUM_PAIR_FEATURES, pair_width, num_layers)
-        self.pairs_pp = Pairs(NUM_PAIR_FEATURES, pair_width, num_layers - 1)
+        self.pairs_ee = PairStream(NUM_PAIR_FEATURES + 1, pair_width, num_layers)
+        self.pairs_ep = PairStream(NUM_PAIR_FEATURES, pair_width, num_layers)
+        self.pairs_pp = PairStream(NUM_PAIR_FEATURES, pair_width, num_layers - 1)
         self.mixing = nn.ModuleList(Mixing(single_width, pair_width, i == num_layers - 1) for i in range(num_layers))
 
     def proton_pairs(self, pp: PairGeometry) -> list[Tensor]:

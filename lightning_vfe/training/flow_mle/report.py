@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from typing_extensions import override
 
+from lightning_vfe.files import write_json
 from lightning_vfe.training.flow_mle.module import FlowMaximumLikelihood
 from lightning_vfe.training.run.messages import Reporter
 
@@ -60,8 +60,7 @@ class FlowReport(Reporter):
             known = module.negative_determinants == 0.0 and math.isfinite(found.value)
             value, error = (found.value, found.error) if known else (None, None)
             content[f"{name}_per_atom"] = {"value": value, "error": error}
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        (self.run_dir / "flow_summary.json").write_text(json.dumps(content, indent=2) + "\n")
+        write_json(self.run_dir / "flow_summary.json", content)
         self.messages += _tables(module)
 
 
@@ -76,7 +75,7 @@ def _tables(module: FlowMaximumLikelihood) -> list[RenderableType]:
     if module.negative_determinants == 0.0:
         return [table]
     reason = f"det dz/dx is negative for a fraction {module.negative_determinants:.2e} of the configurations"
-    return [table, Text(f"NOT VALID: {reason}: the map folds; lower optimizer.learning_rate", style="bold red")]
+    return [table, Text(f"NOT VALID: {reason}: the map folds; lower optimizer.optimizer.lr", style="bold red")]
 
 
 def _module(module: L.LightningModule) -> FlowMaximumLikelihood:

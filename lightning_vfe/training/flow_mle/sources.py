@@ -13,12 +13,12 @@ from typing_extensions import override
 from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.database import LabelDatabase, State
 from lightning_vfe.labels.files import read_configurations
-from lightning_vfe.labels.sampling import ChainSettings, sample_configurations
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.system import System
 from lightning_vfe.resources import data_file
+from lightning_vfe.sampling.boltzmann import ChainSettings, sample_configurations
 
 ALL = 10**9
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -21,46 +20,9 @@ class OptimizerSettings(Protocol):
     uses_scores: bool
     """Whether the optimizer takes scores (`optim.natural_gradient`) instead of the derivative of a loss."""
 
-    def configure(self, wavefunction: nn.Module, flow: nn.Module | None) -> dict[str, Any]:
+    def configure(self, wavefunction: nn.Module, flow: nn.Module | None, /) -> dict[str, Any]:
         """What a LightningModule returns from configure_optimizers; `flow` is None for fixed protons."""
         ...
-
-
-class TorchOptimizer:
-    """Any optimizer of PyTorch, with any of its schedulers, for the parameters of both networks.
-
-    Args:
-        optimizer: called with the parameters, such as functools.partial(torch.optim.AdamW, lr=3e-3); in a config
-            `_target_: torch.optim.AdamW` with `_partial_: true`.
-        scheduler: called with the optimizer; None keeps the rates.
-        interval: the scheduler steps once a step or once an epoch.
-
-    Raises:
-        ValueError: another interval.
-    """
-
-    uses_scores = False
-
-    def __init__(
-        self,
-        optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
-        scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
-        interval: str = "step",
-    ) -> None:
-        if interval not in ("step", "epoch"):
-            raise SettingError("interval", interval, "is unknown", "choose step or epoch")
-        self.optimizer, self.scheduler, self.interval = optimizer, scheduler, interval
-
-    def configure(self, wavefunction: nn.Module, flow: nn.Module | None) -> dict[str, Any]:
-        """What a LightningModule returns from configure_optimizers; `flow` is None for fixed protons."""
-        parameters = [each for block in _trainable(wavefunction, flow).values() for each in block]
-        optimizer = self.optimizer(parameters)
-        if self.scheduler is None:
-            return {"optimizer": optimizer}
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": self.interval},
-        }
 
 
 def _trainable(wavefunction: nn.Module, flow: nn.Module | None) -> Blocks:

@@ -2,6 +2,7 @@
 reused.
 """
 
+import functools
 import json
 import math
 from pathlib import Path
@@ -11,6 +12,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_vfe.labels.label import Configuration
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
@@ -33,7 +35,7 @@ from lightning_vfe.training.flow_mle.sources import (
     TrajectorySource,
     boltzmann_density,
 )
-from lightning_vfe.training.supervised.optimizers import ExponentialAdamW
+from lightning_vfe.training.torch_optimizer import adamw
 from lightning_vfe.workflows.restore import restore
 from tests.helpers.flows import make_flow
 from tests.helpers.labels import write_database
@@ -67,7 +69,7 @@ def build(
         STRATA,
         ProtonDensity(UniformBase(SYSTEM), flow),
         target,
-        ExponentialAdamW(4e-3),
+        adamw(4e-3),
         equilibration_sweeps=4,
         test_sweeps=8,
         num_walkers=64,
@@ -122,6 +124,18 @@ def test_both_divergences_fall(tmp_path: Path, capsys) -> None:
     difference = content["model_free_energy_per_atom"]["value"] - content["data_free_energy_per_atom"]["value"]
     assert content["kl_model_data_per_atom"]["value"] == pytest.approx(difference / kT, rel=1e-9)
     assert "KL(p || Boltzmann)" in capsys.readouterr().out
+
+
+def test_a_plateau_of_the_validation_loss_lowers_the_rate() -> None:
+    ideal = BoltzmannBase(CELL, YukawaPotential(strength=0.0), TEMPERATURE, 2 * math.log(CELL.volume), 0.0)
+    module, data = build(ideal)
+    never_better = functools.partial(ReduceLROnPlateau, patience=0, threshold=1e9, threshold_mode="abs")
+    module.optimizer_settings = adamw(4e-3, never_better)
+    fit = trainer(15)  # three epochs
+    fit.fit(module, datamodule=data)
+    assert fit.optimizers[0].param_groups[0]["lr"] == pytest.approx(4e-5, rel=1e-12)
+    with pytest.raises(ValueError, match="ReduceLROnPlateau needs a validation loss, and this training has none"):
+        module.optimizer_settings.configure(module.proton_density)
 
 
 def test_unfolding_term_has_the_gradient_of_the_norm() -> None:
