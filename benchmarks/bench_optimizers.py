@@ -26,7 +26,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from lightning_vfe.resources import resource_folder
-from lightning_vfe.training.run.launch import quiet
+from lightning_vfe.training.run.launch import configure_logging_and_seed
 from lightning_vfe.training.variational.callbacks import NaNGuard
 from lightning_vfe.workflows.build import build_parts
 
@@ -61,7 +61,7 @@ def train(experiment: str, optimizer: str, steps: int, overrides: list[str]) -> 
         config = compose("config", overrides=words)
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
-    quiet(config.seed)
+    configure_logging_and_seed(config.seed)
     (module, datamodule), recorder = build_parts(config), Recorder()
     module.state.equilibrate(datamodule.equilibration_steps)
     trainer = instantiate(

@@ -22,7 +22,7 @@ from lightning_vfe.log_z.settings import LogZSettings
 from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.proton_density import ProtonDensity
-from lightning_vfe.optim.natural_gradient import NaturalGradient
+from lightning_vfe.optim.natural_gradient import NaturalGradientOptimizer
 from lightning_vfe.optim.solve import ScoreBlock
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
@@ -88,7 +88,7 @@ def main() -> None:
     torch.set_default_dtype(torch.float64)
     plasma = Plasma(given.num_atoms, given.gamma, given.seed)
     settings = {"flow": 1.0}, {"flow": given.damping}, {"flow": given.max_norm}
-    optimizer = NaturalGradient({"flow": plasma.density.parameters()}, *settings, momentum=given.momentum)
+    optimizer = NaturalGradientOptimizer({"flow": plasma.density.parameters()}, *settings, momentum=given.momentum)
     start = time.process_time()
     for step in range(given.steps):
         optimizer.param_groups[0]["lr"] = 1.0 / (1.0 + 3.0 * step / given.steps)

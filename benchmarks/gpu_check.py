@@ -28,7 +28,7 @@ from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.models.wavefunction.fermi import fermi_function
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
-from lightning_vfe.optim.natural_gradient import NaturalGradient
+from lightning_vfe.optim.natural_gradient import NaturalGradientOptimizer
 from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.system import System
 from lightning_vfe.sampling.nested import NestedSampler
@@ -172,7 +172,7 @@ def phases_of(state: VariationalState) -> dict[str, Callable[[], object]]:
 
     def solve() -> None:
         optimizer = module.configure_optimizers()["optimizer"]
-        assert isinstance(optimizer, NaturalGradient)
+        assert isinstance(optimizer, NaturalGradientOptimizer)
         optimizer.step(closure=lambda: kept.pop("blocks"))
 
     return {

@@ -16,7 +16,7 @@ from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.models.twin import Twin
 from lightning_vfe.models.wavefunction.scores import wavefunction_scores
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction, log_psi_of_walkers
-from lightning_vfe.optim.exchange import Exchange
+from lightning_vfe.optim.collectives import Collectives
 from lightning_vfe.optim.natural_gradient import chosen_space
 from lightning_vfe.optim.solve import (
     Direction,
@@ -200,9 +200,9 @@ class Phases:
             last = block.scores.new_zeros(block.scores.shape[-1])
             settings = SolveSettings(damping=1e-3, momentum=0.9)
             if chosen_space("auto", block.residuals.numel(), len(last)) == "sample":
-                found.append(minsr_direction(block, last, settings, Exchange()))
+                found.append(minsr_direction(block, last, settings, Collectives()))
             else:
-                found.append(sr_direction(*fisher_and_force(block, Exchange()), last.double(), settings))
+                found.append(sr_direction(*fisher_and_force(block, Collectives()), last.double(), settings))
         return found
 
     @functools.cache  # noqa: B019  (the phases live as long as the run)

@@ -38,7 +38,8 @@ _HOMES = {
     "errors": ("SettingError",),
     "training.variational.module": ("VariationalFreeEnergy",),
     "training.variational.datamodule": ("MCMCDataModule",),
-    "training.variational.optimizers": ("Adam", "NaturalGradient", "TorchOptimizer"),
+    "training.variational.optimizers": ("Adam", "NaturalGradient"),
+    "training.torch_optimizer": ("TorchOptimizer",),
 }
 _CONTRACT_HOMES = {
     "models.contracts": ("Base", "Flow", "PotentialEnergy", "Wavefunction"),
@@ -49,7 +50,7 @@ _CONTRACT_HOMES = {
 """What own parts must give, for annotations."""
 _CONFIG_HOMES = {
     "labels.committee": ("CommitteeSettings",),
-    "labels.sampling": ("ChainSettings",),
+    "sampling.boltzmann": ("ChainSettings",),
     "log_z.settings": ("LogZSettings",),
     "training.variational.callbacks": (
         "NaNGuard",
@@ -73,11 +74,7 @@ _CONFIG_HOMES = {
         "PotentialModule",
         "stored_potential",
     ),
-    "training.supervised.optimizers": (
-        "CosineAdamW",
-        "ExponentialAdamW",
-        "PlateauAdamW",
-    ),
+    "training.torch_optimizer": ("half_cosine",),
     "training.potential.report": ("PotentialReport",),
     "training.run.run_folder": ("LastCheckpoint",),
     "training.supervised.step_bar": ("StepBar",),

@@ -29,12 +29,12 @@ from lightning_vfe.sampling.proposals import LangevinProposal as LangevinProposa
 from lightning_vfe.sampling.proposals import Proposal as Proposal
 from lightning_vfe.sampling.sampler import Sampler as Sampler
 from lightning_vfe.state.variational_state import VariationalState as VariationalState
+from lightning_vfe.training.torch_optimizer import TorchOptimizer as TorchOptimizer
 from lightning_vfe.training.variational.datamodule import MCMCDataModule as MCMCDataModule
 from lightning_vfe.training.variational.module import VariationalFreeEnergy as VariationalFreeEnergy
 from lightning_vfe.training.variational.optimizers import Adam as Adam
 from lightning_vfe.training.variational.optimizers import NaturalGradient as NaturalGradient
 from lightning_vfe.training.variational.optimizers import OptimizerSettings as OptimizerSettings
-from lightning_vfe.training.variational.optimizers import TorchOptimizer as TorchOptimizer
 from lightning_vfe.workflows.load import LoadedRun as LoadedRun
 from lightning_vfe.workflows.load import load as load
 from lightning_vfe.workflows.report import report as report

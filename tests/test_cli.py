@@ -33,7 +33,8 @@ def error_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     before = set(Path.cwd().rglob("*"))
     assert main(words) == 2
     captured = capsys.readouterr()
-    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured.err
+    assert captured.err.startswith("error: "), captured.err
+    assert captured.err.count("\n") == 1, captured.err
     assert set(Path.cwd().rglob("*")) == before
     return captured.err.removeprefix("error: ").rstrip()
 

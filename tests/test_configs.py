@@ -165,4 +165,5 @@ def test_the_wheel_carries_configs_and_data(tmp_path: Path) -> None:
         text=True,
         timeout=60,
     )
-    assert done.stdout.startswith(str(tmp_path / "site")) and "experiment=NAME" in done.stdout, done.stderr
+    assert done.stdout.startswith(str(tmp_path / "site")), done.stderr
+    assert "experiment=NAME" in done.stdout, done.stderr

@@ -12,6 +12,7 @@ FLOORS = {
     "__init__": 0,
     "resources": 0,
     "errors": 0,
+    "files": 0,
     "physics": 0,
     "forward_laplacian": 0,
     "models": 1,

@@ -19,8 +19,10 @@ MOST_PROTON_PANELS = 6
 
 
 def draw_state_comparison(runs: Mapping[str, RunFolder], table: pd.DataFrame) -> Figure:
-    """F above the lowest one of each state, then F, E, S and P along the states, with one standard error; a colour for
-    each run, dashes for each temperature. Below them g(r) of the protons, one panel for each of up to six states.
+    """F above the lowest one of each state, then F, E, S and P along the states, with one standard error.
+
+    Each run has a colour, each temperature its dashes. Below them g(r) of the protons, one panel for each of up to six
+    states.
 
     A hollow mark means that the run does not trust the number. Fixed protons have no S and no g(r).
 

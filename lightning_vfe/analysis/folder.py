@@ -91,8 +91,9 @@ class RunFolder:
 
     @cached_property
     def states(self) -> tuple[State, ...]:
-        """The states of the run: from the config, else from the summary, else from the columns of metrics.csv; none
-        where no file names one.
+        """The states of the run; none where no file names one.
+
+        They come from the config, else from the summary, else from the columns of metrics.csv.
 
         Raises:
             ValueError: config.yaml and summary.json do not hold the same states.

@@ -13,7 +13,7 @@ from lightning_vfe.analysis.states import is_hydrogen, states_of
 from lightning_vfe.analysis.terms import TERMS
 from lightning_vfe.resources import resource_folder
 
-__all__ = ["RunFolder", "RunAtState", "latest_run", "literature", "load_run", "results_table"]
+__all__ = ["RunAtState", "RunFolder", "latest_run", "literature", "load_run", "results_table"]
 
 
 def load_run(folder: str | Path) -> RunFolder:

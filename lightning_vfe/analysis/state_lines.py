@@ -33,8 +33,10 @@ class Look(NamedTuple):
 
 
 class StateLooks:
-    """The look of each state's line: up to five states differ by colour; more take the colour of their density, and
-    the dashes of their temperature where several share a density.
+    """The look of each state's line.
+
+    Up to five states differ by colour. More take the colour of their density, and the dashes of their temperature where
+    several share a density.
 
     If there are more than four temperatures but at most four densities, colour and dashes change places. With more than
     four of both, all lines are solid and the colour tells the density alone.
@@ -88,8 +90,9 @@ class StateLooks:
 
 
 class ColorScale:
-    """Colours of numbers that lie close together or far apart: from dark blue through green to a yellow that shows on
-    white.
+    """Colours of numbers that lie close together or far apart.
+
+    They run from dark blue through green to a yellow that shows on white.
 
     Args:
         numbers: to be coloured.

@@ -23,8 +23,9 @@ PAIR_TITLES = {
 
 
 def draw_states(run: RunFolder) -> Figure:
-    """F, E, S and P with one standard error as functions of rs, a line for each temperature; as functions of T where
-    rs is the same for all. Fixed protons have no S, and F = E.
+    """F, E, S and P with one standard error as functions of rs, a line for each temperature.
+
+    They are functions of T where rs is the same for all. Fixed protons have no S, and F = E.
 
     A hollow mark means that the run does not trust the number.
 

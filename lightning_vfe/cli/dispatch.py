@@ -22,8 +22,10 @@ FLAGS = (*HELP, *PRINT_CONFIG, *MULTIRUN, "--version")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0, 2 after bad input (one line on stderr), 1 where the numbers of a run
-    break down (one line as well), 130 after Ctrl-C, 128 + N after signal N. The first process of several speaks.
+    """Run a command and return its exit code.
+
+    0; 2 after bad input (one line on stderr); 1 where the numbers of a run break down (one line as well); 130 after
+    Ctrl-C; 128 + N after signal N. The first process of several speaks.
 
     `sys.argv` stays as it is: Lightning starts the further processes of a distributed run with the same words.
     """

@@ -73,6 +73,7 @@ class Job:
 
     def __call__(self, config: DictConfig) -> dict[str, Any]:
         """Run the command in the job's folder; returns the folder, the job's settings and the exit code."""
+        del config  # the process composes it again, from the words
         hydra = HydraConfig.get()
         words, folder = list(hydra.overrides.task), Path(hydra.runtime.output_dir)
         print(f"job {hydra.job.num}: {self.verb} {' '.join(words)}", flush=True)
@@ -96,7 +97,7 @@ def run_process(command: Sequence[str]) -> int:
         signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # submitit has a handler of its own
     )
     if takes_over:
-        signal.signal(signal.SIGTERM, lambda number, frame: process.send_signal(number))
+        signal.signal(signal.SIGTERM, lambda number, _frame: process.send_signal(number))
     try:
         while True:
             try:

@@ -16,6 +16,7 @@ from lightning_vfe.analysis.compare import COMPARED
 from lightning_vfe.analysis.run import RunFolder
 from lightning_vfe.analysis.terms import value_with_error
 from lightning_vfe.errors import CommandError, one_line
+from lightning_vfe.files import whole_file
 
 STATE = {"rs": "rs, bohr", "temperature_kelvin": "T, K"}
 """Columns of the state, and what stands above them in print."""
@@ -42,7 +43,8 @@ def print_results(home: Path, jobs: Mapping[Path, Mapping[str, str]]) -> None:
         rows = [_row(values, view, several) for values, run in measured for view in run.views]
     except ValueError as error:
         raise CommandError(one_line(error)) from error
-    pd.DataFrame(rows).to_csv(home / "sweep.csv", index=False)
+    with whole_file(home / "sweep.csv", newline="") as stream:
+        pd.DataFrame(rows).to_csv(stream, index=False)
     shown = Table(title="per atom; errors are one standard error", box=SIMPLE, padding=(0, 1, 0, 0), pad_edge=False)
     keys = list(next(iter(jobs.values())))
     headings = [key.rpartition(".")[2] for key in keys] + (list(STATE.values()) if several else [])

@@ -1,10 +1,17 @@
 """Derivatives carried forward through the layers: value, Jacobian and Laplacian in one pass.
 
-The same model code runs on plain tensors and on `LaplacianTensor` ones.
+The same model code runs on plain tensors and on `LaplacianTensor` ones. docs/forward_laplacian.md is the guide for
+authors of rules.
 """
 
-from lightning_vfe.forward_laplacian import linear_rules, rules  # noqa: F401  (registers the rules)
-from lightning_vfe.forward_laplacian.laplacian_tensor import LaplacianTensor, relative_vectors
+from lightning_vfe.forward_laplacian import activation_rules, linear_rules  # noqa: F401  (both register their rules)
+from lightning_vfe.forward_laplacian.laplacian_tensor import (
+    LaplacianTensor,
+    PairSparsity,
+    register,
+    register_named,
+    relative_vectors,
+)
 from lightning_vfe.forward_laplacian.layers import (
     bilinear_scores,
     block_means,
@@ -14,9 +21,11 @@ from lightning_vfe.forward_laplacian.layers import (
 )
 from lightning_vfe.forward_laplacian.messages import messages_by_spin, messages_to_first, messages_to_second
 from lightning_vfe.forward_laplacian.plane_waves import paired_plane_waves
+from lightning_vfe.forward_laplacian.rules import pointwise
 
 __all__ = [
     "LaplacianTensor",
+    "PairSparsity",
     "bilinear_scores",
     "block_means",
     "join_features",
@@ -25,6 +34,9 @@ __all__ = [
     "messages_to_second",
     "opposite_spin_scores",
     "paired_plane_waves",
+    "pointwise",
+    "register",
+    "register_named",
     "relative_vectors",
     "tanh_layer",
 ]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
 Rule = Callable[..., Any]
-RULES: dict[Any, Rule] = {}
+"""What replaces a function of PyTorch when an argument is a LaplacianTensor; it takes the same arguments."""
+
+RuleType = TypeVar("RuleType", bound=Callable[..., Any])
+
+RULES: dict[Callable[..., Any], Rule] = {}
+"""The rule of each function of PyTorch, and of each method of a tensor, that has one."""
 
 
 @dataclass(frozen=True)
@@ -48,12 +53,12 @@ class LaplacianTensor:
         self.layout = layout
 
     @staticmethod
-    def coordinates(positions: Tensor) -> LaplacianTensor:
+    def seed(positions: Tensor) -> LaplacianTensor:
         """The positions (..., N, 3) themselves, as the variables to differentiate by."""
         num_coordinates = positions.shape[-2] * 3
         seeds = torch.eye(num_coordinates, dtype=positions.dtype, device=positions.device)
         seeds = seeds.reshape(num_coordinates, *(1,) * (positions.ndim - 2), *positions.shape[-2:])
-        return _Coordinates(positions, seeds.expand(num_coordinates, *positions.shape), torch.zeros_like(positions))
+        return _Seed(positions, seeds.expand(num_coordinates, *positions.shape), torch.zeros_like(positions))
 
     def dense(self) -> LaplacianTensor:
         """The same with the tangents of all 3N coordinates."""
@@ -72,73 +77,105 @@ class LaplacianTensor:
         return LaplacianTensor(self.value, jacobian.flatten(0, 1), laplacian)
 
     @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(
+        cls,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        del types  # PyTorch demands it
         rule = RULES.get(func)
         if rule is None:
-            name = getattr(func, "__qualname__", repr(func))
-            raise NotImplementedError(f"no forward-Laplacian rule for {name}; add one in forward_laplacian/rules.py")
+            name = torch.overrides.resolve_name(func) or repr(func)
+            raise NotImplementedError(
+                f"no forward-Laplacian rule for {name}; docs/forward_laplacian.md shows how to add one"
+            )
         return rule(*args, **(kwargs or {}))
 
     @property
     def shape(self) -> torch.Size:
+        """That of the value."""
         return self.value.shape
 
     @property
     def dtype(self) -> torch.dtype:
+        """That of the value, the Jacobian and the Laplacian."""
         return self.value.dtype
 
     @property
     def device(self) -> torch.device:
+        """That of the value, the Jacobian and the Laplacian."""
         return self.value.device
 
     def detach(self) -> Tensor:
         """The plain value: a constant to whatever follows."""
         return self.value
 
-    def __gt__(self, other: Any) -> Tensor:
-        return self.value > other
+    def __gt__(self, other: Tensor | float) -> Tensor:
+        return torch.gt(self.value, other)
 
     def __getattr__(self, name: str) -> Any:
         """Tensor methods (x.sum(-1), x.unsqueeze(-2), ...) are the functions of the same name."""
         function = getattr(torch.Tensor, name, None)
         if function is None or name.startswith("__") or function not in RULES:
-            raise AttributeError(f"no forward-Laplacian rule for the tensor method {name!r}")
+            raise AttributeError(
+                f"no forward-Laplacian rule for the tensor method {name!r}; "
+                "docs/forward_laplacian.md shows how to add one"
+            )
         return lambda *args, **kwargs: RULES[function](self, *args, **kwargs)
 
-    def __getitem__(self, index: Any) -> Any:
-        return RULES[torch.Tensor.__getitem__](self, index)
+    def __getitem__(self, index: Any) -> LaplacianTensor:
+        return _apply(Tensor.__getitem__, self, index)
 
-    def __neg__(self) -> Any:
-        return RULES[torch.mul](self, -1.0)
+    def __neg__(self) -> LaplacianTensor:
+        return _apply(torch.mul, self, -1.0)
 
-    def __add__(self, other: Any) -> Any:
-        return RULES[torch.add](self, other)
+    def __add__(self, other: Operand) -> LaplacianTensor:
+        return _apply(torch.add, self, other)
 
     __radd__ = __add__
 
-    def __sub__(self, other: Any) -> Any:
-        return RULES[torch.sub](self, other)
+    def __sub__(self, other: Operand) -> LaplacianTensor:
+        return _apply(torch.sub, self, other)
 
-    def __rsub__(self, other: Any) -> Any:
-        return RULES[torch.sub](other, self)
+    def __rsub__(self, other: Operand) -> LaplacianTensor:
+        return _apply(torch.sub, other, self)
 
-    def __mul__(self, other: Any) -> Any:
-        return RULES[torch.mul](self, other)
+    def __mul__(self, other: Operand) -> LaplacianTensor:
+        return _apply(torch.mul, self, other)
 
     __rmul__ = __mul__
 
-    def __truediv__(self, other: Any) -> Any:
-        return RULES[torch.div](self, other)
+    def __truediv__(self, other: Operand) -> LaplacianTensor:
+        return _apply(torch.div, self, other)
 
-    def __rtruediv__(self, other: Any) -> Any:
-        return RULES[torch.div](other, self)
+    def __rtruediv__(self, other: Operand) -> LaplacianTensor:
+        return _apply(torch.div, other, self)
 
-    def __matmul__(self, other: Any) -> Any:
-        return RULES[torch.matmul](self, other)
+    def __matmul__(self, other: TensorLike) -> LaplacianTensor:
+        return _apply(torch.matmul, self, other)
 
 
-def register(*functions: Any) -> Callable[[Rule], Rule]:
-    def add(rule: Rule) -> Rule:
+TensorLike: TypeAlias = Tensor | LaplacianTensor
+"""What a model works on: plain tensors, or those that carry their derivatives."""
+
+Operand: TypeAlias = TensorLike | complex
+"""The other side of an operator."""
+
+
+def _apply(function: Callable[..., Any], *args: Any) -> LaplacianTensor:
+    result: LaplacianTensor = RULES[function](*args)
+    return result
+
+
+def register(*functions: Callable[..., Any]) -> Callable[[RuleType], RuleType]:
+    """Decorator of a rule: it replaces these functions whenever one of their arguments is carried.
+
+    The rule takes the arguments of the functions, and returns a LaplacianTensor, or a tuple of them.
+    """
+
+    def add(rule: RuleType) -> RuleType:
         for function in functions:
             RULES[function] = rule
         return rule
@@ -146,13 +183,14 @@ def register(*functions: Any) -> Callable[[Rule], Rule]:
     return add
 
 
-def register_named(*names: str) -> Callable[[Rule], Rule]:
-    """Register for the function and the tensor method of each name."""
+def register_named(*names: str) -> Callable[[RuleType], RuleType]:
+    """Register for torch.NAME and for the method NAME of a tensor, as far as there are both."""
     functions = [getattr(space, name) for name in names for space in (torch, Tensor) if hasattr(space, name)]
     return register(*functions)
 
 
 def value_of(x: Any) -> Any:
+    """The value of what is carried; anything else as it is."""
     return x.value if isinstance(x, LaplacianTensor) else x
 
 
@@ -162,11 +200,11 @@ def tangents_broadcast(jacobian: Tensor, ndim: int) -> Tensor:
     return jacobian.reshape(jacobian.shape[0], *(1,) * missing, *jacobian.shape[1:]) if missing > 0 else jacobian
 
 
-class _Coordinates(LaplacianTensor):
+class _Seed(LaplacianTensor):
     """The variables themselves, not functions of them."""
 
 
-def relative_vectors(first: Any, second: Any) -> Any:
+def relative_vectors(first: TensorLike, second: TensorLike) -> Any:
     """r_i - y_j for all pairs (..., M, N, 3) of plain or carried positions (..., M, 3) and (..., N, 3), in bohr.
 
     Where `first` are the coordinates that all is differentiated by, and `second` the same object or plain, the result
@@ -179,9 +217,9 @@ def relative_vectors(first: Any, second: Any) -> Any:
         leading = max(first.ndim, second.ndim) - 2
         first, second = (x.reshape(*(1,) * (leading + 2 - x.ndim), *x.shape).movedim(-1, 0) for x in (first, second))
         return (first.unsqueeze(-1) - second.unsqueeze(-2)).movedim(0, -1)
-    if not isinstance(first, _Coordinates) or (isinstance(second, LaplacianTensor) and not both_move):
+    if not isinstance(first, _Seed) or (isinstance(second, LaplacianTensor) and not both_move):
         return first.unsqueeze(-2) - second.unsqueeze(-3)
-    other = second.value if both_move else second
+    other = value_of(second)
     displacement = first.value.unsqueeze(-2) - other.unsqueeze(-3)
     num_first, num_second = displacement.shape[-3:-1]
     seeds = torch.eye(3, dtype=displacement.dtype, device=displacement.device)

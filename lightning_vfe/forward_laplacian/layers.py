@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from lightning_vfe.forward_laplacian.laplacian_tensor import LaplacianTensor, value_of
+from lightning_vfe.forward_laplacian.laplacian_tensor import LaplacianTensor, TensorLike, value_of
 from lightning_vfe.forward_laplacian.layout import (
     by_tangent,
     features_first,
@@ -21,11 +21,13 @@ from lightning_vfe.forward_laplacian.layout import (
     weighted,
 )
 
-Input = tuple[Any, Tensor]
+Input = tuple[TensorLike, Tensor]
 """x (..., N, G), plain or carried, and its weights (F, G)."""
 
 
-def tanh_layer(inputs: Sequence[Input], bias: Tensor, shared: Any = None, state: Any = None) -> Any:
+def tanh_layer(
+    inputs: Sequence[Input], bias: Tensor, shared: TensorLike | None = None, state: TensorLike | None = None
+) -> Any:
     r"""state + tanh(sum_m A_m x_m + bias + shared), plain or carried; particles (..., N, F) or pairs (..., M, N, F).
 
     Args:
@@ -44,16 +46,19 @@ def tanh_layer(inputs: Sequence[Input], bias: Tensor, shared: Any = None, state:
     new = value.tanh_()
     if state is None:
         return new
-    return state + new if torch.is_grad_enabled() else new.add_(state)
+    if torch.is_grad_enabled() or isinstance(state, LaplacianTensor):
+        return state + new
+    return new.add_(state)
 
 
-def join_features(parts: Sequence[Any]) -> Any:
+def join_features(parts: Sequence[TensorLike]) -> Any:
     """Features of pairs (..., M, N, F_m), plain or carried, side by side along the last dimension.
 
     Plain ones are laid feature by feature in memory, as relative_vectors begins it: then they are copied in one go.
     """
     if any(isinstance(part, LaplacianTensor) for part in parts):
-        return torch.cat(list(parts), dim=-1)
+        carried: Any = list(parts)
+        return torch.cat(carried, dim=-1)
     return torch.cat([part.movedim(-1, 0) for part in parts]).movedim(0, -1)
 
 
@@ -67,12 +72,14 @@ def block_means(x: Any, num_blocks: int) -> Any:
     return LaplacianTensor(value, from_memory(jacobian), laplacian)
 
 
-def bilinear_scores(first: Any, second: Any, matrices: Tensor) -> Any:
+def bilinear_scores(first: TensorLike, second: TensorLike, matrices: Tensor) -> Any:
     """u_i^T W_m v_j (..., m, M, N) of u (..., M, F), v (..., N, F) and W (m, F, F), plain or both carried."""
     num, width, _ = matrices.shape
-    if not isinstance(first, LaplacianTensor) or not isinstance(second, LaplacianTensor):
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
         turned = linear(first, matrices.mT.flatten(0, 1)).unflatten(-1, (num, width)).movedim(-2, -3)
         return turned @ second.unsqueeze(-3).mT
+    if not (isinstance(first, LaplacianTensor) and isinstance(second, LaplacianTensor)):
+        raise NotImplementedError("scores take two plain tensors or two carried ones, not one of each")
     rows, split = matrices.permute(2, 0, 1).flatten(0, 1), (num, first.shape[-2])
     v, lap_v, jac_v = features_first(second.value), features_first(second.laplacian), to_memory(second.jacobian)
     turned = weighted(rows, features_first(first.value)).unflatten(-2, (width, num)).flatten(-2)  # (..., F, m M)
@@ -90,7 +97,7 @@ def bilinear_scores(first: Any, second: Any, matrices: Tensor) -> Any:
     return LaplacianTensor(value, jacobian, laplacian.unflatten(-2, split))
 
 
-def opposite_spin_scores(pairs: Any, weight: Tensor) -> Any:
+def opposite_spin_scores(pairs: TensorLike, weight: Tensor) -> Any:
     """w_m . (g_ij + g_ji) (..., m, N/2, N/2) of pair features g (..., N, N, F), plain or carried, and w (m, F).
 
     i are the first half of the electrons (up), j the second (down).
@@ -100,13 +107,16 @@ def opposite_spin_scores(pairs: Any, weight: Tensor) -> Any:
         both = pairs[..., :up, up:, :] + pairs[..., up:, :up, :].transpose(-3, -2)
         return linear(both, weight).movedim(-1, -3)
     # The sum over features comes first: few numbers are left of the derivatives.
-    scores = linear(pairs, weight).movedim(-1, -3)
+    carried: Any = pairs
+    scores = linear(carried, weight).movedim(-1, -3)
     return scores[..., :up, up:] + scores[..., up:, :up].transpose(-2, -1)
 
 
-def _carried_layer(inputs: Sequence[Input], bias: Tensor, shared: Any, state: Any) -> LaplacianTensor:
+def _carried_layer(
+    inputs: Sequence[Input], bias: Tensor, shared: TensorLike | None, state: TensorLike | None
+) -> LaplacianTensor:
     """In place wherever memory is new, for fresh memory is what tensors of this size cost most."""
-    carried = [each for each in inputs if isinstance(each[0], LaplacianTensor)]
+    carried = [(x, weight) for x, weight in inputs if isinstance(x, LaplacianTensor)]
     layout, count = carried[0][0].layout, num_indices(carried[0][0])
     if any(x.layout != layout or x.shape[:-1] != carried[0][0].shape[:-1] for x, _ in carried):
         raise NotImplementedError("carried inputs of a layer agree in their layout and their leading dimensions")
@@ -137,8 +147,8 @@ def _carried_layer(inputs: Sequence[Input], bias: Tensor, shared: Any, state: An
     )
 
 
-def _argument(inputs: Sequence[Input], count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """sum_m A_m x_m with its Jacobian and Laplacian, arranged as in memory.py, in memory of their own."""
+def _argument(inputs: Sequence[tuple[LaplacianTensor, Tensor]], count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """sum_m A_m x_m with its Jacobian and Laplacian, arranged as in layout.py, in memory of their own."""
     value: Tensor | None = None
     jacobian: Tensor | None = None
     laplacian: Tensor | None = None

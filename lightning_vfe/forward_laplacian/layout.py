@@ -6,15 +6,13 @@ over senders then are products of matrices, and all else runs over many contiguo
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
-from lightning_vfe.forward_laplacian.laplacian_tensor import LaplacianTensor
+from lightning_vfe.forward_laplacian.laplacian_tensor import LaplacianTensor, TensorLike
 
 
-def num_indices(x: Any) -> int:
+def num_indices(x: TensorLike) -> int:
     """Two for pairs in their own tangents, one for particles."""
     return 2 if isinstance(x, LaplacianTensor) and x.layout is not None else 1
 
@@ -30,8 +28,9 @@ def features_last(value: Tensor, num_indices: int = 1) -> Tensor:
 
 
 def to_memory(jacobian: Tensor, num_indices: int = 1) -> Tensor:
-    """(T, ..., N, F) -> (..., F, N, T), or (T, ..., M, N, F) -> (..., F, T, M, N) with two indices; without copying if
-    it can.
+    """(T, ..., N, F) -> (..., F, N, T), or (T, ..., M, N, F) -> (..., F, T, M, N) with two indices.
+
+    Nothing is copied where memory lies that way already.
     """
     return jacobian.movedim((0, -1), (-1, -3) if num_indices == 1 else (-3, -4)).contiguous()
 
@@ -50,7 +49,8 @@ def sum_of_squares(jacobian: Tensor, num_indices: int = 1) -> Tensor:
     """sum over tangents of J^2, from to_memory's arrangement to features_first's."""
     if num_indices == 2:
         return jacobian.square().sum(-3)
-    return torch.linalg.vector_norm(jacobian, dim=-1).square_()  # one pass, where a square and a sum take three
+    squares: Tensor = torch.linalg.vector_norm(jacobian, dim=-1).square_()  # one pass; a square and a sum take three
+    return squares
 
 
 def weighted(weight: Tensor, features: Tensor, added_to: Tensor | None = None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 from lightning_vfe.forward_laplacian.laplacian_tensor import (
     LaplacianTensor,
     Rule,
+    TensorLike,
     register,
     register_named,
     tangents_broadcast,
@@ -19,7 +20,7 @@ from lightning_vfe.forward_laplacian.laplacian_tensor import (
 from lightning_vfe.forward_laplacian.layout import from_memory, num_indices, to_memory, weighted
 
 
-def _check_from_end(name: str, dims: Any) -> None:
+def check_from_end(name: str, dims: Sequence[Any]) -> None:
     """The Jacobian has one more dimension in front: only dimensions from the end mean the same in all three parts."""
     flat = [d for each in dims for d in (each if isinstance(each, tuple | list) else (each,))]
     flat = [d for d in flat if isinstance(d, int) and not isinstance(d, bool)]
@@ -27,7 +28,7 @@ def _check_from_end(name: str, dims: Any) -> None:
         raise NotImplementedError(f"give the dimensions of {name} of a carried tensor from the end, as in {name}(-1)")
 
 
-def _after_pairs(x: LaplacianTensor, dim: Any) -> bool:
+def _after_pairs(x: LaplacianTensor, dim: int | Sequence[int]) -> bool:
     assert x.layout is not None
     return isinstance(dim, int) and -(x.value.ndim - x.layout.num_dims) <= dim < 0
 
@@ -35,7 +36,7 @@ def _after_pairs(x: LaplacianTensor, dim: Any) -> bool:
 def _linear(function: Callable[..., Tensor], name: str) -> Rule:
     def rule(x: LaplacianTensor, *args: Any, **kwargs: Any) -> LaplacianTensor:
         dims = args[:1] if name == "unflatten" else args + tuple(kwargs.values())  # its second argument is a shape
-        _check_from_end(name, dims)
+        check_from_end(name, dims)
         if x.layout is not None:
             # A new last dimension, or a sum over features, leaves the pair indices where they are.
             keep = dims[0] == -1 if name == "unsqueeze" else name == "sum" and _after_pairs(x, dims[0])
@@ -60,7 +61,7 @@ def _getitem(x: LaplacianTensor, index: Any) -> LaplacianTensor:
 
 
 @register(Tensor.expand_as)
-def _expand_as(x: LaplacianTensor, other: Any) -> LaplacianTensor:
+def _expand_as(x: LaplacianTensor, other: TensorLike) -> LaplacianTensor:
     x = x.dense()
     shape = other.shape
     jacobian = tangents_broadcast(x.jacobian, len(shape)).expand(-1, *shape)
@@ -68,8 +69,8 @@ def _expand_as(x: LaplacianTensor, other: Any) -> LaplacianTensor:
 
 
 @register(torch.cat)
-def _cat(tensors: Any, dim: int = 0) -> LaplacianTensor:
-    _check_from_end("cat", (dim,))
+def _cat(tensors: Sequence[TensorLike], dim: int = 0) -> LaplacianTensor:
+    check_from_end("cat", (dim,))
     carried = [t for t in tensors if isinstance(t, LaplacianTensor)]
     if len({t.layout for t in carried}) > 1 or (carried[0].layout is not None and not _after_pairs(carried[0], dim)):
         tensors = [t.dense() if isinstance(t, LaplacianTensor) else t for t in tensors]
@@ -79,7 +80,7 @@ def _cat(tensors: Any, dim: int = 0) -> LaplacianTensor:
     return LaplacianTensor(value, jacobian, torch.cat([p.laplacian for p in parts], dim), parts[0].layout)
 
 
-def _all_carried(tensors: Any) -> list[LaplacianTensor]:
+def _all_carried(tensors: Sequence[TensorLike]) -> list[LaplacianTensor]:
     """Plain tensors become constants with the tangents and the layout of the carried ones, which agree."""
     like = next(t for t in tensors if isinstance(t, LaplacianTensor))
     return [t if isinstance(t, LaplacianTensor) else _constant(t, like) for t in tensors]
@@ -101,7 +102,7 @@ def _affine(x: LaplacianTensor, weight: Tensor, bias: Tensor | None = None) -> L
 
 
 @register(torch.complex)
-def _complex(real: Any, imag: Any) -> LaplacianTensor:
+def _complex(real: TensorLike, imag: TensorLike) -> LaplacianTensor:
     real, imag = _all_carried([t.dense() if isinstance(t, LaplacianTensor) else t for t in (real, imag)])
     return LaplacianTensor(
         torch.complex(real.value, imag.value),
@@ -111,12 +112,13 @@ def _complex(real: Any, imag: Any) -> LaplacianTensor:
 
 
 @register(torch.where)
-def _where(condition: Tensor, first: Any, second: Any) -> LaplacianTensor:
+def _where(condition: Tensor, first: TensorLike, second: TensorLike) -> LaplacianTensor:
     """Chooses between a carried tensor and a constant."""
     if isinstance(first, LaplacianTensor) and isinstance(second, LaplacianTensor):
         raise NotImplementedError("where chooses between a carried tensor and a plain one, not between two carried")
-    kept = first if isinstance(first, LaplacianTensor) else second
-    mask = (condition if kept is first else ~condition).to(kept.value.dtype)
+    kept, chosen = (first, condition) if isinstance(first, LaplacianTensor) else (second, ~condition)
+    assert isinstance(kept, LaplacianTensor)
+    mask = chosen.to(kept.value.dtype)
     value = torch.where(condition, value_of(first), value_of(second))
     return LaplacianTensor(value, kept.jacobian * mask, kept.laplacian * mask, kept.layout)
 

@@ -7,11 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_vfe.forward_laplacian.laplacian_tensor import LaplacianTensor, value_of
+from lightning_vfe.forward_laplacian.laplacian_tensor import LaplacianTensor, TensorLike, value_of
 from lightning_vfe.forward_laplacian.layout import features_first, features_last, from_memory, to_memory
 
 
-def messages_to_first(pairs: Any, senders: Any) -> Any:
+def messages_to_first(pairs: TensorLike, senders: TensorLike) -> Any:
     """m_i = sum_j g_ij s_j (..., M, F) from pairs g (..., M, N, F) and senders s (..., N, F), plain or carried."""
     if not isinstance(pairs, LaplacianTensor) and not isinstance(senders, LaplacianTensor):
         if pairs.ndim > 3 and pairs.shape[-4] == 1 and senders.ndim > 3:
@@ -21,21 +21,21 @@ def messages_to_first(pairs: Any, senders: Any) -> Any:
     return _messages(pairs, senders, to_first=True)[0]
 
 
-def messages_to_second(pairs: Any, senders: Any) -> Any:
+def messages_to_second(pairs: TensorLike, senders: TensorLike) -> Any:
     """m_j = sum_i g_ij s_i (..., N, F) from pairs g (..., M, N, F) and senders s (..., M, F), plain or carried."""
     if not isinstance(pairs, LaplacianTensor) and not isinstance(senders, LaplacianTensor):
         return (pairs * senders.unsqueeze(-2)).sum(-3)
     return _messages(pairs, senders, to_first=False)[0]
 
 
-def messages_by_spin(pairs: Any, senders: Any) -> tuple[Any, Any]:
+def messages_by_spin(pairs: TensorLike, senders: TensorLike) -> tuple[Any, Any]:
     """Messages to the first electron of each pair from the others of its spin, and from those of the opposite spin.
 
     Both (..., N, F) from pairs g (..., N, N, F) and senders s (..., N, F); the first N/2 are up.
     """
     if isinstance(pairs, LaplacianTensor) or isinstance(senders, LaplacianTensor):
-        same, opposite = _messages(pairs, senders, True, _kinds(value_of(pairs)))
-        return same, opposite
+        by_spin = _messages(pairs, senders, True, _kinds(value_of(pairs)))
+        return by_spin[0], by_spin[1]
     up = pairs.shape[-2] // 2
     products = pairs * senders.unsqueeze(-3)  # (..., N, N, F)
     from_up, from_down = products[..., :up, :].sum(-2), products[..., up:, :].sum(-2)  # (..., N, F)
@@ -53,7 +53,9 @@ def _kinds(pairs: Tensor) -> Tensor:
     return torch.stack([1.0 - opposite - torch.eye(num, dtype=pairs.dtype, device=pairs.device), opposite])
 
 
-def _messages(pairs: Any, senders: Any, to_first: bool, kinds: Tensor | None = None) -> list[LaplacianTensor]:
+def _messages(
+    pairs: TensorLike, senders: TensorLike, to_first: bool, kinds: Tensor | None = None
+) -> list[LaplacianTensor]:
     """sum_j g_ij s_j by the product rule; with two kinds (2, M, N) of pairs a sum over each, by the spin of i and j.
 
     The first derivatives of g are those of the pair's own relative vector, so the tangents of all pairs are not formed:
@@ -97,7 +99,7 @@ def _blocks(slopes: Tensor, kind: int | None) -> list[tuple[slice, slice]]:
     return [(up, up), (down, down)] if kind == 0 else [(up, down), (down, up)]
 
 
-def _pair_parts(pairs: Any, to_first: bool) -> tuple[Tensor, Tensor | None, Tensor | None, bool]:
+def _pair_parts(pairs: TensorLike, to_first: bool) -> tuple[Tensor, Tensor | None, Tensor | None, bool]:
     """Value, Laplacian and slopes of the pairs, (..., F, receiver, sender), slopes (..., F, 3, receiver, sender)."""
     if not isinstance(pairs, LaplacianTensor):
         g = features_first(pairs, 2)
@@ -141,6 +143,6 @@ def _crossed(tangents: Tensor, slopes: Tensor, signs: tuple[float, float]) -> Te
     on_receiver, on_sender = signs
     itself = of_senders.diagonal(dim1=-2, dim2=-1).unsqueeze(-2)  # (..., F, 3, 1, N)
     if not on_receiver:
-        return on_sender * (slopes * itself).sum(-3)
+        return torch.mul((slopes * itself).sum(-3), on_sender)
     felt = of_senders if not on_sender else torch.add(of_senders, itself, alpha=on_sender * on_receiver)
-    return on_receiver * (slopes * felt).sum(-3)
+    return torch.mul((slopes * felt).sum(-3), on_receiver)

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_vfe.forward_laplacian.laplacian_tensor import LaplacianTensor
+from lightning_vfe.forward_laplacian.laplacian_tensor import LaplacianTensor, TensorLike
 
 
-def paired_plane_waves(first: Any, second: Any, wavevectors: Tensor, pairing: Tensor) -> Any:
+def paired_plane_waves(first: TensorLike, second: TensorLike, wavevectors: Tensor, pairing: Tensor) -> Any:
     r"""Phi_ij = sum_kk' exp(i k . z_i) F_kk' exp(i k' . z_j), (..., K, M, N) complex, of plain or carried positions.
 
     With d_c = d/dz_c, D the Jacobians and G_cc'(i, j) = sum_tangents D_ic D_jc', the chain rule needs of each particle
@@ -48,8 +48,9 @@ def paired_plane_waves(first: Any, second: Any, wavevectors: Tensor, pairing: Te
     return LaplacianTensor(value, jacobian.movedim(-1, 0), laplacian)
 
 
-def _plane_waves(z: Tensor, wavevectors: Tensor) -> Tensor:
-    phase = z @ wavevectors.mT  # (..., N, k)
+def _plane_waves(z: TensorLike, wavevectors: Tensor) -> Any:
+    """exp(i k . z), plain or carried."""
+    phase: Any = z @ wavevectors.mT  # (..., N, k)
     return torch.complex(torch.cos(phase), torch.sin(phase))
 
 

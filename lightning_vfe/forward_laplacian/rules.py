@@ -11,7 +11,8 @@ from torch import Tensor
 from lightning_vfe.forward_laplacian.laplacian_tensor import (
     RULES,
     LaplacianTensor,
-    Rule,
+    Operand,
+    TensorLike,
     register,
     register_named,
     tangents_broadcast,
@@ -21,8 +22,14 @@ from lightning_vfe.forward_laplacian.laplacian_tensor import (
 # --- functions of one number ----------------------------------------------------------------------------------------
 
 
-def _pointwise(derivatives: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]) -> Rule:
-    """f(x) with J = f' J_x and lap = f' lap_x + f'' sum_tangents J_x^2; `derivatives` gives f, f', f''."""
+def pointwise(
+    derivatives: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]],
+) -> Callable[[LaplacianTensor], LaplacianTensor]:
+    """The rule of a function of one number: J = f' J_x and lap = f' lap_x + f'' sum_tangents J_x^2.
+
+    Args:
+        derivatives: gives f, f' and f'' of a tensor (...), each (...). Complex numbers need an analytic f.
+    """
 
     def rule(x: LaplacianTensor) -> LaplacianTensor:
         value, first, second = derivatives(x.value)
@@ -33,7 +40,7 @@ def _pointwise(derivatives: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]) -
 
 
 @register_named("tanh")
-@_pointwise
+@pointwise
 def _tanh(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     value = torch.tanh(x)
     first = 1.0 - value.square()
@@ -41,35 +48,35 @@ def _tanh(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @register_named("sin")
-@_pointwise
+@pointwise
 def _sin(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     value = torch.sin(x)
     return value, torch.cos(x), -value
 
 
 @register_named("cos")
-@_pointwise
+@pointwise
 def _cos(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     value = torch.cos(x)
     return value, -torch.sin(x), -value
 
 
 @register_named("exp")
-@_pointwise
+@pointwise
 def _exp(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     value = torch.exp(x)
     return value, value, value
 
 
 @register_named("log")
-@_pointwise
+@pointwise
 def _log(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     inverse = 1.0 / x
     return torch.log(x), inverse, -inverse.square()
 
 
 @register_named("sqrt")
-@_pointwise
+@pointwise
 def _sqrt(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     value = torch.sqrt(x)
     first = 0.5 / value
@@ -77,13 +84,13 @@ def _sqrt(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 @register_named("square")
-@_pointwise
+@pointwise
 def _square(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return x.square(), 2.0 * x, torch.full_like(x, 2.0)
 
 
 @register_named("reciprocal")
-@_pointwise
+@pointwise
 def _reciprocal(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     value = 1.0 / x
     squared = value.square()
@@ -93,7 +100,7 @@ def _reciprocal(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 # --- functions of two arguments -------------------------------------------------------------------------------------
 
 
-def _align(a: Any, b: Any) -> tuple[Any, Any]:
+def _align(a: Operand, b: Operand) -> tuple[Operand, Operand]:
     """Both in the same layout; dense if they differ."""
     if isinstance(a, LaplacianTensor) and isinstance(b, LaplacianTensor) and a.layout != b.layout:
         return a.dense(), b.dense()
@@ -101,7 +108,7 @@ def _align(a: Any, b: Any) -> tuple[Any, Any]:
 
 
 @register(torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__)
-def _add(a: Any, b: Any) -> LaplacianTensor:
+def _add(a: Operand, b: Operand) -> LaplacianTensor:
     a, b = _align(a, b)
     value = value_of(a) + value_of(b)
     jacobian, laplacian, layout = None, None, None
@@ -117,30 +124,32 @@ def _add(a: Any, b: Any) -> LaplacianTensor:
 
 
 @register(torch.sub, Tensor.sub, Tensor.__sub__, Tensor.__rsub__)
-def _sub(a: Any, b: Any) -> LaplacianTensor:
+def _sub(a: Operand, b: Operand) -> LaplacianTensor:
     return _add(a, -b)
 
 
 @register(torch.mul, Tensor.mul, Tensor.__mul__, Tensor.__rmul__)
-def _mul(a: Any, b: Any) -> LaplacianTensor:
+def _mul(a: Operand, b: Operand) -> LaplacianTensor:
     return _bilinear(torch.mul, a, b)
 
 
 @register(torch.div, Tensor.div, Tensor.__truediv__, Tensor.__rtruediv__)
-def _div(a: Any, b: Any) -> LaplacianTensor:
+def _div(a: Operand, b: Operand) -> LaplacianTensor:
     return _mul(a, _reciprocal(b) if isinstance(b, LaplacianTensor) else 1.0 / b)
 
 
 @register(torch.matmul, Tensor.matmul, Tensor.__matmul__, Tensor.__rmatmul__)
-def _matmul(a: Any, b: Any) -> LaplacianTensor:
+def _matmul(a: TensorLike, b: TensorLike) -> LaplacianTensor:
     a, b = (x.dense() if isinstance(x, LaplacianTensor) else x for x in (a, b))
     return _bilinear(torch.matmul, a, b)
 
 
 @register(torch.einsum)
-def _einsum(equation: str, a: Any, b: Any) -> LaplacianTensor:
-    """A product of two tensors. The tangents get a letter of their own, so that the ranks of the arguments may differ
-    and the second derivatives are summed over tangents without forming them.
+def _einsum(equation: str, a: TensorLike, b: TensorLike) -> LaplacianTensor:
+    """A product of two tensors.
+
+    The tangents get a letter of their own, so that the ranks of the arguments may differ and the second derivatives
+    are summed over tangents without forming them.
     """
     operands, _, out = equation.partition("->")
     terms = operands.split(",")
@@ -162,21 +171,22 @@ def _einsum(equation: str, a: Any, b: Any) -> LaplacianTensor:
     return LaplacianTensor(value, jacobian, laplacian)
 
 
-def _bilinear(product: Callable[[Any, Any], Tensor], a: Any, b: Any) -> LaplacianTensor:
+def _bilinear(product: Callable[[Any, Any], Tensor], a: Operand, b: Operand) -> LaplacianTensor:
     """lap(a b) = lap(a) b + 2 sum_tangents J_a J_b + a lap(b)."""
     a, b = _align(a, b)
     value = product(value_of(a), value_of(b))
-    if not isinstance(b, LaplacianTensor):
-        jacobian = product(tangents_broadcast(a.jacobian, value.ndim), b)
-        laplacian, source = product(a.laplacian, b), a
-    elif not isinstance(a, LaplacianTensor):
-        jacobian = product(a, tangents_broadcast(b.jacobian, value.ndim))
-        laplacian, source = product(a, b.laplacian), b
-    else:
+    if isinstance(a, LaplacianTensor) and isinstance(b, LaplacianTensor):
         jac_a, jac_b = (tangents_broadcast(x.jacobian, value.ndim) for x in (a, b))
         jacobian = product(jac_a, b.value) + product(a.value, jac_b)
         laplacian = product(a.laplacian, b.value) + product(a.value, b.laplacian) + 2.0 * product(jac_a, jac_b).sum(0)
         source = a
+    elif isinstance(a, LaplacianTensor):
+        jacobian = product(tangents_broadcast(a.jacobian, value.ndim), b)
+        laplacian, source = product(a.laplacian, b), a
+    else:
+        assert isinstance(b, LaplacianTensor)
+        jacobian = product(a, tangents_broadcast(b.jacobian, value.ndim))
+        laplacian, source = product(a, b.laplacian), b
     layout = source.layout and source.layout.with_leading(value.ndim - source.value.ndim)
     return LaplacianTensor(value, jacobian, laplacian, layout)
 
@@ -186,9 +196,9 @@ def _bilinear(product: Callable[[Any, Any], Tensor], a: Any, b: Any) -> Laplacia
 
 @register(torch.linalg.slogdet)
 def _slogdet(a: LaplacianTensor) -> tuple[LaplacianTensor, LaplacianTensor]:
-    """Phase and ln|det| of complex matrices (..., n, n) from ln det: d ln det = tr(A^-1 dA),
+    """Phase and ln|det| of complex matrices (..., n, n), from the derivatives of ln det.
 
-    lap ln det A = tr(A^-1 lap A) - sum_tangents tr[(A^-1 dA)^2].
+    d ln det A = tr(A^-1 dA),    lap ln det A = tr(A^-1 lap A) - sum_tangents tr[(A^-1 dA)^2].
     """
     a = a.dense()
     phase, log_abs = torch.linalg.slogdet(a.value)

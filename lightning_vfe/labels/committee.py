@@ -16,9 +16,6 @@ from lightning_vfe.physics.cell import PeriodicCell
 TrainPotential = Callable[[str, int], Potential]
 """Fits a potential: (path of the database, seed of its parameters and split) -> potential."""
 
-CHUNK = 64
-"""Configurations whose forces are computed at once."""
-
 
 @dataclass(frozen=True)
 class CommitteeSettings:
@@ -72,13 +69,9 @@ class Committee:
             Standard deviation of the energy per atom in Ha; largest, over the atoms, of the standard deviation of the
             force in Ha/bohr, the root of the sum over its components.  # (C,) each
         """
-        spreads = []
-        for part in positions.split(CHUNK):
-            energies, forces = zip(*(member.energy_and_forces(part, self.cell) for member in self.members), strict=True)
-            energy = torch.stack(energies).std(0) / self.cell.num_atoms  # (c,)
-            force = torch.stack(forces).var(0).sum(-1).sqrt().amax(-1)  # (c,)
-            spreads.append((energy.detach(), force.detach()))
-        return torch.cat([energy for energy, _ in spreads]), torch.cat([force for _, force in spreads])
+        found = (member.energy_and_forces(positions, self.cell) for member in self.members)
+        energies, forces = (torch.stack(column) for column in zip(*found, strict=True))
+        return energies.std(0) / self.cell.num_atoms, forces.var(0).sum(-1).sqrt().amax(-1)
 
     def select(self, positions: Tensor, count: int, settings: CommitteeSettings, seed: int) -> Tensor:
         """Indices of `count` configurations: those of largest disagreement, and a random share of the others.

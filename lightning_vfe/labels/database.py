@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_vfe.errors import SettingError
+from lightning_vfe.errors import SettingError, one_line
 from lightning_vfe.labels.label import Configuration, Label
 from lightning_vfe.labels.schema import (
     FORMAT,
@@ -176,7 +176,8 @@ class LabelStore:
 
     def count(self, **properties: Any) -> int:
         """Number of rows with these properties, such as state="done" or round=0."""
-        return self._connection.count(**properties)
+        number: int = self._connection.count(**properties)
+        return number
 
     def add_pending(self, batches: Sequence[tuple[State, Sequence[Configuration]]], number: int, origin: str) -> None:
         """Store all configurations of a round in one transaction.
@@ -253,10 +254,8 @@ def _reading(path: str, key: str) -> Iterator[Any]:
     try:
         yield connect(path, type="db", use_lock_file=False)
     except (sqlite3.DatabaseError, KeyError, AssertionError) as error:
-        reason = " ".join(str(error).split())
-        raise SettingError(
-            key, path, f"is no ASE database, or a damaged one ({reason})", "take another file"
-        ) from error
+        reason = f"is no ASE database, or a damaged one ({one_line(error)})"
+        raise SettingError(key, path, reason, "take another file") from error
 
 
 def _is_empty(path: str, key: str) -> bool:

@@ -15,8 +15,8 @@ from lightning_vfe.labels.committee import Committee, CommitteeSettings, TrainPo
 from lightning_vfe.labels.database import DONE, LabelStore, State
 from lightning_vfe.labels.force_check import check_forces
 from lightning_vfe.labels.label import Configuration, Labeller
-from lightning_vfe.labels.sampling import ChainSettings, sample_configurations
 from lightning_vfe.models.potential.potential import Potential
+from lightning_vfe.sampling.boltzmann import ChainSettings, sample_configurations
 from lightning_vfe.sampling.random import group_seed
 
 FORCE_TOLERANCE = 1e-3

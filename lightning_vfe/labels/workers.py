@@ -129,7 +129,7 @@ def _work(pipe: Any, make_calculator: Callable[[], Any]) -> None:
             return  # the first process is gone
 
 
-def _leave(signal_number: int, frame: Any) -> None:
+def _leave(signal_number: int, _frame: Any) -> None:
     raise SystemExit(128 + signal_number)
 
 

@@ -17,12 +17,8 @@ from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.statistics import Estimate, estimate
 from lightning_vfe.physics.system import System
 from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA
-from lightning_vfe.sampling.chains import Chains
-from lightning_vfe.sampling.proposals import LangevinProposal
+from lightning_vfe.sampling.boltzmann import STRIDE, BoltzmannChains
 from lightning_vfe.sampling.random import WalkerRandom
-
-NUM_STEPS = 10
-"""Metropolis steps between two samples."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +56,7 @@ def sample_potential(
         kT: in Ha.
         start: equilibrated configurations in bohr.  # (C, N, 3)
         width: of the moves in bohr.
-        num_samples: samples of every chain, NUM_STEPS moves apart.
+        num_samples: samples of every chain, STRIDE moves apart.
         seed: of the random numbers.
         progress: called with the number of samples made.
 
@@ -70,15 +66,14 @@ def sample_potential(
     if num_samples < 1:
         raise SettingError("num_samples", num_samples, "must be at least 1", "200 give errors worth having")
     random = WalkerRandom(range(start.shape[0]), seed, start.device)
-    chains = Chains(lambda z: -energy(z) / kT, cell, start, LangevinProposal(), width, random)
+    chains = BoltzmannChains(energy, cell, kT, start, width, random)
     radial, energies, pressures = RadialDistributions(cell), [], []
-    for number in range(num_samples):
-        chains.advance(NUM_STEPS)
-        energies.append(-kT * chains.state.log_prob)
-        pressures.append(pressure(chains.state.positions))
-        radial.update(chains.state.positions)
+    for number, sample in enumerate(chains.samples(num_samples, STRIDE), start=1):
+        energies.append(sample.energy)
+        pressures.append(pressure(sample.positions))
+        radial.update(sample.positions)
         if progress is not None:
-            progress(number + 1)
+            progress(number)
     return ClassicalSamples(torch.stack(energies), torch.stack(pressures), radial.result())
 
 

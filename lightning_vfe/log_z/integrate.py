@@ -80,7 +80,7 @@ def integrate(
     ideal = 3 * cell.num_atoms * math.log(cell.length)
     if not energies:
         return LogZResult(ideal, 0.0, 0.0, 0.0, (), np.ones((1, 1)), True, (), None)
-    run = _Run(energies, cell, kT, settings, device, progress or (lambda what, done, total: None))
+    run = _Run(energies, cell, kT, settings, device, progress or (lambda _what, _done, _total: None))
     chains, samples = run.without_gaps(run.pilot())
     samples, equilibrium, found = run.produce(chains, samples)
     bootstrap = bootstrap_error(

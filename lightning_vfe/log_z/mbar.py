@@ -150,12 +150,12 @@ def bootstrap_error(
     stride = -(-total * reduced.shape[2] // _MOST_RESAMPLED)
     part = [each[::stride] for each in steps]
     # pymbar 4.0 draws from NumPy's global generator: without rseed it seeds that at random, with it not at all.
-    state = np.random.get_state()
-    np.random.seed(seed % 2**32)
+    state = np.random.get_state()  # noqa: NPY002  (pymbar draws from it)
+    np.random.seed(seed % 2**32)  # noqa: NPY002  (pymbar draws from it)
     try:
         mbar = _solve(reduced, coefficients, part, initial_f_k=-log_z, n_bootstraps=num_bootstraps, rseed=seed)
     finally:
-        np.random.set_state(state)
+        np.random.set_state(state)  # noqa: NPY002  (pymbar draws from it)
     error = mbar.compute_free_energy_differences(uncertainty_method="bootstrap")["dDelta_f"][0, -1]
     return float(error) * math.sqrt(sum(len(each) for each in part) / total)
 

@@ -63,7 +63,8 @@ def interval_lengths(points: np.ndarray, reduced_energies: np.ndarray) -> np.nda
         slope = padded[:, window, stage + 1] - padded[:, window, stage]  # (samples, K - 1)
         low, high = np.quantile(slope, (0.1587, 0.8413), axis=0)
         spread.append(0.5 * (high - low))
-    return np.diff(points) * 0.5 * (spread[0] + spread[1])
+    lengths: np.ndarray = np.diff(points) * 0.5 * (spread[0] + spread[1])
+    return lengths
 
 
 def spaced_points(points: np.ndarray, lengths: np.ndarray, spacing: float, most: int) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from lightning_vfe.log_z.path import coefficients
 from lightning_vfe.physics.cell import PeriodicCell
-from lightning_vfe.sampling.adaptation import adapt_log_width
+from lightning_vfe.sampling.adaptation import adapt_log_width, log_width_limits
 from lightning_vfe.sampling.metropolis import metropolis
 from lightning_vfe.sampling.proposals import Proposal
 from lightning_vfe.sampling.random import WalkerRandom
@@ -114,9 +113,8 @@ class ReplicaExchange:
         self._moves += acceptance.double().cpu()
         self._sweeps += 1
         if adapt:
-            target, length = self.proposal.target_acceptance, self.cell.length
-            bounds = math.log(1e-4 * length), math.log(0.5 * length)
-            self.log_width = adapt_log_width(self.log_width, acceptance, target, 1.0, *bounds)
+            target, limits = self.proposal.target_acceptance, log_width_limits(self.cell.length)
+            self.log_width = adapt_log_width(self.log_width, acceptance, target, 1.0, *limits)
         reduced = self._reduced_energies()
         self._swap(reduced)
         return reduced

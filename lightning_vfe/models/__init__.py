@@ -1,1 +1,1 @@
-"""Floor 1: neural networks; no sampling and no Lightning here."""
+"""Neural networks: wavefunction, flow, base and potential. No sampling and no Lightning here."""

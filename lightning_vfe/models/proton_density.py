@@ -54,8 +54,9 @@ class ProtonDensity(nn.Module):
         return self.evaluate(x, states).log_prob
 
     def surrogate_log_prob(self, x: Tensor, states: WalkerStates) -> Tensor:
-        """ln p_base(z) + ln|det dz/dx| (...) of protons (..., N, 3) with both from `EquivariantFlow.to_base_midpoint`:
-        near ln p(x), at a part of its cost, and not normalised.
+        """ln p_base(z) + ln|det dz/dx| (...) of protons (..., N, 3) by `to_base_midpoint` of the flow.
+
+        It is near ln p(x), costs a part of it, and is not normalised.
         """
         z, log_abs_det, _ = self.flow.to_base_midpoint(x, states)
         return self.base.log_prob(z, states) + log_abs_det

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vfe.errors import SettingError
-from lightning_vfe.optim.exchange import Exchange
+from lightning_vfe.optim.collectives import Collectives
 from lightning_vfe.optim.solve import (
     Direction,
     ScoreBlock,
@@ -21,12 +21,11 @@ from lightning_vfe.optim.solve import (
 )
 
 SPACES = ("auto", "sample", "parameter")
-USUAL = {"flow_learning_rate": 20.0, "learning_rate": 1.0, "flow_damping": 1e-2, "damping": 1e-3, "max_norm": 1e-3}
 SETTINGS = ("largest_step", "damping", "max_norm", "momentum", "fisher_decay", "space")
 """What a resumed run takes from its own config and not from the checkpoint."""
 
 
-class NaturalGradient(torch.optim.Optimizer):
+class NaturalGradientOptimizer(torch.optim.Optimizer):
     r"""theta <- theta - step phi, phi = mu phi' + (S + lambda)^-1 (f - mu S phi'), for every block on its own.
 
     S is the Fisher matrix of the block (of ln p for the flow, of ln psi for the wavefunction), f its force (see
@@ -66,9 +65,7 @@ class NaturalGradient(torch.optim.Optimizer):
         for label, values in (("learning_rate", lr), ("damping", damping), ("max_norm", max_norm)):
             for name in blocks:
                 if not 0 < values[name] < math.inf:
-                    key = f"{name}_{label}"
-                    usual = USUAL.get(key, USUAL[label])
-                    raise SettingError(key, values[name], f"must be positive and finite, such as {usual}")
+                    raise SettingError(f"{name}_{label}", values[name], "must be positive and finite")
         for label, share in (("momentum", momentum), ("fisher_decay", fisher_decay)):
             if not 0 <= share < 1:
                 raise SettingError(label, share, "must be at least 0 and below 1, such as 0.95")
@@ -105,11 +102,11 @@ class NaturalGradient(torch.optim.Optimizer):
 
         `report` holds then, for every block, the step and the length of the update in the metric of S.
         """
-        blocks, exchange = closure(), Exchange()
+        blocks, collectives = closure(), Collectives()
         self.report = {}
         for group in self.param_groups:
             # Processes on different hardware must not decide differently.
-            self._apply(group, self._direction(group, blocks[group["name"]], exchange).of_first_process(exchange))
+            self._apply(group, self._direction(group, blocks[group["name"]], collectives).of_first_process(collectives))
         return blocks
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -132,14 +129,14 @@ class NaturalGradient(torch.optim.Optimizer):
             if fisher is not None:
                 self.state[group["params"][0]]["fisher"] = fisher.to(group["params"][0].device, copy=True)
 
-    def _direction(self, group: dict[str, Any], block: ScoreBlock, exchange: Exchange) -> Direction:
+    def _direction(self, group: dict[str, Any], block: ScoreBlock, collectives: Collectives) -> Direction:
         first = group["params"][0]
         last = torch.cat([self._last(parameter).flatten() for parameter in group["params"]])
         settings = SolveSettings(group["damping"], group["momentum"])
-        rows = block.scores.shape[0] * block.scores.shape[1] * exchange.size
+        rows = block.scores.shape[0] * block.scores.shape[1] * collectives.size
         if chosen_space(group["space"], rows, block.scores.shape[2]) == "sample":
-            return minsr_direction(block, last, settings, exchange)
-        fisher, force = fisher_and_force(block, exchange)
+            return minsr_direction(block, last, settings, collectives)
+        fisher, force = fisher_and_force(block, collectives)
         if group["fisher_decay"] > 0:
             state, keep = self.state[first], group["fisher_decay"]
             before = state.get("fisher", fisher).to(fisher)

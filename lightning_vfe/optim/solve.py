@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_vfe.optim.exchange import Exchange
+from lightning_vfe.optim.collectives import Collectives
 
 COLUMNS = 4096
 """Parameters whose scores are centred at once."""
@@ -47,10 +47,10 @@ class Direction(NamedTuple):
     solved: Tensor
     """False where the matrix was not positive definite. # ()"""
 
-    def of_first_process(self, exchange: Exchange) -> Direction:
+    def of_first_process(self, collectives: Collectives) -> Direction:
         """The same numbers on all processes, bit for bit."""
         flag = self.solved.to(self.direction).unsqueeze(0)
-        packed = exchange.first(torch.cat([self.direction, self.squared_norm.unsqueeze(0), flag]))
+        packed = collectives.broadcast(torch.cat([self.direction, self.squared_norm.unsqueeze(0), flag]))
         return Direction(packed[:-2], packed[-2], packed[-1] > 0)
 
 
@@ -62,7 +62,7 @@ class SolveSettings:
     momentum: float
 
 
-def minsr_direction(block: ScoreBlock, last: Tensor, settings: SolveSettings, exchange: Exchange) -> Direction:
+def minsr_direction(block: ScoreBlock, last: Tensor, settings: SolveSettings, collectives: Collectives) -> Direction:
     r"""phi = mu phi' + A^T (A A^T + lambda + sum_g 1_g 1_g^T)^-1 (e - mu A phi'), with S = A^T A and f = A^T e.
 
     Each group has a null vector of A A^T of its own, 1_g (constant on the group, of length one), because its scores are
@@ -75,21 +75,21 @@ def minsr_direction(block: ScoreBlock, last: Tensor, settings: SolveSettings, ex
         block: samples of this process.
         last: phi' of the step before.  # (P,)
         settings: lambda = damping and mu = momentum.
-        exchange: the processes.
+        collectives: the processes.
     """
     num_parameters, components = block.scores.shape[-1], block.scores.shape[1]
-    rows = exchange.own_columns(block.scores.flatten(0, 1))  # (R, C), R = M c
-    groups = exchange.gather(block.groups)
-    residuals = exchange.gather(block.residuals).to(torch.float64)
-    centring = _Centring(groups, components, None if block.weights is None else exchange.gather(block.weights))
-    before = exchange.own(last.to(torch.float64))
+    rows = collectives.transpose_shards(block.scores.flatten(0, 1))  # (R, C), R = M c
+    groups = collectives.gather(block.groups)
+    residuals = collectives.gather(block.residuals).to(torch.float64)
+    centring = _Centring(groups, components, None if block.weights is None else collectives.gather(block.weights))
+    before = collectives.shard(last.to(torch.float64))
     gram = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
     carried = gram.new_zeros(len(rows))  # A phi'
     for columns, part in zip(rows.split(COLUMNS, dim=1), before.split(COLUMNS), strict=True):
         a = centring(columns.to(torch.float64))
         gram.addmm_(a, a.T)
         carried.addmv_(a, part)
-    gram, carried = exchange.sum(gram), exchange.sum(carried)
+    gram, carried = collectives.sum(gram), collectives.sum(carried)
     shifted = gram + centring.null_space()
     shifted.diagonal().add_(settings.damping)
     factor, info = torch.linalg.cholesky_ex(shifted)
@@ -97,7 +97,7 @@ def minsr_direction(block: ScoreBlock, last: Tensor, settings: SolveSettings, ex
     solution = torch.cholesky_solve(missing.unsqueeze(-1), factor).squeeze(-1)
     centred = centring.transposed(solution)
     change = torch.cat([columns.to(torch.float64).T @ centred for columns in rows.split(COLUMNS, dim=1)])
-    phi = settings.momentum * last.to(torch.float64) + exchange.join(change, num_parameters)
+    phi = settings.momentum * last.to(torch.float64) + collectives.unshard(change, num_parameters)
     image = settings.momentum * carried + gram @ solution  # A phi
     return Direction(phi, image @ image + settings.damping * (phi @ phi), info == 0)
 
@@ -132,27 +132,27 @@ class _Centring:
         return same.to(self.counts.dtype) / self.counts[self.index]
 
 
-def fisher_and_force(block: ScoreBlock, exchange: Exchange) -> tuple[Tensor, Tensor]:
+def fisher_and_force(block: ScoreBlock, collectives: Collectives) -> tuple[Tensor, Tensor]:
     """S  # (P, P) and f  # (P,) of all processes.
 
     Only groups that several processes share, those of fixed protons, have their means exchanged.
     """
-    groups = exchange.gather(block.groups)
+    groups = collectives.gather(block.groups)
     counts = _counts(groups)
     scores = block.scores.to(torch.float64)
-    shared = _is_shared(groups, exchange.size)
+    shared = _is_shared(groups, collectives.size)
     if shared:
         present, index = torch.arange(len(counts), device=groups.device), block.groups
     else:
         present, index = torch.unique(block.groups, return_inverse=True)
     sums = scores.new_zeros(len(present), *scores.shape[1:]).index_add_(0, index, scores)
-    sums = exchange.sum(sums) if shared else sums
+    sums = collectives.sum(sums) if shared else sums
     a = (sums / counts[present][:, None, None])[index]
     weight = _weights(counts, block.groups, block.weights)
     torch.sub(scores, a, out=a).mul_(weight[:, None, None])
     a = a.flatten(0, 1)
     e = (block.residuals.to(torch.float64) * weight[:, None]).flatten()
-    return exchange.sum(a.T @ a), exchange.sum(a.T @ e)
+    return collectives.sum(a.T @ a), collectives.sum(a.T @ e)
 
 
 def _is_shared(groups: Tensor, num_processes: int) -> bool:

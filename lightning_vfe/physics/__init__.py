@@ -1,1 +1,1 @@
-"""Floor 0: functions of tensors, in Hartree atomic units."""
+"""Functions of tensors, in Hartree atomic units."""

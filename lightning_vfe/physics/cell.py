@@ -54,17 +54,13 @@ class PeriodicCell:
     @property
     def length(self) -> float:
         """Edge L of the cube in bohr."""
-        return (4.0 * math.pi * self.num_atoms / 3.0) ** (1.0 / 3.0) * self.rs
+        edge: float = (4.0 * math.pi * self.num_atoms / 3.0) ** (1.0 / 3.0) * self.rs
+        return edge
 
     @property
     def volume(self) -> float:
         """L^3 in bohr^3."""
         return 4.0 * math.pi * self.num_atoms / 3.0 * self.rs**3
-
-    @property
-    def density(self) -> float:
-        """N / L^3, atoms per bohr^3."""
-        return self.num_atoms / self.volume
 
     def check_cutoff(self, cutoff: float, key: str, fix: str, unit: str = "bohr") -> None:
         """Refuse a range of interactions that would be nothing, or thousands of images of every atom.
@@ -129,7 +125,8 @@ class PeriodicCell:
         reach = cutoff / self.length * (1.0 + 1e-12)
         integers = integer_vectors(math.floor(reach + 0.5))
         nearest = np.maximum(np.abs(integers) - 0.5, 0.0)
-        return integers[(nearest**2).sum(axis=-1) <= reach**2]
+        within: np.ndarray = integers[(nearest**2).sum(axis=-1) <= reach**2]
+        return within
 
     def smooth_distance(self, displacement: Tensor) -> Tensor:
         """Periodic distance of displacements (..., 3) in bohr, see the function of this name.  # (...)"""

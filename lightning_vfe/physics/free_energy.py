@@ -54,9 +54,14 @@ def free_energy_terms(
     Args:
         system: number of atoms and nuclear mass.
         states: rs and kT of every walker.  # (...)
-        electron_kinetic, v_pp, v_pe, v_ee: of the whole cell, Ha.  # (...) each
+        electron_kinetic: K_e of the whole cell, Ha.  # (...)
+        v_pp: of the whole cell, Ha.  # (...)
+        v_pe: of the whole cell, Ha.  # (...)
+        v_ee: of the whole cell, Ha.  # (...)
         log_prob: ln p(x) in bohr^(-3N).  # (...)
-        log_abs_det_dzdx, base_energy, base_free_energy: of flow and base, Ha for energies.  # (...) each
+        log_abs_det_dzdx: ln|det dz/dx| of the flow.  # (...)
+        base_energy: E_ML(z), Ha.  # (...)
+        base_free_energy: -kT ln Z_ML, Ha.  # (...)
     """
     num_atoms, kT = system.num_atoms, states.kT
     potential = v_pp + v_pe + v_ee

@@ -21,7 +21,7 @@ def kinetic_energy(log_psi: Callable[[Any], Any], electrons: Tensor) -> Tensor:
         log_psi: electrons (..., N, 3) -> complex ln psi (...), of operations that `forward_laplacian` has rules for.
         electrons: positions in bohr. # (..., N, 3)
     """
-    result = log_psi(LaplacianTensor.coordinates(electrons))
+    result: LaplacianTensor = log_psi(LaplacianTensor.seed(electrons))
     return -0.5 * (result.laplacian + result.jacobian.square().sum(0))
 
 

@@ -59,7 +59,8 @@ def coulomb_energies(ewald: Ewald, protons: Tensor, electrons: Tensor, rs: Tenso
 
     Args:
         ewald: of the cell in units of rs.
-        protons, electrons: in bohr. # (..., N, 3)
+        protons: in bohr. # (..., N, 3)
+        electrons: in bohr. # (..., N, 3)
         rs: in bohr; leading dimensions broadcast. # (...)
     """
     return CoulombEnergies(*(energy / rs for energy in ewald.energies(protons, electrons, unit=rs)))

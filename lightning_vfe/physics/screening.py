@@ -95,7 +95,8 @@ def _cost(num_atoms: int, screening: Screening) -> float:
 
 def _closest(integers: np.ndarray) -> np.ndarray:
     """Least |d + n| over the minimum images d in [-1/2, 1/2]^3.  # (M, 3) -> (M,)"""
-    return np.sqrt((np.maximum(np.abs(integers) - 0.5, 0.0) ** 2).sum(axis=-1))
+    distances: np.ndarray = np.sqrt((np.maximum(np.abs(integers) - 0.5, 0.0) ** 2).sum(axis=-1))
+    return distances
 
 
 def _image_reaches(largest: float) -> list[float]:

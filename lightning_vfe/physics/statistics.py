@@ -250,4 +250,5 @@ def _checked_weights(weights: Sequence[float] | Series | None, chains: int) -> n
         raise ValueError(f"weights are {array[bad[0]]:g} for chain {bad[0]}; all must be finite and not negative")
     if not array.any():
         raise ValueError("weights are zero for all chains; at least one must be positive")
-    return array / array.max()
+    scaled: np.ndarray = array / array.max()
+    return scaled

@@ -15,7 +15,7 @@ from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.statistics import Estimate, Series, estimate
 from lightning_vfe.physics.twists import TwistGrid, TwistSymmetry, twist_grid
-from lightning_vfe.physics.units import GROUND_STATE, check_temperature
+from lightning_vfe.physics.units import check_temperature
 
 MOST_STATES = 1000
 
@@ -68,7 +68,9 @@ class Strata:
                 the protons are fixed.
             states: pairs [rs, T] instead of the two lists.
             protons: sampled, or fixed: the electrons' ground state, T = 0.
-            twists, twist_symmetry, twist_shift: see `twist_grid`.
+            twists: see `twist_grid`.
+            twist_symmetry: see `twist_grid`.
+            twist_shift: see `twist_grid`.
 
         Raises:
             ValueError: a value is out of its range, or does not fit to another one.
@@ -90,7 +92,7 @@ class Strata:
             pairs = _pairs(states)
         if protons == "sampled":
             for _, temperature in pairs:
-                check_temperature(temperature, GROUND_STATE)
+                check_temperature(temperature, "for T = 0 keep the protons fixed with system.protons=fixed")
         elif states is not None:
             pairs = [(density, 0.0) for density, _ in pairs]
         return cls(tuple(StatePoint(float(density), float(temperature)) for density, temperature in pairs), grid)
@@ -151,8 +153,9 @@ class Strata:
         return found
 
     def walker_states(self, stratum: Tensor, like: Tensor) -> WalkerStates:
-        """State point and twist of walkers from the numbers of their strata (W,), in the type and on the device of
-        `like`.
+        """State point and twist of walkers from the numbers of their strata (W,).
+
+        They have the dtype and the device of `like`.
         """
         index = self.state_index(stratum).cpu()
         rs = torch.tensor([point.rs for point in self.points], dtype=torch.float64)[index]

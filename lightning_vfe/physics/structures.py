@@ -68,7 +68,8 @@ def _lattice(name: str, cell: PeriodicCell) -> np.ndarray:
     if per_cube * repeats**3 != cell.num_atoms:
         fits = ", ".join(str(per_cube * m**3) for m in range(1, 6))
         raise SettingError("structure", name, f"needs system.num_atoms among {fits}, ... not {cell.num_atoms}")
-    return bulk("H", name, a=cell.length / repeats, cubic=True).repeat(repeats).get_positions()
+    positions: np.ndarray = bulk("H", name, a=cell.length / repeats, cubic=True).repeat(repeats).get_positions()
+    return positions
 
 
 def _from_file(path: str, cell: PeriodicCell) -> np.ndarray:
@@ -96,7 +97,7 @@ def _from_file(path: str, cell: PeriodicCell) -> np.ndarray:
             f"system.num_atoms and system.rs need a cube of {wanted:.5f}: set system.rs to match or scale the file's "
             "box and positions",
         )
-    positions = atoms.get_positions() / BOHR_TO_ANGSTROM
+    positions: np.ndarray = atoms.get_positions() / BOHR_TO_ANGSTROM
     if not np.isfinite(positions).all():
         raise SettingError("structure", path, "has positions that are not finite numbers", "repair the file")
     return positions
@@ -132,7 +133,8 @@ def _draw_units(cell: PeriodicCell, count: int, atoms_per_unit: int, generator: 
         return centres
     axis = torch.randn(count, 1, 3, generator=generator, device=device, dtype=torch.float64)
     ends = torch.tensor([[-0.5], [0.5]], device=device, dtype=torch.float64) * BOND_LENGTH
-    return centres + ends * axis / axis.norm(dim=-1, keepdim=True)
+    positions: Tensor = centres + ends * axis / axis.norm(dim=-1, keepdim=True)
+    return positions
 
 
 def _clashes(cell: PeriodicCell, positions: Tensor) -> Tensor:
@@ -141,7 +143,7 @@ def _clashes(cell: PeriodicCell, positions: Tensor) -> Tensor:
     atoms = positions.flatten(1, 2)
     distances = cell.minimum_image(atoms.unsqueeze(2) - atoms.unsqueeze(1)).norm(dim=-1)  # (W, N, N)
     blocks = (distances < cell.rs).reshape(num_walkers, num_units, atoms_per_unit, num_units, atoms_per_unit)
-    clashes = blocks.any(dim=4).any(dim=2).tril(diagonal=-1).any(dim=-1)
+    clashes: Tensor = blocks.any(dim=4).any(dim=2).tril(diagonal=-1).any(dim=-1)
     if atoms_per_unit == 2:
         # In a small cell a bond longer than L/2 may leave its protons closer to each other across the boundary.
         bond = cell.minimum_image(positions[:, :, 1] - positions[:, :, 0]).norm(dim=-1)

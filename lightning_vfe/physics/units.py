@@ -51,7 +51,3 @@ def check_temperature(temperature_kelvin: float, fix: str = "set system.temperat
         raise SettingError(
             "temperature_kelvin", temperature_kelvin, f"must be positive and finite, from {least:g} to {most:g} K", fix
         )
-
-
-GROUND_STATE = "for T = 0 keep the protons fixed with system.protons=fixed"
-"""Advice of `check_temperature` where protons need not move."""

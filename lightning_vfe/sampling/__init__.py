@@ -1,1 +1,1 @@
-"""Floor 2: Markov chains on callables that return a log-probability."""
+"""Markov chains on callables that return a log-probability."""

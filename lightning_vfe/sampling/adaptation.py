@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
+
+NARROWEST, WIDEST = 1e-4, 0.5
+"""Of all moves, in units of L: far narrower ones do not move anything, wider ones are uniform already."""
+
+
+def log_width_limits(length: float) -> tuple[float, float]:
+    """Least and greatest ln(width) in a cell of edge L, in its unit of length."""
+    return math.log(NARROWEST * length), math.log(WIDEST * length)
 
 
 def adapt_log_width(

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_vfe.physics.cell import PeriodicCell
-from lightning_vfe.sampling.adaptation import adapt_log_width
+from lightning_vfe.sampling.adaptation import adapt_log_width, log_width_limits
 from lightning_vfe.sampling.metropolis import metropolis
 from lightning_vfe.sampling.proposals import LogProb, Proposal
 from lightning_vfe.sampling.random import WalkerRandom
@@ -53,8 +53,7 @@ class Chains:
         )
         acceptance = accepted.double().mean() / num_steps
         if adapt:
-            limits = math.log(1e-4), math.log(0.5 * self._cell.length)
-            target = self._rule.target_acceptance
+            target, limits = self._rule.target_acceptance, log_width_limits(self._cell.length)
             self.log_width = adapt_log_width(self.log_width, acceptance, target, 1.0, *limits)
         return float(acceptance)
 

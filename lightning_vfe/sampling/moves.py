@@ -25,8 +25,9 @@ class ProtonMove(NamedTuple):
 
 
 def global_fraction(accepted: Tensor, num_steps: int, add_up: Callable[[Tensor], Tensor]) -> Tensor:
-    """Accepted fraction over all chains of all processes. Whole numbers are added up, so that the order of the sum
-    cannot change the result.
+    """Accepted fraction over all chains of all processes.
+
+    Whole numbers are added up, so that the order of the sum cannot change the result.
     """
     total = accepted.sum()
     totals = add_up(torch.stack([total, total.new_tensor(accepted.numel() * num_steps)]).to(torch.float64))

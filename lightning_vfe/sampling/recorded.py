@@ -52,10 +52,9 @@ class Moves:
 
 
 class RecordedMoves(Moves):
-    """The same, where every step reads and writes the same memory: `record` it once, `load` other numbers as often as
-    wanted.
+    """The same, where every step reads and writes the same memory.
 
-    Only for rules without a gradient.
+    `record` it once, and `load` other numbers as often as wanted. Only for rules without a gradient.
     """
 
     def __init__(self, log_prob: PreparedLogProb, state: ChainState, proposal: Proposal, width: Tensor) -> None:
@@ -80,11 +79,13 @@ class RecordedMoves(Moves):
         self.accepted.zero_()
 
     def move(self, noise: Tensor, log_uniform: Tensor) -> None:
+        """Repeat the recorded step with these random numbers."""
         self._noise.copy_(noise)
         self._log_uniform.copy_(log_uniform)
         self._repeat()
 
     def end(self) -> tuple[ChainState, Tensor]:
+        """The state and the accepted moves, in memory of their own."""
         own = self.state
         return ChainState(own.positions.clone(), own.log_prob.clone(), None, own.displacement), self.accepted.clone()
 

@@ -1,5 +1,6 @@
-"""What the sampler is given of the models: densities of positions in units of rs. Here, and only here, the walkers'
-positions become bohr.
+"""What the sampler is given of the models: densities of positions in units of rs.
+
+Here, and only here, the walkers' positions become bohr.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def base_density(density: ProtonDensity, states: WalkerStates) -> TransportedDen
 
     def draw(random: WalkerRandom) -> Tensor:
         assert sample is not None
-        return sample(states, random) / rs
+        protons: Tensor = sample(states, random)
+        return protons / rs
 
     return TransportedDensity(
         log_prob=in_units_of_rs(lambda z: base.log_prob(z, states), states.rs),

@@ -12,7 +12,7 @@ from lightning_vfe.errors import SettingError
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.models.twin import Twin
 from lightning_vfe.models.wavefunction.scores import wavefunction_scores
-from lightning_vfe.optim.exchange import Exchange
+from lightning_vfe.optim.collectives import Collectives
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.free_energy import free_energy_terms
 from lightning_vfe.physics.local_energy import local_energy
@@ -21,7 +21,7 @@ from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.structures import make_structure
 from lightning_vfe.physics.system import System
-from lightning_vfe.physics.units import GROUND_STATE, check_temperature
+from lightning_vfe.physics.units import check_temperature
 from lightning_vfe.sampling.nested import SweepReport
 from lightning_vfe.sampling.proton_moves import ProtonTarget
 from lightning_vfe.sampling.random import WalkerRandom
@@ -85,7 +85,7 @@ class VariationalState:
         if equilibration_sweeps < 1:
             raise SettingError("equilibration_sweeps", equilibration_sweeps, "must be at least 1")
         for point in strata.points if proton_density is not None else ():
-            check_temperature(point.temperature_kelvin, GROUND_STATE)
+            check_temperature(point.temperature_kelvin, "for T = 0 fix the protons with proton_density=None")
         self.counts = WalkerCounts(num_proton_walkers, num_electron_walkers, num_groups)
         self.counts.check(strata, sampled=proton_density is not None)
         self.system, self.strata = system, strata
@@ -147,8 +147,9 @@ class VariationalState:
         return self.walkers
 
     def _start(self, random: WalkerRandom, stratum: Tensor) -> Tensor:
-        """Protons in units of rs: each group from its own random numbers, or copies of one structure where they are
-        fixed.  # (W, N, 3)
+        """Protons in units of rs.  # (W, N, 3)
+
+        Each group takes its own random numbers. Fixed protons are copies of one structure.
         """
         state = self.strata.state_index(stratum)
         if self.is_fixed:
@@ -209,11 +210,12 @@ class VariationalState:
         if self.strata.twists.is_random:
             walkers["twist"] = 0.5 - walkers.random.uniform(walkers["twist"].shape, dtype=walkers["twist"].dtype)
         electrons = electron_target(self.wavefunction, self._wavefunction_twin())
-        return self.sampler.step(walkers, self.proton_target(), electrons, adapt, Exchange().sum)
+        return self.sampler.step(walkers, self.proton_target(), electrons, adapt, Collectives().sum)
 
     def proton_target(self) -> ProtonTarget | None:
-        """p(x) of the walkers as the sampler takes it, with the parameters that the networks have; None for fixed
-        protons.
+        """p(x) of the walkers as the sampler takes it, with the parameters that the networks have.
+
+        None for fixed protons.
         """
         if self.proton_density is None:
             return None
@@ -277,15 +279,15 @@ class VariationalState:
                 flattened (W B,) where the protons are fixed.
             num_sweeps: sweeps to average over.
         """
-        series, exchange = [], Exchange()
+        series, collectives = [], Collectives()
         for _ in range(num_sweeps):
             batch = self.batch()
             values = observable(batch)
             if values.ndim == 2:
                 values = values.flatten() if self.is_fixed else values.mean(1)
-            series.append(exchange.gather(values).double().cpu())
+            series.append(collectives.gather(values).double().cpu())
         stratum = batch.stratum if len(values) == len(batch.stratum) else self.independent_strata(batch)
-        return self.strata.estimate(torch.stack(series), exchange.gather(stratum).cpu())
+        return self.strata.estimate(torch.stack(series), collectives.gather(stratum).cpu())
 
     def independent_strata(self, batch: Batch) -> Tensor:
         """Stratum of each independent sample: proton walkers (W,), or electron walkers (W B,) of fixed protons."""
@@ -308,13 +310,13 @@ class VariationalState:
         """Walkers of all processes, as plain tensors and numbers; only the first process gets them."""
         if self.walkers is None:
             return {}
-        exchange, own = Exchange(), self.walkers.state_dict()
-        if exchange.size == 1:
+        collectives, own = Collectives(), self.walkers.state_dict()
+        if collectives.size == 1:
             return own
         # a tensor of another process's GPU would be unpacked onto that GPU
         own["fields"] = {name: value.cpu() for name, value in own["fields"].items()}
         own["log_widths"] = {name: value.cpu() for name, value in own["log_widths"].items()}
-        states: list[Any] | None = [None] * exchange.size if exchange.rank == 0 else None
+        states: list[Any] | None = [None] * collectives.size if collectives.rank == 0 else None
         torch.distributed.gather_object(own, states)
         return {} if states is None else merge_walker_states(states)
 

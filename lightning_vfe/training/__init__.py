@@ -1,1 +1,1 @@
-"""Floor 3: everything that knows Lightning."""
+"""LightningModules, datamodules and callbacks: the one part that knows Lightning."""

@@ -53,9 +53,9 @@ def load_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
 
 def newest_whole(damaged: Path) -> Path | None:
     """The checkpoint of the latest step in the folder of a damaged one that can be read."""
-    from lightning_vfe.training.run.checkpoint_files import steps
+    from lightning_vfe.training.run.checkpoint_files import checkpoints_by_step
 
-    for _, file in sorted(steps(damaged.parent).items(), reverse=True):
+    for _, file in sorted(checkpoints_by_step(damaged.parent).items(), reverse=True):
         try:
             if not file.samefile(damaged) and isinstance(_read(file), dict):
                 return file

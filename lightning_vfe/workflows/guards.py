@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import hydra
 from hydra.errors import InstantiationException
@@ -72,9 +72,9 @@ def instantiate(node: DictConfig, **arguments: Any) -> Any:
 
 
 def _root(node: DictConfig) -> DictConfig:
-    root: Any = node
-    while root._get_parent() is not None:
-        root = root._get_parent()
+    root: DictConfig = node
+    while (parent := root._get_parent()) is not None:
+        root = cast(DictConfig, parent)
     return root
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,6 +17,7 @@ from lightning_vfe import __version__
 from lightning_vfe.analysis.figures import FILE_DPI, save_figures
 from lightning_vfe.analysis.overlap import draw_overlap
 from lightning_vfe.errors import SettingError
+from lightning_vfe.files import whole_file, write_json
 from lightning_vfe.log_z.classical import classical_estimates, sample_potential
 from lightning_vfe.log_z.integrate import integrate
 from lightning_vfe.log_z.result import LogZResult
@@ -88,7 +88,8 @@ def log_z_with(config: DictConfig, command: str, progress: Progress) -> LogZRun:
     path = [model.to(device).requires_grad_(False) for model in (yukawa, potential)]
     run_dir = Path(config.run_dir)
     (run_dir / "figures").mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, run_dir / "config.yaml")
+    with whole_file(run_dir / "config.yaml") as stream:
+        OmegaConf.save(config, stream)
 
     started = time.monotonic()
     result = integrate([chunked_energy(model, cell) for model in path], cell, point.kT, settings, device, progress)
@@ -192,7 +193,7 @@ def _write_integration(run_dir: Path, result: LogZResult, entry: LogZEntry) -> N
         "windows": [asdict(window) for window in result.windows],
         "overlap": np.round(result.overlap, 6).tolist(),
     }
-    (run_dir / "integration.json").write_text(json.dumps(content, indent=1) + "\n")
+    write_json(run_dir / "integration.json", content)
 
 
 def _save_overlap(run_dir: Path, result: LogZResult, entry: LogZEntry) -> Path:

@@ -119,7 +119,9 @@ def make_plan(verb: str, overrides: Overrides) -> Plan:
     return replace(_plan(verb, config, folder, checkpoint, is_new, notes), may_be_done=is_auto)
 
 
-def _plan(verb: str, config: DictConfig, folder: Path, checkpoint: Path | None, is_new: bool, notes: tuple) -> Plan:
+def _plan(
+    verb: str, config: DictConfig, folder: Path, checkpoint: Path | None, is_new: bool, notes: tuple[str, ...]
+) -> Plan:
     for key in INPUT_FILES:
         value = OmegaConf.select(config, key)
         if isinstance(value, str) and Path(value).is_file():

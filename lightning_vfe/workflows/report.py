@@ -14,6 +14,7 @@ from lightning_vfe.analysis.compare import comparison_table, draw_comparison
 from lightning_vfe.analysis.figures import FILE_DPI
 from lightning_vfe.analysis.run import load_run
 from lightning_vfe.errors import CommandError, SettingError, one_line
+from lightning_vfe.files import whole_file
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,8 @@ def report(runs: Sequence[str | Path], labels: Sequence[str] = (), run_dir: str 
     home = Path(run_dir)
     home.mkdir(parents=True, exist_ok=True)
     files = home / "comparison.csv", home / "comparison.png"
-    table.to_csv(files[0])
+    with whole_file(files[0], newline="") as stream:
+        table.to_csv(stream)
     figure.savefig(files[1], dpi=FILE_DPI)
     return Comparison(table, figure, files)
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe.analysis.run import RunFolder, results_table
 from lightning_vfe.errors import SettingError
+from lightning_vfe.files import whole_file
 from lightning_vfe.workflows.build import build_trainer, start_flow
 from lightning_vfe.workflows.checkpoints import check_same_model, check_steps_left, embedded_config, load_checkpoint
 from lightning_vfe.workflows.guards import default_dtype, key_errors
@@ -85,7 +86,7 @@ def run(plan: Plan, observer: Observer | None = None) -> RunResult:
         observer.say(line)
     # these imports take seconds
     from lightning_vfe.physics.chunking import keep_freed_memory
-    from lightning_vfe.training.run.launch import launch, quiet
+    from lightning_vfe.training.run.launch import configure_logging_and_seed, launch
 
     keep_freed_memory()
     content = load_checkpoint(plan.ckpt_path) if plan.ckpt_path is not None else {}
@@ -94,7 +95,7 @@ def run(plan: Plan, observer: Observer | None = None) -> RunResult:
         check_same_model(config, stored)
     if plan.verb == "fit" and not plan.may_be_done:
         check_steps_left(config, content)
-    quiet(config.seed)
+    configure_logging_and_seed(config.seed)
     with default_dtype(config.dtype), key_errors(config):
         module, datamodule = task.build(config)
         if content:
@@ -140,9 +141,8 @@ def _prepare_folder(plan: Plan) -> None:
         if any(plan.run_dir.iterdir()):
             raise SettingError("run_dir", plan.run_dir, "was taken by another command meanwhile", "run this one again")
     if plan.is_new or plan.verb == "fit":
-        fresh = plan.run_dir / "config.yaml.new"
-        fresh.write_text(OmegaConf.to_yaml(plan.config))
-        fresh.replace(plan.run_dir / "config.yaml")
+        with whole_file(plan.run_dir / "config.yaml") as stream:
+            stream.write(OmegaConf.to_yaml(plan.config))
 
 
 @contextmanager

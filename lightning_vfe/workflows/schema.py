@@ -50,7 +50,7 @@ PLAIN_KEYS: dict[str, Any] = {
     "labels": list[str],
     "label.database": OptionalPath,
     "label.num_atoms": list[int],
-    "label.rs": list[float],
+    "label.rs": list,
     "label.num_configurations": int,
     "label.configurations_path": OptionalPath,
     "label.rounds": int,

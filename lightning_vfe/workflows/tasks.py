@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Protocol
 
 from omegaconf import DictConfig
@@ -93,9 +92,6 @@ class DataTask:
 
     def check(self, config: DictConfig, module: Any, datamodule: Any, trainer: Any) -> None:
         """The data can be read, and fit the module."""
-        settings: Any = getattr(module, "optimizer_settings", None)
-        if trainer.max_steps == trainer.max_epochs == -1 and hasattr(settings, "check_end"):
-            settings.check_end(math.inf)
         if hasattr(datamodule, "read"):
             datamodule.read(trainer.world_size)
         if hasattr(module, "check"):

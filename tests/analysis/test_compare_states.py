@@ -75,7 +75,7 @@ def test_what_differs_is_named(
         ((runs["a"], load_run(heavy)), "system.nucleus is H in a but D in b"),
         ((fewer, fixed), "system.protons is sampled in a but fixed in b"),
     ]:
-        with pytest.raises(ValueError) as error:
+        with pytest.raises(ValueError) as error:  # noqa: PT011  (its message is checked below)
             check_same_state(dict(zip("ab", pair, strict=True)))
         assert f"runs: {message}; compare runs of the same s" in str(error.value)
 
@@ -84,7 +84,7 @@ def test_single_runs_of_other_nuclei_are_refused(make_run: Callable[..., Path]) 
     first, second = make_run(num_steps=5), make_run(num_steps=6)
     config = second / "config.yaml"
     config.write_text(config.read_text().replace("system:\n", "system:\n  nucleus: D\n"))
-    with pytest.raises(ValueError, match="runs: system.nucleus is H in a but D in b; compare runs of one state point"):
+    with pytest.raises(ValueError, match=r"runs: system.nucleus is H in a but D in b; compare runs of one state point"):
         check_same_state({"a": load_run(first), "b": load_run(second)})
     config.write_text(config.read_text().replace("nucleus: D", "nucleus: H"))
     check_same_state({"a": load_run(first), "b": load_run(second)})

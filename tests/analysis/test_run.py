@@ -94,7 +94,7 @@ def test_missing_files_name_the_command(make_run: MakeRun, tmp_path: Path) -> No
 def test_damaged_files_are_named(make_run: MakeRun, file: str, text: str, attribute: str) -> None:
     folder = make_run(num_steps=5)
     (folder / file).write_text(text)
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError) as error:  # noqa: PT011  (its message is checked below)
         getattr(load_run(folder), attribute)
     assert str(folder / file) in one_line(error)
 

@@ -75,7 +75,7 @@ def test_states_of_a_system() -> None:
     ],
 )
 def test_lists_that_name_no_states(system: dict, part: str) -> None:
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError) as error:  # noqa: PT011  (its message is checked below)
         states_of(system)
     assert part in one_line(error)
 
@@ -110,7 +110,7 @@ def test_a_run_at_each_of_its_states(make_states: MakeStates) -> None:
 def test_a_state_that_is_not_there(make_states: MakeStates) -> None:
     run = load_run(make_states(*GRID))
     for which in (4, State(1.2, 5000.0)):
-        with pytest.raises(ValueError, match="has no state .*it holds 4: rs = 1.2, T = 4000 K"):
+        with pytest.raises(ValueError, match=r"has no state .*it holds 4: rs = 1.2, T = 4000 K"):
             run.of_state(which)
     with pytest.raises(ValueError, match="holds 4 states; give one of them"):
         run.result("free_energy_per_atom")
@@ -222,7 +222,7 @@ def test_damaged_files_of_several_states(
 ) -> None:
     folder = make_states(*GRID)
     (folder / file).write_text(change((folder / file).read_text()))
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError) as error:  # noqa: PT011, PT012  (either line may raise)
         view = load_run(folder).of_state(3)
         _ = view.metrics, view.summary, view.pair_correlation
     message = one_line(error)
@@ -232,6 +232,6 @@ def test_damaged_files_of_several_states(
 
 def test_columns_that_name_no_state(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,energy_per_atom@hot\n0,1.0\n")
-    with pytest.raises(ValueError) as error:
+    with pytest.raises(ValueError) as error:  # noqa: PT011  (its message is checked below)
         _ = RunFolder(tmp_path).states
     assert "metrics.csv is damaged ('hot' names no state" in one_line(error)

@@ -68,7 +68,9 @@ def test_an_error_of_all_processes_is_one_line(tmp_path: Path, monkeypatch: pyte
         "trainer.max_steps=9",
     ]
     code, _, errors = finish(start("fit", *DDP, *words))
-    assert code == 1 and errors.startswith("error: ") and errors.count("\n") == 1, errors
+    assert code == 1, errors
+    assert errors.startswith("error: "), errors
+    assert errors.count("\n") == 1, errors
 
 
 def test_a_further_process_speaks_where_the_first_does_not(

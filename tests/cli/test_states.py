@@ -58,7 +58,8 @@ def error_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     before = set(Path.cwd().rglob("*"))
     assert main(words) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and error.count("\n") == 1, error
+    assert error.startswith("error: "), error
+    assert error.count("\n") == 1, error
     assert set(Path.cwd().rglob("*")) == before
     return error
 

@@ -31,7 +31,8 @@ def error_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     before = set(Path.cwd().rglob("*"))
     assert main(words) == 2
     captured = capsys.readouterr()
-    assert captured.err.startswith("error: ") and captured.err.count("\n") == 1, captured.err
+    assert captured.err.startswith("error: "), captured.err
+    assert captured.err.count("\n") == 1, captured.err
     assert set(Path.cwd().rglob("*")) == before
     return captured.err
 
@@ -66,7 +67,7 @@ def test_bad_input_of_the_potential_ends_in_one_line(capsys: pytest.CaptureFixtu
         (["system.rs=2"], "unknown key 'system.rs'"),
         (["potential.cutof=2"], "did you mean 'potential.cutoff'"),
         (["module.ema_decay=2"], "module.ema_decay = 2"),
-        (["optimizer.learning_rate=-1"], "optimizer.learning_rate = -1"),
+        (["optimizer.optimizer.lr=-1"], "optimizer.optimizer = AdamW refuses its settings: Invalid learning rate: -1"),
         (["datamodule.batch_size=0"], "datamodule.batch_size = 0"),
         (["potential.cutoff=-1"], "potential.cutoff = -1"),
         (["trainer.max_steps=-1"], "trainer.max_steps = -1 sets no end"),

@@ -14,7 +14,7 @@ from lightning_vfe.forward_laplacian import (
     relative_vectors,
     tanh_layer,
 )
-from tests.helpers.carried import compare, draw
+from tests.helpers.carried import check, compare, draw
 from tests.helpers.derivatives import jacobian_and_laplacian
 
 NUM = 4
@@ -60,10 +60,10 @@ def test_carried_layers(name):
     positions = draw(2, NUM, 3)
     references = [(LAYERS[name](r), *jacobian_and_laplacian(LAYERS[name], r)) for r in positions]
     with torch.no_grad():
-        compare(LAYERS[name](LaplacianTensor.coordinates(positions[0])), *references[0])
+        compare(LAYERS[name](LaplacianTensor.seed(positions[0])), *references[0])
         values, jacobians, laplacians = zip(*references, strict=True)
         stacked = torch.stack(values), torch.stack(jacobians, dim=1), torch.stack(laplacians)
-        compare(LAYERS[name](LaplacianTensor.coordinates(positions)), *stacked)
+        compare(LAYERS[name](LaplacianTensor.seed(positions)), *stacked)
 
 
 def test_messages_by_spin_leave_out_the_electron_itself():
@@ -77,7 +77,19 @@ def test_messages_by_spin_leave_out_the_electron_itself():
             torch.testing.assert_close(found[:, i, :, kind], expected)
 
 
+def test_scores_of_one_plain_and_one_carried_tensor_are_refused():
+    x = LaplacianTensor.seed(draw(NUM, 3))
+    for first, second in ((x, draw(NUM, 3)), (draw(NUM, 3), x)):
+        with pytest.raises(NotImplementedError, match="two plain tensors or two carried"):
+            bilinear_scores(first, second, draw(2, 3, 3))
+
+
+def test_a_carried_state_of_plain_inputs():
+    plain = draw(NUM, 3)
+    check(lambda x: tanh_layer([(plain[: x.shape[-2]], A)], BIAS, state=x.square() @ A.T))
+
+
 def test_inputs_of_different_layouts_are_refused():
-    x = LaplacianTensor.coordinates(draw(NUM, 3))
+    x = LaplacianTensor.seed(draw(NUM, 3))
     with pytest.raises(NotImplementedError, match="layout"):
         tanh_layer([(x, A), (_electron_pairs(x), B)], BIAS)

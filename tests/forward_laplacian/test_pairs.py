@@ -46,7 +46,7 @@ def test_pair_functions_keep_three_tangents(pairs, name):
         return KEEP_PAIRS[name](PAIRS[pairs](x))
 
     check(function)
-    assert len(function(LaplacianTensor.coordinates(draw(2, NUM, 3))).jacobian) == 3
+    assert len(function(LaplacianTensor.seed(draw(2, NUM, 3))).jacobian) == 3
 
 
 LEAVE_PAIRS = {
@@ -143,7 +143,7 @@ def test_messages(pairs, receiver, carried):
 
     if carried == "none":
         positions = draw(NUM, 3)
-        result = function(LaplacianTensor.coordinates(positions))
+        result = function(LaplacianTensor.seed(positions))
         assert isinstance(result, torch.Tensor)
         torch.testing.assert_close(result, function(positions))
         return
@@ -151,11 +151,11 @@ def test_messages(pairs, receiver, carried):
     positions = draw(2, NUM, 3)
     for r in positions:
         with torch.no_grad():
-            result = function(LaplacianTensor.coordinates(r))
+            result = function(LaplacianTensor.seed(r))
         compare(result, function(r), *jacobian_and_laplacian(function, r))
     with torch.no_grad():
-        together = function(LaplacianTensor.coordinates(positions))
-        apart = [function(LaplacianTensor.coordinates(r)) for r in positions]
+        together = function(LaplacianTensor.seed(positions))
+        apart = [function(LaplacianTensor.seed(r)) for r in positions]
     expected = [torch.stack([getattr(each, part) for each in apart], dim) for part, dim in
                 (("value", 0), ("jacobian", 1), ("laplacian", 0))]  # fmt: skip
     compare(together, *expected)
@@ -175,7 +175,7 @@ def test_messages_of_plain_pairs_with_fewer_dimensions():
 
 
 def test_messages_of_pairs_with_all_tangents_are_refused():
-    x = LaplacianTensor.coordinates(draw(NUM, 3))
+    x = LaplacianTensor.seed(draw(NUM, 3))
     with pytest.raises(NotImplementedError, match="relative_vectors"):
         messages_to_first(relative_vectors(x, x).dense(), x)
 
@@ -185,7 +185,7 @@ def test_smooth_distance_of_electrons_that_coincide_with_a_proton_is_finite():
     cell = PeriodicCell(4, 1.3)
     positions = draw(NUM, 3)
     protons = positions[:1].clone()
-    result = cell.smooth_distance(relative_vectors(LaplacianTensor.coordinates(positions), protons)).dense()
+    result = cell.smooth_distance(relative_vectors(LaplacianTensor.seed(positions), protons)).dense()
     assert result.value[0, 0] == 0.0
     assert torch.isfinite(result.jacobian).all()
     assert torch.isfinite(result.laplacian).all()

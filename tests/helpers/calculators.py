@@ -2,6 +2,7 @@
 
 import os
 import time
+from typing import ClassVar
 
 import numpy as np
 from ase.calculators.calculator import Calculator, all_changes
@@ -32,7 +33,7 @@ class Awkward(LennardJones):
 class WrongForces(Calculator):
     """E = 500 sum x^2, F = E - 1; forces twice as large as they should be."""
 
-    implemented_properties = ["energy", "free_energy", "forces"]
+    implemented_properties: ClassVar = ["energy", "free_energy", "forces"]
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
@@ -43,7 +44,7 @@ class WrongForces(Calculator):
 class Infinite(Calculator):
     """Gives numbers that are not finite."""
 
-    implemented_properties = ["energy"]
+    implemented_properties: ClassVar = ["energy"]
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)

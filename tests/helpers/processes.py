@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lightning_vfe.optim.exchange import Exchange
+from lightning_vfe.optim.collectives import Collectives
 
 _own = threading.local()
 
@@ -42,7 +42,7 @@ def one_process(values: Tensor) -> Tensor:
     return values
 
 
-class ThreadExchange(Exchange):
+class ThreadCollectives(Collectives):
     """What the package takes for the processes of torch.distributed, inside of `run_processes`."""
 
     def __init__(self) -> None:

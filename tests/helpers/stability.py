@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -12,8 +13,7 @@ from torch import Tensor
 from lightning_vfe.log_z.replica_exchange import Energy
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.statistics import split_r_hat
-from lightning_vfe.sampling.chains import Chains
-from lightning_vfe.sampling.proposals import LangevinProposal
+from lightning_vfe.sampling.boltzmann import BoltzmannChains
 from lightning_vfe.sampling.random import WalkerRandom
 
 
@@ -70,15 +70,17 @@ def long_run(
         raise ValueError(f"num_sweeps = {num_sweeps} must be at least 16")
     random = WalkerRandom(range(1), seed, device)
     start = cell.length * random.uniform((num_chains, cell.num_atoms, 3), dtype=torch.get_default_dtype())
-    chains = Chains(lambda z: -energy(z) / kT, cell, start, LangevinProposal(), 0.05 * cell.length, random)
+    chains = BoltzmannChains(energy, cell, kT, start, 0.05 * cell.length, random)
     energies, distance, accepted = [], math.inf, []
-    for sweep in range(num_sweeps):
-        accepted.append(chains.advance(num_steps, adapt=sweep < num_sweeps // 2))
-        sample = -chains.state.log_prob.double() * kT / cell.num_atoms
-        if torch.isnan(sample).any() or (sample == -torch.inf).any():
+    half = num_sweeps // 2
+    adapting, frozen = chains.samples(half, num_steps, adapt=True), chains.samples(num_sweeps - half, num_steps)
+    for sweep, sample in enumerate(itertools.chain(adapting, frozen)):
+        accepted.append(sample.acceptance)
+        energy_per_atom = sample.energy.double() / cell.num_atoms
+        if torch.isnan(energy_per_atom).any() or (energy_per_atom == -torch.inf).any():
             raise FloatingPointError(f"the potential is not a number, or minus infinity, in sweep {sweep}")
-        energies.append(sample.cpu().numpy())
-        distance = min(distance, float(_pair_distances(cell, chains.state.positions).min()))
+        energies.append(energy_per_atom.cpu().numpy())
+        distance = min(distance, float(_pair_distances(cell, sample.positions).min()))
     series, quarter = np.stack(energies), num_sweeps // 4
     later = series[-2 * quarter :]
     drift = series[-quarter:].mean() - series[quarter : 2 * quarter].mean()

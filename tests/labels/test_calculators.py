@@ -73,9 +73,9 @@ def test_espresso_says_why_it_failed() -> None:
 
 
 def test_espresso_names_what_is_missing() -> None:
-    with pytest.raises(ValueError, match="command = no_such_pw.x is not installed.*apt-get install"):
+    with pytest.raises(ValueError, match=r"command = no_such_pw.x is not installed.*apt-get install"):
         EspressoCalculator(6000.0, command="no_such_pw.x")
-    with pytest.raises(ValueError, match="pseudopotential = H.none.*apt-get install"):
+    with pytest.raises(ValueError, match=r"pseudopotential = H.none.*apt-get install"):
         EspressoCalculator(6000.0, command="python3", pseudopotential="H.none")
     with pytest.raises(ValueError, match="ecutwfc = 90"):
         EspressoCalculator(6000.0, ecutwfc=90.0)

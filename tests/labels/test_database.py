@@ -86,9 +86,9 @@ def test_it_goes_on_with_the_same_calculator_and_states_only(tmp_path: Path) -> 
     path = tmp_path / "labels.db"
     filled(path)
     LabelStore(path, STATES, {**CALCULATOR, "command": "/elsewhere/pw.x"})
-    with pytest.raises(ValueError, match="^database = .* was begun with the calculator"):
+    with pytest.raises(ValueError, match=r"^database = .* was begun with the calculator"):
         LabelStore(path, STATES, {**CALCULATOR, "cutoff": 80.0})
-    with pytest.raises(ValueError, match="^database = .* was begun with the states"):
+    with pytest.raises(ValueError, match=r"^database = .* was begun with the states"):
         LabelStore(path, STATES[:1], CALCULATOR)
 
 
@@ -147,7 +147,7 @@ def test_positions_in_other_units_are_one_line(tmp_path: Path) -> None:
     atoms = connect(path).get_atoms(id=1)
     atoms.set_cell(atoms.cell / BOHR_TO_ANGSTROM, scale_atoms=True)
     connect(path).update(1, atoms=atoms)
-    with pytest.raises(ValueError, match="row 1 has a box of .* its positions are in other units than Ang"):
+    with pytest.raises(ValueError, match=r"row 1 has a box of .* its positions are in other units than Ang"):
         LabelDatabase.open(path)
 
 
@@ -163,9 +163,9 @@ def test_numbers_that_are_not_finite_are_one_line(tmp_path: Path) -> None:
 def test_files_that_are_no_database(tmp_path: Path, content: str) -> None:
     path = tmp_path / "labels.db"
     path.write_text(content)
-    with pytest.raises(ValueError, match="^database = .*"):
+    with pytest.raises(ValueError, match=r"^database = .*"):
         LabelDatabase.open(path)
-    with pytest.raises(ValueError, match="^database = .* does not exist"):
+    with pytest.raises(ValueError, match=r"^database = .* does not exist"):
         LabelDatabase.open(tmp_path / "none.db")
 
 

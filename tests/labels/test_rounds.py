@@ -12,8 +12,8 @@ from lightning_vfe.labels.database import LabelDatabase, LabelStore, State
 from lightning_vfe.labels.files import read_configurations
 from lightning_vfe.labels.label import Configuration, Label, ase_label
 from lightning_vfe.labels.rounds import LabelRun
-from lightning_vfe.labels.sampling import ChainSettings
 from lightning_vfe.models.potential.yukawa import YukawaPotential
+from lightning_vfe.sampling.boltzmann import ChainSettings
 from tests.helpers.calculators import SETTINGS, WrongForces, lennard_jones
 
 STATES = [State(2, 1.25, 6000.0), State(4, 1.25, 6000.0)]
@@ -80,7 +80,7 @@ def test_failures_are_kept_and_skipped(tmp_path: Path) -> None:
 
 
 def test_nothing_but_failures_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="no configuration could be labelled.*no convergence"):
+    with pytest.raises(RuntimeError, match=r"no configuration could be labelled.*no convergence"):
         labelling(tmp_path / "labels.db", InProcess(broken=range(10))).run()
 
 
@@ -105,9 +105,9 @@ def test_active_rounds_train_on_what_is_there(tmp_path: Path) -> None:
 def test_a_run_goes_on_with_its_own_numbers_only(tmp_path: Path) -> None:
     path = tmp_path / "labels.db"
     labelling(path, InProcess())
-    with pytest.raises(ValueError, match="^seed = 7 differs from 42"):
+    with pytest.raises(ValueError, match=r"^seed = 7 differs from 42"):
         labelling(path, InProcess(), seed=7)
-    with pytest.raises(ValueError, match="^rounds = -1"):
+    with pytest.raises(ValueError, match=r"^rounds = -1"):
         labelling(path, InProcess(), rounds=-1)
 
 
@@ -139,7 +139,7 @@ def test_configurations_of_a_database(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has no frame of num_atoms = 4, rs = 2"):
         read_configurations(tmp_path / "labels.db", [State(4, 2.0, 500.0)], 3)
     (tmp_path / "text.xyz").write_text("nothing")
-    with pytest.raises(ValueError, match="^configurations_path = .* cannot be read by ASE"):
+    with pytest.raises(ValueError, match=r"^configurations_path = .* cannot be read by ASE"):
         read_configurations(tmp_path / "text.xyz", STATES, 3)
 
 

@@ -82,7 +82,8 @@ def test_the_density_itself_stays_as_it_is():
     assert torch.equal(chain_log_prob(density, states)(x), density.log_prob(x, states))
     chain_log_prob(density, states, in_float32(density), coarse=True)(x)
     for name, value in density.state_dict().items():
-        assert value.dtype == before[name].dtype and torch.equal(value, before[name]), name
+        assert value.dtype == before[name].dtype, name
+        assert torch.equal(value, before[name]), name
     trained = [parameter.requires_grad for parameter in density.flow.parameters()]
     assert all(trained)
 

@@ -201,5 +201,5 @@ def test_a_registered_potential_is_stored_and_read(tmp_path, monkeypatch):
 
 def test_names_of_potentials_stand_for_one_class(monkeypatch):
     monkeypatch.setattr("lightning_vfe.models.potential.storage.KINDS", dict(KINDS))
-    with pytest.raises(ValueError, match=r"^kind = 'yukawa' stands for another class"):
+    with pytest.raises(ValueError, match=r"^kind = yukawa stands for another class"):
         lv.register_potential("yukawa", Harmonic)

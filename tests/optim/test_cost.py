@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from lightning_vfe.optim.collectives import Collectives
 from lightning_vfe.optim.cost import update_cost
-from lightning_vfe.optim.exchange import Exchange
 
 
 def test_the_smaller_matrix_is_taken() -> None:
@@ -30,10 +30,10 @@ def test_bytes_of_the_columns_are_those_that_are_sent(monkeypatch: pytest.Monkey
         received.copy_(message)
 
     monkeypatch.setattr(dist, "all_to_all_single", count)
-    exchange = Exchange()
-    exchange.size = num_processes
+    collectives = Collectives()
+    collectives.size = num_processes
     samples, parameters = 32, 400
-    exchange.own_columns(torch.zeros(samples // num_processes, parameters, dtype=torch.float64))
+    collectives.transpose_shards(torch.zeros(samples // num_processes, parameters, dtype=torch.float64))
     rest = 8 * (2 * samples**2 + 2 * parameters) * (num_processes - 1) / num_processes
     expected = update_cost(samples, 1, parameters, num_processes, "sample").sent - rest
     assert sum(sent) == expected

@@ -9,8 +9,8 @@ from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.models.wavefunction.scores import wavefunction_scores
-from lightning_vfe.optim.exchange import Exchange
-from lightning_vfe.optim.natural_gradient import NaturalGradient
+from lightning_vfe.optim.collectives import Collectives
+from lightning_vfe.optim.natural_gradient import NaturalGradientOptimizer
 from lightning_vfe.optim.solve import ScoreBlock, SolveSettings, fisher_and_force, minsr_direction, sr_direction
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.state_point import StatePoint
@@ -18,7 +18,7 @@ from lightning_vfe.physics.system import System
 from tests.helpers.states import states_at
 from tests.helpers.wavefunctions import GENERAL_TWIST, make_wavefunction, random_configurations, trained_like
 
-ALONE = Exchange()
+ALONE = Collectives()
 
 
 def random_block(num_parameters, num_groups=6, size=4, components=2, seed=0):
@@ -138,8 +138,9 @@ def test_update_of_a_flow_is_that_of_the_dense_matrices(space: str) -> None:
 
     _, scores = density.scores(protons, states_at(cell, walkers))
     block = ScoreBlock(scores.unsqueeze(1), residuals.unsqueeze(1), torch.zeros(walkers, dtype=torch.int64))
-    optimizer = NaturalGradient({"flow": density.parameters()}, {"flow": 1e-3}, {"flow": damping}, {"flow": 1e9},
-                                space=space)  # fmt: skip
+    optimizer = NaturalGradientOptimizer(
+        {"flow": density.parameters()}, {"flow": 1e-3}, {"flow": damping}, {"flow": 1e9}, space=space
+    )
     before = torch.cat([p.detach().flatten() for p in density.parameters()]).clone()
     optimizer.step(lambda: {"flow": block})
     after = torch.cat([p.detach().flatten() for p in density.parameters()])
@@ -222,7 +223,7 @@ def test_null_vectors_keep_an_undamped_system_solvable() -> None:
 def one_parameter(**settings):
     parameter = torch.nn.Parameter(torch.zeros(10))
     arguments = {"lr": {"psi": 1.0}, "damping": {"psi": 1e-3}, "max_norm": {"psi": 1e-2}} | settings
-    return parameter, NaturalGradient({"psi": [parameter]}, **arguments)
+    return parameter, NaturalGradientOptimizer({"psi": [parameter]}, **arguments)
 
 
 def test_steps_are_limited_by_learning_rate_and_norm() -> None:
@@ -269,7 +270,9 @@ def test_updates_that_are_not_finite_are_counted_and_not_applied(space: str, fie
 def test_a_matrix_that_is_not_positive_is_not_applied() -> None:
     """More parameters than samples and hardly any damping: S is singular, and rounding makes it indefinite."""
     parameter = torch.nn.Parameter(torch.zeros(200))
-    optimizer = NaturalGradient({"psi": [parameter]}, {"psi": 1.0}, {"psi": 1e-300}, {"psi": 1.0}, space="parameter")
+    optimizer = NaturalGradientOptimizer(
+        {"psi": [parameter]}, {"psi": 1.0}, {"psi": 1e-300}, {"psi": 1.0}, space="parameter"
+    )
     optimizer.step(lambda: {"psi": random_block(200)})
     assert optimizer.num_skipped == 1
     assert not parameter.detach().any()

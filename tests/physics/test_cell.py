@@ -22,7 +22,7 @@ def test_length_follows_from_rs():
     cell = PeriodicCell(14, 1.31)
     assert cell.length == pytest.approx(5.089520218630015, abs=1e-14)  # reference/ewald.json
     assert cell.volume == pytest.approx(cell.length**3, rel=1e-14)
-    assert cell.density * 4.0 * math.pi / 3.0 * cell.rs**3 == pytest.approx(1.0, rel=1e-14)
+    assert cell.num_atoms / cell.volume * 4.0 * math.pi / 3.0 * cell.rs**3 == pytest.approx(1.0, rel=1e-14)
 
 
 @pytest.mark.parametrize("num_atoms", [0, -2, 2.5, True, "14"])

@@ -62,7 +62,7 @@ def test_identities_between_the_terms(shape):
     torch.testing.assert_close(proton_kinetic, torch.full(shape, 1.5 * kT))
     from_entropy = terms["energy_per_atom"] - kT * terms["entropy_per_atom"]
     torch.testing.assert_close(terms["free_energy_per_atom"], from_entropy)
-    virial = (2.0 * terms["kinetic_energy_per_atom"] + potential) * cell.density / 3.0
+    virial = (2.0 * terms["kinetic_energy_per_atom"] + potential) * (cell.num_atoms / cell.volume) / 3.0
     gpa = constants.value("Hartree energy") / constants.value("Bohr radius") ** 3 / constants.giga
     torch.testing.assert_close(terms["pressure_gpa"], virial * gpa)
 

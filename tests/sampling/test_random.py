@@ -77,7 +77,7 @@ def test_saved_state_continues_exactly_and_loads_with_weights_only():
 
 def test_errors():
     random = WalkerRandom([0, 1, 2], seed=0)
-    with pytest.raises(ValueError, match="10 walkers do not divide into 3 groups"):
+    with pytest.raises(ValueError, match="num_proton_walkers = 10 do not divide into 3 groups"):
         random.normal((10, 3))
     with pytest.raises(ValueError, match=r"no groups \[5\]"):
         WalkerRandom([1, 5], seed=0).load_state_dict(random.state_dict())

@@ -79,16 +79,16 @@ def test_walkers_of_several_densities_keep_their_states():
 
 
 def test_start_errors():
-    with pytest.raises(ValueError, match="num_proton_walkers = 8 must be a multiple of the 3 twists.*9"):
+    with pytest.raises(ValueError, match=r"num_proton_walkers = 8 must be a multiple of the 3 twists.*9"):
         make_walkers(range(4), twists=[3, 1, 1])
-    with pytest.raises(ValueError, match="= 8 must be a multiple of the 3 state points times 2 twists.*12"):
+    with pytest.raises(ValueError, match=r"= 8 must be a multiple of the 3 state points times 2 twists.*12"):
         make_walkers(range(4), densities=(1.0, 1.5, 2.0))
     with pytest.raises(ValueError, match="below num_groups = 4"):
         make_walkers([4])
     states, stratum = WalkerStates.at(2.0, twist=torch.zeros(4, 3)), torch.zeros(4, dtype=torch.int64)
     with pytest.raises(ValueError, match=r"cell needs \(W, 4, 3\)"):
         NestedSampler(SYSTEM).start(torch.zeros(4, 5, 3), states, stratum, 2, WalkerRandom([0], 0))
-    with pytest.raises(ValueError, match="4 walkers do not divide into 3 groups"):
+    with pytest.raises(ValueError, match="num_proton_walkers = 4 do not divide into 3 groups"):
         NestedSampler(SYSTEM).start(torch.zeros(4, 4, 3), states, stratum, 2, WalkerRandom(range(3), 0))
     with pytest.raises(ValueError, match="num_electron_walkers = 0"):
         make_walkers(range(4), num_electron_walkers=0)

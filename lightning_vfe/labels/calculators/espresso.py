@@ -99,7 +99,7 @@ class EspressoCalculator(Espresso):
         }
         self.num_bands = num_bands
         self.thermal_ev = KELVIN_TO_HARTREE * temperature_kelvin * HARTREE_TO_EV
-        super().__init__(
+        super().__init__(  # type: ignore[no-untyped-call]  # of ASE
             profile=EspressoProfile(command, pseudo_dir),
             pseudopotentials={"H": pseudopotential},
             input_data=settings,
@@ -139,7 +139,7 @@ class EspressoCalculator(Espresso):
         """One run of pw.x; what it says about a failure becomes the error's message."""
         output = Path(self.directory) / _OUTPUT
         try:
-            super().calculate(*arguments, **keywords)
+            super().calculate(*arguments, **keywords)  # type: ignore[no-untyped-call]  # of ASE
         except Exception as error:
             raise RuntimeError(_reason(output) or f"pw.x: {error}") from error
         text = output.read_text(errors="replace")

@@ -37,7 +37,7 @@ class PySCFCalculator(Calculator):
         ValueError: PySCF is missing, or a setting is out of its range.
     """
 
-    implemented_properties = ["energy", "free_energy", "forces"]
+    implemented_properties = ["energy", "free_energy", "forces"]  # noqa: RUF012  (ASE types it so)
 
     def __init__(
         self,
@@ -54,7 +54,7 @@ class PySCFCalculator(Calculator):
             raise ValueError("calculator = pyscf needs PySCF; install it with: pip install 'lightning-vfe[dft]'")
         if len(kpts) != 3 or min(kpts) < 1:
             raise SettingError("kpts", list(kpts), "must be three positive integers such as [2, 2, 2]")
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # of ASE
         self.temperature_kelvin = temperature_kelvin
         self.basis = basis
         self.xc = xc
@@ -81,7 +81,7 @@ class PySCFCalculator(Calculator):
         Raises:
             RuntimeError: no self-consistent solution, or an odd number of electrons.
         """
-        super().calculate(atoms, list(properties), list(system_changes))
+        super().calculate(atoms, list(properties), list(system_changes))  # type: ignore[no-untyped-call]  # of ASE
         assert self.atoms is not None
         if len(self.atoms) % 2:
             raise RuntimeError(f"{len(self.atoms)} electrons cannot be paired; take an even number of atoms")

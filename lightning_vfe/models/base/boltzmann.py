@@ -17,7 +17,7 @@ from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.system import System
-from lightning_vfe.physics.units import GROUND_STATE, KELVIN_TO_HARTREE, check_temperature
+from lightning_vfe.physics.units import KELVIN_TO_HARTREE, check_temperature
 from lightning_vfe.resources import data_file
 
 
@@ -46,7 +46,7 @@ class BoltzmannBase(nn.Module):
         log_z_error: float,
     ) -> None:
         super().__init__()
-        check_temperature(temperature_kelvin, GROUND_STATE)
+        check_temperature(temperature_kelvin)
         if not (math.isfinite(log_z) and math.isfinite(log_z_error) and log_z_error >= 0):
             raise SettingError("log_z", log_z, f"+- {log_z_error} must be finite", "run lightning-vfe log-z again")
         if isinstance(potential, Potential):
@@ -98,11 +98,13 @@ class BoltzmannBase(nn.Module):
         return self
 
     def energy(self, z: Tensor, states: WalkerStates | None = None) -> Tensor:
-        """E_ML(z) in Ha (...) of base protons (..., N, 3); all states are that of the base."""
+        """E_ML(z) in Ha (...) of base protons (..., N, 3)."""
+        del states  # the base has one state point
         return self.potential.energy(z, self.cell)
 
     def log_prob(self, z: Tensor, states: WalkerStates | None = None, energy: Tensor | None = None) -> Tensor:
         """ln p_base(z) = -E_ML(z)/kT - ln Z_ML (...) of base protons (..., N, 3); `energy` is E_ML(z) if known."""
+        del states  # the base has one state point
         return -(self.energy(z) if energy is None else energy) / self.kT - self.log_z
 
     def free_energy(self, states: WalkerStates) -> Tensor:

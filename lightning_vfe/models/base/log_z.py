@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from lightning_vfe.errors import SettingError
+from lightning_vfe.files import write_json
 from lightning_vfe.physics.cell import PeriodicCell
 
 
@@ -84,10 +84,7 @@ def store_entry(path: str | Path, entry: LogZEntry) -> None:
     entries = [old for old in read_entries(path) if not old.is_at(*state_point)] + [entry]
     entries.sort(key=lambda each: (each.num_atoms, each.rs, each.temperature_kelvin))
     content = {"potential_hash": entry.potential_hash, "entries": [asdict(each) for each in entries]}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(content, indent=2) + "\n")
-    partial.replace(path)
+    write_json(path, content)
 
 
 def find_entry(

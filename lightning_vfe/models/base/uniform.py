@@ -35,10 +35,12 @@ class UniformBase(nn.Module):
 
     def energy(self, z: Tensor, states: WalkerStates) -> Tensor:
         """E_ML(z) = 0 in Ha (...) of base protons (..., N, 3)."""
+        del states  # the energy is zero at all of them
         return torch.zeros_like(z[..., 0, 0])
 
     def log_prob(self, z: Tensor, states: WalkerStates, energy: Tensor | None = None) -> Tensor:
-        """ln p_base(z) = -3N ln L (...) of base protons (..., N, 3); no energy enters."""
+        """ln p_base(z) = -3N ln L (...) of base protons (..., N, 3)."""
+        del energy  # zero
         return (-self._log_volume(states)).expand_as(z[..., 0, 0])
 
     def free_energy(self, states: WalkerStates) -> Tensor:

@@ -13,8 +13,9 @@ NUM_CONDITIONS = 2
 
 
 def conditions(states: WalkerStates, reference: Tensor) -> Tensor:
-    """ln(rs / rs_0) and ln(Gamma / Gamma_0) with the coupling Gamma = 1 / (rs kT), the ratio of Coulomb energy and
-    temperature: both are zero at the reference.
+    """ln(rs / rs_0) and ln(Gamma / Gamma_0) with the coupling Gamma = 1 / (rs kT).
+
+    Gamma is the ratio of Coulomb energy and temperature. Both logarithms are zero at the reference.
 
     Args:
         states: of the walkers.  # (W,)

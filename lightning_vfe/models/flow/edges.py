@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.neighbors import image_steps
 
 
 class Edges(nn.Module):
@@ -61,20 +61,11 @@ class Edges(nn.Module):
         return torch.addcmul(nearest, sides, self.steps)
 
     def roots_at_zero(self) -> Tensor:
-        """What 1 - r^2 / r_c^2 is to be at r = 0: one, and minus one for an atom and itself, so that the taper
-        max(0, ...)^3 leaves it out.  # (N_i, N_j, M)
+        """What 1 - r^2 / r_c^2 is to be at r = 0.  # (N_i, N_j, M)
+
+        It is one, and minus one for an atom and itself, so that the taper max(0, ...)^3 leaves it out.
         """
         return 2.0 * self.others - 1.0
-
-
-def image_steps(cell: PeriodicCell, cutoff: float) -> np.ndarray:
-    """Integers n such that sign(m) (|m| + L n), by component, can be within the cutoff of the origin for some m in
-    [-L/2, L/2]^3; zero is the first.  # (M, 3)
-    """
-    steps = cell.image_vectors(cutoff)
-    nearest = np.where(steps < 0, -steps - 0.5, steps)
-    reach = cutoff / cell.length * (1.0 + 1e-12)
-    return steps[(nearest**2).sum(axis=-1) <= reach**2].astype(np.float64)
 
 
 def sum_images(left: Tensor, right: Tensor, onto: Tensor | None = None, factor: float = 1.0) -> Tensor:

@@ -150,8 +150,9 @@ class EquivariantFlow(nn.Module):
         self.walkers_at_once_with_gradients = max(1, self.walkers_at_once // (num_blocks * num_steps * num_layers))
 
     def batch_size(self, positions: Tensor, with_gradients: bool = False) -> int:
-        """Walkers that are computed at once on the device of these positions: more on an accelerator, which is idle
-        with few.
+        """Walkers that are computed at once on the device of these positions.
+
+        An accelerator takes more: it is idle with few.
         """
         size = self.walkers_at_once_with_gradients if with_gradients else self.walkers_at_once
         return size if positions.device.type == "cpu" else ACCELERATOR_BATCHES * size
@@ -169,8 +170,9 @@ class EquivariantFlow(nn.Module):
         return self._in_bohr(self._to_base, x, states)
 
     def to_base_midpoint(self, x: Tensor, states: WalkerStates) -> FlowResult:
-        """What `to_base` gives, up to an error, with one Jacobian for each network: the n = num_steps Euler steps of a
-        network taken as one step of the midpoint rule that is n times as long,
+        """What `to_base` gives, up to an error, with one Jacobian for each network.
+
+        The n = num_steps Euler steps of a network become one step of the midpoint rule that is n times as long,
 
             y = x + (n - 1)/2 Delta(x),    z = x + n Delta(y),    ln|det dz/dx| = n ln|det(I + d Delta / d y)|.
 

@@ -94,7 +94,8 @@ def _anderson(
 def _direction(difference: Tensor) -> Tensor:
     """(dX + dF, dF) of a pair of iterates, in units of |dF|.  # (W, 2, 3N)"""
     size = difference[:, 1:].norm(dim=-1, keepdim=True).clamp(min=torch.finfo(difference.dtype).tiny)
-    return torch.stack([difference.sum(1), difference[:, 1]], dim=1) / size
+    direction: Tensor = torch.stack([difference.sum(1), difference[:, 1]], dim=1) / size
+    return direction
 
 
 def _mixed(now: Tensor, history: Tensor) -> Tensor:
@@ -142,7 +143,9 @@ def _newton(step: Step, target: Tensor, condition: Tensor, tolerance: float) -> 
 
 
 def _arrived(x: Tensor, distance: Tensor, tolerance: float) -> Tensor:
-    """Whether walkers x (W, 3N) are close enough to their target; one that ran off so far that its distance is made of
-    rounding errors is not.
+    """Whether walkers x (W, 3N) are close enough to their target.
+
+    One that ran off so far that its distance is made of rounding errors is not.
     """
-    return (distance < tolerance) & (torch.finfo(x.dtype).eps * x.norm(dim=-1) < tolerance)
+    arrived: Tensor = (distance < tolerance) & (torch.finfo(x.dtype).eps * x.norm(dim=-1) < tolerance)
+    return arrived

@@ -71,7 +71,8 @@ class FirstMessage(nn.Module):
 
     def _read(self, functions: Tensor, dim: int) -> Tensor:
         """The functions k that reach an output, as b and components."""
-        return functions.unflatten(dim, (self.weight.shape[-2], -1)).narrow(dim, 0, self.num_components)
+        read: Tensor = functions.unflatten(dim, (self.weight.shape[-2], -1)).narrow(dim, 0, self.num_components)
+        return read
 
 
 class Message(nn.Module):
@@ -126,7 +127,8 @@ class Message(nn.Module):
         """
         fan, angular, outputs, _ = self.couplings.shape
         chosen = self.weight.flatten(-3, -2).index_select(-2, self.places)
-        return chosen.unflatten(-2, (fan, self.num_radial, angular, outputs))
+        by_path: Tensor = chosen.unflatten(-2, (fan, self.num_radial, angular, outputs))
+        return by_path
 
     def sent(self, features: Tensor, weights: Tensor) -> Tensor:
         """Q_j.
@@ -172,8 +174,9 @@ class Message(nn.Module):
         """d m_i / d x for features with a Jacobian.
 
         Args:
-            features, weights: as for `sent`.
+            features: as for `sent`.
             functions: of all pairs, with gradients.
+            weights: as for `sent`.
             jacobian: d h_j / d x.  # (W, N, A C, 3 N)
             same: one for j = i.  # (N_i, N_j)
 
@@ -193,7 +196,8 @@ class Message(nn.Module):
         slopes = (functions.gradients.mT.flatten(1, 3) @ matrices).view(*shape[:3], 3, *shape[3:])
         slopes = (slopes * features.view(walkers, 1, atoms, 1, 1, components, channels)).sum(-2)
         slopes = jacobian_of_sum(slopes, same)  # (W, N_i, N_j, 3, O, C)
-        return (carried + slopes.permute(0, 1, 4, 5, 2, 3).flatten(-2)).flatten(2, 3)
+        total: Tensor = (carried + slopes.permute(0, 1, 4, 5, 2, 3).flatten(-2)).flatten(2, 3)
+        return total
 
 
 class Path(NamedTuple):

@@ -69,8 +69,10 @@ class GatedUpdate(nn.Module):
         self.register_buffer("bias_places", _bias_places(hidden_lmax, num_channels), persistent=False)
 
     def biases(self) -> list[tuple[Tensor, Tensor, int]]:
-        """What `conditioned` is to give to `mixing`, all of it, so that no parameter of a block is left without a
-        gradient, which data-parallel training would refuse.
+        """What `conditioned` is to give to `mixing`.
+
+        All of it is given, so that no parameter of a block is left without a gradient, which data-parallel training
+        would refuse.
         """
         return [(self.bias, self.bias_slopes, 2), (self.gate_bias, self.gate_bias_slopes, 3)]
 
@@ -111,8 +113,10 @@ class GatedUpdate(nn.Module):
 def _block_places(
     hidden_lmax: int, num_channels: int, num_inputs: int, num_degrees: int, by_channel: bool
 ) -> tuple[Tensor, Tensor]:
-    """For every entry of `Mixing.weight` the place of its number in (weights of `num_degrees` degrees, gate weights),
-    and the factor before it: 0 outside of the blocks, 2 for the components of l > 0, else 1.
+    """For every entry of `Mixing.weight` the place of its number, and the factor before it.
+
+    The place is in (weights of `num_degrees` degrees, gate weights). The factor is 0 outside of the blocks, 2 for the
+    components of l > 0, else 1.
 
     Returns:
         Places  # (A' b 2 A C,), and factors  # (A' b, 2 A C)

@@ -11,7 +11,7 @@ import torch
 from ase import Atoms
 from torch import Tensor
 
-from lightning_vfe.errors import SettingError
+from lightning_vfe.errors import SettingError, one_line
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.units import BOHR_TO_ANGSTROM, HARTREE_TO_EV
@@ -49,8 +49,7 @@ class ASEPotential(Potential):
         try:
             self.calculator = getattr(importlib.import_module(module), name)(**self.arguments)
         except (ImportError, AttributeError, TypeError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise SettingError("calculator", calculator, f"cannot be used: {reason}") from error
+            raise SettingError("calculator", calculator, f"cannot be used: {one_line(error)}") from error
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -61,7 +60,9 @@ class ASEPotential(Potential):
         """E(z) in Ha (...) of protons (..., N, 3) in bohr; see `Potential.energy`."""
         self.check(z, cell)
         one = torch.ones_like(z[..., 0, 0]) if dilation is None else dilation
-        energy: Tensor = _Energy.apply(z, one, self, cell.length, dilation is not None)
+        energy: Tensor = _Energy.apply(  # type: ignore[no-untyped-call]  # of torch
+            z, one, self, cell.length, dilation is not None
+        )
         return energy
 
     def evaluate(self, z: np.ndarray, length: float, with_virial: bool) -> tuple[float, np.ndarray, float]:
@@ -82,7 +83,8 @@ class ASEPotential(Potential):
             scaled.set_cell(atoms.cell * (1.0 + sign * STEP), scale_atoms=True)
             scaled.calc = self.calculator
             energies.append(scaled.get_potential_energy())
-        return (energies[0] - energies[1]) / (2.0 * STEP)
+        virial: float = (energies[0] - energies[1]) / (2.0 * STEP)
+        return virial
 
 
 class _Energy(torch.autograd.Function):
@@ -92,6 +94,7 @@ class _Energy(torch.autograd.Function):
     def forward(
         ctx: Any, z: Tensor, dilation: Tensor, potential: ASEPotential, length: float, with_virial: bool
     ) -> Tensor:
+        del dilation  # it is one
         flat = z.detach().reshape(-1, *z.shape[-2:]).double().cpu().numpy()
         found = [potential.evaluate(each, length, with_virial) for each in flat]
         energies, forces, virials = (np.array(column) for column in zip(*found, strict=True))

@@ -23,7 +23,8 @@ def chunked_energy(potential: Potential, cell: PeriodicCell) -> Callable[[Tensor
 
     def energy(z: Tensor) -> Tensor:
         if z.requires_grad and torch.is_grad_enabled():
-            return _EnergyWithForces.apply(z, potential, cell)
+            with_forces: Tensor = _EnergyWithForces.apply(z, potential, cell)  # type: ignore[no-untyped-call]  # of torch
+            return with_forces
         limit = max(1, max_chunk_elements(z) // (ELEMENTS_PER_ATOM * cell.num_atoms))
         return map_chunks(lambda part: (potential.energy(part, cell),), limit, z)[0]
 

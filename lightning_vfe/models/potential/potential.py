@@ -64,7 +64,7 @@ class Potential(nn.Module, abc.ABC):
         Returns:
             Energy in Ha  # (...);  forces in Ha/bohr  # (..., N, 3)
         """
-        if torch._C._functorch.is_functorch_wrapped_tensor(z):
+        if _is_transformed(z):
             # torch.autograd.grad is not available there, and the transform decides what stays differentiable
             gradient, energy = torch.func.grad(self._summed_energy, has_aux=True)(z, cell)
             return energy, -gradient
@@ -128,6 +128,15 @@ class Potential(nn.Module, abc.ABC):
                 "set system.rs inside, take base=uniform, or train a potential on labels at this density "
                 "(lightning-vfe label, then fit)",
             )
+
+
+def _is_transformed(z: Tensor) -> bool:
+    """Whether torch.func transforms the calling function: it then refuses to let a tensor require gradients."""
+    try:
+        z.detach().requires_grad_()
+    except RuntimeError:
+        return True
+    return False
 
 
 def _configurations_at_once(z: Tensor) -> int:

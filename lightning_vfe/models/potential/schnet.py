@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from lightning_vfe.errors import SettingError
-from lightning_vfe.models.potential.pairs import Pairs, find_pairs
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.models.potential.radial import GaussianBasis, cosine_switch, quintic_switch
 from lightning_vfe.models.potential.schnetpack_import import schnet_of, schnetpack
 from lightning_vfe.models.potential.schnetpack_model import read_schnetpack_model
 from lightning_vfe.models.potential.yukawa import YukawaPotential
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.neighbors import NeighborList, find_pairs
 
 HYDROGEN = 1
 
@@ -179,7 +179,7 @@ class SchNetPotential(Potential):
         energy = pairs.sum_atoms(self.energy_per_atom + self.energy_scale * self._outputs(pairs))
         return energy + self.repulsion.pair_energy(pairs) if self.repulsion.strength > 0 else energy
 
-    def _outputs(self, pairs: Pairs) -> Tensor:
+    def _outputs(self, pairs: NeighborList) -> Tensor:
         """SchNet_i of all atoms of the batch.  # (W N,)"""
         switch = self._switched(pairs.squared.sqrt()).unsqueeze(-1)
         features = self.representation.radial_basis((pairs.squared.square() + self.core_radius**4).sqrt().sqrt())
@@ -187,7 +187,8 @@ class SchNetPotential(Potential):
         for interaction in self.representation.interactions:
             filters = interaction.filter_network(features) * switch
             atoms = atoms + interaction.f2out(pairs.exchange(interaction.in2f(atoms), filters))
-        return self.output(atoms).squeeze(-1)
+        outputs: Tensor = self.output(atoms).squeeze(-1)
+        return outputs
 
     def _switched(self, distance: Tensor) -> Tensor:
         """The switch of the messages at distances (E,) in bohr."""
@@ -204,9 +205,9 @@ class _Cutoff(nn.Module):
         self.cutoff = cutoff
 
 
-def _activation(key: str, name: str):
+def _activation(key: str, name: str) -> Callable[[Tensor], Tensor]:
     """The function of that name."""
-    functions = {
+    functions: dict[str, Callable[[Tensor], Tensor]] = {
         "shifted_softplus": schnetpack().nn.shifted_softplus,
         "softplus": nn.functional.softplus,
         "silu": nn.functional.silu,

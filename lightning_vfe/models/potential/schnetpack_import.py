@@ -21,7 +21,8 @@ def schnetpack() -> ModuleType:
         dataloader.T_co = dataloader._T_co  # type: ignore[attr-defined]
     import schnetpack
 
-    return schnetpack
+    module: ModuleType = schnetpack
+    return module
 
 
 def schnet_of(num_elements: int, num_features: int, **settings: Any) -> Any:

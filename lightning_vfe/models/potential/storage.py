@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from lightning_vfe.errors import SettingError
+from lightning_vfe.files import whole_file
 from lightning_vfe.models.potential.ase_potential import ASEPotential
 from lightning_vfe.models.potential.delta import DeltaPotential
 from lightning_vfe.models.potential.potential import Potential
@@ -69,11 +69,8 @@ def save_potential(potential: Potential, path: str | Path, metadata: dict[str, A
         "hash": potential_hash(potential),
         "potential": _describe(potential),
     }
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    torch.save(content, partial)
-    partial.replace(path)
+    with whole_file(path, "wb") as stream:
+        torch.save(content, stream)
 
 
 def load_potential(path: str | Path) -> tuple[Potential, dict[str, Any]]:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from lightning_vfe.errors import SettingError
-from lightning_vfe.models.potential.pairs import Pairs, find_pairs
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.models.potential.radial import quintic_switch
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.neighbors import NeighborList, find_pairs
 
 
 class YukawaPotential(Potential):
@@ -51,7 +52,7 @@ class YukawaPotential(Potential):
         self.energy_per_atom = float(energy_per_atom)
 
     @property
-    def settings(self) -> dict:
+    def settings(self) -> dict[str, Any]:
         """The arguments that build this potential again."""
         names = ("strength", "screening_length", "cutoff", "energy_per_atom")
         return {name: getattr(self, name) for name in names}
@@ -61,7 +62,7 @@ class YukawaPotential(Potential):
         self.check(z, cell)
         return self.pair_energy(find_pairs(z, cell, self.cutoff, dilation)) + cell.num_atoms * self.energy_per_atom
 
-    def pair_energy(self, pairs: Pairs) -> Tensor:
+    def pair_energy(self, pairs: NeighborList) -> Tensor:
         """Sum of A exp(-r/l)/r s(r) over pairs that reach as far as the cutoff, or further.  # (...)"""
         distance = pairs.squared.sqrt()
         repulsion = self.strength * torch.exp(-distance / self.screening_length) / distance

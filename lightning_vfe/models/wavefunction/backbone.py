@@ -21,7 +21,7 @@ from lightning_vfe.models.wavefunction.features import NUM_PAIR_FEATURES, PairGe
 NUM_TWIST_FEATURES = 6
 
 
-class Pairs(nn.Module):
+class PairStream(nn.Module):
     """One pair stream: g <- tanh(A f) first, then g <- g + tanh(A g); each pair on its own.
 
     A pair stream depends on one relative vector alone, and the proton-proton stream on no electron: it keeps the
@@ -62,13 +62,18 @@ class Update(nn.Module):
         self.messages = nn.ModuleList(nn.Linear(pair_width, single_width, bias=False) for _ in range(num_kinds))
 
     def forward(self, state: Tensor, means: tuple[Tensor, ...], messages: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """New state (..., N, single); means (..., S, single), each for N / S particles in turn, and messages with the
-        weights that they are given.
+        """New state (..., N, single).
+
+        Args:
+            state: of the particles.  # (..., N, single)
+            means: each for N / S particles in turn.  # (..., S, single)
+            messages: with the weights that they are given.  # (..., N, pair), (single, pair)
         """
         shared = self.means[0](means[0])
         for layer, mean in zip(list(self.means)[1:], means[1:], strict=True):
             shared = shared + layer(mean)
-        return tanh_layer([(state, self.own.weight), *messages], self.own.bias, shared, state)
+        new: Tensor = tanh_layer([(state, self.own.weight), *messages], self.own.bias, shared, state)
+        return new
 
 
 class Mixing(nn.Module):
@@ -92,8 +97,9 @@ class Mixing(nn.Module):
     def forward(
         self, electrons: Tensor, protons: Tensor, pairs_ee: Tensor, pairs_ep: Tensor, pairs_pp: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """New single streams of electrons and protons, both (..., N, width); pairs (..., N, N, pair width),
-        those of the protons zero for a proton itself.
+        """New single streams of electrons and protons, both (..., N, width).
+
+        Pairs are (..., N, N, pair width); those of the protons are zero for a proton itself.
         """
         num = electrons.shape[-2]
         from_electrons = linear(electrons, self.gate_electron.weight, self.one)  # (..., N, pair width)
@@ -121,9 +127,10 @@ class Mixing(nn.Module):
 
 
 class Backbone(nn.Module):
-    """FermiNet-like streams over protons and electrons of both spins (Pfau et al., Phys. Rev. Research 2, 033429
-    (2020)), with the protons as particles of their own (Xie et al., PRL 131, 126501 (2023)), messages weighted by the
-    sender's state, and both spins sharing all weights.
+    """Streams over protons and electrons of both spins, as in FermiNet.
+
+    Source: Pfau et al., Phys. Rev. Research 2, 033429 (2020). Here the protons are particles of their own (Xie et al.,
+    PRL 131, 126501 (2023)), messages are weighted by the sender's state, and both spins share all weights.
     """
 
     def __init__(self, num_layers: int, single_width: int, pair_width: int) -> None:
@@ -133,9 +140,9 @@ class Backbone(nn.Module):
         # What the density adds to the start; zero until it is learned, and always where there is one density only.
         self.electron_density = nn.Parameter(torch.zeros(single_width))
         self.proton_density = nn.Parameter(torch.zeros(single_width))
-        self.pairs_ee = Pairs(NUM_PAIR_FEATURES + 1, pair_width, num_layers)
-        self.pairs_ep = Pairs(NUM_PAIR_FEATURES, pair_width, num_layers)
-        self.pairs_pp = Pairs(NUM_PAIR_FEATURES, pair_width, num_layers - 1)
+        self.pairs_ee = PairStream(NUM_PAIR_FEATURES + 1, pair_width, num_layers)
+        self.pairs_ep = PairStream(NUM_PAIR_FEATURES, pair_width, num_layers)
+        self.pairs_pp = PairStream(NUM_PAIR_FEATURES, pair_width, num_layers - 1)
         self.mixing = nn.ModuleList(Mixing(single_width, pair_width, i == num_layers - 1) for i in range(num_layers))
 
     def proton_pairs(self, pp: PairGeometry) -> list[Tensor]:

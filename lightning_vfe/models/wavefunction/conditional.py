@@ -15,8 +15,9 @@ from lightning_vfe.physics.state_point import WalkerStates
 def electron_density(
     wavefunction: nn.Module, protons: Tensor, states: WalkerStates, dtype: torch.dtype | None
 ) -> ElectronDensity | None:
-    """ln |psi_x(r)|^2 in few operations, for one electron walker each and electrons in units of rs, with the parameters
-    that the wavefunction has now; None where psi is not a `GeminalWavefunction`.
+    """ln |psi_x(r)|^2 in few operations, for one electron walker each and electrons in units of rs.
+
+    It has the parameters that the wavefunction has now. None where psi is not a `GeminalWavefunction`.
 
     What depends on parameters, protons and states alone is computed once, in the precision of the wavefunction. In
     another precision it is a density in its own right, whose chains are exact for it. It differs from |psi|^2 by the
@@ -39,8 +40,9 @@ def plain_log_prob(
     states: WalkerStates,
     twin: nn.Module | None = None,
 ) -> Callable[[Tensor], Tensor]:
-    """ln |psi_x(r)|^2 of electrons in bohr (W, B, N, 3) -> (W, B) by ln psi: the reference for `electron_density`, and
-    what every other wavefunction takes.
+    """ln |psi_x(r)|^2 of electrons in bohr (W, B, N, 3) -> (W, B) by ln psi.
+
+    It is the reference for `electron_density`, and what every other wavefunction takes.
 
     Args:
         wavefunction: psi_x(r).

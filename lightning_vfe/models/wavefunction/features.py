@@ -34,7 +34,8 @@ def pair_geometry(length: Tensor, first: Tensor, second: Tensor, same_particles:
 
     Args:
         length: edge L of the cell in bohr, of every configuration.  # (...)
-        first, second: positions.
+        first: positions in bohr.  # (..., M, 3)
+        second: positions in bohr.  # (..., N, 3)
         same_particles: whether both are the same particles.
     """
     displacement = relative_vectors(first, second)  # (..., M, N, 3)

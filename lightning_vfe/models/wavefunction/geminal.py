@@ -12,11 +12,10 @@ START = 0.01
 
 
 class NeuralGeminal(nn.Module):
-    r"""phi_ij = 1 + h_i^T W h_j + w . (g_ij + g_ji) / 2, complex, for up electron i and down electron j; one per
-    determinant.
+    r"""phi_ij = 1 + h_i^T W h_j + w . (g_ij + g_ji) / 2, complex, for up electron i and down electron j.
 
-    h are the single streams, g the stream of the electron pairs. W is symmetric, so that each pair is a singlet:
-    psi does not change when all spins are swapped. It starts close to 1.
+    There is one for each determinant. h are the single streams, g the stream of the electron pairs. W is symmetric, so
+    that each pair is a singlet: psi does not change when all spins are swapped. It starts close to 1.
     """
 
     def __init__(self, num_determinants: int, single_width: int, pair_width: int) -> None:
@@ -41,4 +40,5 @@ def log_sum_of_determinants(matrices: Tensor) -> Tensor:
     phase, log_abs = torch.linalg.slogdet(matrices)
     largest = log_abs.detach().amax(-1, keepdim=True)
     total = (phase * torch.exp(log_abs - largest)).sum(-1)
-    return torch.log(total) + largest.squeeze(-1)
+    log_sum: Tensor = torch.log(total) + largest.squeeze(-1)
+    return log_sum

@@ -25,7 +25,7 @@ def eigenvectors(matrices: Tensor) -> Tensor:
     A (1e-6 in float32), V^H V = 1 to rounding. Only levels as close as that may stand in another order. V has no
     derivative. Vectors of degenerate levels are any orthonormal basis of their space.
     """
-    return _Eigenvectors.apply(matrices.detach())
+    return _apply(matrices.detach())
 
 
 class _Eigenvectors(torch.autograd.Function):
@@ -40,16 +40,23 @@ class _Eigenvectors(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: Any, output: Tensor) -> None:
+        del inputs  # there is no derivative
         ctx.mark_non_differentiable(output)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> None:
-        return None
+        del ctx, gradients  # there is no derivative
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[int | None, ...], matrices: Tensor) -> tuple[Tensor, int]:
+        del info  # the size of the batch, which the matrices have too
         assert in_dims[0] is not None
-        return _Eigenvectors.apply(matrices.movedim(in_dims[0], 0)), 0
+        return _apply(matrices.movedim(in_dims[0], 0)), 0
+
+
+def _apply(matrices: Tensor) -> Tensor:
+    vectors: Tensor = _Eigenvectors.apply(matrices)  # type: ignore[no-untyped-call]  # torch.autograd has no types
+    return vectors
 
 
 def _eigenvectors(matrices: Tensor) -> Tensor:

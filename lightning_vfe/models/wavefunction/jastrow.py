@@ -44,8 +44,9 @@ class CuspJastrow(nn.Module):
         self.register_buffer("opposite_spin", (~same_spin & upper).to(torch.get_default_dtype()), persistent=False)
 
     def forward(self, electron_proton: Tensor, electron_electron: Tensor, rs_ratio: Tensor) -> Tensor:
-        """J (...) from the distances electron-proton and electron-electron, both (..., N, N) in bohr, and rs / rs_0
-        (...).
+        """J (...) of the distances electron-proton and electron-electron, both (..., N, N), in bohr.
+
+        rs_ratio is rs / rs_0.  # (...)
         """
         log_ratio = torch.log(rs_ratio)[..., None, None, None]
         ranges = rs_ratio[..., None, None, None] * softplus(self.raw_ranges + self.range_slopes * log_ratio)

@@ -102,7 +102,8 @@ class PlaneWaveEnvelope(nn.Module):
 
     def pair_functions(self, z_up: Tensor, z_down: Tensor, states: WalkerStates, pairing: Tensor) -> Tensor:
         """Phi with a given F (..., K, k, k): that of `pairing`."""
-        return paired_plane_waves(z_up, z_down, self.wavevectors(states), pairing)
+        values: Tensor = paired_plane_waves(z_up, z_down, self.wavevectors(states), pairing)
+        return values
 
     def wavevectors(self, states: WalkerStates) -> Tensor:
         """k + k_twist in 1/bohr (..., k, 3)."""

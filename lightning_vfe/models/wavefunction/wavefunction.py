@@ -97,9 +97,7 @@ class GeminalWavefunction(nn.Module):
         self.register_buffer("spin_product", torch.outer(spin, spin), persistent=False)
 
     def prepare(self, protons: Tensor, states: WalkerStates) -> FixedProtons:
-        """What log_psi computes of protons (..., N, 3) in bohr and their state points (...) alone, to be given to
-        it.
-        """
+        """What log_psi computes of protons (..., N, 3) in bohr and their state points (...) alone."""
         pp = pair_geometry(self.unit_length * states.rs, protons, protons, same_particles=True)
         pairing = self.envelope.pairing(protons, states, states.rs / self.reference_rs)
         return FixedProtons(self.backbone.proton_pairs(pp), pairing)
@@ -121,11 +119,13 @@ class GeminalWavefunction(nn.Module):
         jastrow = self.jastrow(ep.distance, ee.distance, rs_ratio) + self.neural_jastrow(single).sum((-2, -1))
         envelope = self.envelope.pair_functions(z[..., :up, :], z[..., up:, :], states, pairing)
         geminal = self.geminal(single[..., :up, :], single[..., up:, :], pairs)
-        return jastrow + log_sum_of_determinants(envelope * geminal)
+        log_psi: Tensor = jastrow + log_sum_of_determinants(envelope * geminal)
+        return log_psi
 
     def forward(
         self, protons: Tensor, electrons: Tensor, states: WalkerStates, fixed: FixedProtons | None = None
     ) -> Tensor:
+        """See `log_psi`."""
         return self.log_psi(protons, electrons, states, fixed)
 
 

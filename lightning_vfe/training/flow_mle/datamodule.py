@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import lightning as L
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.training.flow_mle.sources import Source
-from lightning_vfe.training.supervised.labelled import BatchOrder, check_batches, check_processes, share_of_batch, split
+from lightning_vfe.training.supervised.labelled import (
+    BatchOrder,
+    ShuffledBatches,
+    check_batches,
+    check_processes,
+    train_validation_test_split,
+)
 
 
 class ConfigurationDataModule(L.LightningDataModule):
@@ -65,7 +70,9 @@ class ConfigurationDataModule(L.LightningDataModule):
         """Training (0), validation (1) or test (2) configurations in bohr, drawn when first asked for. # (C, N, 3)"""
         if not self.parts:
             everything = self.source.draw(self.cell, self.seed)
-            indices = split(len(everything), self.fractions, self.seed, "data.source", origin="data.source")
+            indices = train_validation_test_split(
+                len(everything), self.fractions, self.seed, "data.source", origin="data.source"
+            )
             self._take(tuple(everything[index] for index in indices))
         return self.parts[number]
 
@@ -80,7 +87,8 @@ class ConfigurationDataModule(L.LightningDataModule):
         train = self.part(0)
         assert self._order is not None
         rank, num_ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        return DataLoader(_Shuffled(train, self._order, rank, num_ranks), batch_size=None, num_workers=0)
+        batches = ShuffledBatches(self._order, lambda _, index: train[index], rank, num_ranks)
+        return DataLoader(batches, batch_size=None, num_workers=0)
 
     def val_dataloader(self) -> DataLoader[Tensor]:
         """The validation configurations, in order."""
@@ -104,17 +112,3 @@ class ConfigurationDataModule(L.LightningDataModule):
             self._take(tuple(state_dict["parts"]))
             assert self._order is not None
             self._order.load_state_dict(state_dict["order"])
-
-
-class _Shuffled(IterableDataset[Tensor]):
-    """The training batches of an epoch; a process takes every num_ranks-th configuration of each."""
-
-    def __init__(self, configurations: Tensor, order: BatchOrder, rank: int, num_ranks: int) -> None:
-        self.configurations, self.order, self.rank, self.num_ranks = configurations, order, rank, num_ranks
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        for _, index in self.order:
-            yield self.configurations[share_of_batch(index, self.rank, self.num_ranks)]

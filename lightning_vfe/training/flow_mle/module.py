@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
@@ -22,7 +23,7 @@ from lightning_vfe.sampling.chains import Chains
 from lightning_vfe.sampling.proposals import ChainState, GaussianProposal
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.training.flow_mle.datamodule import ConfigurationDataModule
-from lightning_vfe.training.supervised.optimizers import AdamW, ExponentialAdamW
+from lightning_vfe.training.torch_optimizer import TorchOptimizer, adamw, step_plateau
 
 SWEEP = 20
 """Steps of the chains between two samples of p(x) in `test`, where they cannot be drawn."""
@@ -47,7 +48,7 @@ class FlowMaximumLikelihood(L.LightningModule):
         strata: with one state point.
         proton_density: p(x), base and flow.
         target: the Boltzmann distribution that the data follow, with its ln Z; None if it is not known.
-        optimizer: settings of the optimizer.
+        optimizer: settings of the optimizer; None takes AdamW at a rate of 3e-3.
         seed: of the chains on p(x).
         num_walkers: of these chains.
         chain_steps: moves of these chains for every training step.
@@ -67,7 +68,7 @@ class FlowMaximumLikelihood(L.LightningModule):
         strata: Strata,
         proton_density: ProtonDensity,
         target: BoltzmannBase | None = None,
-        optimizer: AdamW | None = None,
+        optimizer: TorchOptimizer | None = None,
         seed: int = 42,
         num_walkers: int = 64,
         chain_steps: int = 2,
@@ -82,7 +83,7 @@ class FlowMaximumLikelihood(L.LightningModule):
         self.system, self.point = system, strata.single
         self.cell = self.point.cell(system.num_atoms)
         self.proton_density, self.target = proton_density, target
-        self.optimizer_settings = optimizer or ExponentialAdamW(3e-3)
+        self.optimizer_settings = optimizer or adamw(3e-3)
         self.seed, self.num_walkers, self.chain_steps = seed, num_walkers, chain_steps
         self.equilibration_sweeps, self.test_sweeps = equilibration_sweeps, test_sweeps
         self.register_buffer("trained_steps", torch.zeros((), dtype=torch.int64))
@@ -100,6 +101,7 @@ class FlowMaximumLikelihood(L.LightningModule):
 
     # --- training ---------------------------------------------------------------------------------------------------
 
+    @override
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         """-<ln p> per atom, and the term that opens folds."""
         self.chains = self.chains or self._new_chains()
@@ -147,8 +149,7 @@ class FlowMaximumLikelihood(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The optimizer of the flow."""
-        num_steps = self.trainer.estimated_stepping_batches
-        return self.optimizer_settings.configure(self.proton_density.flow.parameters(), num_steps)
+        return self.optimizer_settings.configure(self.proton_density, validation_loss="validation_loss")
 
     # --- measuring --------------------------------------------------------------------------------------------------
 
@@ -158,6 +159,7 @@ class FlowMaximumLikelihood(L.LightningModule):
 
     on_test_epoch_start = on_validation_epoch_start
 
+    @override
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         """-ln p of held-out configurations, and their divergence from the target."""
         found = self.samples(batch)
@@ -187,6 +189,8 @@ class FlowMaximumLikelihood(L.LightningModule):
         self.negative_determinants = float(columns.pop("negative_determinants").mean()) if columns else 0.0
         # one step of as many chains: the error is that of their mean
         self.estimates = {name: estimate(column.unsqueeze(0).cpu()) for name, column in columns.items()}
+        if self.trainer.state.fn == "fit":
+            step_plateau(self, float(self.trainer.callback_metrics["validation_loss"]))
         if "kl_data_model" in self.estimates:
             self.estimates["kl_data_model"] = self._with_error_of_log_z(self.estimates["kl_data_model"])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from pathlib import Path
@@ -12,7 +11,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
+from typing_extensions import override
 
+from lightning_vfe.files import write_json
 from lightning_vfe.training.flow_mle.module import FlowMaximumLikelihood
 from lightning_vfe.training.run.messages import Reporter
 
@@ -43,6 +44,7 @@ class FlowReport(Reporter):
         if trainer.state.fn != "fit":
             self.messages += _tables(_module(pl_module))
 
+    @override
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Table and file."""
@@ -58,8 +60,7 @@ class FlowReport(Reporter):
             known = module.negative_determinants == 0.0 and math.isfinite(found.value)
             value, error = (found.value, found.error) if known else (None, None)
             content[f"{name}_per_atom"] = {"value": value, "error": error}
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        (self.run_dir / "flow_summary.json").write_text(json.dumps(content, indent=2) + "\n")
+        write_json(self.run_dir / "flow_summary.json", content)
         self.messages += _tables(module)
 
 
@@ -74,7 +75,7 @@ def _tables(module: FlowMaximumLikelihood) -> list[RenderableType]:
     if module.negative_determinants == 0.0:
         return [table]
     reason = f"det dz/dx is negative for a fraction {module.negative_determinants:.2e} of the configurations"
-    return [table, Text(f"NOT VALID: {reason}: the map folds; lower optimizer.learning_rate", style="bold red")]
+    return [table, Text(f"NOT VALID: {reason}: the map folds; lower optimizer.optimizer.lr", style="bold red")]
 
 
 def _module(module: L.LightningModule) -> FlowMaximumLikelihood:

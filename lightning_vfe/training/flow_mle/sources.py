@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
+from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.database import LabelDatabase, State
 from lightning_vfe.labels.files import read_configurations
-from lightning_vfe.labels.sampling import ChainSettings, sample_configurations
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.system import System
 from lightning_vfe.resources import data_file
+from lightning_vfe.sampling.boltzmann import ChainSettings, sample_configurations
 
 ALL = 10**9
 
@@ -92,6 +93,7 @@ class DatabaseSource(Source):
         """The database has configurations of this cell."""
         self._arrays(cell)
 
+    @override
     def draw(self, cell: PeriodicCell, seed: int) -> Tensor:
         """Read them."""
         return torch.as_tensor(self._arrays(cell)).to(torch.get_default_dtype())
@@ -129,6 +131,7 @@ class TrajectorySource(Source):
         """The file has frames of this cell."""
         self._frames(cell)
 
+    @override
     def draw(self, cell: PeriodicCell, seed: int) -> Tensor:
         """Read them."""
         return cell.wrap(torch.as_tensor(self._frames(cell)).to(torch.get_default_dtype()))

@@ -1,86 +1,38 @@
-"""Fit a potential without Lightning: the members of a committee, a notebook, a test."""
+"""The members of a committee: potentials fitted as every other, without a run folder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable
 
+import lightning as L
 import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.training.potential.datamodule import LabelDataModule
-from lightning_vfe.training.potential.loss import PotentialLoss, predict, set_start
-from lightning_vfe.training.potential.metrics import PotentialErrors
-from lightning_vfe.training.potential.module import ema_rate, follow, frozen_copy
-from lightning_vfe.training.supervised.labelled import BatchOrder, LabelledSet
-from lightning_vfe.training.supervised.optimizers import CosineAdamW
-
-
-def fit_potential(
-    potential: Potential,
-    train: Sequence[LabelledSet],
-    validation: Sequence[LabelledSet] = (),
-    steps: int = 1000,
-    batch_size: int = 16,
-    learning_rate: float = 2e-3,
-    loss: PotentialLoss | None = None,
-    ema_decay: float = 0.99,
-    seed: int = 0,
-) -> dict[str, float]:
-    """Fit on labelled sets with AdamW and a rate that falls along half a cosine; the potential ends as its average.
-
-    Args:
-        potential: fitted in place, by the loss of `PotentialModule`.
-        train: training sets.
-        validation: sets to measure the errors on.
-        steps: optimizer steps.
-        batch_size: configurations of a batch.
-        learning_rate: the first rate.
-        loss: weights of energies, forces and pressures.
-        ema_decay: of the moving average of the parameters.
-        seed: of the order of the batches.
-
-    Returns:
-        Errors on the validation sets, empty without them: Ha per atom, Ha/bohr per component, GPa.
-
-    Raises:
-        ValueError: steps or batch_size is not positive, or the potential has no parameters.
-    """
-    if steps < 1 or batch_size < 1:
-        raise SettingError("steps", steps, f"and batch_size = {batch_size} must be at least 1")
-    loss = loss or PotentialLoss()
-    set_start(potential, train, loss)
-    average = frozen_copy(potential)
-    trained = [parameter for parameter in potential.parameters() if parameter.requires_grad]
-    settings = CosineAdamW(learning_rate).configure(trained, steps)
-    optimizer, scheduler = settings["optimizer"], settings["lr_scheduler"]["scheduler"]
-    order, step = BatchOrder([len(part) for part in train], batch_size, seed), 0
-    while step < steps:
-        for number, index in order:
-            batch = train[number].select(index)
-            optimizer.zero_grad()
-            loss(predict(potential, batch, create_graph=True), batch).backward()
-            optimizer.step()
-            scheduler.step()
-            step += 1
-            follow(average, potential, ema_rate(step, ema_decay))
-            if step == steps:
-                break
-    potential.load_state_dict(average.state_dict())
-    errors = PotentialErrors()
-    for part in validation:
-        errors.update(predict(potential, part), part)
-    return errors.compute()
+from lightning_vfe.training.potential.module import PotentialModule
+from lightning_vfe.training.run.launch import configure_logging, launch
+from lightning_vfe.training.torch_optimizer import adamw, half_cosine
 
 
 class CommitteeTrainer:
     """Trains potentials that differ in their seed: call it with (path of the database, seed).
+
+    A member is the moving average of the parameters where the validation loss was lowest, as in every fit of a
+    potential. The rate falls to a hundredth of the first one along half a cosine.
 
     Args:
         make_potential: builds an untrained potential.
         steps: optimizer steps of each.
         batch_size: configurations of a batch.
         learning_rate: the first rate.
+        gradient_clip_val: largest norm of a gradient.
+
+    Raises:
+        ValueError: steps is not positive.
     """
 
     def __init__(
@@ -89,17 +41,51 @@ class CommitteeTrainer:
         steps: int = 600,
         batch_size: int = 8,
         learning_rate: float = 3e-3,
+        gradient_clip_val: float = 10.0,
     ) -> None:
+        if steps < 1:
+            raise SettingError("steps", steps, "must be at least 1")
         self.make_potential = make_potential
-        self.steps, self.batch_size, self.learning_rate = steps, batch_size, learning_rate
+        self.steps, self.batch_size, self.gradient_clip_val = steps, batch_size, gradient_clip_val
+        cosine = functools.partial(half_cosine, num_steps=steps, final_fraction=0.01)
+        self.optimizer = adamw(learning_rate, functools.partial(LambdaLR, lr_lambda=cosine))
 
     def __call__(self, database: str, seed: int) -> Potential:
-        """A potential whose parameters, split and order come from the seed; the generators of others stay untouched."""
+        """A potential whose parameters, split and order come from the seed; the generators of others stay untouched.
+
+        Raises:
+            KeyboardInterrupt: a signal ended the fit.
+            RuntimeError: no validation found a finite loss.
+            ValueError: the database or the potential cannot be used.
+        """
+        configure_logging()
         data = LabelDataModule(database, self.batch_size, seed=seed)
-        data.read()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            potential = self.make_potential()
-        train, validation = data.sets["train"], data.sets["validation"]
-        fit_potential(potential, train, validation, self.steps, self.batch_size, self.learning_rate, seed=seed)
-        return potential.eval()
+            module = PotentialModule(self.make_potential(), optimizer=self.optimizer)
+            data.read()
+            module.check(data)
+            if launch(self._trainer(len(data.train_dataloader())), "fit", module, data, None):
+                raise KeyboardInterrupt
+        if not bool(torch.isfinite(module.best_loss)):
+            raise RuntimeError("the fit of a committee's potential diverged; lower label.trainer.learning_rate")
+        return module.best
+
+    def _trainer(self, steps_per_epoch: int) -> L.Trainer:
+        """One process on the CPU that writes and prints nothing, whatever cluster it runs on."""
+        return L.Trainer(
+            accelerator="cpu",
+            devices=1,
+            max_steps=self.steps,
+            max_epochs=-1,
+            gradient_clip_val=self.gradient_clip_val,
+            plugins=[LightningEnvironment()],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            val_check_interval=min(self.steps, steps_per_epoch),  # a fit within one epoch has its validation, too
+            num_sanity_val_steps=0,
+            inference_mode=False,
+            use_distributed_sampler=False,
+        )

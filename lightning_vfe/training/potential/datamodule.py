@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from torch.utils.data import DataLoader, IterableDataset
+from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.database import LabelDatabase
@@ -17,10 +18,10 @@ from lightning_vfe.resources import data_file
 from lightning_vfe.training.supervised.labelled import (
     BatchOrder,
     LabelledSet,
+    ShuffledBatches,
     check_batches,
     check_processes,
-    share_of_batch,
-    split,
+    train_validation_test_split,
     with_error_weights,
 )
 
@@ -93,7 +94,7 @@ class LabelDataModule(L.LightningDataModule):
         for group in self._everything:
             cell = group.cell
             name = f"num_atoms = {cell.num_atoms}, rs = {cell.rs:g}"
-            parts = split(
+            parts = train_validation_test_split(
                 len(group), self.fractions, self.seed, name, origin=f"datamodule.database = {self.path} at {name}"
             )
             for part, index in zip(PARTS, parts, strict=True):
@@ -126,6 +127,7 @@ class LabelDataModule(L.LightningDataModule):
 
     # --- loaders ----------------------------------------------------------------------------------------------------
 
+    @override
     def setup(self, stage: str) -> None:
         """Read the database."""
         self.read(1 if self.trainer is None else self.trainer.world_size)
@@ -134,7 +136,9 @@ class LabelDataModule(L.LightningDataModule):
         """Shuffled batches of one epoch."""
         assert self._order is not None
         rank, num_ranks = (0, 1) if self.trainer is None else (self.trainer.global_rank, self.trainer.world_size)
-        return _loader(_Shuffled(self.train_sets, self._order, rank, num_ranks))
+        return _loader(
+            ShuffledBatches(self._order, lambda which, index: self.train_sets[which].select(index), rank, num_ranks)
+        )
 
     def val_dataloader(self) -> DataLoader[LabelledSet]:
         """The validation configurations, in order; all of them in every process."""
@@ -144,6 +148,7 @@ class LabelDataModule(L.LightningDataModule):
         """The test configurations, in order; all of them in every process."""
         return _loader(_InOrder(self.sets["test"], self.batch_size))
 
+    @override
     def transfer_batch_to_device(self, batch: LabelledSet, device: torch.device, dataloader_idx: int) -> LabelledSet:
         """A set knows how to move."""
         return batch.to(device)
@@ -185,20 +190,6 @@ class LabelDataModule(L.LightningDataModule):
             "num_configurations": sum(map(len, self._everything)),
         }
         return found | {name: self.metadata[name] for name in kept if name in self.metadata}
-
-
-class _Shuffled(IterableDataset[LabelledSet]):
-    """The training batches of an epoch; a process takes every num_ranks-th configuration of each."""
-
-    def __init__(self, sets: Sequence[LabelledSet], order: BatchOrder, rank: int, num_ranks: int) -> None:
-        self.sets, self.order, self.rank, self.num_ranks = sets, order, rank, num_ranks
-
-    def __len__(self) -> int:
-        return len(self.order)
-
-    def __iter__(self) -> Iterator[LabelledSet]:
-        for number, index in self.order:
-            yield self.sets[number].select(share_of_batch(index, self.rank, self.num_ranks))
 
 
 class _InOrder(IterableDataset[LabelledSet]):

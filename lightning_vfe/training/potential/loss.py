@@ -9,13 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vfe.errors import SettingError
+from lightning_vfe.models.potential.chunked import chunked_energy
 from lightning_vfe.models.potential.delta import DeltaPotential
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.models.potential.schnet import SchNetPotential
 from lightning_vfe.training.supervised.labelled import LabelledSet
-
-CHUNK = 64
-"""Configurations that are evaluated at once where no batch size says how many."""
 
 
 class Prediction(NamedTuple):
@@ -110,26 +108,21 @@ def _spread(groups: Sequence[Tensor]) -> Tensor | None:
     return torch.cat(centred).square().mean().sqrt() if centred else None
 
 
-def set_start(potential: Potential, sets: Sequence[LabelledSet], loss: PotentialLoss) -> None:
+def initialise_scales(potential: Potential, sets: Sequence[LabelledSet], loss: PotentialLoss) -> None:
     """Prepare a fit: scales of the loss, and e_0 and e_1 of the SchNet that is trained, both from the training sets.
 
     e_0 is the mean over all configurations of the energy per atom, e_1 its spread, after the repulsion is subtracted
     and, for a DeltaPotential, the baseline.
-
-    Raises:
-        ValueError: the potential has no parameters to train.
     """
-    if not any(parameter.requires_grad for parameter in potential.parameters()):
-        raise SettingError("potential", type(potential).__name__, "has no parameters to fit", "take schnet or delta")
     baseline, trained = None, potential
     if isinstance(potential, DeltaPotential):
-        baseline, trained = [_energies(potential.baseline, part) for part in sets], potential.correction
+        baseline, trained = _energies(potential.baseline, sets), potential.correction
     loss.set_scales(sets, baseline)
     if not isinstance(trained, SchNetPotential):
         return
     rest = []
-    for i, part in enumerate(sets):
-        known = _energies(trained.repulsion, part) + (0.0 if baseline is None else baseline[i])
+    for i, (part, repulsion) in enumerate(zip(sets, _energies(trained.repulsion, sets), strict=True)):
+        known = repulsion + (0.0 if baseline is None else baseline[i])
         rest.append((part.energy - known) / part.cell.num_atoms)
     spread = _spread(rest)
     assert spread is not None
@@ -137,6 +130,6 @@ def set_start(potential: Potential, sets: Sequence[LabelledSet], loss: Potential
 
 
 @torch.no_grad()
-def _energies(potential: Potential, labels: LabelledSet) -> Tensor:
-    """Energies of a set, in parts that fit the memory. # (C,)"""
-    return torch.cat([potential.energy(part, labels.cell) for part in labels.positions.split(CHUNK)])
+def _energies(potential: Potential, sets: Sequence[LabelledSet]) -> list[Tensor]:
+    """Energies of each set. # (C,) each"""
+    return [chunked_energy(potential, labels.cell)(labels.positions) for labels in sets]

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import copy
+import functools
 from typing import Any
 
 import lightning as L
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.models.potential.storage import load_potential
 from lightning_vfe.resources import data_file
 from lightning_vfe.training.potential.datamodule import LabelDataModule
-from lightning_vfe.training.potential.loss import PotentialLoss, Prediction, predict, set_start
+from lightning_vfe.training.potential.loss import PotentialLoss, Prediction, initialise_scales, predict
 from lightning_vfe.training.potential.metrics import PotentialErrors
 from lightning_vfe.training.supervised.labelled import LabelledSet
-from lightning_vfe.training.supervised.optimizers import AdamW, CosineAdamW
+from lightning_vfe.training.torch_optimizer import TorchOptimizer, adamw, step_plateau
 
 
 class PotentialModule(L.LightningModule):
@@ -30,11 +33,11 @@ class PotentialModule(L.LightningModule):
     Args:
         potential: to fit; of a DeltaPotential the correction only.
         loss: weights of energies, forces and pressures.
-        optimizer: settings of the optimizer.
+        optimizer: settings of the optimizer; None takes AdamW at a rate of 2e-3.
         ema_decay: of the moving average, per step; it starts faster, as (1 + t) / (10 + t).
 
     Raises:
-        ValueError: ema_decay is not in [0, 1).
+        ValueError: ema_decay is not in [0, 1), or the potential has no parameters to train.
     """
 
     trained_steps: Tensor
@@ -44,18 +47,22 @@ class PotentialModule(L.LightningModule):
         self,
         potential: Potential,
         loss: PotentialLoss | None = None,
-        optimizer: AdamW | None = None,
+        optimizer: TorchOptimizer | None = None,
         ema_decay: float = 0.99,
     ) -> None:
         super().__init__()
         if not 0 <= ema_decay < 1:
             raise SettingError("ema_decay", ema_decay, "must be from 0 to below 1, such as 0.99")
+        if not any(parameter.requires_grad for parameter in potential.parameters()):
+            raise SettingError(
+                "potential", type(potential).__name__, "has no parameters to fit", "take schnet or delta"
+            )
         self.potential = potential
-        self.average = frozen_copy(potential)
-        self.best = frozen_copy(potential)
+        moving = functools.partial(_moving_average, ema_decay)
+        self.average = AveragedModel(potential, multi_avg_fn=moving).requires_grad_(False).eval()
+        self.best = copy.deepcopy(potential).requires_grad_(False).eval()
         self.loss = loss or PotentialLoss()
-        self.optimizer_settings = optimizer or CosineAdamW()
-        self.ema_decay = ema_decay
+        self.optimizer_settings = optimizer or adamw(2e-3)
         self.errors = PotentialErrors()
         self.register_buffer("trained_steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("best_loss", torch.full((), torch.inf))
@@ -84,13 +91,14 @@ class PotentialModule(L.LightningModule):
         datamodule = self.trainer.datamodule  # type: ignore[attr-defined]
         if not isinstance(datamodule, LabelDataModule):
             raise TypeError(f"PotentialModule reads a LabelDataModule, not a {type(datamodule).__name__}")
-        set_start(self.potential, [part.to(self.device) for part in datamodule.train_sets], self.loss)
-        self.average.load_state_dict(self.potential.state_dict())
+        initialise_scales(self.potential, [part.to(self.device) for part in datamodule.train_sets], self.loss)
+        self.average.update_parameters(self.potential)
         self.best.load_state_dict(self.potential.state_dict())
 
+    @override
     def training_step(self, batch: LabelledSet, batch_idx: int) -> Tensor:
         """The loss of a batch."""
-        loss = self.loss(predict(self.potential, batch, create_graph=True), batch)
+        loss: Tensor = self.loss(predict(self.potential, batch, create_graph=True), batch)
         self.log("train_loss", loss, batch_size=len(batch), sync_dist=True)
         return loss
 
@@ -98,14 +106,11 @@ class PotentialModule(L.LightningModule):
         """A step, which the average follows: here, since callbacks save before the module's own on_train_batch_end."""
         super().optimizer_step(*args, **kwargs)
         self.trained_steps += 1
-        follow(self.average, self.potential, ema_rate(int(self.trained_steps), self.ema_decay))
+        self.average.update_parameters(self.potential)
 
     def configure_optimizers(self) -> Any:
         """The optimizer of the parameters that are trained."""
-        num_steps = self.trainer.estimated_stepping_batches
-        return self.optimizer_settings.configure(
-            (parameter for parameter in self.potential.parameters() if parameter.requires_grad), num_steps
-        )
+        return self.optimizer_settings.configure(self.potential, validation_loss="validation_loss")
 
     # --- measuring --------------------------------------------------------------------------------------------------
 
@@ -116,9 +121,11 @@ class PotentialModule(L.LightningModule):
 
     on_test_epoch_start = on_validation_epoch_start
 
+    @override
     def validation_step(self, batch: LabelledSet, batch_idx: int) -> None:
         """Errors of the moving average during `fit`, of the best one in `validate`."""
-        predicted = predict(self.average if self.trainer.state.fn == "fit" else self.best, batch)
+        measured: Any = self.average.module if self.trainer.state.fn == "fit" else self.best
+        predicted = predict(measured, batch)
         self.errors.update(predicted, batch)
         if self.trainer.state.fn == "fit":
             self.log("validation_loss", self.loss(predicted, batch), batch_size=len(batch), prog_bar=True)
@@ -133,10 +140,8 @@ class PotentialModule(L.LightningModule):
         loss = self.trainer.callback_metrics["validation_loss"].to(self.best_loss)
         if bool(loss < self.best_loss):
             self.best_loss.copy_(loss)
-            self.best.load_state_dict(self.average.state_dict())
-        scheduler = self.lr_schedulers()
-        if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
-            scheduler.step(float(loss))
+            self.best.load_state_dict(self.average.module.state_dict())
+        step_plateau(self, float(loss))
 
     test_step = validation_step
 
@@ -150,19 +155,7 @@ def stored_potential(path: str) -> Potential:
     return load_potential(data_file(path))[0]
 
 
-def frozen_copy(potential: Potential) -> Potential:
-    """A copy that is not trained."""
-    return copy.deepcopy(potential).requires_grad_(False).eval()
-
-
-def ema_rate(step: int, decay: float) -> float:
-    """Share of the new parameters in the moving average at a step, counted from one."""
-    return 1.0 - min(decay, (1.0 + step) / (10.0 + step))
-
-
-@torch.no_grad()
-def follow(average: nn.Module, trained: nn.Module, rate: float) -> None:
-    """Move the average's parameters towards the trained ones."""
-    for mean, new in zip(average.parameters(), trained.parameters(), strict=True):
-        if new.requires_grad:
-            mean.lerp_(new, rate)
+def _moving_average(decay: float, averages: Any, parameters: Any, count: Tensor) -> None:
+    """Move averages towards parameters, in place, at step t = count; quickly while the steps are few."""
+    steps = int(count)
+    get_ema_multi_avg_fn(min(decay, (1.0 + steps) / (10.0 + steps)))(averages, parameters, count)

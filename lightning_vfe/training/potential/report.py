@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
@@ -11,8 +10,10 @@ import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_only
 from rich.table import Table
+from typing_extensions import override
 
 from lightning_vfe.analysis.parity import PREDICTIONS, save_parity
+from lightning_vfe.files import whole_file, write_json
 from lightning_vfe.models.potential.storage import potential_hash, save_potential
 from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA
 from lightning_vfe.training.potential.datamodule import LabelDataModule
@@ -40,6 +41,7 @@ class PotentialReport(Reporter):
         super().__init__()
         self.run_dir = Path(run_dir)
 
+    @override
     @rank_zero_only
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The potential with its errors on the test configurations."""
@@ -62,6 +64,7 @@ class PotentialReport(Reporter):
         save_potential(module.best, file, metadata)
         self.messages.append(f"potential: {file}")
 
+    @override
     @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """The table of `validate`."""
@@ -70,6 +73,7 @@ class PotentialReport(Reporter):
             title = f"errors on validation, after {int(module.trained_steps)} steps"
             self.messages.append(error_table(errors_of(module.predictions), title))
 
+    @override
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Table, files and figures."""
@@ -82,8 +86,7 @@ class PotentialReport(Reporter):
             "errors": errors,
             "label": datamodule.provenance(),
         }
-        self.run_dir.mkdir(parents=True, exist_ok=True)
-        (self.run_dir / "potential_summary.json").write_text(json.dumps(content, indent=2) + "\n")
+        write_json(self.run_dir / "potential_summary.json", content)
         _save_predictions(module.predictions, self.run_dir / PREDICTIONS)
         title = f"errors on {content['num_test']} test configurations, after {content['step']} steps"
         self.messages.append(error_table(errors, title))
@@ -130,7 +133,8 @@ def _save_predictions(predictions: list[tuple[LabelledSet, Prediction]], file: P
         add("energy_per_atom", labels.energy, predicted.energy, 1.0 / labels.cell.num_atoms)
         add("force", labels.forces, predicted.forces, 1.0)
         add("pressure_gpa", labels.pressure, predicted.pressure, HARTREE_PER_BOHR3_TO_GPA)
-    np.savez(file, allow_pickle=False, **{name: np.concatenate(parts) for name, parts in columns.items()})
+    with whole_file(file, "wb") as stream:
+        np.savez(stream, allow_pickle=False, **{name: np.concatenate(parts) for name, parts in columns.items()})
 
 
 def _parts(trainer: L.Trainer) -> tuple[PotentialModule, LabelDataModule]:

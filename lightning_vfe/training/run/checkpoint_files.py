@@ -10,28 +10,26 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from typing_extensions import override
+
+from lightning_vfe.files import rename, whole_file
 
 LAST = "last.ckpt"
 """The newest checkpoint of a folder."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint under another name into the same folder, waits until it is on the disk, and renames it.
+    """Writes a checkpoint whole or not at all.
 
-    A process that is killed at any moment leaves the file before whole. Lightning's own writer goes through the
-    system's folder for temporary files, from where a move to another disk is a copy that can stop half-way.
+    Lightning's own writer goes through the system's folder for temporary files, from where a move to another disk is a
+    copy that can stop half-way.
     """
 
+    @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         """Write the checkpoint to a local path."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = _fresh(path)
-        with fresh.open("wb") as stream:
+        with whole_file(path, "wb") as stream:
             torch.save(checkpoint, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        _rename(fresh, path)
 
 
 class CheckpointFolder:
@@ -66,19 +64,21 @@ class CheckpointFolder:
         return self.path / f"step-{step:08d}.ckpt"
 
     def commit(self, step: int) -> None:
-        """Make the pending checkpoint that of this step and the newest. Older ones beyond keep_last go, and so do those
-        of later steps: a run that went back to an earlier checkpoint has left them.
+        """Make the pending checkpoint that of this step and the newest.
+
+        Older ones beyond keep_last go, and so do those of later steps: a run that went back to an earlier checkpoint
+        has left them.
         """
         # last.ckpt first: a kill between the two leaves one step less to go back to, never a last.ckpt that is behind
-        _rename(self.pending, self.last)
-        fresh = _fresh(self.step_file(step))
+        rename(self.pending, self.last)
+        fresh = self.path / f"{self.step_file(step).name}.new"
         fresh.unlink(missing_ok=True)
         try:
             os.link(self.last, fresh)
         except OSError:
             shutil.copyfile(self.last, fresh)
-        _rename(fresh, self.step_file(step))
-        files = steps(self.path)
+        rename(fresh, self.step_file(step))
+        files = checkpoints_by_step(self.path)
         kept = sorted(saved for saved in files if saved <= step)[-self.keep_last :]
         for saved, file in files.items():
             if saved not in kept:
@@ -86,26 +86,12 @@ class CheckpointFolder:
 
     def clean(self) -> None:
         """Remove what a killed process left half-written."""
-        for pattern in ("*.ckpt.new", "*.ckpt.pending", "*.ckpt.pending.new"):
+        for pattern in ("*.ckpt*.new", "*.ckpt.pending"):
             for file in self.path.glob(pattern):
                 file.unlink()
 
 
-def steps(folder: Path) -> dict[int, Path]:
+def checkpoints_by_step(folder: Path) -> dict[int, Path]:
     """The files step-N.ckpt of a folder by N."""
     found = ((re.fullmatch(r"step-(\d+)\.ckpt", file.name), file) for file in folder.glob("step-*.ckpt"))
     return {int(match[1]): file for match, file in found if match}
-
-
-def _fresh(path: Path) -> Path:
-    return path.with_name(f"{path.name}.new")
-
-
-def _rename(source: Path, target: Path) -> None:
-    """Rename within a folder, on the disk when it returns."""
-    source.replace(target)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -6,17 +6,31 @@ import warnings
 from typing import Any
 
 import lightning as L
-from lightning.fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
 
 from lightning_vfe.training.run.run_folder import StopOnInterrupt
 
-__all__ = ["MisconfigurationException", "cluster_plugins", "is_progress_bar", "launch", "quiet"]
+__all__ = [
+    "MisconfigurationException",
+    "cluster_plugins",
+    "configure_logging",
+    "configure_logging_and_seed",
+    "is_progress_bar",
+    "launch",
+]
 
 
-def quiet(seed: int) -> None:
-    """Seed all generators, and silence the advice of Lightning that does not fit data made by Markov chains."""
+def configure_logging_and_seed(seed: int) -> None:
+    """Seed all generators, and silence Lightning as `configure_logging` does."""
+    configure_logging()
+    L.seed_everything(seed, verbose=False)
+
+
+def configure_logging() -> None:
+    """Silence the advice of Lightning that does not fit data made by Markov chains."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     # SchNetPack imports the package of Lightning's old name, which sets its level and takes over the messages
@@ -32,7 +46,6 @@ def quiet(seed: int) -> None:
         ".*Grad strides do not match bucket view strides.*",  # small matrices: nothing to gain
     ):
         warnings.filterwarnings("ignore", advice)
-    L.seed_everything(seed, verbose=False)
 
 
 def is_progress_bar(callback: object) -> bool:

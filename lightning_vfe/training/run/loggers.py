@@ -10,6 +10,8 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
+from lightning_vfe.files import whole_file
+
 
 class MetricsCSVLogger(Logger):
     """Writes every logged step as one row of `run_dir/metrics.csv`, at once, and appends to it when a run goes on.
@@ -85,11 +87,8 @@ class MetricsCSVLogger(Logger):
         return list(reader.fieldnames or []), rows
 
     def _rewrite(self, rows: Iterable[dict[str, str]]) -> None:
-        # through a second file, so that an interrupt leaves either the old table or the new one
         assert self._columns is not None
-        fresh = self.file.with_suffix(".csv.new")
-        with fresh.open("w", newline="") as stream:
+        with whole_file(self.file, newline="") as stream:
             writer = csv.DictWriter(stream, self._columns, restval="")
             writer.writeheader()
             writer.writerows(rows)
-        fresh.replace(self.file)

@@ -11,6 +11,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
+from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.training.run.checkpoint_files import AtomicCheckpointIO, CheckpointFolder
@@ -50,11 +51,13 @@ class LastCheckpoint(Checkpoint):
         """The newest checkpoint."""
         return self.folder.last
 
+    @override
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Whatever the trainer saves from here on is written whole or not at all."""
         if stage == "fit":
             trainer.strategy.checkpoint_io = AtomicCheckpointIO()
 
+    @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """A resumed run logs again what was logged after its checkpoint."""
         self._saved_step, self._is_pending = trainer.global_step, False
@@ -64,26 +67,32 @@ class LastCheckpoint(Checkpoint):
             if isinstance(logger, MetricsCSVLogger):
                 logger.forget_from(trainer.global_step)
 
+    @override
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """The step before has been logged: its checkpoint counts from now on."""
         self._commit(trainer)
 
+    @override
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        """Save when every_n_steps steps have passed since the last save, or when the run is about to stop; a step
-        that a validation follows is saved after it.
+        """Save when every_n_steps steps have passed since the last save, or when the run is about to stop.
+
+        A step that a validation follows is saved after it.
         """
         if self._is_due(trainer) and not (trainer.is_last_batch and any(trainer.num_val_batches)):
             self._save(trainer)
 
+    @override
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save what the validation at the end of an epoch of `fit` has changed, too."""
         if trainer.state.fn == "fit" and self._is_due(trainer):
             self._save(trainer)
 
+    @override
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """All steps of the epoch have been logged."""
         self._commit(trainer)
 
+    @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the end of a run that its number of epochs has ended."""
         if trainer.global_step > self._saved_step:
@@ -116,15 +125,18 @@ class EmbedConfig(Callback):
     def __init__(self, config: str) -> None:
         self.config = config
 
+    @override
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add the entry CONFIG_KEY."""
         checkpoint[CONFIG_KEY] = self.config
 
 
 class StopOnInterrupt(Callback):
-    """Ends a run between two steps: the first Ctrl-C lets the running step end, after which Lightning stops and the
-    last state is saved; the second one stops at once. A run stopped between two steps resumes to the same numbers.
-    Before the first step, while the chains equilibrate, there is nothing to save: the run stops at once.
+    """Ends a run between two steps.
+
+    The first Ctrl-C lets the running step end, after which Lightning stops and the last state is saved; the second one
+    stops at once. A run stopped between two steps resumes to the same numbers. Before the first step, while the chains
+    equilibrate, there is nothing to save: the run stops at once.
 
     SIGTERM, SIGUSR1 and SIGUSR2, by which clusters announce the end of a job's time, do the same. All processes stop
     after the same step, whichever of them the signal reaches.
@@ -135,23 +147,26 @@ class StopOnInterrupt(Callback):
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
-    def __init__(self, say: Callable[[str], None] = lambda line: None) -> None:
+    def __init__(self, say: Callable[[str], None] = lambda _line: None) -> None:
         self.say = say
         self.received = 0
         self._speaks = False
         self._has_begun = False
         self._previous: dict[int, Any] = {}
 
+    @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Take over the signals; only the main thread of a process can."""
         self.received, self._speaks, self._has_begun = 0, trainer.is_global_zero, False
         if threading.current_thread() is threading.main_thread():
             self._previous = {number: signal.signal(number, self._on_signal) for number in self.SIGNALS}
 
+    @override
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """From here on a step is worth its end."""
         self._has_begun = True
 
+    @override
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """Stop all processes after the same step."""
         own = torch.tensor(self.received, device=trainer.strategy.root_device)
@@ -161,15 +176,17 @@ class StopOnInterrupt(Callback):
             if not trainer.is_last_batch:
                 trainer.limit_val_batches = 0  # or Lightning would validate in the midst of an epoch
 
+    @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Give the signals back."""
         self._restore()
 
+    @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Give the signals back."""
         self._restore()
 
-    def _on_signal(self, signum: int, frame: FrameType | None) -> None:
+    def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
         self.received = signum
         if not self._has_begun:
             raise KeyboardInterrupt

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import IterableDataset
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA
+
+Batch = TypeVar("Batch", covariant=True)
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,9 @@ class LabelledSet:
 
     @classmethod
     def from_arrays(cls, cell: PeriodicCell, arrays: Mapping[str, np.ndarray]) -> LabelledSet:
-        """From the arrays of a label database, in the default dtype: positions, free_energy (or energy), and where
-        there are any forces, pressure_gpa, energy_error, id.
+        """From the arrays of a label database, in the default dtype.
+
+        They are positions, free_energy (or energy), and where there are any forces, pressure_gpa, energy_error, id.
         """
 
         def tensor(name: str, scale: float = 1.0) -> Tensor | None:
@@ -125,7 +129,7 @@ def check_processes(batch_size: int, num_ranks: int) -> None:
         raise SettingError("batch_size", batch_size, f"must be a multiple of the number of processes, {num_ranks}")
 
 
-def split(
+def train_validation_test_split(
     count: int, fractions: tuple[float, float], seed: int, group: str, origin: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Random training, validation and test indices of `count` configurations.
@@ -209,3 +213,26 @@ class BatchOrder:
         assert state["sizes"] == self.sizes
         assert isinstance(state["epoch_start"], Tensor)
         self._epoch_start, self._done = state["epoch_start"], int(str(state["done"]))
+
+
+class ShuffledBatches(IterableDataset[Batch]):
+    """The training batches of an epoch; a process takes every num_ranks-th configuration of each.
+
+    Args:
+        order: of the batches.
+        select: number of a set and indices in it -> the batch of these configurations.
+        rank: number of the process.
+        num_ranks: of all processes.
+    """
+
+    def __init__(
+        self, order: BatchOrder, select: Callable[[int, Tensor], Batch], rank: int = 0, num_ranks: int = 1
+    ) -> None:
+        self.order, self.select, self.rank, self.num_ranks = order, select, rank, num_ranks
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for number, index in self.order:
+            yield self.select(number, share_of_batch(index, self.rank, self.num_ranks))

@@ -8,6 +8,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from tqdm import tqdm
+from typing_extensions import override
 
 
 class StepBar(Callback):
@@ -16,6 +17,7 @@ class StepBar(Callback):
     def __init__(self) -> None:
         self._bar: tqdm | None = None
 
+    @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin where the run stands."""
         total = trainer.max_steps if trainer.max_steps > 0 else None
@@ -29,6 +31,7 @@ class StepBar(Callback):
             disable=not trainer.is_global_zero,
         )
 
+    @override
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
         """One step on."""
         assert self._bar is not None
@@ -36,12 +39,14 @@ class StepBar(Callback):
         self._bar.set_postfix(shown, refresh=False)
         self._bar.update(trainer.global_step - self._bar.n)
 
+    @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Leave the bar as it stands."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
 
+    @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
         """Leave the bar as it stands."""
         self.on_train_end(trainer, pl_module)

@@ -11,10 +11,11 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
+from typing_extensions import override
 
 from lightning_vfe.analysis.figures import save_figures
 from lightning_vfe.errors import SettingError
-from lightning_vfe.optim.natural_gradient import NaturalGradient
+from lightning_vfe.optim.natural_gradient import NaturalGradientOptimizer
 from lightning_vfe.training.run.messages import Reporter
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
 from lightning_vfe.training.variational.result_table import result_tables
@@ -45,6 +46,7 @@ class NaNGuard(Callback):
         self._in_a_row = 0
         self._seen = 0  # updates that the natural gradient had skipped at the last look
 
+    @override
     def on_before_optimizer_step(
         self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
@@ -59,12 +61,13 @@ class NaNGuard(Callback):
                 parameter.grad = None  # optimizers leave parameters without a gradient alone
         self._count(int(skipped))
 
+    @override
     def on_train_batch_end(
         self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the updates that the natural gradient has skipped."""
         for optimizer in trainer.optimizers:
-            if isinstance(optimizer, NaturalGradient):
+            if isinstance(optimizer, NaturalGradientOptimizer):
                 self._count(optimizer.num_skipped - self._seen)
                 self._seen = optimizer.num_skipped
 
@@ -145,6 +148,7 @@ class WriteSummary(Reporter):
         super().__init__()
         self.run_dir = Path(run_dir)
 
+    @override
     @rank_zero_only
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Files, figures and table."""
@@ -153,6 +157,7 @@ class WriteSummary(Reporter):
         self.messages += result_tables(result)
         self._draw()
 
+    @override
     @rank_zero_only
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Figure of the training curves, where there is a run folder with curves to draw."""
@@ -164,6 +169,7 @@ class WriteSummary(Reporter):
             for file in save_figures(self.run_dir):
                 self.messages.append(f"figure: {file}")
 
+    @override
     @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Table."""

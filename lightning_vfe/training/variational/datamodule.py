@@ -9,6 +9,7 @@ import lightning as L
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 from tqdm import tqdm
+from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.state.batch import Batch
@@ -50,6 +51,7 @@ class MCMCDataModule(L.LightningDataModule):
         self.state, self.equilibration_steps = state, equilibration_steps
         self.steps = {"fit": steps_per_epoch, "validate": validation_steps, "test": test_steps}
 
+    @override
     def setup(self, stage: str) -> None:
         """Place this process's walkers, unless they exist already."""
         assert self.trainer is not None
@@ -84,8 +86,10 @@ class MCMCDataModule(L.LightningDataModule):
         trainer = self.trainer
         assert trainer is not None
         hidden = not trainer.is_global_zero or trainer.progress_bar_callback is None or not sys.stdout.isatty()
-        return tqdm(sweeps, desc="equilibrate", leave=False, disable=hidden, file=sys.stdout)
+        bar: Iterable[int] = tqdm(sweeps, desc="equilibrate", leave=False, disable=hidden, file=sys.stdout)
+        return bar
 
+    @override
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
         """The walkers live on the device already."""
         return batch

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_vfe.analysis.states import state_suffix
-from lightning_vfe.optim.exchange import Exchange
+from lightning_vfe.optim.collectives import Collectives
 from lightning_vfe.physics.observables import RadialDistributions
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.state.batch import Batch, Sample
@@ -36,8 +36,9 @@ def column(name: str, points: tuple[StatePoint, ...], number: int) -> str:
 
 
 def step_values(state: VariationalState, batch: Batch, sample: Sample) -> dict[str, Tensor]:
-    """Means over the walkers of one step, with the scatter of the walkers as error, for each state point: for watching,
-    not results.
+    """Means over the walkers of one step for each state point, with the scatter of the walkers as error.
+
+    They are for watching, not results.
     """
     strata, values = state.strata, {}
     stratum, terms = _of_all_processes(state.independent_strata(batch), sample.terms)
@@ -57,9 +58,9 @@ def step_values(state: VariationalState, batch: Batch, sample: Sample) -> dict[s
 
 def _of_all_processes(stratum: Tensor, values: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """Strata and values of the samples of all processes, in two messages."""
-    exchange = Exchange()
-    columns = exchange.gather(torch.stack(list(values.values()), dim=-1))  # (samples, names)
-    return exchange.gather(stratum), dict(zip(values, columns.unbind(-1), strict=True))
+    collectives = Collectives()
+    columns = collectives.gather(torch.stack(list(values.values()), dim=-1))  # (samples, names)
+    return collectives.gather(stratum), dict(zip(values, columns.unbind(-1), strict=True))
 
 
 def _mean(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -103,12 +104,12 @@ class Measurement:
         """
         assert self.radial is not None
         assert self._stratum is not None
-        strata, exchange = self.state.strata, Exchange()
-        radial = {name: exchange.gather(values).cpu() for name, values in self.radial.per_walker().items()}
-        stratum = exchange.gather(self._stratum).cpu()
+        strata, collectives = self.state.strata, Collectives()
+        radial = {name: collectives.gather(values).cpu() for name, values in self.radial.per_walker().items()}
+        stratum = collectives.gather(self._stratum).cpu()
         states = []
         for number, (found, diagnostics) in enumerate(
-            zip(self.metric.compute(), self.metric.state_diagnostics(exchange.gather), strict=True)
+            zip(self.metric.compute(), self.metric.state_diagnostics(collectives.gather), strict=True)
         ):
             point, own = strata.points[number], strata.state_index(stratum) == number
             weights = strata.weights(stratum[own])

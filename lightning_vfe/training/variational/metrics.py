@@ -122,8 +122,9 @@ def _whole(state: list[Tensor] | Tensor) -> Tensor:
 
 
 def with_base_error(estimates: dict[str, Estimate], base_error: float, kT: float) -> dict[str, Estimate]:
-    """The estimates with the error of ln Z_ML in those that contain it: it is the same for all samples, so that no
-    scatter of theirs shows it, and independent of them.
+    """The estimates with the error of ln Z_ML in those that contain it.
+
+    It is the same for all samples, so that no scatter of theirs shows it, and independent of them.
 
     Args:
         estimates: per atom.

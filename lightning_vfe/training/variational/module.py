@@ -10,10 +10,11 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
+from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.models.wavefunction.wavefunction import log_psi_of_walkers
-from lightning_vfe.optim.exchange import Exchange
+from lightning_vfe.optim.collectives import Collectives
 from lightning_vfe.optim.solve import ScoreBlock
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
@@ -70,6 +71,7 @@ class VariationalFreeEnergy(L.LightningModule):
 
     # --- steps ------------------------------------------------------------------------------------------------------
 
+    @override
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         """The number whose gradient is that of F, or one natural-gradient step; the values go to the loggers."""
         sample = self.state.energies(batch)
@@ -95,11 +97,11 @@ class VariationalFreeEnergy(L.LightningModule):
 
     def score_blocks(self, batch: Batch, sample: Sample) -> dict[str, ScoreBlock]:
         """Scores and clipped energies of the blocks that have something to learn."""
-        total, density, exchange = sample.electronic.total, self.proton_density, Exchange()
-        shared = self.clip_width, exchange.gather, getattr(self.optimizer_settings, "score_chunk", SCORE_CHUNK)
+        total, density, collectives = sample.electronic.total, self.proton_density, Collectives()
+        shared = self.clip_width, collectives.gather, getattr(self.optimizer_settings, "score_chunk", SCORE_CHUNK)
         blocks, groups = {}, self.groups(batch)
         if _learns(self.wavefunction):
-            walkers = exchange.rank * len(total) + torch.arange(len(total), device=total.device)
+            walkers = collectives.rank * len(total) + torch.arange(len(total), device=total.device)
             same, scale = self.same_protons(batch), self.wavefunction_scale(batch)
             blocks["wavefunction"] = wavefunction_block(
                 self.wavefunction, batch, total, walkers, groups, same, scale, *shared
@@ -112,7 +114,7 @@ class VariationalFreeEnergy(L.LightningModule):
     def loss(self, batch: Batch, sample: Sample) -> Tensor:
         """Score-function objective of both blocks, see training/variational/objective.py."""
         log_psi = log_psi_of_walkers(self.wavefunction, batch.protons, batch.electrons, batch.states)
-        total, shared = sample.electronic.total, (self.clip_width, Exchange().gather)
+        total, shared = sample.electronic.total, (self.clip_width, Collectives().gather)
         groups, same, scale = self.groups(batch), self.same_protons(batch), self.wavefunction_scale(batch)
         loss = wavefunction_loss(log_psi, total, *shared, groups, same, scale)
         if self.proton_density is not None:
@@ -157,6 +159,7 @@ class VariationalFreeEnergy(L.LightningModule):
 
     on_test_epoch_start = on_validation_epoch_start
 
+    @override
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure with frozen parameters."""
         self.measurement.add(batch, self.state.energies(batch))

@@ -39,7 +39,8 @@ class Groups(NamedTuple):
         """All values of each group.  # (W, ...) -> (number, walkers of a group, ...)"""
         everything = gather(values)
         order = torch.argsort(gather(self.label), stable=True)
-        return everything[order].unflatten(0, (self.number, -1))
+        grouped: Tensor = everything[order].unflatten(0, (self.number, -1))
+        return grouped
 
 
 def clip_deviation(deviation: Tensor, width: float, gather: Gather, groups: Groups) -> Tensor:
@@ -96,8 +97,12 @@ def wavefunction_loss(
 
     Args:
         log_psi: complex, with gradient. # (W, B)
-        local_energy, clip_width, gather, groups, same_protons: see wavefunction_residuals. Where <E_loc>_x is the mean
-            of few samples, B/(B-1) removes the bias of taking it from the same samples.
+        local_energy: complex E_loc of the whole cell, Ha. # (W, B)
+        clip_width: see clip_deviation.
+        gather: over the processes.
+        groups: the strata, within which energies are clipped.
+        same_protons: see wavefunction_residuals. Where <E_loc>_x is the mean of few samples, B/(B-1) removes the bias
+            of taking it from the same samples.
         scale: factor of the energies of each walker, which brings state points to one scale. # (W,)
     """
     residuals = wavefunction_residuals(local_energy, clip_width, gather, groups, same_protons)
@@ -151,12 +156,17 @@ def flow_loss(
     groups: Groups,
     scale: Tensor | float = 1.0,
 ) -> Tensor:
-    """A number whose gradient is dF/dphi = E_x [(kT ln p + E(x) - F) d ln p/dphi], times (n - 1)/n for groups of n
-    walkers, since F is their own mean.
+    """A number whose gradient is dF/dphi = E_x [(kT ln p + E(x) - F) d ln p/dphi].
+
+    The gradient is (n - 1)/n times that for groups of n walkers, since F is their own mean.
 
     Args:
         log_prob: ln p(x), with gradient. # (W,)
-        energy, kT, clip_width, gather, groups: see flow_residuals.
+        energy: mean local energy of each proton walker, Ha. # (W,)
+        kT: of each walker, in Ha. # (W,)
+        clip_width: see clip_deviation.
+        gather: over the processes.
+        groups: walkers with one F.
         scale: factor of the energies of each walker, which brings state points to one scale. # (W,)
     """
     residuals = flow_residuals(log_prob.detach(), energy, kT, clip_width, gather, groups)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -28,46 +27,9 @@ class OptimizerSettings(Protocol):
     its `report` holds the numbers to log.
     """
 
-    def configure(self, wavefunction: nn.Module, flow: nn.Module | None) -> dict[str, Any]:
+    def configure(self, wavefunction: nn.Module, flow: nn.Module | None, /) -> dict[str, Any]:
         """What a LightningModule returns from configure_optimizers; `flow` is None for fixed protons."""
         ...
-
-
-class TorchOptimizer:
-    """Any optimizer of PyTorch, with any of its schedulers, for the parameters of both networks.
-
-    Args:
-        optimizer: called with the parameters, such as functools.partial(torch.optim.AdamW, lr=3e-3); in a config
-            `_target_: torch.optim.AdamW` with `_partial_: true`.
-        scheduler: called with the optimizer; None keeps the rates.
-        interval: the scheduler steps once a step or once an epoch.
-
-    Raises:
-        ValueError: another interval.
-    """
-
-    uses_scores = False
-
-    def __init__(
-        self,
-        optimizer: Callable[[list[nn.Parameter]], torch.optim.Optimizer],
-        scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
-        interval: str = "step",
-    ) -> None:
-        if interval not in ("step", "epoch"):
-            raise SettingError("interval", interval, "is unknown", "choose step or epoch")
-        self.optimizer, self.scheduler, self.interval = optimizer, scheduler, interval
-
-    def configure(self, wavefunction: nn.Module, flow: nn.Module | None) -> dict[str, Any]:
-        """What a LightningModule returns from configure_optimizers; `flow` is None for fixed protons."""
-        parameters = [each for block in _trainable(wavefunction, flow).values() for each in block]
-        optimizer = self.optimizer(parameters)
-        if self.scheduler is None:
-            return {"optimizer": optimizer}
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": self.scheduler(optimizer), "interval": self.interval},
-        }
 
 
 def _trainable(wavefunction: nn.Module, flow: nn.Module | None) -> Blocks:
@@ -119,6 +81,17 @@ class NaturalGradient:
         fisher_decay: float = 0.0,
         score_chunk: int = 256,
     ) -> None:
+        usual = {  # value and advice
+            "flow_learning_rate": (flow_learning_rate, 20.0),
+            "wavefunction_learning_rate": (wavefunction_learning_rate, 1.0),
+            "flow_damping": (flow_damping, 1e-2),
+            "wavefunction_damping": (wavefunction_damping, 1e-3),
+            "flow_max_norm": (flow_max_norm, 1e-3),
+            "wavefunction_max_norm": (wavefunction_max_norm, 1e-3),
+        }
+        for name, (value, advice) in usual.items():
+            if not 0 < value < math.inf:
+                raise SettingError(name, value, f"must be positive and finite, such as {advice}")
         if not decay_steps > 0:
             raise SettingError("decay_steps", decay_steps, "must be positive, such as 100")
         if score_chunk != int(score_chunk) or score_chunk < 1:
@@ -133,8 +106,8 @@ class NaturalGradient:
         self.score_chunk = int(score_chunk)
         self._build({"flow": [nn.Parameter()], "wavefunction": [nn.Parameter()]})  # raises for bad settings
 
-    def _build(self, blocks: Blocks) -> natural_gradient.NaturalGradient:
-        return natural_gradient.NaturalGradient(
+    def _build(self, blocks: Blocks) -> natural_gradient.NaturalGradientOptimizer:
+        return natural_gradient.NaturalGradientOptimizer(
             blocks, self.learning_rates, self.dampings, self.max_norms, self.momentum, self.fisher_decay, self.space
         )
 

@@ -32,8 +32,11 @@ def wavefunction_block(
         batch: walkers of this process.
         local_energy: complex, Ha. # (W, B)
         walkers: number of each proton walker over all processes. # (W,)
-        groups, same_protons, clip_width, gather: see wavefunction_residuals.
+        groups: the strata, within which energies are clipped.
+        same_protons: see wavefunction_residuals.
         scale: factor of the energies of each walker. # (W,)
+        clip_width: see clip_deviation.
+        gather: over the processes.
         chunk_size: electron walkers whose derivatives are taken at once.
     """
     residuals = wavefunction_residuals(local_energy, clip_width, gather, groups, same_protons) * scale.unsqueeze(1)
@@ -61,8 +64,10 @@ def flow_block(
         density: p(x).
         batch: walkers of this process.
         energy: mean local energy of each proton walker, Ha. # (W,)
-        groups, clip_width, gather: see flow_residuals.
+        groups: walkers with one F.
         scale: factor of the energies of each walker. # (W,)
+        clip_width: see clip_deviation.
+        gather: over the processes.
         chunk_size: proton walkers whose derivatives are taken at once.
     """
     log_prob, scores = density.scores(batch.protons, batch.states, chunk_size)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning_vfe.files import whole_file, write_json
 from lightning_vfe.physics.observables import RadialDistribution
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.statistics import Estimate
@@ -133,8 +133,10 @@ class TestResult:
         return own + self.common_reasons
 
     def as_dict(self) -> dict[str, Any]:
-        """What summary.json holds. With one state point: {"value":, "error":} of each term, diagnostics, converged and
-        reasons. With several: a list of these under `states`, and what they have in common.
+        """What summary.json holds.
+
+        With one state point: {"value":, "error":} of each term, diagnostics, converged and reasons. With several: a
+        list of these under `states`, and what they have in common.
         """
         content: dict[str, Any] = {"system": dict(self.system), "step": self.step}
         verdict = {"converged": not self.reasons, "reasons": self.reasons}
@@ -169,8 +171,7 @@ def _diagnostics(values: dict[str, float]) -> dict[str, Any]:
 
 def write_summary(folder: Path, content: Mapping[str, Any]) -> None:
     """summary.json, the results of a run: each term as {"value":, "error":}, diagnostics, converged and reasons."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "summary.json").write_text(json.dumps(content, indent=2) + "\n")
+    write_json(folder / "summary.json", content)
 
 
 def plain(value: float) -> float | None:
@@ -184,7 +185,7 @@ def write_pair_correlation(folder: Path, results: Sequence[tuple[StatePoint, dic
     With several state points the rows of each follow those of the one before, and begin with its rs and temperature.
     """
     several = len(results) > 1
-    with (folder / "pair_correlation.csv").open("w", newline="") as stream:
+    with whole_file(folder / "pair_correlation.csv", newline="") as stream:
         writer = csv.writer(stream)
         names = list(results[0][1])
         columns = [column for name in names for column in (name, f"{name}_error")]

@@ -118,15 +118,15 @@ def test_several_state_points_are_refused(stored: Path, lists: dict[str, list[fl
 def test_a_stale_or_unconverged_or_damaged_result_is_refused(stored: Path, tmp_path: Path) -> None:
     changed = YukawaPotential(screening_length=0.8)
     save_potential(changed, stored, METADATA)
-    with pytest.raises(ValueError, match="it was trained again since; run: lightning-vfe log-z path="):
+    with pytest.raises(ValueError, match=r"it was trained again since; run: lightning-vfe log-z potential.path="):
         BoltzmannBase.from_files(SYSTEM, strata_at(CELL), stored)
     store_entry(log_z_file(stored), entry(changed, converged=False, reasons=("R-hat = 1.4",)))
-    with pytest.raises(ValueError, match="had not converged .R-hat = 1.4.*log_z.max_sweeps"):
+    with pytest.raises(ValueError, match=r"had not converged .R-hat = 1.4.*log_z.max_sweeps"):
         BoltzmannBase.from_files(SYSTEM, strata_at(CELL), stored)
     log_z_file(stored).write_text('{"entries": [{"num_atoms": 4}]}')
     with pytest.raises(ValueError, match="is damaged; delete it"):
         BoltzmannBase.from_files(SYSTEM, strata_at(CELL), stored)
-    with pytest.raises(ValueError, match="potential_path = .*no such file"):
+    with pytest.raises(ValueError, match=r"potential_path = .*no such file"):
         BoltzmannBase.from_files(SYSTEM, strata_at(CELL), tmp_path / "missing.pt")
 
 

@@ -85,7 +85,7 @@ def test_another_density_is_refused(tmp_path):
     "change", [{"rs_range": None}, {"rs_range": [1.3, 1.2]}, {"label": {"x": torch.ones(1)}}], ids=str
 )
 def test_unusable_metadata_is_refused(change, tmp_path):
-    with pytest.raises(ValueError, match=r"^metadata of path = .* is unusable"):
+    with pytest.raises(ValueError, match=r"^metadata = .* is unusable"):
         save_potential(YukawaPotential(), tmp_path / "p.pt", METADATA | change)
     incomplete = {key: value for key, value in METADATA.items() if key != "label"}
     with pytest.raises(ValueError, match=r"lacks \['label'\]"):
@@ -127,7 +127,7 @@ def test_other_potentials_cannot_be_stored(tmp_path):
     class Other(YukawaPotential):
         pass
 
-    with pytest.raises(ValueError, match="^a Other cannot be stored"):
+    with pytest.raises(ValueError, match=r"^a Other cannot be stored"):
         save_potential(Other(), tmp_path / "p.pt", METADATA)
 
 

@@ -9,25 +9,26 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from lightning_vfe.models.potential.delta import DeltaPotential
 from lightning_vfe.models.potential.schnet import SchNetPotential
 from lightning_vfe.models.potential.storage import load_potential
 from lightning_vfe.models.potential.yukawa import YukawaPotential
 from lightning_vfe.physics.cell import PeriodicCell
-from lightning_vfe.training.potential.committee import CommitteeTrainer, fit_potential
+from lightning_vfe.training.potential.committee import CommitteeTrainer
 from lightning_vfe.training.potential.datamodule import LabelDataModule
-from lightning_vfe.training.potential.loss import PotentialLoss, predict, set_start
+from lightning_vfe.training.potential.loss import PotentialLoss, initialise_scales, predict
 from lightning_vfe.training.potential.module import PotentialModule
 from lightning_vfe.training.potential.report import PotentialReport, errors_of
 from lightning_vfe.training.supervised.labelled import (
     BatchOrder,
     LabelledSet,
     share_of_batch,
-    split,
+    train_validation_test_split,
     with_error_weights,
 )
-from lightning_vfe.training.supervised.optimizers import CosineAdamW, PlateauAdamW
+from lightning_vfe.training.torch_optimizer import TorchOptimizer, adamw, half_cosine
 from tests.helpers.labels import write_database
 from tests.helpers.trainers import quiet_trainer
 
@@ -46,8 +47,13 @@ def schnet(seed: int = 0, **settings) -> SchNetPotential:
     return SchNetPotential(**(sizes | settings))
 
 
+def cosine(num_steps: int) -> TorchOptimizer:
+    factor = functools.partial(half_cosine, num_steps=num_steps, final_fraction=0.01)
+    return adamw(5e-3, functools.partial(LambdaLR, lr_lambda=factor))
+
+
 def build(database: Path, optimizer=None, **data) -> tuple[PotentialModule, LabelDataModule]:
-    module = PotentialModule(schnet(), optimizer=optimizer or CosineAdamW(5e-3), ema_decay=0.98)
+    module = PotentialModule(schnet(), optimizer=optimizer or cosine(300), ema_decay=0.98)
     return module, LabelDataModule(str(database), **({"batch_size": 6} | data))
 
 
@@ -101,7 +107,7 @@ def test_resumed_fit_equals_the_uninterrupted_one(database: Path, tmp_path: Path
     """Stopped, or killed after a save, inside an epoch and at its end (8 steps); with the plateau's memory."""
 
     def parts():
-        return build(database, optimizer=PlateauAdamW(5e-3, patience=0))
+        return build(database, optimizer=adamw(5e-3, functools.partial(ReduceLROnPlateau, patience=0)))
 
     straight = quiet_trainer(20, *([Save(half, tmp_path / "half.ckpt")] if killed else []))
     straight.fit(parts()[0], datamodule=parts()[1])
@@ -126,7 +132,7 @@ def test_loss_is_its_formula(database: Path) -> None:
     data.read()
     part = data.sets["train"][1]
     loss, potential = PotentialLoss(2.0, 3.0, 0.5), schnet()
-    set_start(potential, data.sets["train"], loss)
+    initialise_scales(potential, data.sets["train"], loss)
     energies = [group.energy / group.cell.num_atoms for group in data.sets["train"]]
     centred = torch.cat([values - values.mean() for values in energies])
     assert torch.allclose(loss.scales[0], centred.square().mean().sqrt())
@@ -156,7 +162,7 @@ def test_noisy_energies_are_fitted_with_their_errors(tmp_path: Path) -> None:
     file = write_database(tmp_path / "vmc.db", TRUTH, states=((4, 1.25),), count=60, forces=False, noise=2e-3)
     torch.manual_seed(0)
     potential = DeltaPotential(baseline, schnet(yukawa_strength=0.0, num_features=6))
-    module = PotentialModule(potential, optimizer=CosineAdamW(5e-3))
+    module = PotentialModule(potential, optimizer=cosine(200))
     data = LabelDataModule(str(file), batch_size=16)
     quiet_trainer(200).fit(module, datamodule=data)
     weights = data.sets["train"][0].weights
@@ -166,7 +172,7 @@ def test_noisy_energies_are_fitted_with_their_errors(tmp_path: Path) -> None:
     part = data.sets["test"][0]
     found = module.best.energy(part.positions, part.cell) - TRUTH.energy(part.positions, part.cell)
     first = DeltaPotential(baseline, schnet(yukawa_strength=0.0, num_features=6))
-    set_start(first, data.sets["train"], PotentialLoss())
+    initialise_scales(first, data.sets["train"], PotentialLoss())
     before = first.energy(part.positions, part.cell) - TRUTH.energy(part.positions, part.cell)
     assert found.square().mean().sqrt() < 0.5 * before.square().mean().sqrt()
     assert not any(parameter.requires_grad for parameter in potential.baseline.parameters())
@@ -192,16 +198,22 @@ def test_committee_members_differ_and_repeat(database: Path) -> None:
     assert not torch.allclose(energies[0], energies[2])
 
 
-def test_fit_potential_reports_its_errors(database: Path) -> None:
-    data = LabelDataModule(str(database))
-    data.read()
-    potential = schnet()
-    errors = fit_potential(potential, data.sets["train"], data.sets["validation"], steps=60, learning_rate=5e-3)
-    again = errors_of([(part, predict(potential, part)) for part in data.sets["validation"]])["all"]
-    assert errors == again
-    assert errors["force_rmse"] < 0.1
+def test_committee_members_are_fitted_as_every_potential(database: Path) -> None:
+    """A member is the best average of the same fit by hand, and a fit within one epoch has its validation, too."""
+    member = CommitteeTrainer(functools.partial(schnet, 3), steps=20, batch_size=6, learning_rate=5e-3)
+    found = member(str(database), 7)
+    module = PotentialModule(schnet(3), optimizer=cosine(20))
+    data = LabelDataModule(str(database), batch_size=6, seed=7)
+    quiet_trainer(20, gradient_clip_val=10.0).fit(module, datamodule=data)
+    for name, value in module.best.state_dict().items():
+        assert torch.equal(value, found.state_dict()[name]), name
+    short = CommitteeTrainer(functools.partial(schnet, 3), steps=2, batch_size=6)(str(database), 7)
+    part = data.sets["validation"][0]
+    assert not torch.equal(short.energy(part.positions, part.cell), found.energy(part.positions, part.cell))
     with pytest.raises(ValueError, match="no parameters to fit"):
-        fit_potential(YukawaPotential(), data.sets["train"], steps=1)
+        CommitteeTrainer(YukawaPotential, steps=1)(str(database), 7)
+    with pytest.raises(ValueError, match=r"steps = 0"):
+        CommitteeTrainer(YukawaPotential, steps=0)
 
 
 def test_order_is_complete_and_goes_on() -> None:
@@ -227,13 +239,15 @@ def test_order_is_complete_and_goes_on() -> None:
 
 
 def test_split_is_a_partition_of_its_own_for_each_group() -> None:
-    parts = split(20, (0.1, 0.2), 1, "a", "here")
+    parts = train_validation_test_split(20, (0.1, 0.2), 1, "a", "here")
     assert [len(part) for part in parts] == [14, 2, 4]
     assert torch.cat(parts).sort().values.tolist() == list(range(20))
-    assert [p.tolist() for p in parts] == [p.tolist() for p in split(20, (0.1, 0.2), 1, "a", "here")]
-    assert parts[0].tolist() != split(20, (0.1, 0.2), 1, "b", "here")[0].tolist()
-    with pytest.raises(ValueError, match="^here has only 2 configurations; "):
-        split(2, (0.1, 0.1), 1, "a", "here")
+    assert [p.tolist() for p in parts] == [
+        p.tolist() for p in train_validation_test_split(20, (0.1, 0.2), 1, "a", "here")
+    ]
+    assert parts[0].tolist() != train_validation_test_split(20, (0.1, 0.2), 1, "b", "here")[0].tolist()
+    with pytest.raises(ValueError, match=r"^here has only 2 configurations; "):
+        train_validation_test_split(2, (0.1, 0.1), 1, "a", "here")
 
 
 def test_processes_share_a_batch_evenly() -> None:
@@ -261,13 +275,13 @@ def test_bad_data_and_settings(database: Path, tmp_path: Path) -> None:
     ]:
         with pytest.raises(ValueError, match=message):
             LabelDataModule(str(database), **settings)
-    with pytest.raises(ValueError, match="database = .*nowhere.db"):
+    with pytest.raises(ValueError, match=r"database = .*nowhere.db"):
         LabelDataModule(str(tmp_path / "nowhere.db")).read()
     with pytest.raises(ValueError, match="multiple of the number of processes, 4"):
         LabelDataModule(str(database), batch_size=6).read(num_ranks=4)
-    with pytest.raises(ValueError, match="ema_decay = 1.0"):
+    with pytest.raises(ValueError, match=r"ema_decay = 1.0"):
         PotentialModule(schnet(), ema_decay=1.0)
-    with pytest.raises(ValueError, match="energy_weight = 0.0"):
+    with pytest.raises(ValueError, match=r"energy_weight = 0.0"):
         PotentialLoss(energy_weight=0.0)
     # the split of a checkpoint with another database
     data = LabelDataModule(str(database))
@@ -275,7 +289,7 @@ def test_bad_data_and_settings(database: Path, tmp_path: Path) -> None:
     state = data.state_dict()
     other = LabelDataModule(str(write_database(tmp_path / "small.db", TRUTH, count=5)))
     other.read()
-    with pytest.raises(ValueError, match="lacks row .* that the checkpoint's run was fitted to"):
+    with pytest.raises(ValueError, match=r"lacks row .* that the checkpoint's run was fitted to"):
         other.load_state_dict(state)
     grown = LabelDataModule(
         str(write_database(tmp_path / "more.db", TRUTH, states=((4, 1.25), (6, 1.25), (2, 2.0)), count=20))

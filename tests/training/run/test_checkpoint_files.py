@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lightning_vfe.training.run.checkpoint_files import AtomicCheckpointIO, CheckpointFolder, steps
+from lightning_vfe.training.run.checkpoint_files import AtomicCheckpointIO, CheckpointFolder, checkpoints_by_step
 
 KILLED_WRITER = """
 import os, signal, sys
@@ -69,7 +69,7 @@ def test_a_stop_between_any_two_renames_leaves_whole_files(
     assert len(calls) == min(at, 3)
     expected = 10 if at <= 2 else 20
     assert torch.load(folder.last, weights_only=True)["step"] == expected
-    for step, file in steps(tmp_path).items():
+    for step, file in checkpoints_by_step(tmp_path).items():
         assert torch.load(file, weights_only=True)["step"] == step
     folder.clean()
     assert not [name for name in names(tmp_path) if not name.endswith(".ckpt")]

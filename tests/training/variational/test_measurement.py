@@ -117,7 +117,8 @@ def test_the_error_of_ln_z_is_in_the_result() -> None:
     added = 0.5 * results[0].point.kT / 2
     for name, extra in (("free_energy", added), ("base_free_energy", added), ("entropy", 0.5 / 2), ("energy", 0.0)):
         before, after = exact[f"{name}_per_atom"], noisy[f"{name}_per_atom"]
-        assert after.value == before.value and after.error == pytest.approx(math.hypot(before.error, extra)), name
+        assert after.value == before.value, name
+        assert after.error == pytest.approx(math.hypot(before.error, extra)), name
 
 
 def test_the_progress_bar_shows_the_free_energy_of_three_states() -> None:

@@ -154,7 +154,7 @@ def test_energies_that_are_not_finite_are_no_result() -> None:
         return sample
 
     module.state.energies = broken  # type: ignore[method-assign]
-    with pytest.raises(FloatingPointError, match="energy_per_atom is not finite for 8 of 64 samples.*ckpt_path"):
+    with pytest.raises(FloatingPointError, match=r"energy_per_atom is not finite for 8 of 64 samples.*ckpt_path"):
         trainer(1).test(module, datamodule, verbose=False)
 
 

@@ -34,7 +34,8 @@ def largest_difference(first: Any, second: Any, path: str = "") -> float:
         pairs = enumerate(zip(first, second, strict=True))
         return max([0.0, *(largest_difference(a, b, f"{path}/{i}") for i, (a, b) in pairs)])
     if isinstance(first, torch.Tensor):
-        assert first.shape == second.shape and first.dtype == second.dtype, path
+        assert first.shape == second.shape, path
+        assert first.dtype == second.dtype, path
         if not first.is_floating_point():
             assert torch.equal(first, second), path
             return 0.0

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_vfe.optim.exchange import Exchange
+from lightning_vfe.optim.collectives import Collectives
 from lightning_vfe.optim.solve import ScoreBlock, fisher_and_force
 from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.twists import TwistGrid, twist_grid
@@ -18,7 +18,7 @@ from lightning_vfe.training.variational import measurement
 from lightning_vfe.training.variational import module as module_file
 from lightning_vfe.training.variational.measurement import Measurement, step_values
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
-from tests.helpers.processes import ThreadExchange, run_processes
+from tests.helpers.processes import ThreadCollectives, run_processes
 from tests.helpers.variational import build_run
 
 DENSITIES, TEMPERATURES = [1.8, 2.3], [5000.0, 9000.0]
@@ -85,11 +85,11 @@ def score_blocks(module: VariationalFreeEnergy, batch: Batch) -> dict[str, Score
     return module.score_blocks(batch, module.state.energies(batch))
 
 
-def fisher_and_forces(module: VariationalFreeEnergy, batch: Batch, exchange: Exchange | None = None) -> Found:
+def fisher_and_forces(module: VariationalFreeEnergy, batch: Batch, collectives: Collectives | None = None) -> Found:
     """S and f of each block."""
     found = {}
     for name, block in score_blocks(module, batch).items():
-        found[f"{name} fisher"], found[f"{name} force"] = fisher_and_force(block, exchange or Exchange())
+        found[f"{name} fisher"], found[f"{name} force"] = fisher_and_force(block, collectives or Collectives())
     return found
 
 
@@ -243,7 +243,7 @@ def test_weights_of_twists_stand_for_copies() -> None:
 def test_two_ranks_do_what_one_does(keys: dict[str, Any], num_walkers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has half the walkers: the mean of the gradients, Fisher matrix and force, and the values of a step."""
     for file in (module_file, measurement):
-        monkeypatch.setattr(file, "Exchange", ThreadExchange)
+        monkeypatch.setattr(file, "Collectives", ThreadCollectives)
     # scores put parameters into the networks for a moment: each thread has its own
     module, *others = (build(keys, 0.5, num_proton_walkers=num_walkers) for _ in range(3))
     batch = module.state.batch()
@@ -251,9 +251,9 @@ def test_two_ranks_do_what_one_does(keys: dict[str, Any], num_walkers: int, monk
     assert not torch.equal(parts[0].stratum, parts[1].stratum)
 
     def work(rank: int, gather: Any) -> tuple[Found, ...]:
-        ThreadExchange.enter(rank, 2, gather)
+        ThreadCollectives.enter(rank, 2, gather)
         own, walkers = others[rank], parts[rank]
-        fishers = fisher_and_forces(own, walkers, ThreadExchange())
+        fishers = fisher_and_forces(own, walkers, ThreadCollectives())
         return gradients(own, walkers), fishers, step_values(own.state, walkers, own.state.energies(walkers))
 
     (slopes, fishers, values), (other_slopes, *same) = run_processes(work, 2)

@@ -96,7 +96,8 @@ def _geminal(constants: DeterminantConstants, streams: Streams) -> Tensor:
     first, second = streams.pairs[1, :, :half], streams.pairs[0, :, half:]  # (F, n, n, w) each
     scores.flatten(1).addmm_(constants.pair, first.flatten(1))
     other = torch.mm(constants.pair, second.flatten(1)).view_as(scores)
-    return scores.add_(other.transpose(1, 2)).unflatten(0, (2, -1))
+    geminal: Tensor = scores.add_(other.transpose(1, 2)).unflatten(0, (2, -1))
+    return geminal
 
 
 def _log_squared(matrices: Tensor) -> Tensor:
@@ -107,4 +108,5 @@ def _log_squared(matrices: Tensor) -> Tensor:
     phase, log_abs = torch.linalg.slogdet(matrices)
     largest = log_abs.detach().amax(-1, keepdim=True)
     total = (phase * torch.exp(log_abs - largest)).sum(-1)
-    return 2.0 * (torch.log(total.abs()) + largest.squeeze(-1))
+    log_squared: Tensor = 2.0 * (torch.log(total.abs()) + largest.squeeze(-1))
+    return log_squared

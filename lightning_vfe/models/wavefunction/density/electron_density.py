@@ -29,8 +29,9 @@ class DensityConstants(NamedTuple):
 
 
 class ElectronDensity:
-    """ln |psi_x(r)|^2 of electrons (W, B, N, 3) in units of rs, at any of their images: (W, B), up to rounding that of
-    GeminalWavefunction.log_psi.
+    """ln |psi_x(r)|^2 (W, B) of electrons (W, B, N, 3) in units of rs, at any of their images.
+
+    Up to rounding it is that of GeminalWavefunction.log_psi.
 
     All weights are merged, and what depends on protons and states alone is computed, when the object is made: a call
     takes about 80 operations on few, large tensors. Parameters that change later are not seen.
@@ -96,6 +97,7 @@ class ElectronDensity:
         return list(tensors_of(self.constants))
 
     def __call__(self, positions: Tensor) -> Tensor:
+        """ln |psi|^2 (W, B) of electrons (W, B, N, 3) in units of rs."""
         pairs, streams, determinant = self.constants
         geometry = pair_features(pairs, positions, self.unit_length)
         found = run_streams(streams, geometry.features, len(positions))

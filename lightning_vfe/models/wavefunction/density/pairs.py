@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from lightning_vfe.models.wavefunction.backbone import Pairs
+from lightning_vfe.models.wavefunction.backbone import PairStream
 from lightning_vfe.models.wavefunction.density.layout import repeat_walkers
 from lightning_vfe.models.wavefunction.jastrow import (
     ELECTRON_PROTON_CUSP,
@@ -79,9 +79,11 @@ def pair_constants(
     return PairConstants(angles, origin, offset, slope, kind, cusps.view(1, -1))
 
 
-def first_weights(pairs: Pairs, spin: bool) -> tuple[Tensor, Tensor]:
-    """The first layer of a stream on the features of `pair_features` (F + 1, 9), and the stream of a vector zero (F,)
-    between particles of the same spin. The last output is always one.
+def first_weights(pairs: PairStream, spin: bool) -> tuple[Tensor, Tensor]:
+    """The first layer of a stream on the features of `pair_features`, and the stream of a vector zero.
+
+    The layer is (F + 1, 9), and its last output is always one. The stream (F,) is that between particles of the same
+    spin.
 
     sin(2 t) = 2 sin(t) cos(t), cos(2 t) = 1 - 2 sin(t)^2 and d^2 / (1 + d) = (1 + d) + 1 / (1 + d) - 2.
     """

@@ -122,7 +122,8 @@ def _run(layer: Layer, pairs: Tensor, states: Tensor, num_proton_walkers: int) -
 
 def _by_spin(messages: Tensor) -> Tensor:
     """(4, F, N, w) by the spin of the receiver.  # (2, 4 F, n w)"""
-    return messages.flatten(0, 1).unflatten(1, (2, -1)).flatten(2).transpose(0, 1)
+    by_spin: Tensor = messages.flatten(0, 1).unflatten(1, (2, -1)).flatten(2).transpose(0, 1)
+    return by_spin
 
 
 def _heard_by_protons(pairs: Tensor, senders: Tensor, proton_pairs: Tensor, num_proton_walkers: int) -> Tensor:

@@ -1,9 +1,14 @@
-"""Pairs of protons within a cutoff, over all periodic images, as one flat list for a whole batch."""
+"""Neighbours within a cutoff: the periodic images that matter, and the pairs of a batch as one flat list.
+
+A list by distance has only the pairs that are there, and a shape that follows the positions. Whoever needs fixed shapes
+takes all images of every pair, those of `image_steps`, and lets a taper remove what lies beyond the cutoff.
+"""
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +22,7 @@ SMALLEST_SQUARE = 1e-24
 
 
 @dataclass(frozen=True)
-class Pairs:
+class NeighborList:
     """Each unordered pair of a proton and a proton or an image within the cutoff, once.
 
     A proton with its own images counts: L n and -L n are one pair, whose first and second are the same proton. Then
@@ -65,11 +70,11 @@ class Pairs:
         return received.index_add(0, self.second, values.index_select(0, self.first) * filters)
 
 
-def find_pairs(z: Tensor, cell: PeriodicCell, cutoff: float, dilation: Tensor | None = None) -> Pairs:
+def find_pairs(z: Tensor, cell: PeriodicCell, cutoff: float, dilation: Tensor | None = None) -> NeighborList:
     """List the pairs of a batch of configurations; the cutoff may exceed L/2, and L.
 
-    The list depends on the positions. Under torch.func.vmap, which allows no such shapes, it holds every pair and
-    every image that may come within the cutoff: the sums are the same, for terms that vanish beyond the cutoff.
+    Under torch.func.vmap all samples share one list, of every pair and image that is within the cutoff in any of them:
+    the sums are the same, for terms that vanish beyond the cutoff.
 
     Args:
         z: bohr, any image.  # (..., N, 3)
@@ -84,22 +89,15 @@ def find_pairs(z: Tensor, cell: PeriodicCell, cutoff: float, dilation: Tensor | 
     shifts = torch.from_numpy(table.shifts).to(z)
     flat = z.reshape(-1, atoms, 3)
     nearest = cell.minimum_image(flat.index_select(1, second) - flat.index_select(1, first))  # (W, P, 3)
-    if _is_vmapped(z):
-        chosen, image = (torch.from_numpy(part).to(z.device) for part in np.nonzero(table.allowed))
-        configuration = torch.arange(len(flat), device=z.device).repeat_interleave(len(chosen))
-        chosen, image = chosen.repeat(len(flat)), image.repeat(len(flat))
-    else:
-        with torch.no_grad():
-            # |d + s|^2 expanded, to save memory; rounding only matters where the terms vanish
-            squared = nearest.square().sum(-1, keepdim=True) + 2.0 * nearest @ shifts.T + shifts.square().sum(-1)
-            # not beyond, instead of within: a position that is NaN keeps its pairs, and the energy is NaN
-            inside = ~(squared >= cutoff**2) & torch.from_numpy(table.allowed).to(z.device)  # (W, P, M)
-            configuration, chosen, image = inside.nonzero(as_tuple=True)
+    with torch.no_grad():
+        allowed = torch.from_numpy(table.allowed).to(z.device)
+        inside: Tensor = _Inside.apply(nearest.detach(), shifts, allowed, cutoff)  # type: ignore[no-untyped-call]
+        configuration, chosen, image = inside.nonzero(as_tuple=True)
     vectors = nearest.reshape(-1, 3).index_select(0, configuration * len(first) + chosen)
     vectors = vectors + shifts.index_select(0, image)
     if dilation is not None:
         vectors = vectors * dilation.reshape(-1, 1).index_select(0, configuration)
-    return Pairs(
+    return NeighborList(
         vectors.square().sum(-1).clamp(min=SMALLEST_SQUARE),
         configuration * atoms + first.index_select(0, chosen),
         configuration * atoms + second.index_select(0, chosen),
@@ -130,10 +128,44 @@ def _candidates(cell: PeriodicCell, cutoff: float) -> _Candidates:
     return _Candidates(first, second, shifts, allowed)
 
 
-def _is_vmapped(tensor: Tensor) -> bool:
-    """Whether torch.func.vmap carries a hidden batch dimension of the tensor."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        if torch._C._functorch.is_batchedtensor(tensor):
-            return True
-        tensor = torch._C._functorch.get_unwrapped(tensor)
-    return False
+class _Inside(torch.autograd.Function):
+    """Which images of which pairs are within the cutoff; the samples of a vmap give one answer for all."""
+
+    @staticmethod
+    def forward(nearest: Tensor, shifts: Tensor, allowed: Tensor, cutoff: float) -> Tensor:
+        """(..., P, 3), (M, 3), (P, M) -> (..., P, M)"""
+        # |d + s|^2 expanded, to save memory; rounding only matters where the terms vanish
+        squared = nearest.square().sum(-1, keepdim=True) + 2.0 * nearest @ shifts.T + shifts.square().sum(-1)
+        # not beyond, instead of within: a position that is NaN keeps its pairs, and the energy is NaN
+        return ~(squared >= cutoff**2) & allowed
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004  torch's signature
+        """Nothing to differentiate."""
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def vmap(
+        info: Any,  # noqa: ARG004  torch's signature
+        in_dims: tuple[int | None, ...],
+        nearest: Tensor,
+        shifts: Tensor,
+        allowed: Tensor,
+        cutoff: float,
+    ) -> tuple[Tensor, None]:
+        """The union over the samples, which has no dimension of theirs."""
+        samples = nearest.movedim(in_dims[0] or 0, 0)
+        inside: Tensor = _Inside.apply(samples, shifts, allowed, cutoff)  # type: ignore[no-untyped-call]
+        return inside.any(0), None
+
+
+def image_steps(cell: PeriodicCell, cutoff: float) -> np.ndarray:
+    """The steps n of images that can be within the cutoff; zero is the first.  # (M, 3)
+
+    sign(m) (|m| + L n), by component, is within the cutoff of the origin for some m in [-L/2, L/2]^3.
+    """
+    steps = cell.image_vectors(cutoff)
+    nearest = np.where(steps < 0, -steps - 0.5, steps)
+    reach = cutoff / cell.length * (1.0 + 1e-12)
+    within: np.ndarray = steps[(nearest**2).sum(axis=-1) <= reach**2].astype(np.float64)
+    return within

@@ -5,8 +5,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-import lightning_vfe.optim.exchange as exchange_module
-from lightning_vfe.optim.exchange import Exchange
+import lightning_vfe.optim.collectives as collectives_module
+from lightning_vfe.optim.collectives import Collectives
 from lightning_vfe.optim.solve import ScoreBlock, SolveSettings, fisher_and_force, minsr_direction, sr_direction
 
 NUM_SAMPLES, NUM_PARAMETERS = 12, 31  # the parameters divide by neither
@@ -24,7 +24,7 @@ def problem():
 def updates(part):
     """In both spaces, the groups within a process or over all of them, with weights and without."""
     scores, residuals, last = problem()
-    settings, exchange = SolveSettings(1e-3, 0.9), Exchange()
+    settings, collectives = SolveSettings(1e-3, 0.9), Collectives()
     found = []
     for groups in (torch.arange(NUM_SAMPLES) // 2, torch.arange(NUM_SAMPLES) % 2):
         weights = (1.0 + groups.double()) / (1.0 + groups.double()).mean()
@@ -32,15 +32,15 @@ def updates(part):
             ScoreBlock(scores[part], residuals[part], groups[part]),
             ScoreBlock(scores[part], residuals[part], groups[part], weights[part]),
         ):
-            found.append(minsr_direction(block, last, settings, exchange))
-            found.append(sr_direction(*fisher_and_force(block, exchange), last, settings))
+            found.append(minsr_direction(block, last, settings, collectives))
+            found.append(sr_direction(*fisher_and_force(block, collectives), last, settings))
     return torch.stack([direction.direction for direction in found])
 
 
 def work(rank, size, folder):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=size)
-    exchange_module.LARGEST_MESSAGE = 512  # several messages
+    collectives_module.LARGEST_MESSAGE = 512  # several messages
     share = NUM_SAMPLES // size
     torch.save(updates(slice(rank * share, (rank + 1) * share)), f"{folder}/{rank}.pt")
     dist.barrier()

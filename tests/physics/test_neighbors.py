@@ -1,14 +1,13 @@
 """The list of pairs against ASE's neighbour list."""
 
 import ase
-import numpy as np
 import pytest
 import torch
 from ase.neighborlist import neighbor_list
 
-from lightning_vfe.models.potential.pairs import find_pairs
-from lightning_vfe.models.potential.radial import cosine_switch, quintic_switch
+from lightning_vfe.models.potential.radial import quintic_switch
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.neighbors import find_pairs
 
 
 @pytest.mark.parametrize("relative_cutoff", [0.3, 0.7, 1.6], ids=lambda c: f"cutoff={c}L")
@@ -43,11 +42,3 @@ def test_the_layout_under_vmap_gives_the_same_sums():
     assert expected[0].shape == (2, 4)
     for one, other in zip(expected, mapped, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-13, atol=1e-13)
-
-
-def test_switches_go_from_one_to_zero():
-    r = torch.linspace(0.0, 3.0, 301)
-    for values in (quintic_switch(r, 0.5, 2.0), cosine_switch(r, 2.0)):
-        assert values[0] == 1.0
-        assert (values[r >= 2.0] == 0.0).all()
-        assert (np.diff(values.numpy()) <= 0).all()

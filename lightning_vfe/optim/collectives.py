@@ -12,7 +12,7 @@ LARGEST_MESSAGE = 2**26
 """Bytes that one process sends at once."""
 
 
-class Exchange:
+class Collectives:
     """The processes of torch.distributed, or this one alone where there is no group.
 
     Samples are dealt to the processes in order, in equal shares; so are the parameters where all samples are needed in
@@ -40,7 +40,7 @@ class Exchange:
         dist.all_gather(parts, rows)
         return torch.cat(parts)
 
-    def first(self, values: Tensor) -> Tensor:
+    def broadcast(self, values: Tensor) -> Tensor:
         """The values of the first process.  # (...) -> (...)"""
         if self.size == 1:
             return values
@@ -52,17 +52,17 @@ class Exchange:
         """C, the columns that a process owns."""
         return math.ceil(num_columns / self.size)
 
-    def own(self, values: Tensor) -> Tensor:
+    def shard(self, values: Tensor) -> Tensor:
         """The own columns, padded with zeros.  # (..., P) -> (..., C)"""
         width = self.width(values.shape[-1])
         padded = torch.nn.functional.pad(values, (0, self.size * width - values.shape[-1]))
         return padded[..., self.rank * width : (self.rank + 1) * width]
 
-    def join(self, own: Tensor, num_columns: int) -> Tensor:
+    def unshard(self, own: Tensor, num_columns: int) -> Tensor:
         """The columns of all processes.  # (C,) -> (P,)"""
         return self.gather(own)[:num_columns]
 
-    def own_columns(self, rows: Tensor) -> Tensor:
+    def transpose_shards(self, rows: Tensor) -> Tensor:
         """All rows of the own columns, in messages of bounded size.  # (M / R, P) -> (M, C)"""
         if self.size == 1:
             return rows
