@@ -16,8 +16,8 @@ _HOMES = {
     "physics.cell": ("PeriodicCell",),
     "physics.ewald": ("Ewald",),
     "physics.system": ("System",),
-    "physics.state_point": ("StatePoint", "WalkerStates"),
-    "physics.strata": ("Strata", "reference_point"),
+    "physics.state_point": ("StatePoint",),
+    "physics.strata": ("Strata",),
     "models.wavefunction.wavefunction": ("GeminalWavefunction",),
     "models.flow.equivariant_flow": ("EquivariantFlow",),
     "models.base.uniform": ("UniformBase",),
@@ -25,22 +25,33 @@ _HOMES = {
     "models.proton_density": ("ProtonDensity",),
     "models.potential.potential": ("Potential",),
     "models.potential.schnet": ("SchNetPotential",),
-    "models.potential.yukawa": ("YukawaPotential",),
     "models.potential.ase_potential": ("ASEPotential",),
-    "models.potential.delta": ("DeltaPotential",),
     "models.potential.storage": ("load_potential", "register_potential", "save_potential"),
     "sampling.nested": ("NestedSampler",),
-    "sampling.proposals": ("GaussianProposal", "LangevinProposal"),
     "state.variational_state": ("VariationalState",),
-    "workflows.load": ("LoadedRun", "load"),
+    "workflows.load": ("load",),
     "workflows.verbs": ("compute_log_z", "fit", "label", "test"),
     "workflows.report": ("report",),
     "errors": ("SettingError",),
     "training.variational.module": ("VariationalFreeEnergy",),
     "training.variational.datamodule": ("MCMCDataModule",),
-    "training.variational.optimizers": ("Adam", "NaturalGradient"),
+    "training.variational.optimizers": ("NaturalGradient",),
     "training.torch_optimizer": ("TorchOptimizer",),
 }
+_PART_HOMES = {
+    "physics.state_point": ("WalkerStates",),
+    "physics.strata": ("reference_point",),
+    "models.potential.yukawa": ("YukawaPotential",),
+    "models.potential.delta": ("DeltaPotential",),
+    "sampling.proposals": (
+        "GaussianProposal",
+        "LangevinProposal",
+    ),
+    "workflows.load": ("LoadedRun",),
+    "training.variational.optimizers": ("Adam",),
+    "models.potential.exported": ("ExportedPotential",),
+}
+"""Parts that are seldom named: for states of other points, moves, potentials and optimizers of your choice."""
 _CONTRACT_HOMES = {
     "models.contracts": ("Base", "Flow", "PotentialEnergy", "Wavefunction"),
     "sampling.proposals": ("Proposal",),
@@ -81,7 +92,10 @@ _CONFIG_HOMES = {
 }
 """Names that configs use besides: as stable as the others, though seldom needed elsewhere."""
 _HOME_OF = {
-    name: home for homes in (_HOMES, _CONTRACT_HOMES, _CONFIG_HOMES) for home, names in homes.items() for name in names
+    name: home
+    for homes in (_HOMES, _PART_HOMES, _CONTRACT_HOMES, _CONFIG_HOMES)
+    for home, names in homes.items()
+    for name in names
 }
 
 __all__ = [*(name for names in _HOMES.values() for name in names), "__version__"]

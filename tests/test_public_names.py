@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -23,8 +24,19 @@ def test_type_checkers_see_the_same_names():
     found = {
         alias.asname: node.module for node in stub.body if isinstance(node, ast.ImportFrom) for alias in node.names
     }
-    typed = {name for homes in (lv._HOMES, lv._CONTRACT_HOMES) for names in homes.values() for name in names}
+    typed = {
+        name for homes in (lv._HOMES, lv._PART_HOMES, lv._CONTRACT_HOMES) for names in homes.values() for name in names
+    }
     assert found == {name: f"lightning_vfe.{lv._HOME_OF[name]}" for name in typed}
+
+
+def test_the_page_lists_the_names_of_a_notebook():
+    page = (Path(__file__).parents[1] / "docs" / "python.md").read_text()
+    section = page.partition("## Public names")[2].partition("\n## ")[0]
+    table = "\n".join(line for line in section.splitlines() if line.startswith("|"))
+    listed = set(re.findall(r"`lv\.(\w+)`", table))
+    assert listed == set(lv.__all__) - {"__version__"}
+    assert 20 <= len(listed) <= 30
 
 
 def test_an_unknown_name_says_where_to_look():
