@@ -39,11 +39,13 @@ class TwistGrid:
         weights: float64, positive, with the sum one.  # (T,)
         is_random: every walker and sweep draws a twist of its own, uniform in (-1/2, 1/2]^3; `fractions` is then a
             single row of zeros that holds the place.
+        symmetry: "none", or by which one twists stand for others.
     """
 
     fractions: Tensor
     weights: Tensor
     is_random: bool = False
+    symmetry: TwistSymmetry = "none"
 
     def __len__(self) -> int:
         return len(self.fractions)
@@ -97,7 +99,7 @@ def twist_grid(spec: TwistSpec, symmetry: TwistSymmetry = "none", shift: Sequenc
     fractions = _folded(fractions)
     first, totals = _merged(fractions, weights, symmetry)
     relative = torch.tensor(totals, dtype=torch.float64)
-    return TwistGrid(fractions[first], relative / relative.sum())
+    return TwistGrid(fractions[first], relative / relative.sum(), symmetry=symmetry)
 
 
 def _offsets(shift: Sequence[float]) -> list[float]:

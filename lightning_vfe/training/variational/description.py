@@ -52,8 +52,7 @@ def _twists(strata: Strata) -> str:
         return "random, drawn in every sweep"
     if len(twists) == 1 and not twists.fractions.any():
         return "1 (Gamma)"
-    reduced = bool((twists.weights != twists.weights[0]).any())
-    return f"{len(twists)}{', reduced by symmetry' if reduced else ''}"
+    return f"{len(twists)}" + ("" if twists.symmetry == "none" else f", reduced by {twists.symmetry}")
 
 
 def describe_updates(settings: OptimizerSettings, state: VariationalState, num_processes: int) -> Rows:

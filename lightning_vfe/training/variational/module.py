@@ -209,7 +209,8 @@ class VariationalFreeEnergy(L.LightningModule):
             )
         if self.state.walkers is not None:
             if not checkpoint.get("walkers"):
-                raise SettingError("ckpt_path", "this", "holds no walkers", "give one that fit wrote")
+                path = getattr(self._trainer, "ckpt_path", None) or "the checkpoint"
+                raise SettingError("ckpt_path", path, "holds no walkers", "give one that fit wrote")
             self.state.load_state_dict(checkpoint["walkers"])
 
 
