@@ -27,7 +27,8 @@ from lightning_vfe.workflows.compose import RUN_ROOT, compose_config
 from lightning_vfe.workflows.guards import key_errors
 from lightning_vfe.workflows.overrides import parse, quote_path
 from lightning_vfe.workflows.paths import check_folder
-from lightning_vfe.workflows.plan import new_sweep_folder, past_sweep_folder
+from lightning_vfe.workflows.plan import RUNS, new_sweep_folder, past_sweep_folder
+from lightning_vfe.workflows.schema import check_types
 from lightning_vfe.workflows.system import strata_of
 
 FAILED = 1
@@ -118,6 +119,8 @@ def run_sweep(verb: str, given: Sequence[str]) -> int:
     words = split_words(given)
     for job in words.jobs:
         config = compose_config(parse(job))
+        config.run_dir = words.run_dir or str(RUNS)  # each job gets its own
+        check_types(config)
         if "system" in config:
             with key_errors(config):
                 strata_of(config)

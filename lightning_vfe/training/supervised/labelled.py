@@ -147,9 +147,9 @@ def train_validation_test_split(
     sizes = [max(1, round(fraction * count)) for fraction in fractions]
     if count - sum(sizes) < 1:
         raise SettingError(
-            origin,
-            group,
-            f"has only {count} configurations",
+            "configurations",
+            count,
+            f"of {origin} are too few",
             "training, validation and test need one each at least: give more, or lower datamodule.validation_fraction "
             "and test_fraction",
         )

@@ -12,6 +12,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from lightning_vfe.labels.label import Configuration
@@ -123,6 +124,9 @@ def test_both_divergences_fall(tmp_path: Path, capsys) -> None:
     kT = KELVIN_TO_HARTREE * TEMPERATURE
     difference = content["model_free_energy_per_atom"]["value"] - content["data_free_energy_per_atom"]["value"]
     assert content["kl_model_data_per_atom"]["value"] == pytest.approx(difference / kT, rel=1e-9)
+    assert capsys.readouterr().out == ""
+    for message in report.messages:
+        Console(width=120).print(message)
     assert "KL(p || Boltzmann)" in capsys.readouterr().out
 
 
@@ -265,7 +269,9 @@ def test_flow_of_a_checkpoint_is_taken_over(tmp_path: Path) -> None:
     for one, two in zip(module.proton_density.flow.parameters(), other.parameters(), strict=True):
         assert torch.equal(one, two)
     smaller = EquivariantFlow(SYSTEM, POINT, num_layers=1, num_channels=3, num_radial=4)
-    with pytest.raises(ValueError, match=r"flow_ckpt = ckpt is of another proton_density.flow: parameter .* here but"):
+    with pytest.raises(
+        ValueError, match=r"flow_ckpt = flow.ckpt is of another proton_density.flow: parameter .* here but"
+    ):
         restore(smaller, content, "proton_density.flow", "flow_ckpt", "flow.ckpt")
     with pytest.raises(ValueError, match=r"flow_ckpt = x holds no proton_density.flow"):
         restore(other, {"state_dict": {"wavefunction.a": torch.zeros(1)}}, "proton_density.flow", "flow_ckpt", "x")
@@ -287,5 +293,5 @@ def test_bad_batches(tmp_path: Path) -> None:
         build(boltzmann(YUKAWA))[1].read(num_ranks=5)
     frames = [Configuration(z, CELL.length).to_atoms() for z in np.random.default_rng(0).random((2, 2, 3))]
     ase.io.write(tmp_path / "two.xyz", frames)
-    with pytest.raises(ValueError, match=r"^source has only 2 configurations; "):
+    with pytest.raises(ValueError, match=r"^configurations = 2 of data.source are too few; "):
         build(None, TrajectorySource(str(tmp_path / "two.xyz")))[1].part(0)

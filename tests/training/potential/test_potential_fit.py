@@ -9,6 +9,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from torch.optim.lr_scheduler import LambdaLR, ReduceLROnPlateau
 
 from lightning_vfe.models.potential.delta import DeltaPotential
@@ -70,8 +71,12 @@ def test_fit_recovers_the_labels(database: Path, tmp_path: Path, capsys) -> None
     assert errors["force_rmse"] < 2e-2
     assert errors["pressure_rmse_gpa"] < 100
     assert set(content["errors"]) == {"all", "num_atoms=4 rs=1.25", "num_atoms=6 rs=1.25"}
+    assert capsys.readouterr().out == ""
+    for message in report.messages:
+        Console(width=120).print(message)
     printed = capsys.readouterr().out
     assert "mHa/bohr" in printed
+    assert f"potential: {tmp_path}" in printed.replace("\n", "")
     assert (tmp_path / "figures" / "parity.png").stat().st_size > 5000
     # what was written is the best average, with its errors
     stored, metadata = load_potential(tmp_path / "potential.pt")
@@ -246,7 +251,7 @@ def test_split_is_a_partition_of_its_own_for_each_group() -> None:
         p.tolist() for p in train_validation_test_split(20, (0.1, 0.2), 1, "a", "here")
     ]
     assert parts[0].tolist() != train_validation_test_split(20, (0.1, 0.2), 1, "b", "here")[0].tolist()
-    with pytest.raises(ValueError, match=r"^here has only 2 configurations; "):
+    with pytest.raises(ValueError, match=r"^configurations = 2 of here are too few; "):
         train_validation_test_split(2, (0.1, 0.1), 1, "a", "here")
 
 
