@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.physics.system import System
-from lightning_vfe.sampling.adaptation import adapt_log_width
+from lightning_vfe.sampling.adaptation import adapt_log_width, log_width_limits
 from lightning_vfe.sampling.electron_moves import ElectronTarget, move_electrons
 from lightning_vfe.sampling.metropolis import num_not_finite
 from lightning_vfe.sampling.moves import global_fraction
@@ -205,7 +205,6 @@ class NestedSampler:
         return num_not_finite(state.log_prob)
 
     def _adapt(self, walkers: Walkers, kind: str, acceptance: Tensor, target: float) -> None:
-        # Moves wider than half the cell are uniform already; far narrower ones do not move anything.
-        limits = (math.log(1e-4 * self.cell.length), math.log(0.5 * self.cell.length))
+        limits = log_width_limits(self.cell.length)
         width = walkers.log_widths[kind]
         walkers.log_widths[kind] = adapt_log_width(width, acceptance, target, self.adaptation_gain, *limits)

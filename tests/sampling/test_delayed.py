@@ -63,7 +63,7 @@ def exact_draws(count, seed=4):
 def test_poor_surrogate_leaves_the_law(rule):
     """<cos> of every coordinate is I_1(kappa) / I_0(kappa); on the surrogate alone it would be 0.19 instead of 0.60."""
     sampler = NestedSampler(SYSTEM, rule, num_proton_steps=4, num_electron_steps=1)
-    walkers, density = start(sampler, per_group=64), DelayedDensity(log_prob, poor)
+    walkers, density = start_at(sampler, exact_draws(256), WalkerRandom(range(4), 2)), DelayedDensity(log_prob, poor)
     for _ in range(30):
         sampler.step(walkers, density, electron_target, adapt=True)
     series, reports = [], []
