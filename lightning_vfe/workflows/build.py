@@ -21,8 +21,9 @@ WALKER_KEYS = ("num_proton_walkers", "num_electron_walkers", "num_groups", "chai
 
 
 def build_state(config: DictConfig) -> Any:
-    """The variational state. Fixed protons have no density; a structure's name stands for a file shipped with the
-    package where there is one.
+    """The variational state.
+
+    Fixed protons have no density. A structure's name stands for a file shipped with the package where there is one.
     """
     node = config.state.copy()
     node._set_parent(config)

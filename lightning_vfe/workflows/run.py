@@ -50,6 +50,10 @@ class RunResult:
         return results_table(RunFolder(self.folder))
 
 
+def silent(*_: object) -> None:
+    """Tell nobody."""
+
+
 @dataclass(frozen=True)
 class Observer:
     """Who listens to a run; by default nobody.
@@ -60,8 +64,8 @@ class Observer:
         progress: show the progress bars of the config.
     """
 
-    say: Say = lambda line: None
-    begin: Callable[[Plan, Rows], None] = lambda plan, rows: None
+    say: Say = silent
+    begin: Callable[[Plan, Rows], None] = silent
     progress: bool = False
 
 

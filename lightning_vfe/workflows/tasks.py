@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 from omegaconf import DictConfig
+from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.workflows.build import build_state, check_structure, round_walkers
@@ -46,9 +47,10 @@ class Task(Protocol):
         ...
 
 
-class VariationalTask:
+class VariationalTask(Task):
     """Flow and wavefunction: module and datamodule share one state, that is networks, moves and walkers."""
 
+    @override
     def prepare(self, config: DictConfig, may_round: bool) -> str:
         """System, state points and number of walkers."""
         if config.system.protons not in ("sampled", "fixed"):
@@ -59,16 +61,19 @@ class VariationalTask:
             strata_of(config)
             return round_walkers(config) if may_round else ""
 
+    @override
     def build(self, config: DictConfig) -> tuple[Any, Any]:
         """Both with one state."""
         state = build_state(config)
         return instantiate(config.module, state=state), instantiate(config.datamodule, state=state)
 
+    @override
     def check(self, config: DictConfig, module: Any, datamodule: Any, trainer: Any) -> None:
         """Walker groups divide into the processes, and the protons' structure fits the cell."""
         module.state.counts.share(trainer.world_size)
         check_structure(config, module.state.strata)
 
+    @override
     def describe(self, verb: str, module: Any, datamodule: Any, num_processes: int) -> Rows:
         """System, walkers, networks, and for `fit` the cost of an update."""
         from lightning_vfe.training.variational.description import describe_state, describe_updates
@@ -79,17 +84,20 @@ class VariationalTask:
         return rows
 
 
-class DataTask:
+class DataTask(Task):
     """Any training on given data, such as a potential on labels or a flow on configurations."""
 
+    @override
     def prepare(self, config: DictConfig, may_round: bool) -> str:
         """Nothing to look at before the data are read."""
         return ""
 
+    @override
     def build(self, config: DictConfig) -> tuple[Any, Any]:
         """Each of its own node."""
         return instantiate(config.module), instantiate(config.datamodule)
 
+    @override
     def check(self, config: DictConfig, module: Any, datamodule: Any, trainer: Any) -> None:
         """The data can be read, and fit the module."""
         if hasattr(datamodule, "read"):
@@ -97,6 +105,7 @@ class DataTask:
         if hasattr(module, "check"):
             module.check(datamodule)
 
+    @override
     def describe(self, verb: str, module: Any, datamodule: Any, num_processes: int) -> Rows:
         """What datamodule and module say of themselves."""
         parts = [part.description() for part in (datamodule, module) if hasattr(part, "description")]

@@ -20,7 +20,7 @@ from lightning_vfe.workflows.log_z import LogZRun, Progress, log_z_with
 from lightning_vfe.workflows.overrides import parse
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import Plan, make_plan
-from lightning_vfe.workflows.run import Observer, RunResult, run
+from lightning_vfe.workflows.run import Observer, RunResult, run, silent
 from lightning_vfe.workflows.schema import check_types
 
 PathLike = str | Path | None
@@ -61,7 +61,7 @@ def test(
     return _run("test", settings, run_dir, ckpt_path, observer)
 
 
-def label(*settings: str, run_dir: PathLike = None, say: Callable[[str], None] = lambda line: None) -> LabelResult:
+def label(*settings: str, run_dir: PathLike = None, say: Callable[[str], None] = silent) -> LabelResult:
     """Sample configurations and label them by a calculator.
 
     Args:
@@ -77,9 +77,7 @@ def label(*settings: str, run_dir: PathLike = None, say: Callable[[str], None] =
         return label_with(config, _command("label", settings), say)
 
 
-def compute_log_z(
-    *settings: str, run_dir: PathLike = None, progress: Progress = lambda what, done, total: None
-) -> LogZRun:
+def compute_log_z(*settings: str, run_dir: PathLike = None, progress: Progress = silent) -> LogZRun:
     """ln Z of a stored potential at one state point, stored beside the potential.
 
     Args:
