@@ -58,6 +58,10 @@ class Label:
     energy_error: float | None = None
 
 
+class LabellingFailed(RuntimeError):
+    """No configuration could be labelled, or no potential of a committee could be fitted."""
+
+
 Labeller = Callable[[Sequence[Configuration]], Iterator[tuple[int, "Label | str"]]]
 """Labels configurations in any order: yields (index, its label, or one line that says why there is none)."""
 

@@ -14,7 +14,7 @@ from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.committee import Committee, CommitteeSettings, TrainPotential
 from lightning_vfe.labels.database import DONE, LabelStore, State
 from lightning_vfe.labels.force_check import check_forces
-from lightning_vfe.labels.label import Configuration, Labeller
+from lightning_vfe.labels.label import Configuration, Labeller, LabellingFailed
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.sampling.boltzmann import ChainSettings, sample_configurations
 from lightning_vfe.sampling.random import group_seed
@@ -88,7 +88,7 @@ class LabelRun:
         """All rounds, then the check of the forces.
 
         Raises:
-            RuntimeError: every calculation of the run has failed.
+            LabellingFailed: every calculation of the run has failed.
         """
         for number in range(self.rounds + 1):
             if self.store.count(round=number) == 0:
@@ -145,7 +145,7 @@ def label_pending(store: LabelStore, labeller: Labeller, what: str, report: Call
     """Label all rows that wait, each stored as soon as it is done; failures are stored with their message.
 
     Raises:
-        RuntimeError: every calculation has failed.
+        LabellingFailed: every calculation has failed.
     """
     rows = store.pending()
     if not rows:
@@ -163,7 +163,7 @@ def label_pending(store: LabelStore, labeller: Labeller, what: str, report: Call
         failures = store.failures()
         report(f"{len(failures)} configurations have no label, for example row {failures[-1][0]}: {failures[-1][1]}")
     if store.count(state=DONE) == 0:
-        raise RuntimeError(f"no configuration could be labelled, for example: {store.failures()[0][1]}")
+        raise LabellingFailed(f"no configuration could be labelled, for example: {store.failures()[0][1]}")
 
 
 def report_force_checks(

@@ -151,13 +151,14 @@ def sample_configurations(
     chains = BoltzmannChains(energy, cell, KELVIN_TO_HARTREE * temperature_kelvin, start, FIRST_WIDTH, random)
     chains.equilibrate(settings.equilibration_steps)
     per_snapshot = math.ceil(settings.spacing / STRIDE)
-    series, snapshots = [], []
+    energies, acceptances, snapshots = [], [], []
     for number, sample in enumerate(chains.samples(per_snapshot * math.ceil(count / num_walkers)), start=1):
-        series.append(sample)
+        energies.append(sample.energy.double())
+        acceptances.append(sample.acceptance)
         if number % per_snapshot == 0:
             snapshots.append(sample.positions)
-    if not torch.isfinite(series[-1].energy).all():
+    if not torch.isfinite(energies[-1]).all():
         raise FloatingPointError("a sampled configuration has an energy that is not finite: the potential broke down")
-    time = integrated_autocorrelation_time(torch.stack([sample.energy.double() for sample in series])) * STRIDE
-    acceptance = sum(sample.acceptance for sample in series) / len(series)
+    time = integrated_autocorrelation_time(torch.stack(energies)) * STRIDE
+    acceptance = sum(acceptances) / len(acceptances)
     return Configurations(torch.cat(snapshots)[:count], acceptance, float(np.float64(time)))

@@ -46,11 +46,11 @@ def build_trainer(config: DictConfig, verb: str, say: Callable[[str], None], pro
     from lightning_vfe.training.run.launch import cluster_plugins, is_progress_bar
     from lightning_vfe.training.run.run_folder import EmbedConfig, StopOnInterrupt
 
-    callbacks = [instantiate(node) for node in config.callbacks.values()]
+    callbacks = [instantiate(node) for node in config.callbacks.values() if node is not None]
     shown = {} if progress else {"enable_progress_bar": False}
     callbacks = [each for each in callbacks if progress or not is_progress_bar(each)]
     callbacks += [StopOnInterrupt(say), EmbedConfig(OmegaConf.to_yaml(config))]
-    logger: Any = [instantiate(node) for node in config.logger.values()] if verb == "fit" else False
+    logger: Any = [instantiate(node) for node in config.logger.values() if node is not None] if verb == "fit" else False
     return instantiate(config.trainer, callbacks=callbacks, logger=logger, **shown, **cluster_plugins())
 
 

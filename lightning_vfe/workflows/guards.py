@@ -59,16 +59,21 @@ def instantiate(node: DictConfig, **arguments: Any) -> Any:
         return hydra.utils.instantiate(node, **arguments)
     except InstantiationException as error:
         cause: BaseException = error
-        while cause.__cause__ is not None:
+        while cause.__cause__ is not None and not isinstance(cause, SettingError):
             cause = cause.__cause__
         target = str(node.get("_target_"))
         if isinstance(cause, SettingError):
             raise cause.at(locate(_root(node), cause.key, _full_key(error))) from error
         if target == TRAINER and isinstance(cause, (ValueError, TypeError, MisconfigurationException)):
             raise CommandError(f"trainer: {one_line(cause)}") from error
-        if isinstance(cause, ValueError) or (isinstance(cause, TypeError) and "argument" in str(cause)):
+        # what a class of somebody else refuses; a ValueError of our own is a bug
+        if isinstance(cause, (TypeError, ValueError)) and not _is_own(error):
             raise CommandError(f"{target}: {one_line(cause)}") from error
         raise
+
+
+def _is_own(error: InstantiationException) -> bool:
+    return "Error in call to target 'lightning_vfe." in str(error)
 
 
 def _root(node: DictConfig) -> DictConfig:

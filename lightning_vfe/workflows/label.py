@@ -18,7 +18,7 @@ from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.labels.calculators.vmc import VMCLabeller
 from lightning_vfe.labels.database import LabelStore, State
 from lightning_vfe.labels.files import read_configurations
-from lightning_vfe.labels.label import Labeller, by_length
+from lightning_vfe.labels.label import Labeller, LabellingFailed, by_length
 from lightning_vfe.labels.rounds import LabelRun
 from lightning_vfe.labels.workers import ProcessLabeller
 from lightning_vfe.resources import data_file
@@ -77,7 +77,7 @@ def label_with(config: DictConfig, command: str, say: Callable[[str], None]) -> 
         LabelRun(store, labeller, states, **parts, report=say).run()
     except KeyboardInterrupt:
         return _result(store, interrupted=True)
-    except RuntimeError as error:
+    except LabellingFailed as error:
         return _result(store, failure=one_line(error))
     return _result(store)
 

@@ -43,12 +43,13 @@ def report(runs: Sequence[str | Path], labels: Sequence[str] = (), run_dir: str 
     Raises:
         CommandError: no run, a folder without a result, runs of different systems or states, or labels that do not fit.
     """
-    folders = [Path(folder) for folder in runs]
+    folders = [Path(str(folder)) for folder in runs]
     try:
         found = {label: load_run(folder) for label, folder in zip(_names(labels, folders), folders, strict=True)}
-        table, figure = comparison_table(found), draw_comparison(found)
+        table = comparison_table(found)
     except (FileNotFoundError, ValueError) as error:
         raise CommandError(one_line(error)) from error
+    figure = draw_comparison(found)
     if run_dir is None:
         return Comparison(table, figure)
     home = Path(run_dir)

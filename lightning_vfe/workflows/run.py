@@ -152,8 +152,12 @@ def _prepare_folder(plan: Plan) -> None:
 @contextmanager
 def _handed_over(plan: Plan) -> Iterator[None]:
     """Lightning starts further processes with the same command line; they take the plan from the environment."""
+    before = os.environ.get(HANDOVER)  # a further process has received it, and stays one
     os.environ[HANDOVER] = plan.hand_over()
     try:
         yield
     finally:
-        del os.environ[HANDOVER]
+        if before is None:
+            del os.environ[HANDOVER]
+        else:
+            os.environ[HANDOVER] = before

@@ -26,7 +26,6 @@ from lightning_vfe.workflows.keys import locate
 LARGEST_SEED = 2**32 - 1
 """NumPy takes no larger one."""
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
-Count = Annotated[int, Field(ge=0)]
 OptionalPath = str | None
 PLAIN_KEYS: dict[str, Any] = {
     "name": str,
@@ -46,8 +45,8 @@ PLAIN_KEYS: dict[str, Any] = {
     "sampler.chain_precision": str | None,
     "num_samples": int,
     "device": str,
-    "runs": list[str],
-    "labels": list[str],
+    "runs": list[str | int | float],
+    "labels": list[str | int | float],
     "label.database": OptionalPath,
     "label.num_atoms": list[int],
     "label.rs": list,
@@ -61,6 +60,8 @@ PLAIN_KEYS: dict[str, Any] = {
     "potential.path": str,
 }
 """Types of the keys that are no argument of an object."""
+COMPLETED_BY_CODE = ("module", "datamodule", "calculator")
+"""Nodes that get some of their arguments when they are built."""
 HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
 WORDS = {
     "int_type": "a whole number",
@@ -93,14 +94,17 @@ def check_types(config: DictConfig) -> None:
         if is_there:
             _check(locate(config, key), value, kind)
     for node, values in _nodes(content):
-        types, takes_all = _arguments(values["_target_"])
+        types, required, takes_all = _arguments(values["_target_"])
+        missing = [name for name in required if name not in values]
+        if missing and not values.get("_partial_") and node not in COMPLETED_BY_CODE:
+            raise SettingError(f"{node}.{missing[0]}", None, f"is needed by {values['_target_']}", "give it a value")
         for name, value in values.items():
             if name in HYDRA_KEYS or (key := locate(config, name, node)) in PLAIN_KEYS:
                 continue
             if types is not None and name not in types and not takes_all:
                 close = nearest(name, types).removeprefix("; ")
                 raise SettingError(f"{node}.{name}", value, f"is no argument of {values['_target_']}", close)
-            if types is not None and not (isinstance(value, dict) and "_target_" in value):
+            if types is not None and not any(True for _ in _nodes(value)):
                 _check(key, value, types.get(name, Any))
 
 
@@ -114,29 +118,33 @@ def _select(content: Any, key: str) -> tuple[Any, bool]:
 
 def _nodes(content: Any, prefix: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
     """All nodes with a `_target_`, with their keys."""
-    if not isinstance(content, dict):
-        return
-    if isinstance(content.get("_target_"), str):
+    if isinstance(content, dict) and isinstance(content.get("_target_"), str):
         yield prefix, content
-    for name, child in content.items():
+    children = content.items() if isinstance(content, dict) else enumerate(content if isinstance(content, list) else ())
+    for name, child in children:
         yield from _nodes(child, f"{prefix}.{name}" if prefix else str(name))
 
 
 @cache
-def _arguments(target: str) -> tuple[dict[str, Any] | None, bool]:
-    """Types of the arguments that a class or function takes, and whether it takes others too; None if unknown."""
+def _arguments(target: str) -> tuple[dict[str, Any] | None, tuple[str, ...], bool]:
+    """Types of the arguments that a class or function takes, those without a default, and whether it takes others too.
+
+    The types are None where nothing is known.
+    """
     try:
         called = hydra.utils.get_object(target)
         function = called.__init__ if inspect.isclass(called) else called
-        parameters = inspect.signature(called).parameters.values()
+        parameters = list(inspect.signature(called).parameters.values())
     except Exception:  # whatever the import of somebody's module raises: building it says what is wrong
-        return None, True
+        return None, (), True
     try:
         hints = typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError):
         hints = {}  # annotations that only type checkers can read
     takes_all = any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
-    return {parameter.name: hints.get(parameter.name, Any) for parameter in parameters}, takes_all
+    named = [p for p in parameters if p.kind not in (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)]
+    required = tuple(p.name for p in named if p.default is inspect.Parameter.empty)
+    return {p.name: hints.get(p.name, Any) for p in named}, required, takes_all
 
 
 def _check(key: str, value: Any, kind: Any) -> None:

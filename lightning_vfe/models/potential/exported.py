@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lightning_vfe.errors import SettingError, one_line
-from lightning_vfe.models.potential.potential import Potential
+from lightning_vfe.models.potential.potential import Potential, is_transformed
 from lightning_vfe.physics.cell import PeriodicCell
 
 
@@ -23,7 +23,7 @@ class ExportedPotential(Potential):
 
         torch.export.save(torch.export.export(model, (z, length), dynamic_shapes=({0: W}, {0: W})), "model.pt2")
 
-    Energies, forces and pressures are its derivatives. torch.func.vmap does not apply.
+    Energies, forces and pressures are its derivatives. torch.func does not apply: use the built-in flow with it.
 
     To read a program may run code that is in it. `load_potential` therefore reads one only after the call
     `register_potential("exported", ExportedPotential)`: call it for files that you trust.
@@ -67,6 +67,8 @@ class ExportedPotential(Potential):
     def energy(self, z: Tensor, cell: PeriodicCell, dilation: Tensor | None = None) -> Tensor:
         """E(z) in Ha (...) of protons (..., N, 3) in bohr; see `Potential.energy`."""
         self.check(z, cell)
+        if is_transformed(z):
+            raise NotImplementedError("torch.func does not apply to an exported program: use the built-in flow with it")
         scale = torch.ones_like(z[..., 0, 0]) if dilation is None else dilation
         positions = (z * scale[..., None, None]).reshape(-1, *z.shape[-2:])
         lengths = (cell.length * scale).expand(z.shape[:-2]).reshape(-1)
@@ -76,5 +78,5 @@ class ExportedPotential(Potential):
         """The program as a function on a device, read when it is first needed."""
         if not self._module:
             content = io.BytesIO(self.program.cpu().numpy().tobytes())
-            self._module.append(torch.export.load(content).module())
+            self._module.append(torch.export.load(content).module().requires_grad_(False))
         return self._module[0].to(device)

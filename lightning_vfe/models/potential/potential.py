@@ -64,7 +64,7 @@ class Potential(nn.Module, abc.ABC):
         Returns:
             Energy in Ha  # (...);  forces in Ha/bohr  # (..., N, 3)
         """
-        if _is_transformed(z):
+        if is_transformed(z):
             # torch.autograd.grad is not available there, and the transform decides what stays differentiable
             gradient, energy = torch.func.grad(self._summed_energy, has_aux=True)(z, cell)
             return energy, -gradient
@@ -130,7 +130,7 @@ class Potential(nn.Module, abc.ABC):
             )
 
 
-def _is_transformed(z: Tensor) -> bool:
+def is_transformed(z: Tensor) -> bool:
     """Whether torch.func transforms the calling function: it then refuses to let a tensor require gradients."""
     try:
         z.detach().requires_grad_()

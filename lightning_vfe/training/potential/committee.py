@@ -11,6 +11,7 @@ from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_vfe.errors import SettingError
+from lightning_vfe.labels.label import LabellingFailed
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.training.potential.datamodule import LabelDataModule
 from lightning_vfe.training.potential.module import PotentialModule
@@ -55,7 +56,7 @@ class CommitteeTrainer:
 
         Raises:
             KeyboardInterrupt: a signal ended the fit.
-            RuntimeError: no validation found a finite loss.
+            LabellingFailed: no validation found a finite loss.
             ValueError: the database or the potential cannot be used.
         """
         configure_logging()
@@ -68,7 +69,7 @@ class CommitteeTrainer:
             if launch(self._trainer(len(data.train_dataloader())), "fit", module, data, None):
                 raise KeyboardInterrupt
         if not bool(torch.isfinite(module.best_loss)):
-            raise RuntimeError("the fit of a committee's potential diverged; lower label.trainer.learning_rate")
+            raise LabellingFailed("the fit of a committee's potential diverged; lower label.trainer.learning_rate")
         return module.best
 
     def _trainer(self, steps_per_epoch: int) -> L.Trainer:
