@@ -35,4 +35,5 @@ def main(num_sweeps=20):
 
 
 if __name__ == "__main__":
-    print(*main(), sep="\n")  # equal within their errors
+    for name, (energy,) in zip(("gaussian", "long tails"), main(), strict=True):  # equal within their errors
+        print(f"{name}: E/N = {energy.value:.4f} +- {energy.error:.4f} Ha")

@@ -72,7 +72,7 @@ def test_commands_read_their_settings_alike(
     assert main([verb, "--print-config", "system.num_atoms=6"]) == 0
     assert OmegaConf.create(capsys.readouterr().out).system.num_atoms == 6
     for words, parts in [
-        (["rs=2"], ["'rs'", "did you mean 'system.rs'"]),
+        (["rs=2"], ["rs = 2", "did you mean 'system.rs'"]),
         (["system.num_atoms=many"], ["system.num_atoms = many", "a whole number"]),
         (["wavefunction=geminal"], [f"wavefunction = geminal is not possible with {verb}", "system"]),
         (["seed=-1"], ["seed = -1"]),
@@ -129,12 +129,12 @@ def test_print_config_runs_nothing(empty_folder: Path, capsys: pytest.CaptureFix
         (["fit", "flow=equivarant"], ["flow = equivarant", "did you mean 'equivariant'"]),
         (["fit", "flow=null"], ["flow = null", "equivariant"]),
         (["fit", "system.num_atom=8"], ["system.num_atom", "did you mean 'system.num_atoms'"]),
-        (["fit", "rs=2"], ["'rs'", "did you mean 'system.rs'"]),
+        (["fit", "rs=2"], ["rs = 2", "did you mean 'system.rs'"]),
         (["fit", "max_step=2"], ["did you mean 'trainer.max_steps'"]),
         (["fit", "system={rss:2}"], ["system.rss", "did you mean 'system.rs'"]),
         (["fit", "strata.rs=2"], ["strata.rs = 2", "set system.rs"]),
         (["fit", "particles.num_atoms=2"], ["particles.num_atoms = 2", "set system.num_atoms"]),
-        (["fit", "cell.rs=2"], ["'cell.rs'", "did you mean 'system.rs'"]),
+        (["fit", "cell.rs=2"], ["cell.rs = 2", "did you mean 'system.rs'"]),
         (["fit", "system.rs=dense"], ["system.rs = dense", "a number"]),
         (["fit", "system.num_atoms=8.5"], ["system.num_atoms = 8.5", "a whole number"]),
         (["fit", "system.twists=4"], ["system.twists = 4 is not a list", "[4, 4, 4]"]),

@@ -32,15 +32,18 @@ def run(words: Sequence[str]) -> int:
 def _progress_bar() -> Iterator[Any]:
     """A bar for each part of the work, as a function (what, done, total)."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns) as bar:
-        tasks: dict[tuple[str, int], Any] = {}
+    bar, tasks = Progress(*columns), dict[tuple[str, int], Any]()
+    try:
 
         def show(what: str, done: int, total: int) -> None:
+            bar.start()
             if (what, total) not in tasks or bar.tasks[tasks[what, total]].completed >= done:
                 tasks[what, total] = bar.add_task(what, total=total)
             bar.update(tasks[what, total], completed=done)
 
         yield show
+    finally:
+        bar.stop()
 
 
 def _print_result(found: LogZRun) -> None:

@@ -204,6 +204,10 @@ def _numbers(key: str, value: Any) -> list[float]:
     values = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     if not values or any(not isinstance(each, Real) or isinstance(each, bool) for each in values):
         raise SettingError(key, value, "must be a number, or a list of numbers such as [1.2,1.3]")
+    names = [f"{each:g}" for each in values]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise SettingError(key, value, f"holds {twice} twice, to six digits", "give each number once")
     return values
 
 

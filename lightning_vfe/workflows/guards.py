@@ -52,8 +52,6 @@ def instantiate(node: DictConfig, **arguments: Any) -> Any:
         CommandError: a constructor refuses an argument (a `SettingError` names the key of the config), or a module
             cannot be imported.
     """
-    from lightning_vfe.training.run.launch import MisconfigurationException
-
     import_parts(_root(node))
     try:
         return hydra.utils.instantiate(node, **arguments)
@@ -64,8 +62,11 @@ def instantiate(node: DictConfig, **arguments: Any) -> Any:
         target = str(node.get("_target_"))
         if isinstance(cause, SettingError):
             raise cause.at(locate(_root(node), cause.key, _full_key(error))) from error
-        if target == TRAINER and isinstance(cause, (ValueError, TypeError, MisconfigurationException)):
-            raise CommandError(f"trainer: {one_line(cause)}") from error
+        if target == TRAINER:
+            given = ", ".join(f"trainer.{key} = {node.get(key)}" for key in ("accelerator", "devices", "strategy"))
+            raise CommandError(
+                f"trainer: {one_line(cause)[:300]} ({given}; auto, 1 and auto suit any machine)"
+            ) from error
         # what a class of somebody else refuses; a ValueError of our own is a bug
         if isinstance(cause, (TypeError, ValueError)) and not _is_own(error):
             raise CommandError(f"{target}: {one_line(cause)}") from error

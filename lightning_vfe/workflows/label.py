@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import pydoc
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import hydra
 import torch
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
@@ -111,11 +111,8 @@ def build_labeller(config: DictConfig, states: list[State]) -> tuple[Labeller, d
 
 
 def _class_of(target: Any) -> Any:
-    """The object that a `_target_` names, or None: what is wrong with it shows when it is built."""
-    try:
-        return hydra.utils.get_object(target)
-    except Exception:  # whatever the import of somebody's module raises
-        return None
+    """The object that a `_target_` names, or None."""
+    return pydoc.locate(str(target))
 
 
 def _vmc_labeller(

@@ -119,7 +119,7 @@ def apply(config: DictConfig, overrides: Iterable[Override]) -> None:
 
 
 def _change(config: DictConfig, key: str, value: Any) -> None:
-    old = _require(config, key)
+    old = _require(config, key, value)
     if isinstance(old, dict) and isinstance(value, dict) and "_target_" in value:
         # another class, whose arguments are its own
         OmegaConf.update(config, key, value, merge=False, force_add=True)
@@ -136,13 +136,14 @@ def _change(config: DictConfig, key: str, value: Any) -> None:
     OmegaConf.update(config, key, value, force_add=True)
 
 
-def _require(config: DictConfig, key: str) -> Any:
+def _require(config: DictConfig, key: str, value: Any = None) -> Any:
     """The raw value of a key that must exist."""
     nodes = dict(walk(OmegaConf.to_container(config, resolve=False)))
     if key not in nodes:
         # those that follow another key are no good advice
         choices = [name for name, value in nodes.items() if followed(value) is None]
-        raise CommandError(f"unknown key '{key}'{nearest(key, choices) or '; --print-config shows all keys'}")
+        remedy = nearest(key, choices).removeprefix("; ") or "--print-config shows all keys"
+        raise SettingError(key, value, "is not a key", remedy)
     return nodes[key]
 
 

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import inspect
 import json
+import pydoc
 import typing
 from collections.abc import Iterable, Iterator
 from functools import cache
 from typing import Annotated, Any, Literal
 
-import hydra
 from omegaconf import DictConfig, OmegaConf
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic_core import SchemaError
 
-from lightning_vfe.errors import SettingError, nearest
+from lightning_vfe.errors import SettingError, nearest, one_line
 from lightning_vfe.workflows.imports import import_parts
 from lightning_vfe.workflows.keys import locate
 
@@ -37,6 +37,7 @@ PLAIN_KEYS: dict[str, Any] = {
     "flow_ckpt": OptionalPath,
     "log_z_path": OptionalPath,
     "system.num_atoms": int,
+    "system.nucleus": Any,
     "system.structure": str,
     "system.protons": str,
     "sampler.num_proton_walkers": int,
@@ -68,9 +69,9 @@ WORDS = {
     "float_type": "a number",
     "string_type": "a word",
     "bool_type": "true or false",
-    "list_type": "a list such as [1,2,3]",
-    "tuple_type": "a list such as [1,2,3]",
-    "sequence_type": "a list such as [1,2,3]",
+    "list_type": "a list in brackets",
+    "tuple_type": "a list in brackets",
+    "sequence_type": "a list in brackets",
     "dict_type": "a group of keys",
     "none_required": "null",
     "needs_python_object": "an object, that is a group of keys with a _target_",
@@ -94,16 +95,21 @@ def check_types(config: DictConfig) -> None:
         if is_there:
             _check(locate(config, key), value, kind)
     for node, values in _nodes(content):
-        types, required, takes_all = _arguments(values["_target_"])
+        try:
+            types, required, takes_all = _arguments(values["_target_"])
+        except (ImportError, pydoc.ErrorDuringImport) as error:
+            reason = f"cannot be imported ({one_line(error)})"
+            remedy = "imports=[...] names modules of your own"
+            raise SettingError(locate(config, "_target_", node), values["_target_"], reason, remedy) from error
         missing = [name for name in required if name not in values]
         if missing and not values.get("_partial_") and node not in COMPLETED_BY_CODE:
-            raise SettingError(f"{node}.{missing[0]}", None, f"is needed by {values['_target_']}", "give it a value")
+            raise SettingError(locate(config, missing[0], node), None, f"is needed by {values['_target_']}", "give it")
         for name, value in values.items():
             if name in HYDRA_KEYS or (key := locate(config, name, node)) in PLAIN_KEYS:
                 continue
             if types is not None and name not in types and not takes_all:
-                close = nearest(name, types).removeprefix("; ")
-                raise SettingError(f"{node}.{name}", value, f"is no argument of {values['_target_']}", close)
+                close = nearest(name, types).removeprefix("; ") or "leave it out"
+                raise SettingError(key, value, f"is no argument of {values['_target_']}", close)
             if types is not None and not any(True for _ in _nodes(value)):
                 _check(key, value, types.get(name, Any))
 
@@ -130,13 +136,19 @@ def _arguments(target: str) -> tuple[dict[str, Any] | None, tuple[str, ...], boo
     """Types of the arguments that a class or function takes, those without a default, and whether it takes others too.
 
     The types are None where nothing is known.
+
+    Raises:
+        ImportError: there is no such class or function.
+        pydoc.ErrorDuringImport: its module fails while it is imported.
     """
+    called = pydoc.locate(target)
+    if called is None:
+        raise ImportError(f"there is no {target}")
+    function = called.__init__ if inspect.isclass(called) else called
     try:
-        called = hydra.utils.get_object(target)
-        function = called.__init__ if inspect.isclass(called) else called
-        parameters = list(inspect.signature(called).parameters.values())
-    except Exception:  # whatever the import of somebody's module raises: building it says what is wrong
-        return None, (), True
+        parameters = list(inspect.signature(called).parameters.values())  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None, (), True  # a function of C
     try:
         hints = typing.get_type_hints(function, include_extras=True)
     except (NameError, TypeError):

@@ -258,7 +258,7 @@ def test_a_shifted_grid_of_twists() -> None:
         (["system.states=[]"], ["system.states = [] holds no state point"]),
         (["system.states=[[1.9,4000],[2.0,0]]"], ["= 0 must be positive"]),
         (["system.states=[[1.9,4000],[1.9,4000.0]]"], ["system.states = ", "holds rs = 1.9, T = 4000 K twice"]),
-        (["system.rs=[1.9,1.9]"], ["rs = 1.9, T = 6000 K twice"]),
+        (["system.rs=[1.9,1.9]"], ["system.rs = [1.9, 1.9] holds 1.9 twice"]),
         (["system.nucleus=He"], ["system.nucleus = He", "H (1836.15), D (3670.48), T"]),
         (["system.nucleus=1"], ["system.nucleus = 1 must be", "100 electron masses"]),
         (["system.twist_symmetry=mirror"], ["system.twist_symmetry = mirror", "none, time_reversal or cubic"]),

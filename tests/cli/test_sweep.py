@@ -49,7 +49,7 @@ def test_jobs_of_a_sweep_and_their_table(capfd: pytest.CaptureFixture[str]) -> N
         (["fit", "-m", *SMOKE], "--multirun wants a key with several values"),
         (["fit", "-m", *SMOKE, "system.rs=1.2,fast"], "system.rs = fast must be a number"),
         (["fit", "-m", *SMOKE, "system.num_atoms=2,many"], "system.num_atoms = many must be a whole number"),
-        (["fit", "-m", *SMOKE, "system.rz=1.2,1.4"], "unknown key 'system.rz'; did you mean 'system.rs'"),
+        (["fit", "-m", *SMOKE, "system.rz=1.2,1.4"], "system.rz = 1.2 is not a key; did you mean 'system.rs'"),
         (["fit", "-m", *SMOKE, "flow=equivariant,other"], "flow = other does not exist"),
         (["fit", "-m", "system.rs=1.2,1.4", "ckpt_path=last"], "ckpt_path = last is chosen by --multirun"),
         (["fit", "-m", "system.rs=1.2,1.4", "run_dir=used"], "run_dir = used holds something else than a sweep"),

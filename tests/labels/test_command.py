@@ -44,7 +44,7 @@ def test_labels_two_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     ("words", "message"),
     [
         (["label.num_atoms=[]"], "label.num_atoms and label.rs must be lists"),
-        (["calculator._target_=ase.nothing.Here"], "calculator._target_ = ase.nothing.Here cannot be used"),
+        (["calculator._target_=ase.nothing.Here"], "calculator._target_ = ase.nothing.Here cannot be imported"),
         (["calculator._target_=ase.Atoms"], "calculator._target_ = ase.Atoms is no ASE calculator"),
         (["calculator=vmc"], "calculator.ckpt_path = null must name the run"),
         (["calculator=vmc", "calculator.ckpt_path=nowhere.ckpt"], "calculator.ckpt_path = nowhere.ckpt does not"),

@@ -177,7 +177,7 @@ REFUSED = [
         "states = [rs = 1.2, T = 6000 K, rs = 1.3, T = 6000 K, rs = 1.2, T = 6000 K] holds rs = 1.2, T = 6000 K twice",
     ),
     ({"states": [[1.2, 6000], [1.2, 4000]], "protons": "fixed"}, "states = [rs = 1.2, rs = 1.2] holds rs = 1.2 twice"),
-    ({"rs": [1.2, 1.2]}, "states = [rs = 1.2, T = 6000 K, rs = 1.2, T = 6000 K] holds rs = 1.2, T = 6000 K twice"),
+    ({"rs": [1.2, 1.2]}, "rs = [1.2, 1.2] holds 1.2 twice"),
     ({"rs": [1.0 + 0.001 * i for i in range(1001)]}, "states = 1001 state points are too many; give at most 1000"),
     ({"temperature_kelvin": [4000, 6000], "protons": "fixed"}, "temperature_kelvin = [4000, 6000] but"),
     ({"protons": "free"}, "protons = free is unknown; choose sampled or fixed"),

@@ -125,8 +125,8 @@ class Potential(nn.Module, abc.ABC):
                 "rs",
                 cell.rs,
                 f"is outside the densities rs = {low} to {high} that the potential was trained on",
-                "set system.rs inside, take base=uniform, or train a potential on labels at this density "
-                "(lightning-vfe label, then fit)",
+                "set system.rs inside, or train a potential on labels at this density (lightning-vfe label, then fit); "
+                "base=uniform needs none",
             )
 
 

@@ -8,13 +8,11 @@ from typing import Any
 import lightning as L
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ProgressBar
 
 from lightning_vfe.training.run.run_folder import StopOnInterrupt
 
 __all__ = [
-    "MisconfigurationException",
     "cluster_plugins",
     "configure_logging",
     "configure_logging_and_seed",
