@@ -43,7 +43,8 @@ def _progress_bar() -> Iterator[Any]:
 
         yield show
     finally:
-        bar.stop()
+        if tasks:
+            bar.stop()
 
 
 def _print_result(found: LogZRun) -> None:

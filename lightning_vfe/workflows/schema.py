@@ -103,7 +103,8 @@ def check_types(config: DictConfig) -> None:
             raise SettingError(locate(config, "_target_", node), values["_target_"], reason, remedy) from error
         missing = [name for name in required if name not in values]
         if missing and not values.get("_partial_") and node not in COMPLETED_BY_CODE:
-            raise SettingError(locate(config, missing[0], node), None, f"is needed by {values['_target_']}", "give it")
+            home = locate(config, "_target_", node).removesuffix("_target_")
+            raise SettingError(home + missing[0], None, f"is needed by {values['_target_']}", "give it a value")
         for name, value in values.items():
             if name in HYDRA_KEYS or (key := locate(config, name, node)) in PLAIN_KEYS:
                 continue
