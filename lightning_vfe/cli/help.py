@@ -6,7 +6,7 @@ from pathlib import Path
 from lightning_vfe.resources import resource_folder
 
 VERBS = {
-    "fit": "train what the experiment names (by default flow and wavefunction), or go on with a run (ckpt_path=last)",
+    "fit": "train what the experiment names (by default flow and wavefunction), or resume a run (ckpt_path=last)",
     "validate": "measure with the frozen networks, as a quick look at a run",
     "test": "freeze, equilibrate afresh, and measure: a table, a summary file and figures",
     "label": "label proton configurations with energies and forces, into a database",
@@ -45,7 +45,7 @@ EXAMPLES = {
 VERB_NOTES = {
     "fit": (
         "Writes the run folder runs/NAME, where NAME is the experiment's name (runs/NAME-2, ... where there is one",
-        "already). With ckpt_path=last, or the path of a checkpoint, it goes on with that run and its config;",
+        "already). With ckpt_path=last, or the path of a checkpoint, it resumes that run with its config;",
         "key=value then changes single settings.",
     ),
     "validate": (
@@ -56,7 +56,7 @@ VERB_NOTES = {
         "Uses the last checkpoint of the latest run (ckpt_path=last), of the run in run_dir, or the one in ckpt_path,",
         "with that run's config. Writes summary.json and figures/ into the run folder.",
     ),
-    "label": ("Samples configurations of system.num_atoms atoms, and goes on with a database that is there already.",),
+    "label": ("Samples configurations of system.num_atoms atoms, and continues a database that is there already.",),
     "log-z": ("Stores ln Z with its error beside the potential, for the base of fit.",),
     "report": ("Reads what test and log-z wrote into the folders; writes comparison.csv and comparison.png.",),
 }

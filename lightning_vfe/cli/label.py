@@ -17,6 +17,6 @@ def run(words: Sequence[str]) -> int:
         return FAILED
     print(f"{found.database}: {found.done} labels, {found.failed} failed, {found.pending} still to do")
     if found.interrupted:
-        print("interrupted; the same command goes on with what is left")
+        print("interrupted; the same command continues with what is left")
         return INTERRUPTED
     return 0

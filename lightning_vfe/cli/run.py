@@ -30,7 +30,7 @@ def _say(line: str) -> None:
 
 def _say_what_next(plan: Plan, result: RunResult) -> None:
     if result.signal and result.is_saved:
-        print(f"interrupted; go on with: lightning-vfe {plan.verb} ckpt_path=last run_dir={plan.run_dir}")
+        print(f"interrupted; resume with: lightning-vfe {plan.verb} ckpt_path=last run_dir={plan.run_dir}")
     elif result.signal:
         print("interrupted before the first step; nothing is saved")
     elif plan.verb == "fit" and result.is_saved:

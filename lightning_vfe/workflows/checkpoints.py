@@ -11,9 +11,9 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_vfe import __version__
 from lightning_vfe.errors import CommandError, SettingError, one_line
 
-# the walkers of the checkpoint go on, which these keys shape
+# these keys shape the walkers, which are those of the checkpoint
 WALKER_KEYS = ("sampler.num_proton_walkers", "sampler.num_electron_walkers", "sampler.num_groups")
-# a run that goes on keeps its random numbers (or its split into training and test data) and its dtype
+# a resumed run keeps its random numbers (or its split into training and test data) and its dtype
 RUN_KEYS = ("dtype", "seed")
 SCHEMA = 2
 """Layout of the config: configs/config.yaml says the same."""
@@ -130,7 +130,7 @@ def check_same_model(config: DictConfig, checkpoint_config: DictConfig) -> None:
         if here.get(key) != there.get(key):
             advice = f"drop the override or use the checkpoint of such a run, or start one with fit {key}=..."
             if key in WALKER_KEYS:
-                advice = "drop the override: its walkers go on; more samples come with datamodule.test_steps=..."
+                advice = "drop the override: the checkpoint brings its walkers; datamodule.test_steps=... gives more samples"
             if key in RUN_KEYS:
                 advice = f"drop the override, it would change nothing or mix two runs; a new run takes fit {key}=..."
             raise SettingError(key, here.get(key), f"here but {there.get(key)} in the checkpoint", advice)

@@ -66,9 +66,9 @@ class Plan:
 def make_plan(verb: str, overrides: Overrides) -> Plan:
     """Plan a command.
 
-    `fit` without a checkpoint gets a new folder, `runs/NAME` or the next free `runs/NAME-2`, ...; with one it goes on
-    in that checkpoint's folder. With `ckpt_path=auto` it does what a job that may be started again needs: it goes on in
-    run_dir where there is a checkpoint, and begins there where there is none. `validate` and `test` use the last
+    `fit` without a checkpoint gets a new folder, `runs/NAME` or the next free `runs/NAME-2`, ...; with one it
+    resumes in that checkpoint's folder. With `ckpt_path=auto` it does what a job that may be started again needs: it
+    resumes the run in run_dir if there is a checkpoint, and begins there otherwise. `validate` and `test` use the last
     checkpoint where none is given. A checkpoint's run brings its config along; groups chosen on the command line take
     the place of its own, single keys come last.
 
@@ -84,7 +84,7 @@ def make_plan(verb: str, overrides: Overrides) -> Plan:
     is_auto = ckpt_path == "auto"
     if is_auto:
         if not run_dir:
-            raise SettingError("ckpt_path", "auto", "needs run_dir=..., the folder to go on in or to begin with")
+            raise SettingError("ckpt_path", "auto", "needs run_dir=..., the folder to resume or to begin in")
         begins_again = verb == "fit" and not _last_of(Path(run_dir)).is_file()
         ckpt_path = None if begins_again else "last"
     if ckpt_path is None:
@@ -100,7 +100,7 @@ def make_plan(verb: str, overrides: Overrides) -> Plan:
         is_new = not (begins_again and (folder / "config.yaml").is_file())  # left by a run that was stopped early
         if is_new and run_dir and is_first_process() and _is_used(folder):
             raise SettingError(
-                "run_dir", folder, "already holds a run", "go on with ckpt_path=last, or give another folder"
+                "run_dir", folder, "already holds a run", "resume it with ckpt_path=last, or give another folder"
             )
         is_default = overrides.value("sampler.num_proton_walkers") is None
         return replace(_plan(verb, config, folder, None, is_new, notes), may_round_walkers=is_default)

@@ -134,7 +134,7 @@ def test_interrupt_keeps_what_is_done(tmp_path: Path) -> None:
     output, _ = process.communicate(timeout=200)
     assert process.returncode == 130
     assert "0 labels, 0 failed, 2 still to do" in output
-    assert "the same command goes on" in output
+    assert "the same command continues" in output
     with pytest.raises(ProcessLookupError):
         os.kill(int(next(pids.iterdir()).name), 0)
     assert connect(tmp_path / "labels.db").count(state="pending") == 2
