@@ -130,7 +130,7 @@ def check_same_model(config: DictConfig, checkpoint_config: DictConfig) -> None:
         if here.get(key) != there.get(key):
             advice = f"drop the override or use the checkpoint of such a run, or start one with fit {key}=..."
             if key in WALKER_KEYS:
-                advice = "drop the override: the checkpoint brings walkers; datamodule.test_steps=... gives more samples"
+                advice = "drop the override: the checkpoint brings walkers; datamodule.test_steps gives more samples"
             if key in RUN_KEYS:
                 advice = f"drop the override, it would change nothing or mix two runs; a new run takes fit {key}=..."
             raise SettingError(key, here.get(key), f"here but {there.get(key)} in the checkpoint", advice)
