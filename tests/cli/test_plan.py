@@ -1,5 +1,6 @@
 """Which config, run folder and checkpoint a command takes."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from lightning_vfe.errors import CommandError
 from lightning_vfe.workflows.compose import compose_config
 from lightning_vfe.workflows.overrides import parse
 from lightning_vfe.workflows.plan import HANDOVER, Plan, make_plan
+from lightning_vfe.workflows.run import _handed_over
 
 
 @pytest.fixture(autouse=True)
@@ -154,3 +156,16 @@ def test_auto_goes_on_where_there_is_a_checkpoint(monkeypatch: pytest.MonkeyPatc
     assert not found.is_new
     with pytest.raises(CommandError, match="ckpt_path = auto needs run_dir"):
         plan("fit", "experiment=smoke", "ckpt_path=auto")
+
+
+def test_a_further_process_stays_one_after_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its exit code after a signal must stay 0, or Lightning would kill the first process while it still writes."""
+    plan = make_plan("fit", parse(["experiment=smoke"]))
+    with _handed_over(plan):
+        assert HANDOVER in os.environ
+    assert HANDOVER not in os.environ
+    monkeypatch.setenv(HANDOVER, plan.hand_over())
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with _handed_over(plan):
+        pass
+    assert Plan.received() is not None
