@@ -96,11 +96,12 @@ class Measurement:
         self.radial.update(batch.protons / rs, batch.electrons / rs.unsqueeze(1))
         self._stratum = batch.stratum
 
-    def result(self, step: int) -> TestResult:
+    def result(self, step: int, steps_key: str = "datamodule.test_steps") -> TestResult:
         """The result of all batches, on all processes.
 
         Args:
             step: optimizer steps of the measured parameters.
+            steps_key: setting of the number of measured steps, for advice.
         """
         assert self.radial is not None
         assert self._stratum is not None
@@ -114,7 +115,7 @@ class Measurement:
             point, own = strata.points[number], strata.state_index(stratum) == number
             weights = strata.weights(stratum[own])
             g = self.radial.result({name: values[own] for name, values in radial.items()}, weights, point.rs)
-            states.append(StateResult(point, self._with_base_error(found, point), diagnostics, g))
+            states.append(StateResult(point, self._with_base_error(found, point), diagnostics, g, steps_key))
         return TestResult(self.system(), step, states, self.metric.common_diagnostics())
 
     def _with_base_error(self, found: dict[str, Any], point: StatePoint) -> dict[str, Any]:

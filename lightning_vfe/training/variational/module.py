@@ -168,9 +168,14 @@ class VariationalFreeEnergy(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Put the result together, on all processes."""
-        self.result = self.measurement.result(int(self.trained_steps))
+        self.result = self.measurement.result(int(self.trained_steps), steps_key=self._steps_key())
 
     on_test_epoch_end = on_validation_epoch_end
+
+    def _steps_key(self) -> str:
+        """The setting that says how many steps are measured."""
+        verb = "validation" if self._trainer is not None and self.trainer.state.fn == "validate" else "test"
+        return f"datamodule.{verb}_steps"
 
     def configure_optimizers(self) -> Any:
         """Both blocks in one optimizer."""

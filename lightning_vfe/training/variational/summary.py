@@ -29,6 +29,7 @@ class StateResult:
         estimates: every term with its error.
         diagnostics: of these walkers and estimators.
         radial: g(r) of all kinds of pairs.
+        steps_key: setting of the number of measured steps, for advice.
         reasons: why the numbers are not to be trusted; empty if they are.
     """
 
@@ -36,6 +37,7 @@ class StateResult:
     estimates: dict[str, Estimate]
     diagnostics: dict[str, float]
     radial: dict[str, RadialDistribution]
+    steps_key: str = "datamodule.test_steps"
     reasons: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -52,12 +54,12 @@ class StateResult:
         if not given["r_hat"] <= MAX_R_HAT:
             found.append(
                 f"R-hat = {given['r_hat']:.3f} is above {MAX_R_HAT}: the chains have not equilibrated; "
-                "raise datamodule.equilibration_steps and datamodule.test_steps"
+                f"raise datamodule.equilibration_steps and {self.steps_key}"
             )
         if not given["effective_sample_size"] >= MIN_EFFECTIVE_SAMPLES:
             found.append(
                 f"only {given['effective_sample_size']:.0f} effective samples (at least {MIN_EFFECTIVE_SAMPLES:.0f} "
-                "are wanted); raise datamodule.test_steps"
+                f"are wanted); raise {self.steps_key}"
             )
         if given.get("negative_determinants", 0.0) > 0.0:
             found.append(
