@@ -6,13 +6,11 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from lightning_vfe import __version__
+from lightning_vfe.cli.exit_codes import FAILED, INTERRUPTED, USAGE_ERROR
 from lightning_vfe.cli.help import TRAINER_VERBS, VERBS, general_help, verb_help
 from lightning_vfe.cli.processes import print_error
 from lightning_vfe.errors import CommandError, nearest
 
-FAILED = 1
-USAGE_ERROR = 2
-INTERRUPTED = 130
 HELP = ("--help", "-h")
 PRINT_CONFIG = ("--print-config", "--cfg")
 MULTIRUN = ("--multirun", "-m")

@@ -3,10 +3,8 @@
 import sys
 from collections.abc import Sequence
 
+from lightning_vfe.cli.exit_codes import FAILED, INTERRUPTED
 from lightning_vfe.workflows.verbs import label
-
-FAILED = 1
-INTERRUPTED = 130
 
 
 def run(words: Sequence[str]) -> int:

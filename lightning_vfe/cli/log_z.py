@@ -9,11 +9,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lightning_vfe.analysis.terms import TERMS, value_with_error
+from lightning_vfe.cli.exit_codes import FAILED
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.workflows.log_z import LogZRun
 from lightning_vfe.workflows.verbs import compute_log_z
-
-FAILED = 1
 
 
 def run(words: Sequence[str]) -> int:

@@ -3,12 +3,10 @@
 from rich.console import Console
 
 from lightning_vfe.cli.banner import print_banner
+from lightning_vfe.cli.exit_codes import STOPPED
 from lightning_vfe.workflows.plan import Plan
 from lightning_vfe.workflows.processes import is_first_process
 from lightning_vfe.workflows.run import Observer, RunResult, run
-
-STOPPED = 128
-"""Exit code of a run that a signal has stopped, plus the number of the signal: 130 after Ctrl-C."""
 
 
 def run_plan(plan: Plan) -> int:

@@ -20,6 +20,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
+from lightning_vfe.cli.exit_codes import FAILED
 from lightning_vfe.cli.sweep_table import print_results
 from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.resources import resource_folder
@@ -31,7 +32,6 @@ from lightning_vfe.workflows.plan import RUNS, new_sweep_folder, past_sweep_fold
 from lightning_vfe.workflows.schema import check_types
 from lightning_vfe.workflows.system import strata_of
 
-FAILED = 1
 SWEEP_FILE = "multirun.yaml"
 """What Hydra writes into the folder of a sweep."""
 

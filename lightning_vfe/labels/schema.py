@@ -68,7 +68,9 @@ def check_metadata(metadata: Mapping[str, Any], path: str, key: str) -> None:
             "give a database made by lightning-vfe label, whose metadata must be copied along with its rows",
         )
     if metadata["format"] != FORMAT:
-        raise SettingError(key, path, f"has the format {metadata['format']!r}, not {FORMAT!r}", "label anew")
+        raise SettingError(
+            key, path, f"has the format {metadata['format']!r}, not {FORMAT!r}", "label the configurations again"
+        )
     units = metadata["units"]
     units = units if isinstance(units, Mapping) else {}
     for name, unit in UNITS.items():

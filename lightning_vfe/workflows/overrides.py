@@ -130,7 +130,7 @@ def _change(config: DictConfig, key: str, value: Any) -> None:
         return
     other = followed(old)
     if other is not None:
-        raise SettingError(key, value, f"would tear it from {other}, which it follows", f"set {other}")
+        raise SettingError(key, value, f"is not possible: the key follows {other}", f"set {other}")
     if isinstance(old, dict) and value is not None:
         raise SettingError(key, value, "is a group of keys", f"set one of them, such as {key}.{next(iter(old), 'KEY')}")
     OmegaConf.update(config, key, value, force_add=True)

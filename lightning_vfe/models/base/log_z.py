@@ -94,7 +94,7 @@ def find_entry(
 
     Raises:
         ValueError: there is none, it is of other parameters of the potential, or its integration did not converge; the
-            message ends with the command that mends it.
+            message ends with the command that computes it.
     """
     fix = (
         f"run: lightning-vfe log-z potential.path={potential_path} system.num_atoms={cell.num_atoms} "

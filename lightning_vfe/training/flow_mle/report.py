@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-from pathlib import Path
 
 import lightning as L
 from lightning.pytorch.utilities import rank_zero_only
@@ -33,10 +31,6 @@ class FlowReport(Reporter):
     Args:
         run_dir: the run folder.
     """
-
-    def __init__(self, run_dir: str | os.PathLike[str]) -> None:
-        super().__init__()
-        self.run_dir = Path(run_dir)
 
     @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import lightning as L
@@ -36,10 +35,6 @@ class PotentialReport(Reporter):
     Args:
         run_dir: the run folder.
     """
-
-    def __init__(self, run_dir: str | os.PathLike[str]) -> None:
-        super().__init__()
-        self.run_dir = Path(run_dir)
 
     @override
     @rank_zero_only

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
 from lightning.pytorch.callbacks import Callback
 from rich.console import RenderableType
 
@@ -10,8 +13,13 @@ class Reporter(Callback):
     """A callback that collects tables and lines instead of printing them.
 
     Attributes:
+        run_dir: the run folder, for its files.
         messages: what rich can print, in its order.
+
+    Args:
+        run_dir: the run folder.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, run_dir: str | os.PathLike[str]) -> None:
+        self.run_dir = Path(run_dir)
         self.messages: list[RenderableType] = []

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -143,10 +141,6 @@ class WriteSummary(Reporter):
     Args:
         run_dir: the run folder.
     """
-
-    def __init__(self, run_dir: str | os.PathLike[str]) -> None:
-        super().__init__()
-        self.run_dir = Path(run_dir)
 
     @override
     @rank_zero_only
