@@ -11,6 +11,7 @@ from lightning_vfe.errors import SettingError
 from lightning_vfe.models.contracts import Base, Flow
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.flow.plain import PlainFlow
+from lightning_vfe.physics.chunking import after_halvings, map_rows
 from lightning_vfe.physics.state_point import WalkerStates
 
 
@@ -89,10 +90,9 @@ class ProtonDensity(nn.Module):
             function, largest = self._scores, self.flow.batch_size(x, with_gradients=True)
         else:
             function, largest = self._scores_by_func, len(x)
-        size = min(chunk_size or len(x), largest)
-        batches = zip(x.detach().split(size), states.split(size), strict=True)
-        parts = [function(walkers, state) for walkers, state in batches]
-        log_prob, scores = (torch.cat(columns) for columns in zip(*parts, strict=True))
+        limit = after_halvings(min(chunk_size or len(x), largest))
+        rows = (x.detach(), states.rs, states.kT, states.twist)
+        log_prob, scores = map_rows(lambda walkers, *own: function(walkers, WalkerStates(*own)), limit, *rows)
         return log_prob, scores
 
     @torch.enable_grad()

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_vfe.physics.chunking import MAX_ELEMENTS_CPU, map_chunks, max_chunk_elements
+from lightning_vfe.physics.chunking import map_chunks, max_chunk_elements
 from lightning_vfe.physics.ewald import CoulombEnergies, Ewald
 from lightning_vfe.physics.kinetic import kinetic_energy, kinetic_energy_nested
 from lightning_vfe.physics.state_point import WalkerStates
 
-TANGENT_BYTES = 2**24
-"""Memory on a CPU that the derivatives of one chunk of walkers may take, about: four tensors of 3N N numbers for each
-of 32 features. An accelerator is given more in the proportion of blocks.max_chunk_elements."""
+TANGENT_BYTES = 32
+"""Bytes that the derivatives of one chunk of walkers may take for each element of `max_chunk_elements`; 16 MiB on a
+CPU. They are about four tensors of 3N N numbers for each of 32 features."""
 
 
 class LocalEnergy(NamedTuple):
@@ -84,7 +84,7 @@ def kinetic_energies(log_psi: LogPsi, protons: Tensor, electrons: Tensor, states
     """
     of_electrons = kinetic_energy_nested if takes_nested_route(log_psi) else kinetic_energy
     num_electrons = electrons.shape[-2]
-    available = TANGENT_BYTES * (max_chunk_elements(electrons) // MAX_ELEMENTS_CPU)
+    available = TANGENT_BYTES * max_chunk_elements(electrons)
     limit = max(1, available // (4 * 32 * 3 * num_electrons * num_electrons * electrons.element_size()))
 
     def kinetic(x: Tensor, r: Tensor, *parts: Tensor) -> tuple[Tensor]:

@@ -1,4 +1,4 @@
-"""Around everything that a command builds and runs: its dtype, and one line for what the user can mend."""
+"""Around everything that a command builds and runs: its dtype, its memory, and one line for what the user can mend."""
 
 import re
 from collections.abc import Iterator
@@ -27,6 +27,22 @@ def default_dtype(name: str) -> Iterator[None]:
         yield
     finally:
         torch.set_default_dtype(before)
+
+
+@contextmanager
+def memory_bound(config: DictConfig) -> Iterator[None]:
+    """Set the bound of temporaries for this process; inside, an error of the memory becomes one line."""
+    from lightning_vfe.physics.chunking import set_max_chunk_elements
+    from lightning_vfe.physics.memory import is_out_of_memory
+
+    set_max_chunk_elements(config.get("max_chunk_elements"))
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        remedy = "use fewer walkers, more processes, or a lower max_chunk_elements or optimizer.score_chunk"
+        raise CommandError(f"out of memory ({one_line(error)[:200]}); {remedy}") from error
 
 
 @contextmanager

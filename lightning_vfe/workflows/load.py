@@ -21,7 +21,7 @@ from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
 from lightning_vfe.workflows.checkpoints import check_schema, embedded_config, load_checkpoint
-from lightning_vfe.workflows.guards import default_dtype, key_errors
+from lightning_vfe.workflows.guards import default_dtype, key_errors, memory_bound
 from lightning_vfe.workflows.restore import restore
 from lightning_vfe.workflows.tasks import task_of
 
@@ -55,7 +55,7 @@ class LoadedRun:
             raise SettingError("run", self.folder, "is no run of the variational free energy", "give one that fit made")
         check_schema(config, self.folder)
         self.config: DictConfig = config
-        with default_dtype(config.dtype), key_errors(config):
+        with default_dtype(config.dtype), key_errors(config), memory_bound(config):
             self.module: VariationalFreeEnergy = task_of(config).build(config)[0]
             restore(self.module, content, "", "run", file)
             self.state: VariationalState = self.module.state

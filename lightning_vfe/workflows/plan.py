@@ -221,6 +221,7 @@ def _config_of(checkpoint: Path, home: Path | None, overrides: Overrides) -> Dic
     if not isinstance(stored, DictConfig) or "name" not in stored:
         return compose_config(overrides)
     check_schema(stored, checkpoint if home is None else home)
+    stored.setdefault("max_chunk_elements", None)  # runs of version 0.2 and earlier lack the key
     chosen, name = overrides.groups, overrides.value("name") or overrides.groups.get("experiment")
     is_other = {
         "experiment": "experiment" in chosen and str(name) != str(stored.name),

@@ -17,7 +17,7 @@ from lightning_vfe.errors import SettingError
 from lightning_vfe.files import whole_file
 from lightning_vfe.workflows.build import build_trainer, start_flow
 from lightning_vfe.workflows.checkpoints import check_same_model, check_steps_left, embedded_config, load_checkpoint
-from lightning_vfe.workflows.guards import default_dtype, key_errors
+from lightning_vfe.workflows.guards import default_dtype, key_errors, memory_bound
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import HANDOVER, Plan
 from lightning_vfe.workflows.processes import is_first_process
@@ -100,7 +100,7 @@ def run(plan: Plan, observer: Observer | None = None) -> RunResult:
     if plan.verb == "fit" and not plan.may_be_done:
         check_steps_left(config, content)
     configure_logging_and_seed(config.seed)
-    with default_dtype(config.dtype), key_errors(config):
+    with default_dtype(config.dtype), key_errors(config), memory_bound(config):
         module, datamodule = task.build(config)
         if content:
             check_same_shapes(module.state_dict(), content["state_dict"])

@@ -31,6 +31,7 @@ PLAIN_KEYS: dict[str, Any] = {
     "name": str,
     "seed": Seed,
     "dtype": Literal["float64", "float32"],
+    "max_chunk_elements": Annotated[int, Field(ge=1)] | None,
     "imports": list[str],
     "run_dir": OptionalPath,
     "ckpt_path": OptionalPath,

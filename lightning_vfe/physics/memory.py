@@ -1,0 +1,30 @@
+"""How much memory is free, and which errors mean that it did not suffice."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+_MEMINFO = Path("/proc/meminfo")
+_MESSAGES = ("out of memory", "can't allocate memory", "alloc_failed")
+"""Of PyTorch's allocators for accelerators and for the CPU, and of the CUDA libraries."""
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that can still be taken on a device; None where the system does not tell (a CPU without Linux)."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type != "cpu" or not _MEMINFO.exists():
+        return None
+    lines = _MEMINFO.read_text().splitlines()
+    available = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return 1024 * int(available[0]) if available else None
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that an allocation failed; on a CPU it is a plain RuntimeError."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(message in text for message in _MESSAGES)
