@@ -224,9 +224,13 @@ def row(way: str, found: Found, num_walkers: int) -> str:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="folder of a run of fit with sampled protons")
-    parser.add_argument("--ways", nargs="+", default=DEFAULT_WAYS, help="names, with :0.5 for a target acceptance of 0.5")
+    parser.add_argument(
+        "--ways", nargs="+", default=DEFAULT_WAYS, help="names, with :0.5 for a target acceptance of 0.5"
+    )
     parser.add_argument("--moves", type=int, default=1200, help="Gaussian moves; others in proportion to their cost")
-    parser.add_argument("--walkers", type=int, nargs=2, default=[16, 8], help="proton walkers, electron walkers for each")
+    parser.add_argument(
+        "--walkers", type=int, nargs=2, default=[16, 8], help="proton walkers, electron walkers for each"
+    )
     parser.add_argument("--local-walkers", type=int, default=64, help="walkers whose E_loc is measured")
     return parser.parse_args()
 

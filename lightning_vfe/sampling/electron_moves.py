@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from lightning_vfe.physics.cell import PeriodicCell
@@ -17,14 +17,21 @@ ElectronTarget = Callable[[Walkers], LogProb]
 walkers, prepared once a sweep for the protons and states of the walkers."""
 
 
+class ElectronMove(NamedTuple):
+    """What the electron moves of a sweep give back."""
+
+    state: ChainState
+    """Where the electrons stand."""
+    accepted: Tensor
+    """Accepted moves. # (W, B)"""
+    three_quarters: Tensor
+    """ln|psi|^2 before the last quarter of the moves. # (W, B)"""
+
+
 def move_electrons(
     walkers: Walkers, target: ElectronTarget, rule: Proposal, width: Tensor, num_steps: int, cell: PeriodicCell
-) -> tuple[ChainState, Tensor, Tensor]:
-    """Metropolis moves of all electrons; the walkers are not changed.
-
-    Returns:
-        New state, accepted moves and the gain of ln|psi|^2 in the last quarter of the steps, float64.  # (W, B) each
-    """
+) -> ElectronMove:
+    """Metropolis moves of all electrons; the walkers are not changed."""
     # An exponential relaxation that gains less in the last quarter than in the one before has even less to go.
     early = 3 * num_steps // 4
     log_prob = target(walkers)
@@ -33,4 +40,4 @@ def move_electrons(
     start = rule.evaluate(log_prob, walkers.electrons)
     middle, first = metropolis(log_prob, start, rule, width, early, walkers.random, cell.wrap)
     end, second = metropolis(log_prob, middle, rule, width, num_steps - early, walkers.random, cell.wrap)
-    return end, first + second, (end.log_prob - middle.log_prob).to(torch.float64)
+    return ElectronMove(end, first + second, middle.log_prob)

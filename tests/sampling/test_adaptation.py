@@ -1,13 +1,15 @@
-"""Width adaptation: reaches its target, stays bounded, and is frozen when asked."""
+"""Widths and numbers of moves reach their target, stay bounded, and are frozen when asked."""
 
 import math
 
 import pytest
 import torch
+from scipy.special import iv
+from scipy.stats import kendalltau
 
 from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.physics.system import System
-from lightning_vfe.sampling.adaptation import adapt_log_width
+from lightning_vfe.sampling.adaptation import TARGET_MEMORY, adapt_log_width, adapt_num_steps, memory_counts
 from lightning_vfe.sampling.nested import NestedSampler
 from lightning_vfe.sampling.random import WalkerRandom
 
@@ -77,3 +79,54 @@ def test_step_is_bounded():
     assert change == 0.3
     change = adapt_log_width(torch.tensor(0.0), torch.tensor(0.0), 0.5, gain=0.1, smallest=-5, largest=5)
     assert change == pytest.approx(-0.05)
+
+
+def test_memory_is_kendalls_rank_correlation():
+    generator = torch.Generator().manual_seed(0)
+    before = torch.randn(5, 7, generator=generator)
+    after = before + torch.randn(5, 7, generator=generator)
+    expected = sum(kendalltau(*each).statistic for each in zip(before, after, strict=True)) / 5
+    stayed, pairs = memory_counts(before, after)
+    assert float(2 * stayed / pairs - 1) == pytest.approx(expected, abs=1e-12)
+    stayed, pairs = memory_counts(before, before)
+    assert stayed == pairs == 5 * 7 * 6
+
+
+@pytest.mark.parametrize("first", [30.0, 400.0])
+def test_number_of_moves_reaches_the_target_memory(first):
+    """Electrons of many atoms in wells around their protons, an exact density, which the last sweeps must follow."""
+    system = System(num_atoms=16)
+    sampler = NestedSampler(system, num_proton_steps=1, num_electron_steps="auto")
+    random, count = WalkerRandom(range(2), seed=3), 16
+    protons, states = random.uniform((count, 16, 3)) * system.cell.length, WalkerStates.at(RS, twist=torch.zeros(16, 3))
+    walkers = sampler.start(protons, states, torch.zeros(count, dtype=torch.int64), 8, random)
+    walkers.electron_steps, wave, kappa = first, 2 * math.pi / system.cell.length, 2.5
+
+    def flat(protons):
+        return torch.zeros(len(protons))
+
+    def wells(walkers):
+        protons = walkers.protons[:, None]
+        return lambda r: kappa * torch.cos(wave * (r - protons)).sum(dim=(-1, -2))
+
+    for _ in range(60):
+        sampler.step(walkers, flat, wells, adapt=True)
+    steps = walkers.electron_steps
+    reports, cosines = [], []
+    for _ in range(20):
+        reports.append(sampler.step(walkers, flat, wells, adapt=False))
+        cosines.append(torch.cos(wave * (walkers.electrons - walkers.protons[:, None])).mean(dim=(-1, -2, -3)))
+    assert walkers.electron_steps == steps, "the number of moves must be frozen"
+    assert all(report["electron_steps"] == round(steps) for report in reports)
+    memory = torch.stack([report["electron_memory"] for report in reports]).mean()
+    assert abs(memory - TARGET_MEMORY) < 0.06, (memory, steps)
+    means = torch.stack(cosines).mean(0)
+    pull = (means.mean() - iv(1, kappa) / iv(0, kappa)) / (means.std() / count**0.5)
+    assert abs(pull) < 4, f"{pull} standard errors off"
+
+
+def test_number_of_moves_is_bounded():
+    fewest, most = 100.0, 100.0
+    for _ in range(100):
+        fewest, most = adapt_num_steps(fewest, -1.0), adapt_num_steps(most, 1.0)
+    assert (fewest, most) == (20.0, 1000.0)

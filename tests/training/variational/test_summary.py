@@ -28,6 +28,8 @@ OF_ALL = {
     "electron_width_rs",
     "electron_drift",
     "electron_drift_error",
+    "electron_memory",
+    "electron_steps",
     "num_stranded",
     "r_hat",
     "autocorrelation_time",
