@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.sampling.adaptation import memory_counts
 from lightning_vfe.sampling.metropolis import metropolis
+from lightning_vfe.sampling.moves import global_fraction
 from lightning_vfe.sampling.proposals import ChainState, LogProb, Proposal
 from lightning_vfe.sampling.walkers import Walkers
 
@@ -24,8 +27,10 @@ class ElectronMove(NamedTuple):
     """Where the electrons stand."""
     accepted: Tensor
     """Accepted moves. # (W, B)"""
-    three_quarters: Tensor
-    """ln|psi|^2 before the last quarter of the moves. # (W, B)"""
+    at_start: Tensor
+    """ln|psi|^2 before all moves. # (W, B)"""
+    at_last_quarter: Tensor
+    """The same before the last quarter of them. # (W, B)"""
 
 
 def move_electrons(
@@ -40,4 +45,19 @@ def move_electrons(
     start = rule.evaluate(log_prob, walkers.electrons)
     middle, first = metropolis(log_prob, start, rule, width, early, walkers.random, cell.wrap)
     end, second = metropolis(log_prob, middle, rule, width, num_steps - early, walkers.random, cell.wrap)
-    return ElectronMove(end, first + second, middle.log_prob)
+    return ElectronMove(end, first + second, start.log_prob, middle.log_prob)
+
+
+def describe(move: ElectronMove, num_steps: int, add_up: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+    """What a sweep reports of its num_steps moves, over all electron walkers of all processes."""
+    start, middle, end = (each.to(torch.float64) for each in (move.at_start, move.at_last_quarter, move.state.log_prob))
+    sums = torch.stack([(end - middle).sum(), (end - start).sum(), end.new_tensor(end.numel())])
+    drift, gain, count = add_up(sums)
+    stayed, pairs = add_up(memory_counts(middle, end))
+    return {
+        "electron_acceptance": global_fraction(move.accepted, num_steps, add_up),
+        "electron_drift": drift / count,
+        "electron_gain": gain / count,
+        "electron_memory": (2.0 * stayed - pairs) / pairs.clamp(min=1.0),
+        "electron_steps": end.new_tensor(num_steps),
+    }

@@ -16,9 +16,8 @@ from lightning_vfe.sampling.adaptation import (
     adapt_log_width,
     adapt_num_steps,
     log_width_limits,
-    memory_counts,
 )
-from lightning_vfe.sampling.electron_moves import ElectronTarget, move_electrons
+from lightning_vfe.sampling.electron_moves import ElectronTarget, describe, move_electrons
 from lightning_vfe.sampling.metropolis import num_not_finite
 from lightning_vfe.sampling.moves import global_fraction
 from lightning_vfe.sampling.proposals import Proposal, make_proposal
@@ -39,6 +38,7 @@ SweepReport = dict[str, Tensor]
         average over sweeps vanishes once num_electron_steps lets the electrons forget how they were carried along; a
         positive average means that they lag behind the protons, and a biased energy.
     electron_memory: rank correlation of ln|psi|^2 between the same two times, see `memory_counts`.
+    electron_gain: mean of ln|psi|^2 at the end of the electron moves minus that at their start.
     electron_steps: electron moves of this sweep.
     num_stranded: chains that stand where ln p is not finite; not zero means a broken density.
     num_failed_inversions: proton walkers whose map could not be inverted, and which stayed.
@@ -57,7 +57,7 @@ class NestedSampler:
         electron_proposal: "gaussian", "langevin" or a rule.
         num_proton_steps: Metropolis steps of the protons (or base protons) in a sweep.
         num_electron_steps: Metropolis steps of the electrons in a sweep, after the protons have moved; "auto" adapts
-            them, with the widths, until a quarter of them leaves the memory TARGET_MEMORY of adaptation.py.
+            them with the widths, see `adapt_num_steps`.
         proton_target_acceptance: wanted accepted fraction, in (0, 1); None takes the rule's own.
         electron_target_acceptance: the same for electrons.
         initial_proton_width: width of the first proton moves in units of rs.
@@ -213,22 +213,14 @@ class NestedSampler:
         """Move the electrons, add to the report, and count the stranded walkers of this process."""
         width, num_steps = walkers.log_widths["electrons"].exp(), self._electron_steps(walkers)
         move = move_electrons(walkers, target, self.electron_proposal, width, num_steps, self.cell)
-        before, after = move.three_quarters, move.state.log_prob
         walkers["electrons"] = move.state.positions
-        gain = (after - before).to(torch.float64)
-        drift = add_up(torch.stack([gain.sum(), gain.new_tensor(gain.numel())]))
-        stayed, pairs = add_up(memory_counts(before, after))
-        report["electron_acceptance"] = global_fraction(move.accepted, num_steps, add_up)
-        report |= {"electron_width_rs": width, "electron_drift": drift[0] / drift[1]}
-        report |= {
-            "electron_memory": (2.0 * stayed - pairs) / pairs.clamp(min=1.0),
-            "electron_steps": gain.new_tensor(num_steps),
-        }
+        report |= {"electron_width_rs": width, **describe(move, num_steps, add_up)}
         if adapt:
             self._adapt(walkers, "electrons", report["electron_acceptance"], self.electron_target_acceptance)
             if walkers.electron_steps is not None:
-                walkers.electron_steps = adapt_num_steps(walkers.electron_steps, float(report["electron_memory"]))
-        return num_not_finite(after)
+                memory, gain = float(report["electron_memory"]), float(report["electron_gain"])
+                walkers.electron_steps = adapt_num_steps(walkers.electron_steps, memory, gain)
+        return num_not_finite(move.state.log_prob)
 
     def _electron_steps(self, walkers: Walkers) -> int:
         """Moves of the electrons in the next sweep."""

@@ -9,7 +9,7 @@ from scipy.stats import kendalltau
 
 from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.physics.system import System
-from lightning_vfe.sampling.adaptation import TARGET_MEMORY, adapt_log_width, adapt_num_steps, memory_counts
+from lightning_vfe.sampling.adaptation import adapt_log_width, adapt_num_steps, memory_counts
 from lightning_vfe.sampling.nested import NestedSampler
 from lightning_vfe.sampling.random import WalkerRandom
 
@@ -93,12 +93,12 @@ def test_memory_is_kendalls_rank_correlation():
 
 
 @pytest.mark.parametrize("first", [30.0, 400.0])
-def test_number_of_moves_reaches_the_target_memory(first):
-    """Electrons of many atoms in wells around their protons, an exact density, which the last sweeps must follow."""
-    system = System(num_atoms=16)
+def test_number_of_moves_leaves_a_small_lag(first):
+    """Electrons in wells around protons that jump anywhere: an exact density, which the last sweeps must follow."""
+    system = System(num_atoms=4)
     sampler = NestedSampler(system, num_proton_steps=1, num_electron_steps="auto")
     random, count = WalkerRandom(range(2), seed=3), 16
-    protons, states = random.uniform((count, 16, 3)) * system.cell.length, WalkerStates.at(RS, twist=torch.zeros(16, 3))
+    protons, states = random.uniform((count, 4, 3)) * system.cell.length, WalkerStates.at(RS, twist=torch.zeros(16, 3))
     walkers = sampler.start(protons, states, torch.zeros(count, dtype=torch.int64), 8, random)
     walkers.electron_steps, wave, kappa = first, 2 * math.pi / system.cell.length, 2.5
 
@@ -109,7 +109,7 @@ def test_number_of_moves_reaches_the_target_memory(first):
         protons = walkers.protons[:, None]
         return lambda r: kappa * torch.cos(wave * (r - protons)).sum(dim=(-1, -2))
 
-    for _ in range(60):
+    for _ in range(40):
         sampler.step(walkers, flat, wells, adapt=True)
     steps = walkers.electron_steps
     reports, cosines = [], []
@@ -118,8 +118,9 @@ def test_number_of_moves_reaches_the_target_memory(first):
         cosines.append(torch.cos(wave * (walkers.electrons - walkers.protons[:, None])).mean(dim=(-1, -2, -3)))
     assert walkers.electron_steps == steps, "the number of moves must be frozen"
     assert all(report["electron_steps"] == round(steps) for report in reports)
-    memory = torch.stack([report["electron_memory"] for report in reports]).mean()
-    assert abs(memory - TARGET_MEMORY) < 0.06, (memory, steps)
+    memory, gain = (sum(report[f"electron_{name}"] for report in reports) / 20 for name in ("memory", "gain"))
+    lag = gain * torch.sin(0.5 * math.pi * memory) ** 4
+    assert 0.02 < lag < 0.1, (lag, gain, memory, steps)
     means = torch.stack(cosines).mean(0)
     pull = (means.mean() - iv(1, kappa) / iv(0, kappa)) / (means.std() / count**0.5)
     assert abs(pull) < 4, f"{pull} standard errors off"
@@ -128,5 +129,10 @@ def test_number_of_moves_reaches_the_target_memory(first):
 def test_number_of_moves_is_bounded():
     fewest, most = 100.0, 100.0
     for _ in range(100):
-        fewest, most = adapt_num_steps(fewest, -1.0), adapt_num_steps(most, 1.0)
+        fewest, most = adapt_num_steps(fewest, -1.0, 1.0), adapt_num_steps(most, 1.0, 1.0)
     assert (fewest, most) == (20.0, 1000.0)
+
+
+def test_number_of_moves_survives_stranded_electrons():
+    assert adapt_num_steps(50.0, 0.2, math.nan) == 50.0
+    assert adapt_num_steps(50.0, 0.3, math.inf) == adapt_num_steps(50.0, 0.3, -1e9) > 50.0

@@ -28,6 +28,7 @@ OF_ALL = {
     "electron_width_rs",
     "electron_drift",
     "electron_drift_error",
+    "electron_gain",
     "electron_memory",
     "electron_steps",
     "num_stranded",
