@@ -30,7 +30,14 @@ from lightning_vfe.models.wavefunction.density import ElectronDensity
 from lightning_vfe.physics.chunking import keep_freed_memory
 from lightning_vfe.physics.local_energy import coulomb_energies, local_energy
 from lightning_vfe.sampling.chains import Chains
-from lightning_vfe.sampling.proposals import ChainState, GaussianProposal, LangevinProposal, LogProb, Proposal
+from lightning_vfe.sampling.proposals import (
+    ChainState,
+    GaussianProposal,
+    HamiltonianProposal,
+    LangevinProposal,
+    LogProb,
+    Proposal,
+)
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.sampling.walkers import initial_electrons
 
@@ -56,26 +63,6 @@ class BlockProposal(GaussianProposal):
         return super().__call__(log_prob, state, width, noise * self.masks[self.count % len(self.masks)])
 
 
-class HamiltonianProposal(LangevinProposal):
-    """Leapfrog steps with momenta of unit variance; one step is a Langevin move."""
-
-    def __init__(self, num_steps: int) -> None:
-        super().__init__()
-        self.num_steps = num_steps
-
-    def __call__(
-        self, log_prob: LogProb, state: ChainState, width: Tensor, noise: Tensor
-    ) -> tuple[ChainState, Tensor | None]:
-        """Proposal and -(change of the kinetic energy)."""
-        momentum, at = noise, state
-        for _ in range(self.num_steps):
-            momentum = momentum + self.drift(at.gradient, width) / width
-            at = self.evaluate(log_prob, at.positions + width * momentum)
-            momentum = momentum + self.drift(at.gradient, width) / width
-        correction = 0.5 * (noise.square() - momentum.square()).sum(dim=(-2, -1))
-        return at, correction
-
-
 def rule_of(way: str, num_atoms: int) -> Proposal:
     """Of a name such as gaussian, gaussian:0.5 (target acceptance), spin:0.4, block4, langevin, hamiltonian-3."""
     name, _, target = way.partition(":")
@@ -88,8 +75,6 @@ def rule_of(way: str, num_atoms: int) -> Proposal:
         "hamiltonian": lambda: HamiltonianProposal(int(number)),
     }
     rule = rules[kind]()
-    if kind == "hamiltonian":
-        rule.target_acceptance = 0.65  # Beskos et al., Bernoulli 19, 1501 (2013)
     if target:
         rule.target_acceptance = float(target)
     return rule

@@ -13,7 +13,7 @@ MAX_LAG = 0.05
 """Of ln|psi|^2 at the end of the electron moves, where their number adapts."""
 SMALLEST_MEMORY, LARGEST_MEMORY = 0.1, 0.4
 """Wanted correlation of ln|psi|^2 over a quarter of the moves, at least and at most; 0.4^4 = 0.026 over all of them."""
-FIRST_STEPS, FEWEST_STEPS, MOST_STEPS = 120.0, 20.0, 1000.0
+FIRST_STEPS, FEWEST_STEPS, MOST_STEPS = 40.0, 8.0, 1000.0
 """Of a number of moves that adapts."""
 STEPS_GAIN = 0.5
 """Change of ln(number of moves) per unit of the correlation off its target."""

@@ -53,8 +53,8 @@ class NestedSampler:
 
     Args:
         system: the particles.
-        proton_proposal: "gaussian", "langevin" or a rule.
-        electron_proposal: "gaussian", "langevin" or a rule.
+        proton_proposal: "gaussian", "langevin", "hamiltonian" or a rule.
+        electron_proposal: "gaussian", "langevin", "hamiltonian" or a rule.
         num_proton_steps: Metropolis steps of the protons (or base protons) in a sweep.
         num_electron_steps: Metropolis steps of the electrons in a sweep, after the protons have moved; "auto" adapts
             them with the widths, see `adapt_num_steps`.
@@ -223,10 +223,10 @@ class NestedSampler:
         return num_not_finite(move.state.log_prob)
 
     def _electron_steps(self, walkers: Walkers) -> int:
-        """Moves of the electrons in the next sweep."""
+        """Moves of the electrons in the next sweep; four equal quarters where they adapt."""
         if walkers.electron_steps is None:
             return int(self.num_electron_steps)
-        return round(walkers.electron_steps)
+        return 4 * round(walkers.electron_steps / 4)
 
     def _adapt(self, walkers: Walkers, kind: str, acceptance: Tensor, target: float) -> None:
         limits = log_width_limits(self.cell.length)

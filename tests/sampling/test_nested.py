@@ -20,6 +20,7 @@ CELL = SYSTEM.cell
 BOHR_CELL = PeriodicCell(num_atoms=2, rs=2.0)
 WAVE = 2 * math.pi / CELL.length
 PROTON_KAPPA, ELECTRON_KAPPA = 1.5, 2.5
+MOVES = [("gaussian", 3), ("gaussian", "auto"), ("langevin", 3), ("hamiltonian", 3), ("hamiltonian", "auto")]
 
 
 def proton_log_prob(protons):
@@ -39,7 +40,10 @@ def start(sampler, groups=range(4), per_group=2, num_electron_walkers=3):
     return sampler.start(protons, states, torch.zeros(count, dtype=torch.int64), num_electron_walkers, random)
 
 
-@pytest.mark.parametrize(("rule", "num_electron_steps"), [("gaussian", 50), ("gaussian", "auto"), ("langevin", 24)])
+@pytest.mark.parametrize(
+    ("rule", "num_electron_steps"),
+    [("gaussian", 50), ("gaussian", "auto"), ("langevin", 24), ("hamiltonian", 10), ("hamiltonian", "auto")],
+)
 def test_protons_follow_p_and_electrons_follow_psi(rule, num_electron_steps):
     sampler = NestedSampler(SYSTEM, rule, rule, num_proton_steps=4, num_electron_steps=num_electron_steps)
     walkers = start(sampler, per_group=64)
@@ -163,7 +167,7 @@ def trajectory(sampler, walkers, num_sweeps, sum_over_processes=None):
     ]
 
 
-@pytest.mark.parametrize(("rule", "num_electron_steps"), [("gaussian", 3), ("gaussian", "auto"), ("langevin", 3)])
+@pytest.mark.parametrize(("rule", "num_electron_steps"), MOVES)
 def test_trajectories_do_not_depend_on_the_number_of_processes(rule, num_electron_steps):
     """Two samplers with groups {0, 1} and {2, 3}, adapting together, against one with all: bit for bit."""
     sampler = NestedSampler(SYSTEM, rule, rule, num_proton_steps=3, num_electron_steps=num_electron_steps)
@@ -199,7 +203,7 @@ def test_trajectories_do_not_depend_on_the_number_of_processes(rule, num_electro
             torch.testing.assert_close(part[0]["electron_drift"], drift, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize(("rule", "num_electron_steps"), [("gaussian", 3), ("gaussian", "auto"), ("langevin", 3)])
+@pytest.mark.parametrize(("rule", "num_electron_steps"), MOVES)
 def test_resume_is_exact(rule, num_electron_steps):
     sampler = NestedSampler(SYSTEM, rule, rule, num_proton_steps=3, num_electron_steps=num_electron_steps)
     walkers = start(sampler)
