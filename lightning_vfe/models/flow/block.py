@@ -9,7 +9,7 @@ import torch
 from e3nn import o3
 from torch import Tensor, nn
 
-from lightning_vfe.models.flow.condition import NUM_CONDITIONS, conditioned
+from lightning_vfe.models.flow.condition import NUM_CONDITIONS, Conditional, conditioned
 from lightning_vfe.models.flow.edge_basis import EdgeBasis
 from lightning_vfe.models.flow.jet import Displacement, Jet
 from lightning_vfe.models.flow.last_message import LastMessage
@@ -83,17 +83,18 @@ class ResidualBlock(nn.Module):
             kind, outputs = (LastMessage, 1) if last else (Message, hidden_lmax)
             self.messages.append(kind(hidden, hidden, edges, *sizes, outputs))
         self.updates = nn.ModuleList(
-            GatedUpdate(
-                hidden_lmax,
-                num_channels,
-                *((num_channels, hidden_lmax, False) if layer else (num_radial, edge_lmax, True)),
+            GatedUpdate(hidden_lmax, num_channels, num_channels, hidden_lmax)
+            if layer
+            else GatedUpdate(
+                hidden_lmax, num_channels, num_radial, edge_lmax, True, cast(FirstMessage, self.messages[0]).scales
             )
             for layer in range(num_layers)
         )
+        self.length, self.scale = cell.length, DISPLACEMENT_SCALE / cell.length
         self.readout = nn.Parameter(torch.zeros(1, num_channels))
         self.readout_slopes = nn.Parameter(torch.zeros(NUM_CONDITIONS, 1, num_channels))
         own = torch.zeros(3, (hidden_lmax + 1) ** 2, 1)
-        own[:, 1:4, 0] = torch.eye(3)
+        own[:, 1:4, 0] = self.scale * torch.eye(3)
         self.register_buffer("own_vectors", own, persistent=False)
 
     def forward(self, positions: Tensor, condition: Tensor, with_jacobian: bool) -> Jet:
@@ -107,16 +108,24 @@ class ResidualBlock(nn.Module):
         Returns:
             Delta  # (W, N, 3), and d Delta / d x  # (W, N, 3, 3 N)
         """
-        return self.at(condition)(positions, with_jacobian)
+        found = self.prepared(conditioned(self.conditional(), condition))(positions / self.length, with_jacobian)
+        return Jet(self.length * found.value, found.jacobian)
 
-    def at(self, condition: Tensor) -> Displacement:
-        """The map at these state points, for several positions.  # (W, NUM_CONDITIONS)"""
+    def conditional(self) -> list[Conditional]:
+        """The parameters that depend on the state point."""
+        biases = [each for update in cast(list[GatedUpdate], list(self.updates)) for each in update.biases()]
+        return [(self.readout, self.readout_slopes, 2), *biases]
+
+    def prepared(self, values: Tensor) -> Displacement:
+        """The map for several positions, in units of L.
+
+        Args:
+            values: of `conditional` at the state points of the walkers.  # (W, P)
+        """
         first, messages = cast(FirstMessage, self.messages[0]), cast(list[Message], list(self.messages)[1:])
         updates = cast(list[GatedUpdate], list(self.updates))
-        own = [(self.readout, self.readout_slopes, 2), *(each for update in updates for each in update.biases())]
         sizes = [self.readout.shape[-1], *(update.num_biases for update in updates)]
-        readout, *biases = conditioned(own, condition).split(sizes, dim=-1)
-        readout = DISPLACEMENT_SCALE * readout
+        readout, *biases = values.split(sizes, dim=-1)
         filters = first.filters()
         prepared = Prepared(
             updates[0].mixing(biases[0], filters) if messages else None,
@@ -125,13 +134,19 @@ class ResidualBlock(nn.Module):
                 for message, update, bias in zip(messages[:-1], updates[1:-1], biases[1:-1], strict=True)
             ],
             messages[-1].weights() if messages else None,
-            reader(updates[-1], biases[-1], readout, None if messages else filters),
+            reader(
+                updates[-1],
+                biases[-1],
+                self.scale,
+                readout,
+                None if messages else first.scales[:, None, None] * filters,
+            ),
             (self.own_vectors * readout[:, None, None]).flatten(2),
         )
         return functools.partial(self._displacement, prepared)
 
     def _displacement(self, prepared: Prepared, positions: Tensor, with_jacobian: bool) -> Jet:
-        """`forward` with the parameters put together."""
+        """`forward` with the parameters put together, in units of L."""
         functions, same = self.basis(positions, with_jacobian), self.basis.edges.same
         first, messages = cast(FirstMessage, self.messages[0]), cast(list[Message], list(self.messages)[1:])
         updates = cast(list[GatedUpdate], list(self.updates))

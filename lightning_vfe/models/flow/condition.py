@@ -11,6 +11,10 @@ from lightning_vfe.physics.state_point import WalkerStates
 
 NUM_CONDITIONS = 2
 
+Conditional = tuple[Tensor, Tensor, int]
+"""A parameter (...), its derivatives by the conditions (NUM_CONDITIONS, ...), and its number of dimensions. Both may
+have one more axis in front, with one set for each walker."""
+
 
 def conditions(states: WalkerStates, reference: Tensor) -> Tensor:
     """ln(rs / rs_0) and ln(Gamma / Gamma_0) with the coupling Gamma = 1 / (rs kT).
@@ -24,17 +28,15 @@ def conditions(states: WalkerStates, reference: Tensor) -> Tensor:
     Returns:
         # (W, NUM_CONDITIONS)
     """
-    density = torch.log(states.rs / reference[0])
-    temperature = torch.log(states.kT / reference[1])
-    return torch.stack([density, -density - temperature], dim=-1)
+    coupling = (reference[0] * reference[1]) / (states.rs * states.kT)
+    return torch.stack([states.rs / reference[0], coupling], dim=-1).log()
 
 
-def conditioned(parameters: Sequence[tuple[Tensor, Tensor, int]], condition: Tensor) -> Tensor:
+def conditioned(parameters: Sequence[Conditional], condition: Tensor) -> Tensor:
     """parameter + sum_k slopes_k condition_k for every walker, of several parameters at once.
 
     Args:
-        parameters: each with its derivatives by the conditions and its number of dimensions. The parameter (...) and
-            its slopes (NUM_CONDITIONS, ...) may have one more axis in front, with one set for each walker.
+        parameters: in their order.
         condition: # (W, NUM_CONDITIONS)
 
     Returns:

@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from lightning_vfe.models.flow.condition import NUM_CONDITIONS, conditioned
+from lightning_vfe.models.flow.condition import NUM_CONDITIONS, Conditional, conditioned
 from lightning_vfe.models.flow.edges import Edges, jacobian_of_sum, sum_images
 from lightning_vfe.models.flow.jet import Displacement, Jet
 from lightning_vfe.physics.cell import PeriodicCell
@@ -47,10 +47,12 @@ class ContactBlock(nn.Module):
 
     def __init__(self, cell: PeriodicCell, cutoff: float) -> None:
         super().__init__()
+        self.length = cell.length
         self.edges = Edges(cell, cutoff)
-        exponents = torch.tensor(WIDTHS, dtype=torch.float64) ** -2
-        # -r^2 / rho_b^2 and 1 - r^2 / r_c^2 from the squares of the components of r / L, and all of them at r = 0.
-        squares = -torch.cat([exponents, torch.tensor([cutoff**-2], dtype=torch.float64)]) * cell.length**2
+        # In units of L: -r^2 / rho_b^2 and 1 - r^2 / r_c^2 from the squares of the components, and both at r = 0.
+        exponents = (cell.length / torch.tensor(WIDTHS, dtype=torch.float64)) ** 2
+        self.steepness = (cell.length / cutoff) ** 2
+        squares = torch.cat([-exponents, torch.tensor([-self.steepness], dtype=torch.float64)])
         at_zero = nn.functional.pad(self.edges.roots_at_zero().unsqueeze(-1), (len(WIDTHS), 0))
         constants = {
             "exponents": exponents,
@@ -77,19 +79,27 @@ class ContactBlock(nn.Module):
         Returns:
             Delta  # (W, N, 3), and d Delta / d x  # (W, N, 3, 3 N)
         """
-        return self.at(condition)(positions, with_jacobian)
+        found = self.prepared(conditioned(self.conditional(), condition))(positions / self.length, with_jacobian)
+        return Jet(self.length * found.value, found.jacobian)
 
-    def at(self, condition: Tensor) -> Displacement:
-        """The map at these state points, for several positions.  # (W, NUM_CONDITIONS)"""
-        own = [(self.amplitude, self.amplitude_slopes, 0), (self.logits, self.logit_slopes, 1)]
-        amplitude, logits = conditioned(own, condition).split([1, len(WIDTHS)], dim=-1)
+    def conditional(self) -> list[Conditional]:
+        """The parameters that depend on the state point."""
+        return [(self.amplitude, self.amplitude_slopes, 0), (self.logits, self.logit_slopes, 1)]
+
+    def prepared(self, values: Tensor) -> Displacement:
+        """The map for several positions, in units of L.
+
+        Args:
+            values: of `conditional` at the state points of the walkers.  # (W, 1 + b)
+        """
+        amplitude, logits = values.split([1, len(WIDTHS)], dim=-1)
         weights = self._bounded(amplitude) * torch.softmax(logits, dim=-1)  # a w_b
         return functools.partial(self._displacement, weights.unsqueeze(-1))
 
     def _displacement(self, weights: Tensor, positions: Tensor, with_jacobian: bool) -> Jet:
-        """`forward` with a w_b  # (W, b, 1)."""
+        """`forward` with a w_b  # (W, b, 1), in units of L."""
         vectors = self.edges(positions)  # (W, N_i, N_j, M, 3)
-        walkers, atoms, length = len(vectors), vectors.shape[1], self.edges.length
+        walkers, atoms = vectors.shape[:2]
         squared = vectors.square().view(walkers, -1, 3)
         both = torch.baddbmm(self.at_zero, squared, self.squares.expand(walkers, -1, -1))  # (W, N N M, b + 1)
         gaussians, inside = both[..., :-1].exp(), both[..., -1:].relu()
@@ -98,21 +108,20 @@ class ContactBlock(nn.Module):
         attraction = bells[..., -1:] * grown
         excess = (attraction - bells[..., -1:]).view(walkers * atoms, 1, -1)
         total = attraction.view(walkers, atoms, -1).sum(-1, keepdim=True)
-        parts = torch.rsub(total, 2.0 / length, alpha=-2.0 / length)  # 2 (1 + sum) / L
+        parts = torch.rsub(total, 2.0, alpha=-2.0)  # 2 (1 + sum)
         moved = torch.bmm(excess, vectors.view(walkers * atoms, -1, 3)).view(walkers, atoms, 3) / parts
         if not with_jacobian:
             return Jet(moved)
         # As d f / d r = r * (slope of f), since everything depends on r^2.
-        slopes = gaussians * (inside.square() * (-6.0 / self.edges.cutoff**2)) - 2.0 * self.exponents * bells
+        slopes = gaussians * (inside.square() * (-6.0 * self.steepness)) - 2.0 * self.exponents * bells
         growth = torch.bmm(slopes, weights)
         attraction_slope = slopes[..., -1:] * grown + attraction * growth
         shape = (*vectors.shape[:-1], 1)
         # The derivative of every term of the sum of excess r, and of the denominator with every term of its own sum.
         change = vectors * (attraction_slope - slopes[..., -1:]).view(shape)
-        change = torch.addcmul(change, attraction_slope.view(shape), moved[:, :, None, None], value=-2.0 / length)
-        denominator = (parts / length)[..., None, None]
-        isotropic = excess.view(vectors.shape[:-1]).sum(-1)[..., None, None] * (self.identity / length**2)
-        gradient = sum_images(vectors, change, isotropic) / denominator  # (W, N_i, N_j, 3, 3)
+        change = torch.addcmul(change, attraction_slope.view(shape), moved[:, :, None, None], value=-2.0)
+        isotropic = excess.view(vectors.shape[:-1]).sum(-1)[..., None, None] * self.identity
+        gradient = sum_images(vectors, change, isotropic) / parts[..., None, None]  # (W, N_i, N_j, 3, 3)
         gradient = jacobian_of_sum(gradient, self.edges.same)
         return Jet(moved, gradient.permute(0, 1, 4, 2, 3).flatten(-2))
 

@@ -26,7 +26,8 @@ class PairFunctions(NamedTuple):
 
     values: Tensor  # (W, N_i, N_j, K)
     gradients: Tensor | None = None
-    """d T_ij / d x_j with x_i fixed, as if j and i were different atoms; where asked for. # (W, N_i, N_j, K, 3)"""
+    """d T_ij / d x_j in units of 1 / L with x_i fixed, as if j and i were different atoms; where asked for.
+    # (W, N_i, N_j, K, 3)"""
 
 
 class EdgeBasis(nn.Module):
@@ -62,7 +63,7 @@ class EdgeBasis(nn.Module):
 
     def __init__(self, cell: PeriodicCell, lmax: int, num_radial: int, cutoff: float) -> None:
         super().__init__()
-        self.lmax, self.num_radial = lmax, num_radial
+        self.lmax, self.num_radial, self.length = lmax, num_radial, cell.length
         self.edges = Edges(cell, cutoff)
         self.epsilon = CORE_LENGTH
         self.width = cutoff / max(num_radial - 1, 1)
@@ -82,7 +83,7 @@ class EdgeBasis(nn.Module):
             "offsets": forms[3],
             "harmonics": harmonics[:, :size],
             "zero": torch.zeros(()),
-            "ladder": ladder[:size, :, :size].transpose(1, 2).flatten(1) / self.width,
+            "ladder": ladder[:size, :, :size].transpose(1, 2).flatten(1) * (cell.length / self.width),
             "degrees": torch.tensor([[math.isqrt(component)] for component in range(size)]),
         }
         for degree in range(3, lmax + 1):
@@ -96,7 +97,7 @@ class EdgeBasis(nn.Module):
         """Evaluate the functions of all pairs.
 
         Args:
-            positions: # (W, N, 3)
+            positions: in units of L.  # (W, N, 3)
             with_gradient: also give the gradients.
         """
         vectors = self.edges(positions)  # (W, N_i, N_j, M, 3)
@@ -118,7 +119,7 @@ class EdgeBasis(nn.Module):
         slope = gaussian * torch.add(inside * offset, distance, alpha=6.0 * (self.width / self.edges.cutoff) ** 2)
         angular = self._harmonics(forms, directions)
         outward = angular.unsqueeze(-1) * directions.unsqueeze(-2)  # (..., lm, 3)
-        factor = -self.edges.length / self.width**2
+        factor = -((self.length / self.width) ** 2)
         turned = torch.mm(angular.view(-1, self.num_components), self.ladder).view(outward.shape)
         turned = torch.addcmul(turned, outward, self.degrees, value=factor)
         gradients = sum_images(radial / distance, turned.flatten(-2))

@@ -10,20 +10,22 @@ from lightning_vfe.physics.neighbors import image_steps
 
 
 class Edges(nn.Module):
-    """r = x_j - x_i + L n of every pair of a receiver i and a sender j, for the same number M of images n of each.
+    """r = x_j - x_i + n of every pair of a receiver i and a sender j, for the same number M of images n at every pair.
+
+    Positions and vectors are in units of the edge L of the cell.
 
     No image within the cutoff r_c is missing, wherever the atoms are: nothing is selected by distance, so that shapes
     are fixed, and there is no list that could overflow. Vectors beyond r_c are among them; every function of an edge
     carries the taper, which is zero there with its derivatives. An atom's own images (j = i, n != 0) count, the atom
-    itself does not. The cutoff may exceed L / 2, and L.
+    itself does not. The cutoff may exceed 1/2, and 1.
 
-    The minimum image m of a pair lies in [-L/2, L/2]^3. Per component, the next image lies on the other side of the
-    atom, at m - L sign(m), then come m + L sign(m), and so on. Images are counted in this order, which leaves 4 of them
-    for L/2 < r_c < L/sqrt(2), where a list for all signs of m has 7.
+    The minimum image m of a pair lies in [-1/2, 1/2]^3. Per component, the next image lies on the other side of the
+    atom, at m - sign(m), then come m + sign(m), and so on. Images are counted in this order, which leaves 4 of them for
+    1/2 < r_c < 1/sqrt(2), where a list for all signs of m has 7.
 
     Args:
-        cell: the periodic cell in units of rs, as are all lengths here.
-        cutoff: r_c.
+        cell: the periodic cell.
+        cutoff: r_c in the cell's unit of length.
     """
 
     steps: Tensor
@@ -35,7 +37,7 @@ class Edges(nn.Module):
 
     def __init__(self, cell: PeriodicCell, cutoff: float) -> None:
         super().__init__()
-        self.length, self.cutoff = cell.length, cutoff
+        self.cutoff = cutoff
         steps = image_steps(cell, cutoff)
         self.num_images = len(steps)
         same = torch.eye(cell.num_atoms)
@@ -50,9 +52,8 @@ class Edges(nn.Module):
             self.register_buffer(name, constant.to(torch.get_default_dtype()), persistent=False)
 
     def forward(self, positions: Tensor) -> Tensor:
-        """r / L.  # (W, N, 3) -> (W, N_i, N_j, M, 3)"""
-        fractional = positions / self.length
-        difference = fractional.unsqueeze(1) - fractional.unsqueeze(2)
+        """r.  # (W, N, 3) -> (W, N_i, N_j, M, 3)"""
+        difference = positions.unsqueeze(1) - positions.unsqueeze(2)
         nearest = (difference - difference.detach().round()).unsqueeze(3)
         if self.num_images == 1:
             return nearest

@@ -16,5 +16,5 @@ class Jet(NamedTuple):
 
 
 Displacement = Callable[[Tensor, bool], Jet]
-"""Delta and, where the last argument says so, its Jacobian, of positions (W, N, 3) in units of rs, as are all lengths
-here: the map of a step at given state points."""
+"""The map of a step at given state points: Delta and, where the last argument says so, its Jacobian, of positions
+(W, N, 3). Both are in units of the edge of the cell."""

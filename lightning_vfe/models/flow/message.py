@@ -14,7 +14,7 @@ from lightning_vfe.models.flow.edges import jacobian_of_sum
 
 
 class FirstMessage(nn.Module):
-    """m_i^c = sum_b filters[l, c, b] Phi_i[lm, b], where Phi_i[lm, b] = sum_j T_ji[lm, b] holds no parameters.
+    """m_i^c = scales[l] sum_b filters[l, c, b] Phi_i[b, lm], where Phi_i[b, lm] = sum_j T_ij[b, lm] has no parameters.
 
     It is a `Message` from one constant scalar per channel, when all atoms are still alike. There is one path for each
     l, and its weight does not depend on the edge, so that sums over edges, and their Jacobians, are taken before the
@@ -45,11 +45,11 @@ class FirstMessage(nn.Module):
         # Coupled with a scalar, the edge functions of degree l are multiples of the output.
         scales = torch.stack([path.couplings[path.output**2, path.output**2, 0] for path in paths])
         scales = scales.to(torch.get_default_dtype()) / math.sqrt(mean_neighbours)
-        self.register_buffer("scales", scales.view(-1, 1, 1), persistent=False)
+        self.register_buffer("scales", scales, persistent=False)
 
     def filters(self) -> Tensor:
-        """Weights from b to the channels.  # (..., degrees, C, b)"""
-        return (self.scales * self.weight).mT
+        """Weights from b to the channels, but for the scales.  # (..., degrees, C, b)"""
+        return self.weight.mT
 
     def forward(self, functions: PairFunctions) -> Tensor:
         """Phi_i.  # (W, N, b, A)"""

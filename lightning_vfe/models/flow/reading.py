@@ -58,12 +58,13 @@ class Reader(NamedTuple):
         return Reading(displacement, by_vectors, by_scalars)
 
 
-def reader(update: GatedUpdate, biases: Tensor, readout: Tensor, filters: Tensor | None = None) -> Reader:
+def reader(update: GatedUpdate, biases: Tensor, scale: float, readout: Tensor, filters: Tensor | None = None) -> Reader:
     """The reader that takes the place of an update.
 
     Args:
         update: whose vectors are read.
-        biases: of the update at the state points.  # (W, C + hidden_lmax C)
+        biases: of the update at the state points.  # (W, C + hidden_lmax C + 1)
+        scale: displacement per unit of the readout.
         readout: weights of the channels.  # (W, C)
         filters: as in `GatedUpdate.mixing`.
     """
@@ -73,4 +74,4 @@ def reader(update: GatedUpdate, biases: Tensor, readout: Tensor, filters: Tensor
         weight, gate_weight = weight @ filters[..., 1, :, :], gate_weight @ filters[..., 0, :, :]
     gate_bias = biases[:, channels : 2 * channels].unsqueeze(1)
     # Vectors are opened by 2 sigmoid.
-    return Reader(gate_weight, gate_bias, weight * (2.0 * readout).unsqueeze(-1))
+    return Reader(gate_weight, gate_bias, weight * (2.0 * scale * readout).unsqueeze(-1))

@@ -17,7 +17,7 @@ def test_gradient_against_autograd(lmax):
     """This is also the test of the factor (2 l + 1) sqrt(l) of the gradients of solid harmonics."""
     cell = PeriodicCell(3, 1.2)
     basis = EdgeBasis(cell, lmax, num_radial=4, cutoff=1.1 * cell.length)
-    x = random_protons(cell, 1)
+    x = random_protons(cell, 1) / cell.length
     values, gradients = basis(x, with_gradient=True)
     plain, none = basis(x, with_gradient=False)
     assert none is None
@@ -41,7 +41,7 @@ def test_all_images_within_the_cutoff(fraction):
     lattice = torch.tensor(list(itertools.product(range(-8, 9), repeat=3))) * cell.length
     for seed in range(5):
         x = random_protons(cell, 1, seed=seed) + torch.tensor([0.0, 3.0, -2.0]) * cell.length
-        vectors = cell.length * edges(x)[0]  # (N_i, N_j, M, 3)
+        vectors = cell.length * edges(x / cell.length)[0]  # (N_i, N_j, M, 3)
         for i, j in itertools.product(range(2), repeat=2):
             found = vectors[i, j].norm(dim=-1)
             found = found[(found < cutoff) & (edges.others[i, j] > 0)].sort().values
@@ -55,7 +55,7 @@ def test_values_are_spherical_harmonics():
     cell = PeriodicCell(2, 10.0)
     basis = EdgeBasis(cell, lmax=2, num_radial=3, cutoff=9.0)
     vector = torch.tensor([1.0, -4.0, 2.0])
-    values = basis(torch.stack([torch.zeros(3), vector]).unsqueeze(0), with_gradient=False).values
+    values = basis(torch.stack([torch.zeros(3), vector / cell.length]).unsqueeze(0), with_gradient=False).values
     squared = vector.square().sum()
     q = torch.sqrt(squared + basis.epsilon**2)
     radial = torch.exp(-0.5 * ((q - torch.tensor([0.0, 4.5, 9.0])) / 4.5).square()) * (1 - squared / 81.0) ** 3

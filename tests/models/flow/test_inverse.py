@@ -138,18 +138,16 @@ def test_a_batch_in_which_every_walker_fails_is_reported_too():
 
 
 def test_a_walker_that_just_misses_the_tolerance_is_solved_once_more(monkeypatch):
-    """Later steps may stretch what a step leaves over: here every step leaves twenty times what it may."""
-    shares = []
+    """Later steps may stretch what a step leaves over: here every step leaves far more than it may."""
+    careful = inverse._anderson
 
-    def careless(step, target, condition, tolerance, image=None):
-        x, arrived = invert_step(step, target, condition, tolerance, image)
-        shares.append(tolerance)
-        return x + 20.0 * tolerance / x[0].numel() ** 0.5, arrived
+    def careless(*args):
+        return careful(*args) + 1e-7
 
-    monkeypatch.setattr("lightning_vfe.models.flow.equivariant_flow.invert_step", careless)
+    monkeypatch.setattr(inverse, "_anderson", careless)
     cell = PeriodicCell(8, 1.25)
     flow, x = make_flow(cell), random_protons(cell, 3)
     states = states_at(cell, 3)
     found = flow.from_base(flow.to_base(x, states).z, states)
     assert bool(found.converged.all())
-    assert max(shares) > 9.0 * min(shares)
+    torch.testing.assert_close(found.x, x, atol=1e-8, rtol=0)
