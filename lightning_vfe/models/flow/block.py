@@ -10,8 +10,8 @@ from e3nn import o3
 from torch import Tensor, nn
 
 from lightning_vfe.models.flow.condition import NUM_CONDITIONS, Conditional, conditioned
+from lightning_vfe.models.flow.displacement import Displacement, Step
 from lightning_vfe.models.flow.edge_basis import EdgeBasis
-from lightning_vfe.models.flow.jet import Displacement, Jet
 from lightning_vfe.models.flow.last_message import LastMessage
 from lightning_vfe.models.flow.message import FirstMessage, Message
 from lightning_vfe.models.flow.reading import Reader, Reading, reader
@@ -97,7 +97,7 @@ class ResidualBlock(nn.Module):
         own[:, 1:4, 0] = self.scale * torch.eye(3)
         self.register_buffer("own_vectors", own, persistent=False)
 
-    def forward(self, positions: Tensor, condition: Tensor, with_jacobian: bool) -> Jet:
+    def forward(self, positions: Tensor, condition: Tensor, with_jacobian: bool) -> Displacement:
         """Displacements and, where wanted, their Jacobian.
 
         Args:
@@ -109,14 +109,14 @@ class ResidualBlock(nn.Module):
             Delta  # (W, N, 3), and d Delta / d x  # (W, N, 3, 3 N)
         """
         found = self.prepared(conditioned(self.conditional(), condition))(positions / self.length, with_jacobian)
-        return Jet(self.length * found.value, found.jacobian)
+        return Displacement(self.length * found.value, found.jacobian)
 
     def conditional(self) -> list[Conditional]:
         """The parameters that depend on the state point."""
         biases = [each for update in cast(list[GatedUpdate], list(self.updates)) for each in update.biases()]
         return [(self.readout, self.readout_slopes, 2), *biases]
 
-    def prepared(self, values: Tensor) -> Displacement:
+    def prepared(self, values: Tensor) -> Step:
         """The map for several positions, in units of L.
 
         Args:
@@ -145,7 +145,7 @@ class ResidualBlock(nn.Module):
         )
         return functools.partial(self._displacement, prepared)
 
-    def _displacement(self, prepared: Prepared, positions: Tensor, with_jacobian: bool) -> Jet:
+    def _displacement(self, prepared: Prepared, positions: Tensor, with_jacobian: bool) -> Displacement:
         """`forward` with the parameters put together, in units of L."""
         functions, same = self.basis(positions, with_jacobian), self.basis.edges.same
         first, messages = cast(FirstMessage, self.messages[0]), cast(list[Message], list(self.messages)[1:])
@@ -154,7 +154,7 @@ class ResidualBlock(nn.Module):
         slopes = first.jacobian(functions, same) if with_jacobian else None
         if prepared.first is None or prepared.weights is None:
             reading = prepared.reader.read(message.mT, None, with_jacobian)
-            return Jet(reading.displacement, None if slopes is None else _read(slopes, reading))
+            return Displacement(reading.displacement, None if slopes is None else _read(slopes, reading))
         updated = updates[0](message.flatten(2), prepared.first)
         features, jacobian = updated.features, None
         if slopes is not None:
@@ -170,10 +170,10 @@ class ResidualBlock(nn.Module):
         message = last(functions, sent).unflatten(-1, (last.num_outputs, -1))
         reading = prepared.reader.read(message, torch.bmm(features, prepared.own.mT), with_jacobian)
         if jacobian is None:
-            return Jet(reading.displacement)
+            return Displacement(reading.displacement)
         matrices = last.matrices(prepared.weights)
         jacobian = last.read_jacobian(reading, prepared.own, functions, sent, matrices, jacobian, same)
-        return Jet(reading.displacement, jacobian.flatten(3))
+        return Displacement(reading.displacement, jacobian.flatten(3))
 
 
 def _natural_irreps(lmax: int) -> o3.Irreps:

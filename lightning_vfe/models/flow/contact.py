@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vfe.models.flow.condition import NUM_CONDITIONS, Conditional, conditioned
+from lightning_vfe.models.flow.displacement import Displacement, Step
 from lightning_vfe.models.flow.edges import Edges, jacobian_of_sum, sum_images
-from lightning_vfe.models.flow.jet import Displacement, Jet
 from lightning_vfe.physics.cell import PeriodicCell
 
 # Widths of the Gaussians of t(r), in units of rs: from inside the core to the first neighbours.
@@ -20,6 +20,8 @@ LARGEST_AMPLITUDE, SMALLEST_AMPLITUDE = 16.0, -2.0
 # a per unit of the raw parameter. exp(-E/kT) spans tens of orders of magnitude in the core. The block has to take that
 # up within tens of optimizer steps, before the message blocks, which are linear in their readout, try and fold space.
 GAIN = 100.0
+# Pairs of base protons closer than the first number are opened by the second one, in units of rs.
+OPENING_RANGE, OPENING = 0.5, 0.8
 
 
 class ContactBlock(nn.Module):
@@ -40,8 +42,8 @@ class ContactBlock(nn.Module):
     """
 
     exponents: Tensor
-    squares: Tensor
     at_zero: Tensor
+    ones: Tensor
     identity: Tensor
     bounds: Tensor
 
@@ -49,15 +51,12 @@ class ContactBlock(nn.Module):
         super().__init__()
         self.length = cell.length
         self.edges = Edges(cell, cutoff)
-        # In units of L: -r^2 / rho_b^2 and 1 - r^2 / r_c^2 from the squares of the components, and both at r = 0.
-        exponents = (cell.length / torch.tensor(WIDTHS, dtype=torch.float64)) ** 2
+        # In units of L: r^2 / rho_b^2 is `exponents` r^2, and 1 - r^2 / r_c^2 falls by `steepness` r^2 from r = 0.
         self.steepness = (cell.length / cutoff) ** 2
-        squares = torch.cat([-exponents, torch.tensor([-self.steepness], dtype=torch.float64)])
-        at_zero = nn.functional.pad(self.edges.roots_at_zero().unsqueeze(-1), (len(WIDTHS), 0))
         constants = {
-            "exponents": exponents,
-            "squares": squares.repeat(1, 3, 1),
-            "at_zero": at_zero.view(1, -1, len(squares)),
+            "exponents": (cell.length / torch.tensor(WIDTHS, dtype=torch.float64).unsqueeze(-1)) ** 2,
+            "at_zero": self.edges.roots_at_zero().view(1, 1, -1),
+            "ones": torch.ones(3, 1),
             "identity": torch.eye(3),
             "bounds": torch.tensor([LARGEST_AMPLITUDE, SMALLEST_AMPLITUDE]),
         }
@@ -68,7 +67,7 @@ class ContactBlock(nn.Module):
         self.amplitude_slopes = nn.Parameter(torch.zeros(NUM_CONDITIONS))
         self.logit_slopes = nn.Parameter(torch.zeros(NUM_CONDITIONS, len(WIDTHS)))
 
-    def forward(self, positions: Tensor, condition: Tensor, with_jacobian: bool) -> Jet:
+    def forward(self, positions: Tensor, condition: Tensor, with_jacobian: bool) -> Displacement:
         """Displacements and, where wanted, their Jacobian.
 
         Args:
@@ -80,13 +79,13 @@ class ContactBlock(nn.Module):
             Delta  # (W, N, 3), and d Delta / d x  # (W, N, 3, 3 N)
         """
         found = self.prepared(conditioned(self.conditional(), condition))(positions / self.length, with_jacobian)
-        return Jet(self.length * found.value, found.jacobian)
+        return Displacement(self.length * found.value, found.jacobian)
 
     def conditional(self) -> list[Conditional]:
         """The parameters that depend on the state point."""
         return [(self.amplitude, self.amplitude_slopes, 0), (self.logits, self.logit_slopes, 1)]
 
-    def prepared(self, values: Tensor) -> Displacement:
+    def prepared(self, values: Tensor) -> Step:
         """The map for several positions, in units of L.
 
         Args:
@@ -94,39 +93,55 @@ class ContactBlock(nn.Module):
         """
         amplitude, logits = values.split([1, len(WIDTHS)], dim=-1)
         weights = self._bounded(amplitude) * torch.softmax(logits, dim=-1)  # a w_b
-        return functools.partial(self._displacement, weights.unsqueeze(-1))
+        return functools.partial(self._displacement, weights.unsqueeze(1))
 
-    def _displacement(self, weights: Tensor, positions: Tensor, with_jacobian: bool) -> Jet:
-        """`forward` with a w_b  # (W, b, 1), in units of L."""
+    def _displacement(self, weights: Tensor, positions: Tensor, with_jacobian: bool) -> Displacement:
+        """`forward` with a w_b  # (W, 1, b), in units of L."""
         vectors = self.edges(positions)  # (W, N_i, N_j, M, 3)
         walkers, atoms = vectors.shape[:2]
-        squared = vectors.square().view(walkers, -1, 3)
-        both = torch.baddbmm(self.at_zero, squared, self.squares.expand(walkers, -1, -1))  # (W, N N M, b + 1)
-        gaussians, inside = both[..., :-1].exp(), both[..., -1:].relu()
+        squared = torch.mm(vectors.square().view(-1, 3), self.ones).view(walkers, 1, -1)
+        gaussians = torch.exp(squared * -self.exponents)  # (W, b, N N M)
+        inside = torch.sub(self.at_zero, squared, alpha=self.steepness).relu()
         bells = gaussians * inside**3
-        grown = torch.exp(torch.bmm(bells, weights))
-        attraction = bells[..., -1:] * grown
-        excess = (attraction - bells[..., -1:]).view(walkers * atoms, 1, -1)
+        widest = bells[:, -1:]
+        grown = torch.exp(torch.bmm(weights, bells))
+        attraction = widest * grown
+        excess = (attraction - widest).view(walkers * atoms, 1, -1)
         total = attraction.view(walkers, atoms, -1).sum(-1, keepdim=True)
         parts = torch.rsub(total, 2.0, alpha=-2.0)  # 2 (1 + sum)
         moved = torch.bmm(excess, vectors.view(walkers * atoms, -1, 3)).view(walkers, atoms, 3) / parts
         if not with_jacobian:
-            return Jet(moved)
+            return Displacement(moved)
         # As d f / d r = r * (slope of f), since everything depends on r^2.
         slopes = gaussians * (inside.square() * (-6.0 * self.steepness)) - 2.0 * self.exponents * bells
-        growth = torch.bmm(slopes, weights)
-        attraction_slope = slopes[..., -1:] * grown + attraction * growth
+        growth = torch.bmm(weights, slopes)
+        attraction_slope = slopes[:, -1:] * grown + attraction * growth
         shape = (*vectors.shape[:-1], 1)
         # The derivative of every term of the sum of excess r, and of the denominator with every term of its own sum.
-        change = vectors * (attraction_slope - slopes[..., -1:]).view(shape)
+        change = vectors * (attraction_slope - slopes[:, -1:]).view(shape)
         change = torch.addcmul(change, attraction_slope.view(shape), moved[:, :, None, None], value=-2.0)
         isotropic = excess.view(vectors.shape[:-1]).sum(-1)[..., None, None] * self.identity
         gradient = sum_images(vectors, change, isotropic) / parts[..., None, None]  # (W, N_i, N_j, 3, 3)
         gradient = jacobian_of_sum(gradient, self.edges.same)
-        return Jet(moved, gradient.permute(0, 1, 4, 2, 3).flatten(-2))
+        return Displacement(moved, gradient.permute(0, 1, 4, 2, 3).flatten(-2))
 
     def _bounded(self, amplitude: Tensor) -> Tensor:
         """a between its bounds, twice differentiable, with slope GAIN at zero."""
         raw = GAIN * amplitude
         bound = torch.where(raw > 0, self.bounds[0], self.bounds[1])
         return bound * torch.tanh(raw / bound)
+
+
+def open_close_pairs(z: Tensor, length: float) -> Tensor:
+    """z with close pairs pushed apart: where the map has closed them, x may be found from there.
+
+    Args:
+        z: in units of L.  # (W, N, 3)
+        length: L in units of rs.
+    """
+    vectors = z.unsqueeze(1) - z.unsqueeze(2)
+    vectors = vectors - vectors.round()
+    squared = vectors.square().sum(-1, keepdim=True) * length**2
+    # A unit vector, but for atoms that have met.
+    pushes = torch.exp(-squared / OPENING_RANGE**2) * torch.rsqrt(squared + 1e-4) * vectors
+    return z - 0.5 * OPENING * pushes.sum(2)

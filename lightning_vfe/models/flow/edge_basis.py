@@ -129,9 +129,9 @@ class EdgeBasis(nn.Module):
     def _values(self, radial: Tensor, forms: Tensor, directions: Tensor) -> Tensor:
         """T, from R and the squares of the linear functions of the edges."""
         shape = (*radial.shape[:3], -1)
-        if self.edges.num_images == 1 or self.lmax > 2:
+        if self.edges.num_images < self.num_radial or self.lmax > 2:
             return sum_images(radial, self._harmonics(forms, directions)).view(shape)
-        # The sum over images comes first, since the harmonics are linear in the squares.
+        # The harmonics are linear in the squares: with many images the sum comes first.
         summed = sum_images(radial, forms)
         return torch.mm(summed.view(-1, summed.shape[-1]), self.harmonics).view(shape)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Callable, Iterator
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from lightning_vfe.errors import SettingError
 from lightning_vfe.models.flow.block import ResidualBlock
 from lightning_vfe.models.flow.condition import conditioned, conditions
-from lightning_vfe.models.flow.contact import ContactBlock
-from lightning_vfe.models.flow.inverse import InverseResult, invert
-from lightning_vfe.models.flow.jet import Displacement
+from lightning_vfe.models.flow.contact import ContactBlock, open_close_pairs
+from lightning_vfe.models.flow.displacement import Step
+from lightning_vfe.models.flow.inverse import invert
 from lightning_vfe.models.flow.memory import CACHED_NUMBERS, KEPT_NUMBERS, HeldNumbers, walkers_that_fit
 from lightning_vfe.models.flow.newton import Solver, through
+from lightning_vfe.models.flow.result import FlowResult, InverseResult, joined
 from lightning_vfe.physics.neighbors import image_steps
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.system import System
@@ -27,23 +28,8 @@ from lightning_vfe.physics.system import System
 DEFAULT_CUTOFF = 2.5
 # Range of the contact block in units of rs; its widest Gaussian is exp(-7) there.
 CONTACT_CUTOFF = 2.0
-# Starts of the inversion where the first one fails, in units of rs: pairs closer than the first number are opened by
-# the others.
-OPENING_RANGE, OPENINGS = 0.5, (0.4, 0.8)
 # Longest way of an atom in one step of the inversion's last resort, in units of rs.
 LONGEST_STEP = 0.5
-
-
-class FlowResult(NamedTuple):
-    """Where the map sends the protons, and how it changes volumes."""
-
-    z: Tensor
-    """Base coordinates in bohr, not wrapped: moving a proton by a lattice vector moves its z by it. # (..., N, 3)"""
-    log_abs_det_dzdx: Tensor
-    """ln|det dz/dx| of the 3N x 3N Jacobian. # (...)"""
-    sign_det_dzdx: Tensor
-    """+1 where the map keeps the orientation of space. A -1 anywhere means that it folds, and that the density is not
-    normalised: see `EquivariantFlow`. # (...)"""
 
 
 class EquivariantFlow(nn.Module):
@@ -146,7 +132,7 @@ class EquivariantFlow(nn.Module):
         self.max_chunk_elements = max_chunk_elements
         self.held = HeldNumbers.of(
             num_atoms=cell.num_atoms,
-            num_images=len(image_steps(cell, cutoff)),
+            num_images=image_steps(cell, cutoff).steps.shape[1],
             num_radial=num_radial,
             functions=(edge_lmax + 1) ** 2,
             components=(hidden_lmax + 1) ** 2,
@@ -188,23 +174,18 @@ class EquivariantFlow(nn.Module):
             x: protons in bohr, any images.  # (..., N, 3)
             states: their state points.  # (...)
         """
-        return self._in_bohr(self._to_base_coarsely, x, states)
+        return self._in_bohr(self._to_base_midpoint, x, states)
 
     def displacement(self, x: Tensor, states: WalkerStates) -> Tensor:
         """z - x in bohr, without the Jacobian: several times cheaper than `to_base`.  # (..., N, 3) -> (..., N, 3)"""
         parts = []
-        for walkers, condition, edge in self._walkers(x, states, with_jacobian=False):
-            parts.append(edge * (through(self._maps(condition), walkers) - walkers))
-        return _joined(parts).view(x.shape)
+        for walkers, condition, edge in self._batches(x, states, with_jacobian=False):
+            parts.append((edge * (through(self._steps_at(condition), walkers) - walkers),))
+        return joined(parts)[0].view(x.shape)
 
     @torch.no_grad()
     def from_base(
-        self,
-        z: Tensor,
-        states: WalkerStates,
-        tolerance: float = 1e-9,
-        start: Tensor | None = None,
-        waits: bool | None = None,
+        self, z: Tensor, states: WalkerStates, tolerance: float = 1e-9, waits: bool | None = None
     ) -> InverseResult:
         """Invert the map, and verify x for every walker by the whole map: see `invert`.
 
@@ -215,8 +196,6 @@ class EquivariantFlow(nn.Module):
             states: their state points.  # (...)
             tolerance: largest |to_base(x) - z| over all coordinates of a walker, in units of rs. Not below what the
                 precision of z allows, which matters in float32 only.
-            start: protons in bohr that may be near the solutions, any images: those of the last z, for example, where z
-                has not moved far.  # (..., N, 3)
             waits: whether the host looks at the walkers now and then, and stops when all have arrived; otherwise all of
                 them get a fixed number of evaluations, and no operation waits for the device. None: on a CPU only.
 
@@ -227,36 +206,20 @@ class EquivariantFlow(nn.Module):
         rounding = 64 * torch.finfo(z.dtype).eps * (3 * self.cell.num_atoms) ** 0.5
         waits = z.device.type == "cpu" if waits is None else waits
         solver = Solver(max(tolerance / length, rounding), LONGEST_STEP / length, waits)
-        batches = self._walkers(z, states, with_jacobian=False)
-        starts = None if start is None else self._walkers(start, states, with_jacobian=False)
         parts = []
-        for walkers, condition, edge in batches:
-            guess = None if starts is None else self._beside(next(starts)[0], walkers, condition)
-            found = invert(self._maps, walkers, condition, solver, guess, more_starts=self._opened)
+        for walkers, condition, edge in self._batches(z, states, with_jacobian=False):
+            found = invert(self._steps_at, walkers, condition, solver, lambda rest: open_close_pairs(rest, length))
             parts.append((edge * found.x, found.converged, edge.flatten() * found.residual))
-        x, converged, residual = (_joined(columns) for columns in zip(*parts, strict=True))
+        x, converged, residual = joined(parts)
         shape = z.shape[:-2]
         return InverseResult(x.view(z.shape), converged.view(shape), residual.view(shape))
 
-    def _beside(self, x: Tensor, z: Tensor, condition: Tensor) -> Tensor:
-        """The images of protons x whose own z are nearest to these, in units of L."""
-        return x + (z - through(self._maps(condition), x)).round()
-
-    def _opened(self, z: Tensor) -> list[Tensor]:
-        """z with close pairs pushed apart, in units of L: where the map has closed them, x may be found from there."""
-        vectors = z.unsqueeze(1) - z.unsqueeze(2)
-        vectors = vectors - vectors.round()
-        squared = vectors.square().sum(-1, keepdim=True) * self.cell.length**2
-        # A unit vector, but for atoms that have met.
-        pushes = torch.exp(-squared / OPENING_RANGE**2) * torch.rsqrt(squared + 1e-4) * vectors
-        return [z - 0.5 * width * pushes.sum(2) for width in OPENINGS]
-
-    def _maps(self, condition: Tensor) -> list[Displacement]:
+    def _steps_at(self, condition: Tensor) -> list[Step]:
         """All maps x_k -> Delta_k in their order, at the state points of the walkers.  # (W, NUM_CONDITIONS)"""
         contact, *networks = self._blocks(condition)
         return [contact, *(network for network in networks for _ in range(self.num_steps))]
 
-    def _blocks(self, condition: Tensor) -> list[Displacement]:
+    def _blocks(self, condition: Tensor) -> list[Step]:
         """The contact block and all networks, at the state points of the walkers.  # (W, NUM_CONDITIONS)"""
         networks = cast(list[ResidualBlock], list(self.networks))
         blocks: list[ContactBlock | ResidualBlock] = [self.contact, *networks]
@@ -267,7 +230,7 @@ class EquivariantFlow(nn.Module):
         ]
         return [block.prepared(own) for block, own in zip(blocks, values.split(sizes, dim=-1), strict=True)]
 
-    def _walkers(self, x: Tensor, states: WalkerStates, with_jacobian: bool) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _batches(self, x: Tensor, states: WalkerStates, with_jacobian: bool) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Batches of walkers that fit the memory, from positions in bohr (..., N, 3).
 
         Yields:
@@ -286,23 +249,23 @@ class EquivariantFlow(nn.Module):
     def _in_bohr(self, function: Callable[[Tensor, Tensor], FlowResult], x: Tensor, states: WalkerStates) -> FlowResult:
         """A function of positions in units of L and conditions, for positions in bohr and any leading dimensions."""
         parts = []
-        for walkers, condition, edge in self._walkers(x, states, with_jacobian=True):
+        for walkers, condition, edge in self._batches(x, states, with_jacobian=True):
             found = function(walkers, condition)
             parts.append((edge * found.z, found.log_abs_det_dzdx, found.sign_det_dzdx))
-        z, log_abs_det, sign = (_joined(columns) for columns in zip(*parts, strict=True))
+        z, log_abs_det, sign = joined(parts)
         return FlowResult(z.view(x.shape), log_abs_det.view(x.shape[:-2]), sign.view(x.shape[:-2]))
 
     def _to_base(self, x: Tensor, condition: Tensor) -> FlowResult:
         """to_base of one batch, in units of L.  # (W, N, 3)"""
         z, jacobians = x, []
-        for step in self._maps(condition):
+        for step in self._steps_at(condition):
             displacement, jacobian = step(z, True)
             z = z + displacement
             jacobians.append(jacobian)
         sign, log_abs_det = self._determinants(jacobians)
         return FlowResult(z, log_abs_det.sum(0), sign.prod(0))
 
-    def _to_base_coarsely(self, x: Tensor, condition: Tensor) -> FlowResult:
+    def _to_base_midpoint(self, x: Tensor, condition: Tensor) -> FlowResult:
         """to_base_midpoint of one batch, in units of L.  # (W, N, 3)"""
         contact, *networks = self._blocks(condition)
         displacement, jacobian = contact(x, True)
@@ -320,8 +283,3 @@ class EquivariantFlow(nn.Module):
         changes = torch.stack([jacobian for jacobian in jacobians if jacobian is not None]).flatten(2, 3)
         sign, log_abs_det = torch.linalg.slogdet(changes + self.identity)
         return sign, log_abs_det
-
-
-def _joined(parts: Sequence[Tensor]) -> Tensor:
-    """One batch of several."""
-    return torch.cat(list(parts)) if len(parts) > 1 else parts[0]

@@ -53,7 +53,7 @@ class FirstMessage(nn.Module):
 
     def forward(self, functions: PairFunctions) -> Tensor:
         """Phi_i.  # (W, N, b, A)"""
-        return self._read(functions.values, -1).sum(2)
+        return self._read(functions.values.sum(2), -1)
 
     def jacobian(self, functions: PairFunctions, same: Tensor) -> Tensor:
         """d Phi_i / d x.

@@ -9,9 +9,9 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_vfe.models.flow import inverse
+from lightning_vfe.models.flow.displacement import Displacement
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.flow.inverse import invert
-from lightning_vfe.models.flow.jet import Jet
 from lightning_vfe.models.flow.newton import Solver
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.state_point import StatePoint
@@ -126,45 +126,25 @@ def test_the_inverse_is_the_same_without_waiting(strength):
     assert blind.residual.max() < 1e-9 * cell.rs
 
 
-def test_a_start_near_the_solution_saves_evaluations():
-    cell = PeriodicCell(4, 1.25)
-    flow, x, states = make_flow(cell), random_protons(cell, 6), states_at(cell, 6)
-    with torch.no_grad():
-        z = flow.to_base(x, states).z
-    lattice = cell.length * torch.randint(-2, 3, x.shape).to(x)
-    start = x + 1e-4 * torch.randn_like(x) + lattice  # any images
-    plain, started = (operations(lambda s=s: flow.from_base(z, states, start=s)) for s in (None, start))
-    assert started.counts.total() < 0.8 * plain.counts.total()
-    found = flow.from_base(z, states, start=start)
-    assert found.converged.all()
-    torch.testing.assert_close(found.x, x, atol=1e-8, rtol=0)
-
-
-def test_a_start_far_away_does_no_harm():
-    cell = PeriodicCell(4, 1.25)
-    flow, z, states = make_flow(cell), random_protons(cell, 12), states_at(cell, 12)
-    plain, started = flow.from_base(z, states), flow.from_base(z, states, start=random_protons(cell, 12, seed=7))
-    assert started.converged.all()
-    torch.testing.assert_close(started.x, plain.x, atol=1e-8, rtol=0)
-
-
 def step_at_four(condition):
     """x -> tanh(3 (x - 4)), flat everywhere but around 4."""
 
     def step(x, with_jacobian):
         value = torch.tanh(3.0 * (x - 4.0))
         slope = 3.0 * (1.0 - value.square()) - 1.0
-        return Jet(value - x, torch.diag_embed(slope.flatten(1)).unflatten(1, x.shape[1:]) if with_jacobian else None)
+        return Displacement(
+            value - x, torch.diag_embed(slope.flatten(1)).unflatten(1, x.shape[1:]) if with_jacobian else None
+        )
 
     return [step]
 
 
 @pytest.mark.parametrize("waits", [True, False])
-def test_newton_steps_start_from_several_places(waits):
+def test_newton_steps_start_from_another_place_too(waits):
     target = torch.tensor([0.3, -0.5])[:, None, None].expand(2, 1, 3)
     condition, solver = torch.zeros(2, 2), Solver(1e-10, waits=waits)
     assert not invert(step_at_four, target, condition, solver).converged.any()
-    found = invert(step_at_four, target, condition, solver, more_starts=lambda z: [z - 4.0, z + 3.8])
+    found = invert(step_at_four, target, condition, solver, other_start=lambda z: z + 3.8)
     assert found.converged.all()
     torch.testing.assert_close(found.x, 4.0 + torch.atanh(target) / 3.0, atol=1e-8, rtol=0)
 
@@ -179,7 +159,7 @@ def test_walkers_without_an_inverse_cost_a_bounded_amount():
             value = torch.tanh(1.5 * x)
             slope = 1.5 * (1.0 - value.square()) - 1.0
             jacobian = torch.diag_embed(slope.flatten(1)).unflatten(1, x.shape[1:]) if with_jacobian else None
-            return Jet(value - x, jacobian)
+            return Displacement(value - x, jacobian)
 
         return [step]
 
@@ -193,12 +173,13 @@ def test_walkers_without_an_inverse_cost_a_bounded_amount():
     assert costs[1] < 5 * costs[0]
 
 
-def test_most_walkers_of_the_rest_is_a_fixed_number():
-    converged, residual = torch.zeros(640, dtype=torch.bool), torch.arange(640.0)
-    assert len(inverse._rest(residual, converged, waits=False)) == 640 * inverse.BLIND_REST
-    assert len(inverse._rest(residual, converged, waits=True)) == 640 * inverse.LARGEST_REST
-    assert inverse._rest(residual, ~converged, waits=True) is None
-    assert inverse._rest(residual, converged, waits=True)[:3].tolist() == [0, 1, 2]
+def test_newton_steps_are_for_a_fixed_number_where_nobody_looks():
+    arrived, residual = torch.zeros(640, dtype=torch.bool), torch.arange(640.0)
+    rows = inverse._rest(residual, arrived, waits=False)
+    assert rows[:3].tolist() == [0, 1, 2]
+    assert len(rows) == len(inverse._rest(residual, ~arrived, waits=False)) == 640 * inverse.FIXED_REST
+    assert len(inverse._rest(residual, arrived, waits=True)) == 640
+    assert inverse._rest(residual, ~arrived, waits=True) is None
 
 
 def test_walkers_at_once():
