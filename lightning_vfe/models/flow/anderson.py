@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lightning_vfe.models.flow.displacement import Step
 from lightning_vfe.models.flow.newton import Solver
+from lightning_vfe.models.flow.step import Step
 
 # Earlier iterates that are combined; with more of them hardly any evaluation is saved.
 MEMORY = 10
@@ -46,7 +46,7 @@ def undo_step(
     memory = x.new_zeros(len(x), MEMORY, 2, x.shape[1:].numel())
     shift = torch.eye(MEMORY, dtype=x.dtype, device=x.device) * (64 * torch.finfo(x.dtype).eps)
     for iteration in range(MAX_MIXING if solver.waits else FIXED_MIXING):
-        residual = (target - (x + step(x, False).value if image is None else image)).flatten(1)
+        residual = (target - (step(x, False).image if image is None else image)).flatten(1)
         image = None
         size = torch.linalg.vector_norm(residual, dim=-1)
         now = torch.stack([x.flatten(1) + residual, residual], dim=1)  # (W, 2, 3 N)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vfe.models.flow.condition import NUM_CONDITIONS, Conditional, conditioned
-from lightning_vfe.models.flow.displacement import Displacement, Step
 from lightning_vfe.models.flow.edges import Edges, jacobian_of_sum, sum_images
+from lightning_vfe.models.flow.step import Step, StepResult
 from lightning_vfe.physics.cell import PeriodicCell
 
 # Widths of the Gaussians of t(r), in units of rs: from inside the core to the first neighbours.
@@ -46,19 +46,25 @@ class ContactBlock(nn.Module):
     ones: Tensor
     identity: Tensor
     bounds: Tensor
+    zero: Tensor
+    one: Tensor
+    all_edges: Tensor
 
     def __init__(self, cell: PeriodicCell, cutoff: float) -> None:
         super().__init__()
         self.length = cell.length
         self.edges = Edges(cell, cutoff)
-        # In units of L: r^2 / rho_b^2 is `exponents` r^2, and 1 - r^2 / r_c^2 falls by `steepness` r^2 from r = 0.
+        # In units of L: -r^2 / rho_b^2 is `exponents` r^2, and 1 - r^2 / r_c^2 falls by `steepness` r^2 from r = 0.
         self.steepness = (cell.length / cutoff) ** 2
         constants = {
-            "exponents": (cell.length / torch.tensor(WIDTHS, dtype=torch.float64).unsqueeze(-1)) ** 2,
+            "exponents": -((cell.length / torch.tensor(WIDTHS, dtype=torch.float64).unsqueeze(-1)) ** 2),
             "at_zero": self.edges.roots_at_zero().view(1, 1, -1),
             "ones": torch.ones(3, 1),
             "identity": torch.eye(3),
-            "bounds": torch.tensor([LARGEST_AMPLITUDE, SMALLEST_AMPLITUDE]),
+            "bounds": torch.tensor([LARGEST_AMPLITUDE / GAIN, SMALLEST_AMPLITUDE / GAIN]),
+            "zero": torch.zeros(()),
+            "one": torch.ones(1, 1, 1),
+            "all_edges": torch.ones(1, cell.num_atoms * self.edges.num_images, 1),
         }
         for name, constant in constants.items():
             self.register_buffer(name, constant.to(torch.get_default_dtype()), persistent=False)
@@ -67,8 +73,8 @@ class ContactBlock(nn.Module):
         self.amplitude_slopes = nn.Parameter(torch.zeros(NUM_CONDITIONS))
         self.logit_slopes = nn.Parameter(torch.zeros(NUM_CONDITIONS, len(WIDTHS)))
 
-    def forward(self, positions: Tensor, condition: Tensor, with_jacobian: bool) -> Displacement:
-        """Displacements and, where wanted, their Jacobian.
+    def forward(self, positions: Tensor, condition: Tensor, with_jacobian: bool) -> StepResult:
+        """The step in units of rs.
 
         Args:
             positions: # (W, N, 3)
@@ -76,60 +82,61 @@ class ContactBlock(nn.Module):
             with_jacobian: also carry the Jacobian.
 
         Returns:
-            Delta  # (W, N, 3), and d Delta / d x  # (W, N, 3, 3 N)
+            x + Delta  # (W, N, 3), and d Delta / d x  # (W, N, 3, 3 N)
         """
         found = self.prepared(conditioned(self.conditional(), condition))(positions / self.length, with_jacobian)
-        return Displacement(self.length * found.value, found.jacobian)
+        return StepResult(self.length * found.image, found.jacobian)
 
     def conditional(self) -> list[Conditional]:
         """The parameters that depend on the state point."""
         return [(self.amplitude, self.amplitude_slopes, 0), (self.logits, self.logit_slopes, 1)]
 
     def prepared(self, values: Tensor) -> Step:
-        """The map for several positions, in units of L.
+        """The step for several positions, in units of L.
 
         Args:
             values: of `conditional` at the state points of the walkers.  # (W, 1 + b)
         """
         amplitude, logits = values.split([1, len(WIDTHS)], dim=-1)
-        weights = self._bounded(amplitude) * torch.softmax(logits, dim=-1)  # a w_b
-        return functools.partial(self._displacement, weights.unsqueeze(1))
+        shares = torch.softmax(logits, dim=-1)
+        weights = torch.addcmul(self.zero, self._bounded(amplitude), shares, value=GAIN)  # a w_b
+        return functools.partial(self._step, weights.unsqueeze(1))
 
-    def _displacement(self, weights: Tensor, positions: Tensor, with_jacobian: bool) -> Displacement:
+    def _step(self, weights: Tensor, positions: Tensor, with_jacobian: bool) -> StepResult:
         """`forward` with a w_b  # (W, 1, b), in units of L."""
         vectors = self.edges(positions)  # (W, N_i, N_j, M, 3)
         walkers, atoms = vectors.shape[:2]
         squared = torch.mm(vectors.square().view(-1, 3), self.ones).view(walkers, 1, -1)
-        gaussians = torch.exp(squared * -self.exponents)  # (W, b, N N M)
+        gaussians = torch.exp(squared * self.exponents)  # (W, b, N N M)
         inside = torch.sub(self.at_zero, squared, alpha=self.steepness).relu()
         bells = gaussians * inside**3
         widest = bells[:, -1:]
-        grown = torch.exp(torch.bmm(weights, bells))
-        attraction = widest * grown
+        exponential = torch.exp(torch.bmm(weights, bells))
+        attraction = widest * exponential
         excess = (attraction - widest).view(walkers * atoms, 1, -1)
-        total = attraction.view(walkers, atoms, -1).sum(-1, keepdim=True)
-        parts = torch.rsub(total, 2.0, alpha=-2.0)  # 2 (1 + sum)
-        moved = torch.bmm(excess, vectors.view(walkers * atoms, -1, 3)).view(walkers, atoms, 3) / parts
+        attractions = attraction.view(walkers, atoms, -1)
+        denominator = torch.baddbmm(self.one, attractions, self.all_edges.expand(walkers, -1, -1))  # 1 + sum
+        numerator = torch.bmm(excess, vectors.view(walkers * atoms, -1, 3)).view(walkers, atoms, 3)
+        image = torch.addcdiv(positions, numerator, denominator, value=0.5)
         if not with_jacobian:
-            return Displacement(moved)
+            return StepResult(image)
         # As d f / d r = r * (slope of f), since everything depends on r^2.
-        slopes = gaussians * (inside.square() * (-6.0 * self.steepness)) - 2.0 * self.exponents * bells
-        growth = torch.bmm(weights, slopes)
-        attraction_slope = slopes[:, -1:] * grown + attraction * growth
+        slopes = gaussians * (inside.square() * (-6.0 * self.steepness)) + 2.0 * self.exponents * bells
+        attraction_slope = slopes[:, -1:] * exponential + attraction * torch.bmm(weights, slopes)
         shape = (*vectors.shape[:-1], 1)
         # The derivative of every term of the sum of excess r, and of the denominator with every term of its own sum.
+        mean = (numerator / denominator)[:, :, None, None]
         change = vectors * (attraction_slope - slopes[:, -1:]).view(shape)
-        change = torch.addcmul(change, attraction_slope.view(shape), moved[:, :, None, None], value=-2.0)
+        change = torch.addcmul(change, attraction_slope.view(shape), mean, value=-1.0)
         isotropic = excess.view(vectors.shape[:-1]).sum(-1)[..., None, None] * self.identity
-        gradient = sum_images(vectors, change, isotropic) / parts[..., None, None]  # (W, N_i, N_j, 3, 3)
-        gradient = jacobian_of_sum(gradient, self.edges.same)
-        return Displacement(moved, gradient.permute(0, 1, 4, 2, 3).flatten(-2))
+        gradient = sum_images(vectors, change, isotropic) * (0.5 / denominator)[..., None, None]
+        gradient = jacobian_of_sum(gradient, self.edges.same)  # (W, N_i, N_j, 3, 3)
+        return StepResult(image, gradient.permute(0, 1, 4, 2, 3).flatten(-2))
 
     def _bounded(self, amplitude: Tensor) -> Tensor:
-        """a between its bounds, twice differentiable, with slope GAIN at zero."""
-        raw = GAIN * amplitude
-        bound = torch.where(raw > 0, self.bounds[0], self.bounds[1])
-        return bound * torch.tanh(raw / bound)
+        """a / GAIN between its bounds, twice differentiable, with slope one at zero."""
+        bound = torch.where(amplitude > 0, self.bounds[0], self.bounds[1])
+        return bound * torch.tanh(amplitude / bound)
 
 
 def open_close_pairs(z: Tensor, length: float) -> Tensor:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.models.flow.block import ResidualBlock
-from lightning_vfe.models.flow.condition import conditioned, conditions
+from lightning_vfe.models.flow.condition import COMBINATIONS, conditioned, conditions
 from lightning_vfe.models.flow.contact import ContactBlock, open_close_pairs
-from lightning_vfe.models.flow.displacement import Step
 from lightning_vfe.models.flow.inverse import invert
 from lightning_vfe.models.flow.memory import CACHED_NUMBERS, KEPT_NUMBERS, HeldNumbers, walkers_that_fit
 from lightning_vfe.models.flow.newton import Solver, through
 from lightning_vfe.models.flow.result import FlowResult, InverseResult, joined
+from lightning_vfe.models.flow.step import Step
 from lightning_vfe.physics.neighbors import image_steps
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.system import System
@@ -81,6 +81,7 @@ class EquivariantFlow(nn.Module):
     """
 
     reference: Tensor
+    combinations: Tensor
     identity: Tensor
 
     def __init__(
@@ -123,6 +124,7 @@ class EquivariantFlow(nn.Module):
         self.cell, self.num_steps, self.cutoff = cell, num_steps, cutoff
         # Part of the checkpoint: the parameters mean what they mean at this state point.
         self.register_buffer("reference", torch.tensor([float(reference.rs), float(reference.kT)]))
+        self.register_buffer("combinations", torch.tensor(COMBINATIONS), persistent=False)
         self.register_buffer("identity", torch.eye(3 * cell.num_atoms), persistent=False)
         self.contact = ContactBlock(cell, CONTACT_CUTOFF)
         self.networks = nn.ModuleList(
@@ -239,7 +241,8 @@ class EquivariantFlow(nn.Module):
         if x.shape[-2:] != (self.cell.num_atoms, 3):
             raise ValueError(f"positions have shape {tuple(x.shape)}; the flow needs (..., {self.cell.num_atoms}, 3)")
         flat = states.expand(*x.shape[:-2]).flatten()
-        condition, edge = conditions(flat, self.reference), self.cell.length * flat.rs[:, None, None]
+        condition = conditions(flat, self.reference, self.combinations)
+        edge = self.cell.length * flat.rs[:, None, None]
         batch = x.reshape(-1, *x.shape[-2:]) / edge
         size = self.batch_size(x, torch.is_grad_enabled())
         if not (with_jacobian or torch.is_grad_enabled()):
@@ -259,8 +262,7 @@ class EquivariantFlow(nn.Module):
         """to_base of one batch, in units of L.  # (W, N, 3)"""
         z, jacobians = x, []
         for step in self._steps_at(condition):
-            displacement, jacobian = step(z, True)
-            z = z + displacement
+            z, jacobian = step(z, True)
             jacobians.append(jacobian)
         sign, log_abs_det = self._determinants(jacobians)
         return FlowResult(z, log_abs_det.sum(0), sign.prod(0))
@@ -268,12 +270,12 @@ class EquivariantFlow(nn.Module):
     def _to_base_midpoint(self, x: Tensor, condition: Tensor) -> FlowResult:
         """to_base_midpoint of one batch, in units of L.  # (W, N, 3)"""
         contact, *networks = self._blocks(condition)
-        displacement, jacobian = contact(x, True)
-        z, jacobians, n = x + displacement, [jacobian], self.num_steps
+        z, jacobian = contact(x, True)
+        jacobians, n = [jacobian], self.num_steps
         for step in networks:
-            middle = z if n == 1 else z + 0.5 * (n - 1) * step(z, False).value
-            displacement, jacobian = step(middle, True)
-            z = z + n * displacement
+            middle = z if n == 1 else torch.lerp(z, step(z, False).image, 0.5 * (n - 1))
+            image, jacobian = step(middle, True)
+            z = z + n * (image - middle)
             jacobians.append(jacobian)
         sign, log_abs_det = self._determinants(jacobians)
         return FlowResult(z, log_abs_det[0] + n * log_abs_det[1:].sum(0), sign[0] * sign[1:].prod(0) ** n)

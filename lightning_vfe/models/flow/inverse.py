@@ -5,6 +5,7 @@ Lengths are in one unit, any; the flow takes the edge of the cell.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -12,9 +13,9 @@ import torch
 from torch import Tensor
 
 from lightning_vfe.models.flow.anderson import undo_step
-from lightning_vfe.models.flow.displacement import Step, StepsAt
 from lightning_vfe.models.flow.newton import Solver, distances, newton, through
 from lightning_vfe.models.flow.result import InverseResult
+from lightning_vfe.models.flow.step import Step, StepsAt
 
 # Where the host does not look, Newton steps are made for this part of the walkers, and for this many at least.
 FIXED_REST, SMALLEST_REST = 1.0 / 32.0, 8
@@ -70,10 +71,16 @@ def _step_by_step(steps_at: StepsAt, steps: list[Step], target: Tensor, conditio
     """Undo the steps one after the other.  # (W, N, 3)"""
     x, image = target, None
     for index in reversed(range(len(steps))):
-        solved = undo_step(steps[index], lambda rows, k=index: steps_at(condition[rows])[k], x, solver, image)
+        step_of = functools.partial(_step_of, steps_at, index, condition)
+        solved = undo_step(steps[index], step_of, x, solver, image)
         # The same step once more: what it makes of the x that it starts from is where it came from.
         x, image = solved, x if index > 0 and steps[index - 1] is steps[index] else None
     return x
+
+
+def _step_of(steps_at: StepsAt, index: int, condition: Tensor, rows: Tensor) -> Step:
+    """A step of some of the walkers.  # (W, k), (R,)"""
+    return steps_at(condition[rows])[index]
 
 
 def _finite(x: Tensor, target: Tensor) -> Tensor:

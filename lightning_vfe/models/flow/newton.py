@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lightning_vfe.models.flow.displacement import Step, StepsAt
+from lightning_vfe.models.flow.step import Step, StepsAt
 
 # The parts of a Newton step that are tried; the one that brings a walker closest to its target is taken.
 FRACTIONS = (1.0, 0.35, 0.1)
@@ -95,7 +95,7 @@ def _newton_step(
 def through(steps: Sequence[Step], x: Tensor) -> Tensor:
     """The image of x under the chain.  # (W, N, 3) -> (W, N, 3)"""
     for step in steps:
-        x = x + step(x, False).value
+        x = step(x, False).image
     return x
 
 
@@ -110,8 +110,7 @@ def _through_with_jacobian(steps: Sequence[Step], x: Tensor) -> tuple[Tensor, Te
     identity = torch.eye(x.shape[1:].numel(), dtype=x.dtype, device=x.device)
     total = identity.expand(len(x), -1, -1)
     for step in steps:
-        value, jacobian = step(x, True)
+        x, jacobian = step(x, True)
         assert jacobian is not None
-        x = x + value
         total = torch.bmm(identity + jacobian.flatten(1, 2), total)
     return x, total

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_vfe.models.flow.condition import NUM_CONDITIONS
+from lightning_vfe.models.flow.condition import NUM_CONDITIONS, Conditional
 
 
 class Mixing(NamedTuple):
@@ -21,11 +21,11 @@ class Mixing(NamedTuple):
     bias: Tensor  # (W, 1, 2 A C)
 
 
-class Updated(NamedTuple):
+class UpdateResult(NamedTuple):
     """New features, raw sigmoid(x) of all components and channels."""
 
     features: Tensor  # (W, N, A C)
-    opened: Tensor
+    gates: Tensor
     """sigmoid(x). # (W, N, A C)"""
 
 
@@ -43,14 +43,13 @@ class GatedUpdate(nn.Module):
         num_channels: C.
         num_inputs: b, channels of the message as it comes.
         message_lmax: largest l of the message; features of larger l stay zero.
-        by_channel: the message is in the order (b, component), else (component, b).
         scales: of the message; None for ones.  # (degrees,)
     """
 
     places: Tensor
     factors: Tensor
-    bias_places: Tensor
     zero: Tensor
+    zeros: Tensor
     zero_slopes: Tensor
 
     def __init__(
@@ -59,11 +58,11 @@ class GatedUpdate(nn.Module):
         num_channels: int,
         num_inputs: int,
         message_lmax: int,
-        by_channel: bool = False,
         scales: Tensor | None = None,
     ) -> None:
         super().__init__()
-        self.num_degrees, self.num_biases = min(hidden_lmax, message_lmax) + 1, (hidden_lmax + 1) * num_channels + 1
+        self.num_degrees, self.num_components = min(hidden_lmax, message_lmax) + 1, (hidden_lmax + 1) ** 2
+        self.num_biases = 2 * self.num_components * num_channels
         scale = 1.0 / math.sqrt(num_channels)
         self.weight = nn.Parameter(scale * torch.randn(hidden_lmax + 1, num_channels, num_channels))
         self.bias = nn.Parameter(torch.zeros(num_channels, 1))
@@ -73,27 +72,37 @@ class GatedUpdate(nn.Module):
         self.bias_slopes = nn.Parameter(torch.zeros(NUM_CONDITIONS, num_channels, 1))
         self.gate_bias_slopes = nn.Parameter(torch.zeros(NUM_CONDITIONS, hidden_lmax, num_channels, 1))
         scales = torch.ones(self.num_degrees) if scales is None else scales
-        places, factors = _block_places(hidden_lmax, num_channels, num_inputs, scales, by_channel)
+        places, factors = _block_places(hidden_lmax, num_channels, num_inputs, scales)
         self.register_buffer("places", places, persistent=False)
         self.register_buffer("factors", factors, persistent=False)
-        self.register_buffer("bias_places", _bias_places(hidden_lmax, num_channels), persistent=False)
-        self.register_buffer("zero", torch.zeros(1), persistent=False)
-        self.register_buffer("zero_slopes", torch.zeros(NUM_CONDITIONS, 1), persistent=False)
+        no_bias = torch.zeros(NUM_CONDITIONS, (self.num_components - 1) * num_channels)
+        self.register_buffer("zero", torch.zeros(()), persistent=False)
+        self.register_buffer("zeros", no_bias[0], persistent=False)
+        self.register_buffer("zero_slopes", no_bias, persistent=False)
 
-    def biases(self) -> list[tuple[Tensor, Tensor, int]]:
-        """What `conditioned` is to give to `mixing`; the last one is zero.
+    def biases(self) -> list[Conditional]:
+        """The parts of `Mixing.bias`: of the scalars, none for the other components, and of the gates of all of them.
 
         All of it is given, so that no parameter of a block is left without a gradient, which data-parallel training
         would refuse.
         """
-        gates = (self.gate_bias, self.gate_bias_slopes, 3)
-        return [(self.bias, self.bias_slopes, 2), gates, (self.zero, self.zero_slopes, 1)]
+        scalars = (self.bias, self.bias_slopes, 2)
+        gates = [
+            (self.gate_bias[..., degree - 1, :, :], self.gate_bias_slopes[..., degree - 1, :, :], 2)
+            for degree in (math.isqrt(component) for component in range(1, self.num_components))
+        ]
+        return [scalars, (self.zeros, self.zero_slopes, 1), scalars, *gates]
+
+    def vector_gate_bias(self, biases: Tensor) -> Tensor:
+        """That of the gates of vectors, of the values of all `biases`.  # (W, 2 A C) -> (W, C)"""
+        by_component: Tensor = biases.unflatten(-1, (2, self.num_components, -1))
+        return by_component[..., 1, 1, :]
 
     def mixing(self, biases: Tensor, filters: Tensor | None = None) -> Mixing:
         """The update at the state points of the walkers.
 
         Args:
-            biases: # (W, C + hidden_lmax C + 1)
+            biases: values of `biases`.  # (W, 2 A C)
             filters: # (..., degrees, C, b)
         """
         weight, gate_weight = self.weight[..., : self.num_degrees, :, :], self.gate_weight[...]
@@ -101,9 +110,9 @@ class GatedUpdate(nn.Module):
             weight, gate_weight = weight @ filters, gate_weight @ filters[..., :1, :, :]
         numbers = torch.cat([weight.flatten(-3), gate_weight.flatten(-3)], dim=-1)
         matrix = numbers.index_select(-1, self.places).unflatten(-1, self.factors.shape) * self.factors
-        return Mixing(matrix, biases.index_select(-1, self.bias_places).unsqueeze(1))
+        return Mixing(matrix, biases.unsqueeze(1))
 
-    def forward(self, message: Tensor, mixing: Mixing) -> Updated:
+    def forward(self, message: Tensor, mixing: Mixing) -> UpdateResult:
         """Update features.
 
         Args:
@@ -112,19 +121,17 @@ class GatedUpdate(nn.Module):
         """
         weight = mixing.weight.expand(len(message), -1, -1)
         raw, gates = torch.baddbmm(mixing.bias, message, weight).chunk(2, dim=-1)
-        opened = torch.sigmoid(gates)
-        return Updated(raw * opened, opened)
+        gates = torch.sigmoid(gates)
+        return UpdateResult(raw * gates, gates)
 
-    def derivatives(self, updated: Updated, mixing: Mixing) -> Tensor:
+    def derivatives(self, result: UpdateResult, mixing: Mixing) -> Tensor:
         """Matrices from changes of the message to changes of the features.  # (W, N, A' b, A C)"""
-        weight, gates = mixing.weight.unsqueeze(-3).chunk(2, dim=-1)
-        closing = torch.addcmul(updated.features, updated.features, updated.opened, value=-1.0)  # raw sigmoid'
-        return torch.addcmul(weight * updated.opened.unsqueeze(-2), gates, closing.unsqueeze(-2))
+        weight, gate_weight = mixing.weight.unsqueeze(-3).chunk(2, dim=-1)
+        gate_slopes = torch.addcmul(result.features, result.features, result.gates, value=-1.0)  # raw sigmoid'
+        return torch.addcmul(weight * result.gates.unsqueeze(-2), gate_weight, gate_slopes.unsqueeze(-2))
 
 
-def _block_places(
-    hidden_lmax: int, num_channels: int, num_inputs: int, scales: Tensor, by_channel: bool
-) -> tuple[Tensor, Tensor]:
+def _block_places(hidden_lmax: int, num_channels: int, num_inputs: int, scales: Tensor) -> tuple[Tensor, Tensor]:
     """For every entry of `Mixing.weight` the place of its number, and the factor before it.
 
     The place is in (weights of all degrees of the message, gate weights). The factor is the scale, twice for the
@@ -146,14 +153,4 @@ def _block_places(
         # The scalars are their own gate.
         places[0, :, 1, component] = block + (num_degrees + degree - 1 if degree else 0) * numbers
         factors[0, :, 1, component] = scales[0]
-    if by_channel:
-        places, factors = places.transpose(0, 1), factors.transpose(0, 1)
     return places.flatten(), factors.flatten(2).flatten(0, 1)
-
-
-def _bias_places(hidden_lmax: int, num_channels: int) -> Tensor:
-    """For every entry of `Mixing.bias` its place in (biases of the scalars, of the gates, zero).  # (2 A C,)"""
-    channels, zero = torch.arange(num_channels), (hidden_lmax + 1) * num_channels
-    gates = [channels + math.isqrt(component) * num_channels for component in range((hidden_lmax + 1) ** 2)]
-    raw = [channels] + [torch.full_like(channels, zero)] * (len(gates) - 1)
-    return torch.cat(raw + gates)

@@ -27,7 +27,7 @@ def test_gradient_against_autograd(lmax):
     for i, j in itertools.product(range(3), repeat=2):
         # Column x_j of a pair (i, j); for j = i the two ends of an atom's own images move together.
         own = gradients[0, i, j] if i != j else gradients[0, i, j] * 0.0
-        torch.testing.assert_close(own, jacobian[i, j, :, j], rtol=1e-11, atol=1e-11)
+        torch.testing.assert_close(own.T, jacobian[i, j, :, j], rtol=1e-11, atol=1e-11)
     own_images = gradients[0].diagonal(dim1=0, dim2=1).abs().amax()
     assert own_images > 1e-3  # they count, though they move with the atom
 
@@ -61,4 +61,4 @@ def test_values_are_spherical_harmonics():
     radial = torch.exp(-0.5 * ((q - torch.tensor([0.0, 4.5, 9.0])) / 4.5).square()) * (1 - squared / 81.0) ** 3
     powers = torch.tensor([0.0, 1.0, 1.0, 1.0, 2.0, 2.0, 2.0, 2.0, 2.0])
     angular = o3.spherical_harmonics([0, 1, 2], vector, normalize=False, normalization="component")
-    torch.testing.assert_close(values[0, 0, 1].view(3, 9), torch.outer(radial, angular * q**-powers))
+    torch.testing.assert_close(values[0, 0, 1].view(9, 3), torch.outer(angular * q**-powers, radial))

@@ -7,9 +7,9 @@ import torch
 
 from lightning_vfe.models.flow import anderson, inverse
 from lightning_vfe.models.flow.condition import NUM_CONDITIONS, conditions
-from lightning_vfe.models.flow.displacement import Displacement
 from lightning_vfe.models.flow.inverse import invert
 from lightning_vfe.models.flow.newton import Solver
+from lightning_vfe.models.flow.step import StepResult
 from lightning_vfe.physics.cell import PeriodicCell
 from tests.helpers.flows import make_flow, random_protons, report
 from tests.helpers.states import states_at
@@ -87,7 +87,7 @@ def test_a_known_image_saves_the_first_evaluation():
     """Undoing a network that was applied twice: what the second application did is known for the first one's start."""
     cell = PeriodicCell(8, 1.25)
     flow, z = make_flow(cell), random_protons(cell, 1) / cell.rs
-    network, condition = flow.networks[0], conditions(states_at(cell, 1), flow.reference)
+    network, condition = flow.networks[0], conditions(states_at(cell, 1), flow.reference, flow.combinations)
     calls = []
 
     def step(x, with_jacobian):
@@ -108,12 +108,12 @@ def test_a_known_image_saves_the_first_evaluation():
     assert both == first + second - 1
 
 
-def bounded(x: torch.Tensor, with_jacobian: bool) -> Displacement:
-    """Delta(x) = tanh(3 x) - x: the step maps all space into (-1, 1)."""
+def bounded(x: torch.Tensor, with_jacobian: bool) -> StepResult:
+    """x + Delta(x) = tanh(3 x): the step maps all space into (-1, 1)."""
     value = torch.tanh(3.0 * x)
     slope = 3.0 * (1.0 - value.square()) - 1.0
     jacobian = torch.diag_embed(slope.flatten(1)).unflatten(1, x.shape[1:]) if with_jacobian else None
-    return Displacement(value - x, jacobian)
+    return StepResult(value, jacobian)
 
 
 def test_walkers_without_an_inverse_are_told_apart():

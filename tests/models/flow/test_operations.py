@@ -9,10 +9,10 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_vfe.models.flow import inverse
-from lightning_vfe.models.flow.displacement import Displacement
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.flow.inverse import invert
 from lightning_vfe.models.flow.newton import Solver
+from lightning_vfe.models.flow.step import StepResult
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.system import System
@@ -132,9 +132,8 @@ def step_at_four(condition):
     def step(x, with_jacobian):
         value = torch.tanh(3.0 * (x - 4.0))
         slope = 3.0 * (1.0 - value.square()) - 1.0
-        return Displacement(
-            value - x, torch.diag_embed(slope.flatten(1)).unflatten(1, x.shape[1:]) if with_jacobian else None
-        )
+        jacobian = torch.diag_embed(slope.flatten(1)).unflatten(1, x.shape[1:]) if with_jacobian else None
+        return StepResult(value, jacobian)
 
     return [step]
 
@@ -159,7 +158,7 @@ def test_walkers_without_an_inverse_cost_a_bounded_amount():
             value = torch.tanh(1.5 * x)
             slope = 1.5 * (1.0 - value.square()) - 1.0
             jacobian = torch.diag_embed(slope.flatten(1)).unflatten(1, x.shape[1:]) if with_jacobian else None
-            return Displacement(value - x, jacobian)
+            return StepResult(value, jacobian)
 
         return [step]
 
