@@ -9,7 +9,7 @@ import torch
 # Numbers that one layer may hold, on a CPU: a few times its cache, beyond which all operations wait for the memory.
 CACHED_NUMBERS = 2**23
 # The same where derivatives of all layers are kept, which do not stay in the cache anyhow.
-KEPT_NUMBERS = 2**26
+KEPT_NUMBERS = 2**25
 # On an accelerator, the part of its memory, in numbers of eight bytes.
 PART_OF_MEMORY = 0.25
 
