@@ -54,6 +54,20 @@ def test_walkers_do_not_depend_on_each_other(record_property):
     report(record_property, (together - flow.from_base(z, states).x).abs().max(), 1e-12)
 
 
+def test_walkers_do_not_depend_on_those_that_fail(record_property):
+    """Neither on their number, of which a batch may have any, nor on which process has them."""
+    cell = PeriodicCell(8, 1.25)
+    flow, z = make_flow(cell, strength=4.0), random_protons(cell, 24)
+    states = states_at(cell, 24)
+    together = flow.from_base(z, states)
+    assert 2 < int(together.converged.sum()) < 22
+    for size in (1, 5, 12):
+        parts = [flow.from_base(*part) for part in zip(z.split(size), states.split(size), strict=True)]
+        x, converged = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "converged"))
+        assert torch.equal(converged, together.converged)
+        report(record_property, (x - together.x)[converged].abs().max(), 1e-11)
+
+
 def test_precision_of_float32_is_allowed_for():
     torch.set_default_dtype(torch.float32)
     cell = PeriodicCell(4, 1.25)
