@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lightning_vfe.physics.state_point import WalkerStates
+from lightning_vfe.errors import SettingError
+from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 
 NUM_CONDITIONS = 2
 
@@ -20,6 +21,22 @@ have one more axis in front, with one set for each walker."""
 COMBINATIONS = ((1.0, -1.0), (0.0, -1.0))
 
 
+def checked_reference(reference: StatePoint) -> Tensor:
+    """rs_0 in bohr and kT_0 in Ha.  # (2,)
+
+    Raises:
+        ValueError: the temperature is zero.
+    """
+    if not reference.temperature_kelvin > 0:
+        raise SettingError(
+            "temperature_kelvin",
+            reference.temperature_kelvin,
+            "must be positive: the flow sees the coupling 1 / (rs kT)",
+            "give StatePoint(rs, 6000.0) for example",
+        )
+    return torch.tensor([float(reference.rs), float(reference.kT)])
+
+
 def conditions(states: WalkerStates, reference: Tensor, combinations: Tensor) -> Tensor:
     """ln(rs / rs_0) and ln(Gamma / Gamma_0) with the coupling Gamma = 1 / (rs kT).
 
@@ -27,7 +44,7 @@ def conditions(states: WalkerStates, reference: Tensor, combinations: Tensor) ->
 
     Args:
         states: of the walkers.  # (W,)
-        reference: rs_0 in bohr and kT_0 in Ha.  # (2,)
+        reference: from `checked_reference`.  # (2,)
         combinations: `COMBINATIONS`.  # (2, NUM_CONDITIONS)
 
     Returns:

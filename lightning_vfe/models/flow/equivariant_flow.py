@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.models.flow.block import ResidualBlock
-from lightning_vfe.models.flow.condition import COMBINATIONS, conditioned, conditions
+from lightning_vfe.models.flow.chain import through, through_midpoints, through_with_log_det
+from lightning_vfe.models.flow.condition import COMBINATIONS, checked_reference, conditioned, conditions
 from lightning_vfe.models.flow.contact import ContactBlock, open_close_pairs
 from lightning_vfe.models.flow.inverse import invert
-from lightning_vfe.models.flow.memory import CACHED_NUMBERS, KEPT_NUMBERS, HeldNumbers, walkers_that_fit
-from lightning_vfe.models.flow.newton import Solver, through
+from lightning_vfe.models.flow.memory import ACCELERATOR_NUMBERS, CACHED_NUMBERS, KEPT_NUMBERS, WalkerMemory
+from lightning_vfe.models.flow.newton import Solver
 from lightning_vfe.models.flow.result import FlowResult, InverseResult, joined
 from lightning_vfe.models.flow.step import Step
-from lightning_vfe.physics.neighbors import image_steps
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.system import System
 
@@ -82,7 +82,6 @@ class EquivariantFlow(nn.Module):
 
     reference: Tensor
     combinations: Tensor
-    identity: Tensor
 
     def __init__(
         self,
@@ -112,44 +111,29 @@ class EquivariantFlow(nn.Module):
         for name, size in sizes.items():
             if size is not None and size < 1:
                 raise SettingError(name, size, "must be at least 1", "the default is a good start")
-        if not reference.temperature_kelvin > 0:
-            raise SettingError(
-                "temperature_kelvin",
-                reference.temperature_kelvin,
-                "must be positive: the flow sees the coupling 1 / (rs kT)",
-                "give StatePoint(rs, 6000.0) for example",
-            )
         cell = system.cell
         cell.check_cutoff(cutoff, "cutoff", f"{DEFAULT_CUTOFF} is usual", unit="rs")
         self.cell, self.num_steps, self.cutoff = cell, num_steps, cutoff
         # Part of the checkpoint: the parameters mean what they mean at this state point.
-        self.register_buffer("reference", torch.tensor([float(reference.rs), float(reference.kT)]))
+        self.register_buffer("reference", checked_reference(reference))
         self.register_buffer("combinations", torch.tensor(COMBINATIONS), persistent=False)
-        self.register_buffer("identity", torch.eye(3 * cell.num_atoms), persistent=False)
         self.contact = ContactBlock(cell, CONTACT_CUTOFF)
         self.networks = nn.ModuleList(
             ResidualBlock(cell, num_layers, num_channels, hidden_lmax, edge_lmax, num_radial, self.cutoff)
             for _ in range(num_blocks)
         )
         self.max_chunk_elements = max_chunk_elements
-        self.held = HeldNumbers.of(
-            num_atoms=cell.num_atoms,
-            num_images=image_steps(cell, cutoff).steps.shape[1],
-            num_radial=num_radial,
-            functions=(edge_lmax + 1) ** 2,
-            components=(hidden_lmax + 1) ** 2,
-            channels=num_channels,
-            depth=num_blocks * num_steps * num_layers,
-        )
+        columns, depth = (hidden_lmax + 1) ** 2 * num_channels, num_blocks * num_steps * num_layers
+        self.memory = WalkerMemory.of(cast(ResidualBlock, self.networks[0]).basis, columns, depth)
         # On a CPU, or where the number is given. A backward pass keeps what all layers hold.
-        self.walkers_at_once = max(1, (max_chunk_elements or CACHED_NUMBERS) // self.held.with_jacobian)
-        self.walkers_at_once_with_gradients = max(1, (max_chunk_elements or KEPT_NUMBERS) // self.held.kept)
+        self.walkers_at_once = max(1, (max_chunk_elements or CACHED_NUMBERS) // self.memory.with_jacobian)
+        self.walkers_at_once_with_gradients = max(1, (max_chunk_elements or KEPT_NUMBERS) // self.memory.kept)
 
     def batch_size(self, positions: Tensor, with_gradients: bool = False) -> int:
         """Walkers that are computed at once, with their Jacobians, on the device of these positions."""
         if positions.device.type == "cpu" or self.max_chunk_elements is not None:
             return self.walkers_at_once_with_gradients if with_gradients else self.walkers_at_once
-        return walkers_that_fit(self.held.kept if with_gradients else self.held.with_jacobian, positions.device)
+        return max(1, ACCELERATOR_NUMBERS // (self.memory.kept if with_gradients else self.memory.with_jacobian))
 
     def to_base(self, x: Tensor, states: WalkerStates) -> FlowResult:
         """Map protons to base coordinates, with the log-determinant.
@@ -161,7 +145,7 @@ class EquivariantFlow(nn.Module):
         Raises:
             ValueError: x does not hold the cell's number of protons.
         """
-        return self._in_bohr(self._to_base, x, states)
+        return self._in_bohr(lambda walkers, blocks: through_with_log_det(self._repeated(blocks), walkers), x, states)
 
     def to_base_midpoint(self, x: Tensor, states: WalkerStates) -> FlowResult:
         """What `to_base` gives, up to an error, with one Jacobian for each network.
@@ -176,7 +160,9 @@ class EquivariantFlow(nn.Module):
             x: protons in bohr, any images.  # (..., N, 3)
             states: their state points.  # (...)
         """
-        return self._in_bohr(self._to_base_midpoint, x, states)
+        return self._in_bohr(
+            lambda walkers, blocks: through_midpoints(blocks[0], blocks[1:], self.num_steps, walkers), x, states
+        )
 
     def displacement(self, x: Tensor, states: WalkerStates) -> Tensor:
         """z - x in bohr, without the Jacobian: several times cheaper than `to_base`.  # (..., N, 3) -> (..., N, 3)"""
@@ -217,9 +203,12 @@ class EquivariantFlow(nn.Module):
         return InverseResult(x.view(z.shape), converged.view(shape), residual.view(shape))
 
     def _steps_at(self, condition: Tensor) -> list[Step]:
-        """All maps x_k -> Delta_k in their order, at the state points of the walkers.  # (W, NUM_CONDITIONS)"""
-        contact, *networks = self._blocks(condition)
-        return [contact, *(network for network in networks for _ in range(self.num_steps))]
+        """All steps x_k -> x_k + Delta_k in their order, at the state points of the walkers.  # (W, NUM_CONDITIONS)"""
+        return self._repeated(self._blocks(condition))
+
+    def _repeated(self, blocks: list[Step]) -> list[Step]:
+        """The contact block, and every network as often as it is applied."""
+        return [blocks[0], *(network for network in blocks[1:] for _ in range(self.num_steps))]
 
     def _blocks(self, condition: Tensor) -> list[Step]:
         """The contact block and all networks, at the state points of the walkers.  # (W, NUM_CONDITIONS)"""
@@ -246,42 +235,16 @@ class EquivariantFlow(nn.Module):
         batch = x.reshape(-1, *x.shape[-2:]) / edge
         size = self.batch_size(x, torch.is_grad_enabled())
         if not (with_jacobian or torch.is_grad_enabled()):
-            size = size * self.held.with_jacobian // self.held.plain
+            size = size * self.memory.with_jacobian // self.memory.plain
         yield from zip(batch.split(size), condition.split(size), edge.split(size), strict=True)
 
-    def _in_bohr(self, function: Callable[[Tensor, Tensor], FlowResult], x: Tensor, states: WalkerStates) -> FlowResult:
-        """A function of positions in units of L and conditions, for positions in bohr and any leading dimensions."""
+    def _in_bohr(
+        self, function: Callable[[Tensor, list[Step]], FlowResult], x: Tensor, states: WalkerStates
+    ) -> FlowResult:
+        """A function of positions in units of L and blocks, for positions in bohr and any leading dimensions."""
         parts = []
         for walkers, condition, edge in self._batches(x, states, with_jacobian=True):
-            found = function(walkers, condition)
+            found = function(walkers, self._blocks(condition))
             parts.append((edge * found.z, found.log_abs_det_dzdx, found.sign_det_dzdx))
         z, log_abs_det, sign = joined(parts)
         return FlowResult(z.view(x.shape), log_abs_det.view(x.shape[:-2]), sign.view(x.shape[:-2]))
-
-    def _to_base(self, x: Tensor, condition: Tensor) -> FlowResult:
-        """to_base of one batch, in units of L.  # (W, N, 3)"""
-        z, jacobians = x, []
-        for step in self._steps_at(condition):
-            z, jacobian = step(z, True)
-            jacobians.append(jacobian)
-        sign, log_abs_det = self._determinants(jacobians)
-        return FlowResult(z, log_abs_det.sum(0), sign.prod(0))
-
-    def _to_base_midpoint(self, x: Tensor, condition: Tensor) -> FlowResult:
-        """to_base_midpoint of one batch, in units of L.  # (W, N, 3)"""
-        contact, *networks = self._blocks(condition)
-        z, jacobian = contact(x, True)
-        jacobians, n = [jacobian], self.num_steps
-        for step in networks:
-            middle = z if n == 1 else torch.lerp(z, step(z, False).image, 0.5 * (n - 1))
-            image, jacobian = step(middle, True)
-            z = z + n * (image - middle)
-            jacobians.append(jacobian)
-        sign, log_abs_det = self._determinants(jacobians)
-        return FlowResult(z, log_abs_det[0] + n * log_abs_det[1:].sum(0), sign[0] * sign[1:].prod(0) ** n)
-
-    def _determinants(self, jacobians: list[Tensor | None]) -> tuple[Tensor, Tensor]:
-        """Sign and ln|det(I + d Delta / d x)| of several steps.  # (W, N, 3, 3 N) each -> (steps, W)"""
-        changes = torch.stack([jacobian for jacobian in jacobians if jacobian is not None]).flatten(2, 3)
-        sign, log_abs_det = torch.linalg.slogdet(changes + self.identity)
-        return sign, log_abs_det

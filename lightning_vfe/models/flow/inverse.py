@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from lightning_vfe.models.flow.anderson import undo_step
-from lightning_vfe.models.flow.newton import Solver, distances, newton, through
+from lightning_vfe.models.flow.chain import through
+from lightning_vfe.models.flow.newton import Solver, distances, newton
 from lightning_vfe.models.flow.result import InverseResult
 from lightning_vfe.models.flow.step import Step, StepsAt
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
+from lightning_vfe.models.flow.edge_basis import EdgeBasis
 
 # Numbers that one layer may hold, on a CPU: a few times its cache, beyond which all operations wait for the memory.
 CACHED_NUMBERS = 2**23
 # The same where derivatives of all layers are kept, which do not stay in the cache anyhow.
 KEPT_NUMBERS = 2**25
-# On an accelerator, the part of its memory, in numbers of eight bytes.
-PART_OF_MEMORY = 0.25
+# The same on an accelerator, which is idle with few walkers: 8 GiB in float64.
+ACCELERATOR_NUMBERS = 2**30
 
 
 @dataclass(frozen=True)
-class HeldNumbers:
+class WalkerMemory:
     """Numbers held at once for one walker.
 
     Attributes:
@@ -29,35 +29,18 @@ class HeldNumbers:
     kept: int
 
     @staticmethod
-    def of(
-        num_atoms: int, num_images: int, num_radial: int, functions: int, components: int, channels: int, depth: int
-    ) -> HeldNumbers:
+    def of(basis: EdgeBasis, columns: int, depth: int) -> WalkerMemory:
         """Count them, roughly.
 
         Args:
-            num_atoms: N.
-            num_images: M, of every pair.
-            num_radial: b, radial functions.
-            functions: lm, angular functions.
-            components: A, of the features.
-            channels: C.
+            basis: of the edges.
+            columns: A C, features of an atom.
             depth: layers, all applications counted.
         """
-        pairs, columns = num_atoms**2, components * channels
-        size = num_radial * functions
-        edges = pairs * num_images * (12 + 4 * num_radial + 30)
-        plain = edges + pairs * (3 * size) + num_atoms * 2 * size * columns
-        edges += pairs * num_images * 10 * functions
-        with_jacobian = edges + pairs * (12 * size + 8 * columns) + num_atoms * (2 * size + 12 * num_atoms) * columns
-        return HeldNumbers(plain, with_jacobian, depth * with_jacobian)
-
-
-def walkers_that_fit(numbers: int, device: torch.device) -> int:
-    """How many walkers an accelerator takes at once.
-
-    Args:
-        numbers: held for one walker.
-        device: the accelerator.
-    """
-    memory = torch.cuda.get_device_properties(device).total_memory
-    return max(1, int(PART_OF_MEMORY * memory / 8) // numbers)
+        num_atoms, functions = len(basis.edges.same), basis.num_radial * basis.num_components
+        pairs = num_atoms**2
+        edges = pairs * basis.edges.num_images
+        plain = edges * (42 + 4 * basis.num_radial) + pairs * 3 * functions + num_atoms * 2 * functions * columns
+        with_jacobian = edges * (42 + 4 * basis.num_radial + 10 * basis.num_components)
+        with_jacobian += pairs * (12 * functions + 20 * columns) + num_atoms * 2 * functions * columns
+        return WalkerMemory(plain, with_jacobian, depth * with_jacobian)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lightning_vfe.models.flow.step import Step, StepsAt
+from lightning_vfe.models.flow.chain import through, through_with_jacobian
+from lightning_vfe.models.flow.step import StepsAt
 
 # The parts of a Newton step that are tried; the one that brings a walker closest to its target is taken.
 FRACTIONS = (1.0, 0.35, 0.1)
@@ -81,7 +81,7 @@ def _newton_step(
     steps_at: StepsAt, x: Tensor, target: Tensor, condition: Tensor, reach: float
 ) -> tuple[Tensor, Tensor]:
     """The best of a few fractions of a Newton step, and its distance from the target.  # (W, N, 3), (W,)"""
-    image, jacobian = _through_with_jacobian(steps_at(condition), x)
+    image, jacobian = through_with_jacobian(steps_at(condition), x)
     direction, _ = torch.linalg.solve_ex(jacobian, (target - image).flatten(1).unsqueeze(-1))
     direction = direction.view_as(x)
     longest = torch.linalg.vector_norm(direction, dim=-1, keepdim=True).amax(1, keepdim=True)
@@ -92,25 +92,7 @@ def _newton_step(
     return candidates.gather(0, place.view(1, -1, 1, 1).expand(1, *x.shape)).squeeze(0), best
 
 
-def through(steps: Sequence[Step], x: Tensor) -> Tensor:
-    """The image of x under the chain.  # (W, N, 3) -> (W, N, 3)"""
-    for step in steps:
-        x = step(x, False).image
-    return x
-
-
 def distances(image: Tensor, target: Tensor) -> Tensor:
     """Over all coordinates of a walker.  # (..., N, 3) -> (...)"""
     found: Tensor = torch.linalg.vector_norm((image - target).flatten(-2), dim=-1)
     return found
-
-
-def _through_with_jacobian(steps: Sequence[Step], x: Tensor) -> tuple[Tensor, Tensor]:
-    """The image of x, and its Jacobian.  # (W, N, 3) -> (W, N, 3), (W, 3 N, 3 N)"""
-    identity = torch.eye(x.shape[1:].numel(), dtype=x.dtype, device=x.device)
-    total = identity.expand(len(x), -1, -1)
-    for step in steps:
-        x, jacobian = step(x, True)
-        assert jacobian is not None
-        total = torch.bmm(identity + jacobian.flatten(1, 2), total)
-    return x, total

@@ -11,8 +11,8 @@ from e3nn import o3
 
 from lightning_vfe.models.flow.block import DISPLACEMENT_SCALE
 from lightning_vfe.models.flow.contact import GAIN, LARGEST_AMPLITUDE, SMALLEST_AMPLITUDE, WIDTHS
+from lightning_vfe.models.flow.couplings import path_couplings
 from lightning_vfe.models.flow.edge_basis import CORE_LENGTH
-from lightning_vfe.models.flow.message import path_couplings
 from lightning_vfe.physics.cell import PeriodicCell
 from tests.helpers.flows import make_flow, random_protons
 
