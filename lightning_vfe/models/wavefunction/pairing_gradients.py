@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import torch
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from lightning_vfe.models.wavefunction.orbitals import PlaneWaveEnvelope
 from lightning_vfe.physics.state_point import WalkerStates
+
+FORWARD_MODE = threading.Lock()
+"""The levels of forward-mode differentiation in torch belong to the process and not to the thread."""
 
 
 @torch.no_grad()
@@ -56,7 +60,8 @@ def _with_tangents(
     def along(which: Tensor) -> Any:
         return torch.func.jvp(pairing, (log_strengths,), (which.view(3, 1, 1).expand_as(log_strengths),))
 
-    values, tangents = torch.func.vmap(along)(torch.eye(3).to(log_strengths))
+    with FORWARD_MODE:
+        values, tangents = torch.func.vmap(along)(torch.eye(3).to(log_strengths))
     return values[0], tangents
 
 
