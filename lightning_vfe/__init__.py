@@ -45,6 +45,7 @@ _PART_HOMES = {
     "models.potential.delta": ("DeltaPotential",),
     "sampling.proposals": (
         "GaussianProposal",
+        "HamiltonianProposal",
         "LangevinProposal",
     ),
     "workflows.load": ("LoadedRun",),

@@ -26,6 +26,7 @@ from lightning_vfe.physics.strata import reference_point as reference_point
 from lightning_vfe.physics.system import System as System
 from lightning_vfe.sampling.nested import NestedSampler as NestedSampler
 from lightning_vfe.sampling.proposals import GaussianProposal as GaussianProposal
+from lightning_vfe.sampling.proposals import HamiltonianProposal as HamiltonianProposal
 from lightning_vfe.sampling.proposals import LangevinProposal as LangevinProposal
 from lightning_vfe.sampling.proposals import Proposal as Proposal
 from lightning_vfe.sampling.sampler import Sampler as Sampler

@@ -8,7 +8,7 @@ from importlib import import_module
 from lightning_vfe import __version__
 from lightning_vfe.cli.exit_codes import FAILED, INTERRUPTED, USAGE_ERROR
 from lightning_vfe.cli.help import TRAINER_VERBS, VERBS, general_help, verb_help
-from lightning_vfe.cli.processes import print_error
+from lightning_vfe.cli.processes import print_error, wait_passively
 from lightning_vfe.errors import CommandError, nearest
 
 HELP = ("--help", "-h")
@@ -27,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     `sys.argv` stays as it is: Lightning starts the further processes of a distributed run with the same words.
     """
+    wait_passively()
     try:
         return _dispatch(list(sys.argv[1:] if argv is None else argv))
     except CommandError as error:

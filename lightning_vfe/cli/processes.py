@@ -1,4 +1,4 @@
-"""How several processes of one command report an error once."""
+"""How the processes and threads of one command share a machine, and report an error once."""
 
 import os
 import sys
@@ -8,6 +8,17 @@ from lightning_vfe.workflows.processes import is_first_process
 
 GRACE_SECONDS = 10.0
 """So long a further process waits for the first one to end the run for the same reason."""
+
+WAIT_POLICY = "OMP_WAIT_POLICY"
+
+
+def wait_passively() -> None:
+    """Let threads sleep while they wait for each other, unless the user has chosen otherwise.
+
+    OpenMP's threads spin by default. As soon as anything else runs on the machine, they take its time and lose their
+    own. OpenMP reads the variable when torch is loaded, and so do the processes that are started from here.
+    """
+    os.environ.setdefault(WAIT_POLICY, "passive")
 
 
 def print_error(message: str) -> None:

@@ -38,17 +38,17 @@ def tanh_layer(
     """
     if any(isinstance(x, LaplacianTensor) for x, _ in inputs):
         return _carried_layer(inputs, bias, shared, state)
-    # One product of matrices for all inputs; what follows is in place, for nobody's derivative needs the old values.
+    # One product of matrices for all inputs.
     x, weight = (parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1) for parts in zip(*inputs, strict=True))
-    value = linear(x, weight, bias) if bias.ndim == 1 else linear(x, weight).add_(bias)
+    value = linear(x, weight, bias) if bias.ndim == 1 else linear(x, weight) + bias
     if shared is not None:
-        value.unflatten(-2, (shared.shape[-2], -1)).add_(shared.unsqueeze(-2))
+        value = (value.unflatten(-2, (shared.shape[-2], -1)) + shared.unsqueeze(-2)).flatten(-3, -2)
+    if torch.is_grad_enabled():  # what is changed in place would be copied for the derivative
+        return value.tanh() if state is None else state + value.tanh()
     new = value.tanh_()
     if state is None:
         return new
-    if torch.is_grad_enabled() or isinstance(state, LaplacianTensor):
-        return state + new
-    return new.add_(state)
+    return state + new if isinstance(state, LaplacianTensor) else new.add_(state)
 
 
 def join_features(parts: Sequence[TensorLike]) -> Any:
@@ -103,12 +103,9 @@ def opposite_spin_scores(pairs: TensorLike, weight: Tensor) -> Any:
     i are the first half of the electrons (up), j the second (down).
     """
     up = pairs.shape[-2] // 2
-    if isinstance(pairs, Tensor):
-        both = pairs[..., :up, up:, :] + pairs[..., up:, :up, :].transpose(-3, -2)
-        return linear(both, weight).movedim(-1, -3)
-    # The sum over features comes first: few numbers are left of the derivatives.
-    carried: Any = pairs
-    scores = linear(carried, weight).movedim(-1, -3)
+    # The sum over features comes first: few numbers are left of the pairs, and of their derivatives.
+    both: Any = pairs
+    scores = linear(both, weight).movedim(-1, -3)
     return scores[..., :up, up:] + scores[..., up:, :up].transpose(-2, -1)
 
 

@@ -36,12 +36,51 @@ def messages_by_spin(pairs: TensorLike, senders: TensorLike) -> tuple[Any, Any]:
     if isinstance(pairs, LaplacianTensor) or isinstance(senders, LaplacianTensor):
         by_spin = _messages(pairs, senders, True, _kinds(value_of(pairs)))
         return by_spin[0], by_spin[1]
-    up = pairs.shape[-2] // 2
-    products = pairs * senders.unsqueeze(-3)  # (..., N, N, F)
-    from_up, from_down = products[..., :up, :].sum(-2), products[..., up:, :].sum(-2)  # (..., N, F)
-    itself = products.diagonal(dim1=-3, dim2=-2).transpose(-2, -1)
-    same = torch.cat([from_up[..., :up, :], from_down[..., up:, :]], dim=-2) - itself
-    return same, torch.cat([from_down[..., :up, :], from_up[..., up:, :]], dim=-2)
+    same, opposite = _MessagesBySpin.apply(pairs, senders)  # type: ignore[no-untyped-call]  # torch has no types
+    return same, opposite
+
+
+class _MessagesBySpin(torch.autograd.Function):
+    """The same for plain tensors; its derivative takes two products of the size of the pairs, and no copies."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(pairs: Tensor, senders: Tensor) -> tuple[Tensor, Tensor]:
+        products = pairs * senders.unsqueeze(-3)
+        sums = products.unflatten(-2, (2, -1)).sum(-2)  # (..., N, spin of the sender, F)
+        same, opposite = _by_spin(sums)
+        return same - products.diagonal(dim1=-3, dim2=-2).mT, opposite
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
+        del output  # the derivative does not need it
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def jvp(ctx: Any, pairs_tangent: Tensor, senders_tangent: Tensor) -> tuple[Tensor, Tensor]:
+        pairs, senders = ctx.saved_tensors
+        by_pairs = _MessagesBySpin.forward(pairs_tangent, senders)
+        by_senders = _MessagesBySpin.forward(pairs, senders_tangent)
+        return by_pairs[0] + by_senders[0], by_pairs[1] + by_senders[1]
+
+    @staticmethod
+    def backward(ctx: Any, of_same: Tensor, of_opposite: Tensor) -> tuple[Tensor, Tensor]:
+        pairs, senders = ctx.saved_tensors
+        spins = (2, pairs.shape[-2] // 2)
+        of_sums = torch.stack(_by_spin(torch.stack([of_same, of_opposite], dim=-2)), dim=-2).unsqueeze(-2)
+        by_pairs = (of_sums * senders.unflatten(-2, spins).unsqueeze(-4)).flatten(-3, -2)
+        by_senders = (pairs.unflatten(-2, spins) * of_sums).sum(-4).flatten(-3, -2)
+        by_pairs.diagonal(dim1=-3, dim2=-2).zero_()
+        return by_pairs, by_senders - pairs.diagonal(dim1=-3, dim2=-2).mT * of_same
+
+
+def _by_spin(sums: Tensor) -> tuple[Tensor, Tensor]:
+    """Both of a pair (..., N, 2, F), in the order given for the first half of the N and swapped for the second half."""
+    up, down = sums.tensor_split(2, dim=-3)
+    both = torch.cat([up, down.flip((-2,))], dim=-3)
+    return both[..., 0, :], both[..., 1, :]
 
 
 def _kinds(pairs: Tensor) -> Tensor:

@@ -10,8 +10,7 @@ from typing import Protocol, Self, runtime_checkable
 
 from torch import Tensor, nn
 
-from lightning_vfe.models.flow.equivariant_flow import FlowResult
-from lightning_vfe.models.flow.inverse import InverseResult
+from lightning_vfe.models.flow.result import FlowResult, InverseResult
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.state_point import WalkerStates
 

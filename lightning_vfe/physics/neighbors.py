@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -159,13 +159,39 @@ class _Inside(torch.autograd.Function):
         return inside.any(0), None
 
 
-def image_steps(cell: PeriodicCell, cutoff: float) -> np.ndarray:
-    """The steps n of images that can be within the cutoff; zero is the first.  # (M, 3)
+class ImageSteps(NamedTuple):
+    """The steps n of images that can be within a cutoff: sign(m) (|m| + n), by component, for a minimum image m."""
 
-    sign(m) (|m| + L n), by component, is within the cutoff of the origin for some m in [-L/2, L/2]^3.
-    """
-    steps = cell.image_vectors(cutoff)
-    nearest = np.where(steps < 0, -steps - 0.5, steps)
+    choice: str | None
+    """The component of m that tells which ones: the "largest" or the "smallest" in size; None where all are listed."""
+    steps: np.ndarray
+    """For the first, second and third component as the chosen one; zero is the first step. # (3, M, 3) or (1, M, 3)"""
+
+
+def image_steps(cell: PeriodicCell, cutoff: float) -> ImageSteps:
+    """The shortest list of the images that can be within a cutoff for some m in [-L/2, L/2]^3."""
+    steps = cell.image_vectors(cutoff).astype(np.float64)
     reach = cutoff / cell.length * (1.0 + 1e-12)
-    within: np.ndarray = steps[(nearest**2).sum(axis=-1) <= reach**2].astype(np.float64)
+    found = {choice: _within(steps, choice, reach) for choice in (None, "largest", "smallest")}
+    choice = min(found, key=lambda choice: len(found[choice]))
+    own = found[choice]
+    if choice is None:
+        return ImageSteps(None, own[None])
+    # What holds for the first component as the chosen one holds for the others after an exchange.
+    return ImageSteps(choice, np.stack([own, own[:, [1, 0, 2]], own[:, [2, 1, 0]]]))
+
+
+def _within(steps: np.ndarray, choice: str | None, reach: float) -> np.ndarray:
+    """The steps for which |m + n| <= reach, in units of L, for some 0 <= m <= 1/2 of which the first is chosen.
+
+    |m + n| is smallest with each component as near to -n as it may be. The chosen one, t, bounds the others: all that
+    would go beyond it are equal to t, and their best common value is the mean of their -n.
+    """
+    free = np.clip(-steps, 0.0, 0.5)
+    if choice is not None:
+        joined = (free > 0) if choice == "largest" else (free < 0.5)
+        joined[:, 0] = True
+        best = np.clip((-steps * joined).sum(-1) / joined.sum(-1), 0.0, 0.5)
+        free = np.where(joined, best[:, None], free)
+    within: np.ndarray = steps[((free + steps) ** 2).sum(-1) <= reach**2]
     return within

@@ -43,7 +43,8 @@ def move_through_base(
 
     z ~ p_base(z) gives x ~ p_base(z(x)) |det dz/dx| = p(x) for every invertible map. The chains live on p_base, which
     does not know the map's parameters: they stay in equilibrium while these are trained, only x follows them. A walker
-    without an x keeps both its old z and its old x; the chain then is not exact, so that such walkers are counted.
+    without an x keeps both its old z and its old x: the chain then samples that part of p_base which has one. Such
+    walkers are counted.
 
     Args:
         walkers: the field `base_protons` is updated; where there is none yet it is z(x).

@@ -8,16 +8,22 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.physics.system import System
-from lightning_vfe.sampling.adaptation import adapt_log_width, log_width_limits
-from lightning_vfe.sampling.electron_moves import ElectronTarget, move_electrons
+from lightning_vfe.sampling.adaptation import (
+    FIRST_STEPS,
+    adapt_log_width,
+    adapt_num_steps,
+    log_width_limits,
+)
+from lightning_vfe.sampling.electron_moves import ElectronTarget, describe, move_electrons
 from lightning_vfe.sampling.metropolis import num_not_finite
 from lightning_vfe.sampling.moves import global_fraction
 from lightning_vfe.sampling.proposals import Proposal, make_proposal
 from lightning_vfe.sampling.proton_moves import ProtonTarget, check_proton_sampling, move_protons
 from lightning_vfe.sampling.random import WalkerRandom
-from lightning_vfe.sampling.settings import fraction, positive, positive_integer
+from lightning_vfe.sampling.settings import AUTO, fraction, positive, positive_integer, steps_or_auto
 from lightning_vfe.sampling.space_warp import space_warp
 from lightning_vfe.sampling.walkers import CONSTANT, Walkers, initial_electrons
 
@@ -31,6 +37,9 @@ SweepReport = dict[str, Tensor]
     electron_drift: mean of ln|psi|^2 at the end of the electron moves minus that three quarters through them. Its
         average over sweeps vanishes once num_electron_steps lets the electrons forget how they were carried along; a
         positive average means that they lag behind the protons, and a biased energy.
+    electron_memory: rank correlation of ln|psi|^2 between the same two times, see `memory_counts`.
+    electron_gain: mean of ln|psi|^2 at the end of the electron moves minus that at their start.
+    electron_steps: electron moves of this sweep.
     num_stranded: chains that stand where ln p is not finite; not zero means a broken density.
     num_failed_inversions: proton walkers whose map could not be inverted, and which stayed.
     delayed_acceptance: accepted fraction of the ends of the chains on the surrogate density.
@@ -44,10 +53,11 @@ class NestedSampler:
 
     Args:
         system: the particles.
-        proton_proposal: "gaussian", "langevin" or a rule.
-        electron_proposal: "gaussian", "langevin" or a rule.
+        proton_proposal: "gaussian", "langevin", "hamiltonian" or a rule.
+        electron_proposal: "gaussian", "langevin", "hamiltonian" or a rule.
         num_proton_steps: Metropolis steps of the protons (or base protons) in a sweep.
-        num_electron_steps: Metropolis steps of the electrons in a sweep, after the protons have moved.
+        num_electron_steps: Metropolis steps of the electrons in a sweep, after the protons have moved; "auto" adapts
+            them with the widths, see `adapt_num_steps`.
         proton_target_acceptance: wanted accepted fraction, in (0, 1); None takes the rule's own.
         electron_target_acceptance: the same for electrons.
         initial_proton_width: width of the first proton moves in units of rs.
@@ -67,7 +77,7 @@ class NestedSampler:
         proton_proposal: str | Proposal = "gaussian",
         electron_proposal: str | Proposal = "gaussian",
         num_proton_steps: int = 10,
-        num_electron_steps: int = 30,
+        num_electron_steps: int | str = 30,
         proton_target_acceptance: float | None = None,
         electron_target_acceptance: float | None = None,
         initial_proton_width: float = 0.08,
@@ -80,7 +90,7 @@ class NestedSampler:
         self.proton_proposal = make_proposal(proton_proposal, "proton_proposal")
         self.electron_proposal = make_proposal(electron_proposal, "electron_proposal")
         self.num_proton_steps = positive_integer("num_proton_steps", num_proton_steps)
-        self.num_electron_steps = positive_integer("num_electron_steps", num_electron_steps)
+        self.num_electron_steps = steps_or_auto("num_electron_steps", num_electron_steps)
         self.proton_target_acceptance = fraction(
             "proton_target_acceptance", proton_target_acceptance, self.proton_proposal.target_acceptance
         )
@@ -114,7 +124,8 @@ class NestedSampler:
             Walkers that have not been equilibrated.
 
         Raises:
-            ValueError: wrong shape of protons, walkers that do not divide into groups, or no electron walker.
+            ValueError: wrong shape of protons, walkers that do not divide into groups, no electron walker, or a single
+                one where the number of their moves adapts.
         """
         num_atoms = self.cell.num_atoms
         if protons.ndim != 3 or tuple(protons.shape[1:]) != (num_atoms, 3):
@@ -127,7 +138,13 @@ class NestedSampler:
             positive_integer("num_electron_walkers", num_electron_walkers)
             fields["electrons"] = initial_electrons(protons, num_electron_walkers, random, self.cell, 1.0 / states.rs)
             log_widths["electrons"] = protons.new_tensor(math.log(self.initial_electron_width))
-        return Walkers(fields, log_widths, random, constant)
+        electron_steps = None
+        if num_electron_walkers is not None and self.num_electron_steps == AUTO:
+            electron_steps = FIRST_STEPS
+            if num_electron_walkers < 2:
+                reason = "compares electron walkers that share their protons, of which there is one"
+                raise SettingError("num_electron_steps", AUTO, reason, "give a number")
+        return Walkers(fields, log_widths, random, constant, electron_steps)
 
     @torch.no_grad()
     def step(
@@ -149,7 +166,7 @@ class NestedSampler:
             walkers: updated in place.
             proton_target: p(x), in one of the ways of `ProtonTarget`; None keeps the protons fixed.
             electron_target: |psi_x|^2; None for walkers without electrons.
-            adapt: adapt the widths after the sweep; False freezes them, as every measurement must.
+            adapt: adapt widths and numbers of moves after the sweep; False freezes them, as every measurement must.
             sum_over_processes: adds a float64 tensor up over the processes; None where there is one process. It makes
                 the widths the same everywhere.
         """
@@ -194,15 +211,22 @@ class NestedSampler:
         add_up: Callable[[Tensor], Tensor],
     ) -> Tensor:
         """Move the electrons, add to the report, and count the stranded walkers of this process."""
-        width, num_steps = walkers.log_widths["electrons"].exp(), self.num_electron_steps
-        state, accepted, gain = move_electrons(walkers, target, self.electron_proposal, width, num_steps, self.cell)
-        walkers["electrons"] = state.positions
-        drift = add_up(torch.stack([gain.sum(), gain.new_tensor(gain.numel())]))
-        report["electron_acceptance"] = global_fraction(accepted, num_steps, add_up)
-        report |= {"electron_width_rs": width, "electron_drift": drift[0] / drift[1]}
+        width, num_steps = walkers.log_widths["electrons"].exp(), self._electron_steps(walkers)
+        move = move_electrons(walkers, target, self.electron_proposal, width, num_steps, self.cell)
+        walkers["electrons"] = move.state.positions
+        report |= {"electron_width_rs": width, **describe(move, num_steps, add_up)}
         if adapt:
             self._adapt(walkers, "electrons", report["electron_acceptance"], self.electron_target_acceptance)
-        return num_not_finite(state.log_prob)
+            if walkers.electron_steps is not None:
+                memory, gain = float(report["electron_memory"]), float(report["electron_gain"])
+                walkers.electron_steps = adapt_num_steps(walkers.electron_steps, memory, gain)
+        return num_not_finite(move.state.log_prob)
+
+    def _electron_steps(self, walkers: Walkers) -> int:
+        """Moves of the electrons in the next sweep; four equal quarters where they adapt."""
+        if walkers.electron_steps is None:
+            return int(self.num_electron_steps)
+        return 4 * round(walkers.electron_steps / 4)
 
     def _adapt(self, walkers: Walkers, kind: str, acceptance: Tensor, target: float) -> None:
         limits = log_width_limits(self.cell.length)

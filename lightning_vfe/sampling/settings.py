@@ -14,6 +14,19 @@ def positive_integer(name: str, value: int) -> int:
     return int(value)
 
 
+AUTO = "auto"
+"""A number of moves that adapts."""
+
+
+def steps_or_auto(name: str, value: int | str) -> int | str:
+    """The value, if it is "auto" or a whole number >= 1."""
+    if isinstance(value, str):
+        if value != AUTO:
+            raise SettingError(name, value, "is unknown", f"give a whole number or {AUTO}")
+        return value
+    return positive_integer(name, value)
+
+
 def positive(name: str, value: float) -> float:
     """The value, if it is positive."""
     if not (math.isfinite(value) and value > 0):

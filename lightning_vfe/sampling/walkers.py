@@ -34,6 +34,7 @@ class Walkers:
         log_widths: ln of the width of each kind of move, in units of rs, by the field that it moves.  # () each
         random: the streams of the walker groups.
         constant: fields that no move changes; a saved state must have the same.
+        electron_steps: electron moves in a sweep before rounding, if their number adapts.
         num_sweeps: sweeps made so far.
         equilibrated: whether the chains have forgotten their start.
     """
@@ -42,6 +43,7 @@ class Walkers:
     log_widths: dict[str, Tensor]
     random: WalkerRandom
     constant: tuple[str, ...] = CONSTANT
+    electron_steps: float | None = None
     num_sweeps: int = 0
     equilibrated: bool = False
     _required: frozenset[str] = field(init=False)
@@ -79,6 +81,7 @@ class Walkers:
             "fields": {name: value.detach().clone() for name, value in self.fields.items()},
             "log_widths": {name: value.detach().clone() for name, value in self.log_widths.items()},
             "random": self.random.state_dict(),
+            "electron_steps": self.electron_steps,
             "num_sweeps": self.num_sweeps,
             "equilibrated": self.equilibrated,
         }
@@ -92,7 +95,8 @@ class Walkers:
             ValueError: the state lacks an entry, a field or a group, has other shapes, or belongs to other state points
                 or twists.
         """
-        missing = sorted(set(self.state_dict()) - set(state)) or sorted(self._required - set(state["fields"]))
+        needed_entries = set(self.state_dict()) - {"electron_steps"}  # a number that does not adapt needs none
+        missing = sorted(needed_entries - set(state)) or sorted(self._required - set(state["fields"]))
         if missing:
             raise ValueError(f"saved walkers lack {missing}; the checkpoint is damaged or from another version")
         saved_groups = state["random"]["groups"]
@@ -120,6 +124,8 @@ class Walkers:
         self.random.load_state_dict(state["random"])
         self.fields = picked
         self.log_widths = {name: state["log_widths"][name].to(width) for name, width in self.log_widths.items()}
+        if self.electron_steps is not None:
+            self.electron_steps = state.get("electron_steps") or self.electron_steps
         self.num_sweeps = int(state["num_sweeps"])
         self.equilibrated = bool(state["equilibrated"])
 

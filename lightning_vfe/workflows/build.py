@@ -9,11 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_vfe.errors import SettingError
 from lightning_vfe.resources import resource_folder
-from lightning_vfe.workflows.checkpoints import check_same_flow, embedded_config, load_checkpoint
 from lightning_vfe.workflows.guards import instantiate
-from lightning_vfe.workflows.restore import restore
 from lightning_vfe.workflows.system import strata_of
 
 WALKER_KEYS = ("num_proton_walkers", "num_electron_walkers", "num_groups", "chain_precision")
@@ -58,24 +55,6 @@ def locate_structure(name: str) -> str:
     """Path of a shipped structure (`data/structures/NAME.xyz`); other names, and paths, stay as they are."""
     shipped = resource_folder("data") / "structures" / f"{name}.xyz"
     return str(shipped) if shipped.is_file() and not Path(name).exists() else name
-
-
-def start_flow(module: Any, config: DictConfig) -> None:
-    """Give a new variational run the flow of the checkpoint flow_ckpt.
-
-    Number of atoms and state points may differ, since no parameter's shape depends on them: the flow of a neighbouring
-    state point is a fair start.
-
-    Raises:
-        SettingError: the protons are fixed, or the checkpoint holds no flow of this kind.
-    """
-    if module.proton_density is None:
-        raise SettingError("flow_ckpt", config.flow_ckpt, "needs moving protons", "set system.protons=sampled")
-    content = load_checkpoint(Path(config.flow_ckpt), key="flow_ckpt")
-    stored = embedded_config(content)
-    if stored is not None and "flow" in stored:
-        check_same_flow(config, stored)
-    restore(module.proton_density.flow, content, "proton_density.flow", "flow_ckpt", config.flow_ckpt)
 
 
 def round_walkers(config: DictConfig) -> str:

@@ -17,8 +17,8 @@ WALKER_KEYS = ("sampler.num_proton_walkers", "sampler.num_electron_walkers", "sa
 RUN_KEYS = ("dtype", "seed")
 SCHEMA = 2
 """Layout of the config: configs/config.yaml says the same."""
-STATE_OF_FLOW = ("flow.system.", "flow.reference.")
-"""Keys of the flow that say where it is used, not what it is."""
+OF_THE_USE = ("system.", "reference.", "num_plane_waves", "open_shell")
+"""Keys of the networks that say where they are used, not what they are."""
 MODEL_GROUPS = ("system", "base", "flow", "wavefunction", "potential")
 
 
@@ -153,17 +153,19 @@ def check_steps_left(config: DictConfig, content: Mapping[str, Any]) -> None:
             raise SettingError(key, limit, f"but the checkpoint is at {what} {count}", f"raise {key}")
 
 
-def check_same_flow(config: DictConfig, checkpoint_config: DictConfig) -> None:
-    """Compare the settings of the flow with those of the checkpoint flow_ckpt; state points may differ.
+def check_same_network(config: DictConfig, checkpoint_config: DictConfig, group: str, path: Path) -> None:
+    """Compare the settings of the flow or the wavefunction with those of a checkpoint; where they are used may differ.
 
     Raises:
         CommandError: the first key that differs, with both values.
     """
     here, there = _flat(config), _flat(checkpoint_config)
     for key in here:
-        if key.startswith("flow.") and not key.startswith(STATE_OF_FLOW) and here[key] != there.get(key):
+        if not key.startswith(f"{group}.") or key.removeprefix(f"{group}.").startswith(OF_THE_USE):
+            continue
+        if here[key] != there.get(key):
             advice = f"start with {key}={there.get(key)}"
-            raise SettingError(key, here[key], f"here but {there.get(key)} in {config.flow_ckpt}", advice)
+            raise SettingError(key, here[key], f"here but {there.get(key)} in {path}", advice)
 
 
 def _flat(config: DictConfig) -> dict[str, Any]:

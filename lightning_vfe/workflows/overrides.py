@@ -16,7 +16,7 @@ from lightning_vfe.resources import resource_folder
 from lightning_vfe.workflows.keys import followed, walk
 
 # last parts of the keys that hold the path of a file or folder
-PATH_ENDINGS = ("path", "run_dir", "structure", "database", "trajectory", "flow_ckpt")
+PATH_ENDINGS = ("path", "run_dir", "structure", "database", "trajectory", "flow_ckpt", "init_from")
 # groups whose entries are optional parts of a run
 DELETABLE = ("callbacks", "logger")
 

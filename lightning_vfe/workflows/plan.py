@@ -19,8 +19,10 @@ HANDOVER = "LIGHTNING_VFE_PLAN"
 """Environment variable by which the first process tells those that Lightning starts what it has decided."""
 
 
-INPUT_FILES = ("system.structure", "datamodule.database", "data.source.database", "data.source.trajectory", "flow_ckpt")
-"""Keys of files that a run reads."""
+INPUT_FILES = ("system.structure", "datamodule.database", "data.source.database", "data.source.trajectory")
+"""Keys of files that a run reads, or of names of other things."""
+INPUT_PATHS = ("flow_ckpt", "init_from")
+"""Keys of checkpoints or run folders that a run reads."""
 
 
 @dataclass(frozen=True)
@@ -122,9 +124,9 @@ def make_plan(verb: str, overrides: Overrides) -> Plan:
 def _plan(
     verb: str, config: DictConfig, folder: Path, checkpoint: Path | None, is_new: bool, notes: tuple[str, ...]
 ) -> Plan:
-    for key in INPUT_FILES:
+    for key in INPUT_FILES + INPUT_PATHS:
         value = OmegaConf.select(config, key)
-        if isinstance(value, str) and Path(value).is_file():
+        if isinstance(value, str) and (Path(value).is_file() or (key in INPUT_PATHS and Path(value).exists())):
             # the run may be looked at from another working directory
             OmegaConf.update(config, key, str(Path(value).resolve()))
     config.run_dir = str(folder)

@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_vfe.analysis.run import RunFolder, results_table
 from lightning_vfe.errors import SettingError
 from lightning_vfe.files import whole_file
-from lightning_vfe.workflows.build import build_trainer, start_flow
+from lightning_vfe.workflows.build import build_trainer
 from lightning_vfe.workflows.checkpoints import check_same_model, check_steps_left, embedded_config, load_checkpoint
 from lightning_vfe.workflows.guards import default_dtype, key_errors, memory_bound
 from lightning_vfe.workflows.paths import check_folder
@@ -23,6 +23,7 @@ from lightning_vfe.workflows.plan import HANDOVER, Plan
 from lightning_vfe.workflows.processes import is_first_process
 from lightning_vfe.workflows.restore import check_same_shapes
 from lightning_vfe.workflows.schema import check_types
+from lightning_vfe.workflows.start import start_networks
 from lightning_vfe.workflows.tasks import Rows, task_of
 
 Say = Callable[[str], None]
@@ -104,8 +105,10 @@ def run(plan: Plan, observer: Observer | None = None) -> RunResult:
         module, datamodule = task.build(config)
         if content:
             check_same_shapes(module.state_dict(), content["state_dict"])
-        elif config.get("flow_ckpt"):
-            start_flow(module, config)
+        else:
+            for line in start_networks(module, config):
+                if is_first:
+                    observer.say(line)
         trainer = build_trainer(config, plan.verb, observer.say, observer.progress)
         task.check(config, module, datamodule, trainer)
         if is_first:

@@ -35,6 +35,7 @@ PLAIN_KEYS: dict[str, Any] = {
     "imports": list[str],
     "run_dir": OptionalPath,
     "ckpt_path": OptionalPath,
+    "init_from": OptionalPath,
     "flow_ckpt": OptionalPath,
     "log_z_path": OptionalPath,
     "system.num_atoms": int,

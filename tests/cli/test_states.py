@@ -290,6 +290,32 @@ def test_a_flow_is_fitted_to_data_of_one_state_point(capsys: pytest.CaptureFixtu
     assert "system.rs = [1.2, 1.3] must be a number" in error_line(words, capsys)
 
 
+def test_networks_of_another_system_are_a_start(capsys: pytest.CaptureFixture[str]) -> None:
+    """Other N, density, twist, plane waves and walkers: psi and flow are those of the run, but for the occupations."""
+    fitted()
+    shutil.move("run", "one")
+    other = ["system.num_atoms=4", "system.rs=1.4", "system.twists=baldereschi", "wavefunction.num_plane_waves=27"]
+    other += ["sampler.num_proton_walkers=16", "init_from=one"]
+    still = ["optimizer.flow_learning_rate=1e-30", "optimizer.wavefunction_learning_rate=1e-30"]
+    fitted(*other, *still)
+    assert "wavefunction and flow start from" in capsys.readouterr().out.replace("\n", " ")
+    one, two = (torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True)["state_dict"] for run in ("one", "run"))
+    names = [name for name in one if name.startswith(("wavefunction.", "proton_density.flow."))]
+    same = [one[name].shape == two[name].shape and bool((one[name] - two[name]).abs().max() < 1e-12) for name in names]
+    changed = [name for name, kept in zip(names, same, strict=True) if not kept]
+    assert {name.removeprefix("wavefunction.envelope.") for name in changed} == {"log_occupation", "occupation_power"}
+    assert two["wavefunction.envelope.log_occupation"].abs().max() < 1e-12
+    assert main(["fit", "run_dir=run", "ckpt_path=last", "trainer.max_steps=2"]) == 0  # goes on from its own checkpoint
+
+
+def test_a_start_that_does_not_fit_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    fitted()
+    shutil.move("run", "one")
+    words = ["fit", *SMOKE, "init_from=one"]
+    assert "wavefunction.single_width = 6 here but" in error_line([*words, "wavefunction.single_width=6"], capsys)
+    assert "init_from = none does not exist" in error_line([*words[:-1], "init_from=none"], capsys)
+
+
 def test_the_flow_of_one_state_is_a_start_for_two() -> None:
     fitted("system.rs=1.95")
     shutil.move("run", "one")

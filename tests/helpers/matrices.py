@@ -48,7 +48,8 @@ def physical(num_atoms: int, twist: tuple[float, float, float], count: int = 4, 
     phase = -2.0 * math.pi / cell.length * (protons @ envelope.integers.T)
     wave = torch.complex(phase.cos(), phase.sin()).mT.unsqueeze(-3)
     with torch.no_grad():
-        return envelope._hamiltonian(wave, states_at(cell, twist=twist), -torch.tensor([0.9]).log())
+        kappa_squared = envelope.log_strengths(torch.tensor(1.0 / 0.9))[1].exp()
+        return envelope._hamiltonian(wave, states_at(cell, twist=twist), kappa_squared)
 
 
 class Dispatched(TorchDispatchMode):

@@ -1,13 +1,16 @@
-"""The list of pairs against ASE's neighbour list."""
+"""The list of pairs against ASE's neighbour list, and the list of images against all lattice vectors."""
+
+import itertools
 
 import ase
+import numpy as np
 import pytest
 import torch
 from ase.neighborlist import neighbor_list
 
 from lightning_vfe.models.potential.radial import quintic_switch
 from lightning_vfe.physics.cell import PeriodicCell
-from lightning_vfe.physics.neighbors import find_pairs
+from lightning_vfe.physics.neighbors import find_pairs, image_steps
 
 
 @pytest.mark.parametrize("relative_cutoff", [0.3, 0.7, 1.6], ids=lambda c: f"cutoff={c}L")
@@ -42,3 +45,43 @@ def test_the_layout_under_vmap_gives_the_same_sums():
     assert expected[0].shape == (2, 4)
     for one, other in zip(expected, mapped, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("relative_cutoff", "num_images"),
+    [
+        (0.49, 1),
+        (0.51, 2),
+        (0.64, 2),
+        (0.705, 2),
+        (0.71, 4),
+        (0.78, 4),
+        (0.81, 4),
+        (0.85, 5),
+        (0.87, 8),
+        (1.05, 11),
+        (1.7, 36),
+    ],
+)
+def test_no_image_within_the_cutoff_is_missing(relative_cutoff, num_images):
+    """Also where components of the minimum image are equal, zero, or half of the edge."""
+    generator = np.random.default_rng(0)
+    nearest = generator.uniform(-0.5, 0.5, (4000, 3))
+    nearest[:500] = np.round(4.0 * nearest[:500]) / 4.0
+    nearest[500:1000, 1] = nearest[500:1000, 0]
+    nearest[1000:1500, 2] = -nearest[1000:1500, 1]
+    nearest[1500:2000] *= 0.01
+    nearest[2000:2500] = 0.5 - 0.02 * np.abs(nearest[2000:2500])
+    cell = PeriodicCell(8, 1.3)
+    choice, steps = image_steps(cell, relative_cutoff * cell.length)
+    assert steps.shape[1] == num_images
+    sizes = np.abs(nearest)
+    chosen = {"largest": sizes.argmax(-1), "smallest": sizes.argmin(-1), None: np.zeros(len(nearest), int)}[choice]
+    images = nearest[:, None] + np.copysign(1.0, nearest)[:, None] * steps[chosen]
+    lattice = np.array(list(itertools.product(range(-3, 4), repeat=3)))
+    found, expected = (
+        np.sort(np.where(distances < relative_cutoff, distances, np.inf))[:, :num_images]
+        for distances in (np.linalg.norm(images, axis=-1), np.linalg.norm(nearest[:, None] + lattice, axis=-1))
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-14)
+    assert np.isfinite(found).sum(-1).max() <= num_images

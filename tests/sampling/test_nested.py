@@ -10,6 +10,7 @@ from scipy.special import iv
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.physics.system import System
+from lightning_vfe.sampling.adaptation import FIRST_STEPS
 from lightning_vfe.sampling.nested import NestedSampler
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.sampling.space_warp import space_warp
@@ -19,6 +20,7 @@ CELL = SYSTEM.cell
 BOHR_CELL = PeriodicCell(num_atoms=2, rs=2.0)
 WAVE = 2 * math.pi / CELL.length
 PROTON_KAPPA, ELECTRON_KAPPA = 1.5, 2.5
+MOVES = [("gaussian", 3), ("gaussian", "auto"), ("langevin", 3), ("hamiltonian", 3), ("hamiltonian", "auto")]
 
 
 def proton_log_prob(protons):
@@ -38,7 +40,10 @@ def start(sampler, groups=range(4), per_group=2, num_electron_walkers=3):
     return sampler.start(protons, states, torch.zeros(count, dtype=torch.int64), num_electron_walkers, random)
 
 
-@pytest.mark.parametrize(("rule", "num_electron_steps"), [("gaussian", 50), ("langevin", 24)])
+@pytest.mark.parametrize(
+    ("rule", "num_electron_steps"),
+    [("gaussian", 50), ("gaussian", "auto"), ("langevin", 24), ("hamiltonian", 10), ("hamiltonian", "auto")],
+)
 def test_protons_follow_p_and_electrons_follow_psi(rule, num_electron_steps):
     sampler = NestedSampler(SYSTEM, rule, rule, num_proton_steps=4, num_electron_steps=num_electron_steps)
     walkers = start(sampler, per_group=64)
@@ -69,6 +74,26 @@ def test_electron_drift_tells_lagging_from_relaxed_electrons():
         drifts[num_electron_steps] = drift.mean(), drift.std() / 40**0.5
     assert drifts[4][0] > 5 * drifts[4][1], drifts
     assert abs(drifts[60][0]) < 4 * drifts[60][1], drifts
+
+
+def test_number_of_electron_moves_is_kept_or_starts_anew():
+    fixed, auto = (NestedSampler(SYSTEM, num_electron_steps=number) for number in (3, "auto"))
+    adapted = start(auto)
+    adapted.electron_steps = 77.3
+    state = adapted.state_dict()
+    resumed, other = start(auto), start(fixed)
+    resumed.load_state_dict(state)
+    other.load_state_dict(state)
+    assert resumed.electron_steps == 77.3
+    assert other.electron_steps is None
+    older = start(auto)
+    older.load_state_dict({name: value for name, value in state.items() if name != "electron_steps"})
+    assert older.electron_steps == FIRST_STEPS
+
+
+def test_one_electron_walker_cannot_tell_the_number_of_moves():
+    with pytest.raises(ValueError, match="num_electron_steps = auto"):
+        start(NestedSampler(SYSTEM, num_electron_steps="auto"), num_electron_walkers=1)
 
 
 def test_fixed_protons_do_not_move():
@@ -136,16 +161,16 @@ def trajectory(sampler, walkers, num_sweeps, sum_over_processes=None):
             sampler.step(walkers, proton_log_prob, electron_target, True, sum_over_processes),
             walkers.protons,
             walkers.electrons,
-            walkers.log_widths["protons"],
+            (walkers.log_widths["protons"], walkers.electron_steps),
         )
         for _ in range(num_sweeps)
     ]
 
 
-@pytest.mark.parametrize("rule", ["gaussian", "langevin"])
-def test_trajectories_do_not_depend_on_the_number_of_processes(rule):
-    """Two samplers with groups {0, 1} and {2, 3}, adapting their common width, against one with all: bit for bit."""
-    sampler = NestedSampler(SYSTEM, rule, rule, num_proton_steps=3, num_electron_steps=3)
+@pytest.mark.parametrize(("rule", "num_electron_steps"), MOVES)
+def test_trajectories_do_not_depend_on_the_number_of_processes(rule, num_electron_steps):
+    """Two samplers with groups {0, 1} and {2, 3}, adapting together, against one with all: bit for bit."""
+    sampler = NestedSampler(SYSTEM, rule, rule, num_proton_steps=3, num_electron_steps=num_electron_steps)
     whole = trajectory(sampler, start(sampler), 8)
     barrier, shares, results = threading.Barrier(2, timeout=60), {}, {}
 
@@ -165,32 +190,33 @@ def test_trajectories_do_not_depend_on_the_number_of_processes(rule):
         thread.start()
     for thread in threads:
         thread.join()
-    for sweep, (report, protons, electrons, width) in enumerate(whole):
+    for sweep, (report, protons, electrons, adapted) in enumerate(whole):
         parts = [results[rank][sweep] for rank in range(2)]
         assert torch.equal(torch.cat([part[1] for part in parts]), protons), f"protons differ at sweep {sweep}"
         assert torch.equal(torch.cat([part[2] for part in parts]), electrons), f"electrons differ at sweep {sweep}"
-        assert all(part[3] == width for part in parts), f"widths differ at sweep {sweep}"
+        assert all(part[3] == adapted for part in parts), f"widths or numbers of moves differ at sweep {sweep}"
         for part in parts:
             assert part[0]["electron_acceptance"] == report["electron_acceptance"]
+            assert part[0]["electron_memory"] == report["electron_memory"]
             # A sum of reals, not of whole numbers: its order may show in the last digit.
             drift = report["electron_drift"]
             torch.testing.assert_close(part[0]["electron_drift"], drift, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("rule", ["gaussian", "langevin"])
-def test_resume_is_exact(rule):
-    sampler = NestedSampler(SYSTEM, rule, rule, num_proton_steps=3, num_electron_steps=3)
+@pytest.mark.parametrize(("rule", "num_electron_steps"), MOVES)
+def test_resume_is_exact(rule, num_electron_steps):
+    sampler = NestedSampler(SYSTEM, rule, rule, num_proton_steps=3, num_electron_steps=num_electron_steps)
     walkers = start(sampler)
     trajectory(sampler, walkers, 4)
     state = walkers.state_dict()
     expected = trajectory(sampler, walkers, 4)
     resumed = start(sampler)
     resumed.load_state_dict(state)
-    for (report, *tensors), (resumed_report, *resumed_tensors) in zip(
-        expected, trajectory(sampler, resumed, 4), strict=True
-    ):
-        assert report == resumed_report
-        assert all(torch.equal(a, b) for a, b in zip(tensors, resumed_tensors, strict=True))
+    for (report, protons, electrons, adapted), again in zip(expected, trajectory(sampler, resumed, 4), strict=True):
+        assert report == again[0]
+        assert torch.equal(protons, again[1])
+        assert torch.equal(electrons, again[2])
+        assert adapted == again[3]
     assert resumed.num_sweeps == 8
 
 
@@ -199,6 +225,7 @@ def test_resume_is_exact(rule):
     [
         ("num_proton_steps", 0),
         ("num_electron_steps", 2.5),
+        ("num_electron_steps", "many"),
         ("proton_target_acceptance", 1.0),
         ("electron_target_acceptance", 0.0),
         ("initial_proton_width", -0.1),

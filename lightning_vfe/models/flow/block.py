@@ -9,12 +9,12 @@ import torch
 from e3nn import o3
 from torch import Tensor, nn
 
-from lightning_vfe.models.flow.condition import NUM_CONDITIONS, conditioned
+from lightning_vfe.models.flow.condition import NUM_CONDITIONS, Conditional, conditioned
 from lightning_vfe.models.flow.edge_basis import EdgeBasis
-from lightning_vfe.models.flow.jet import Displacement, Jet
 from lightning_vfe.models.flow.last_message import LastMessage
 from lightning_vfe.models.flow.message import FirstMessage, Message
-from lightning_vfe.models.flow.reading import Reader, Reading, reader
+from lightning_vfe.models.flow.readout import Readout, ReadoutWeights, readout_weights
+from lightning_vfe.models.flow.step import Step, StepResult
 from lightning_vfe.models.flow.update import GatedUpdate, Mixing
 from lightning_vfe.physics.cell import PeriodicCell
 
@@ -23,16 +23,16 @@ from lightning_vfe.physics.cell import PeriodicCell
 DISPLACEMENT_SCALE = 0.25
 
 
-class Prepared(NamedTuple):
+class NetworkWeights(NamedTuple):
     """What the network needs of its parameters and of the state points, put together once for several positions."""
 
     first: Mixing | None
     """The first update; None where there is only one, which is read at once."""
     between: list[tuple[Tensor, Mixing]]
     """Weights of the message and update of the layers between the first and the last."""
-    weights: Tensor | None
-    """Of the last message, where it is not the first one."""
-    reader: Reader
+    last: Tensor | None
+    """Weights of the last message, where it is not the first one."""
+    readout: ReadoutWeights
     own: Tensor
     """Weights of an atom's own features in its displacement. # (W, 3, A C)"""
 
@@ -83,21 +83,22 @@ class ResidualBlock(nn.Module):
             kind, outputs = (LastMessage, 1) if last else (Message, hidden_lmax)
             self.messages.append(kind(hidden, hidden, edges, *sizes, outputs))
         self.updates = nn.ModuleList(
-            GatedUpdate(
-                hidden_lmax,
-                num_channels,
-                *((num_channels, hidden_lmax, False) if layer else (num_radial, edge_lmax, True)),
+            GatedUpdate(hidden_lmax, num_channels, num_channels, hidden_lmax)
+            if layer
+            else GatedUpdate(
+                hidden_lmax, num_channels, num_radial, edge_lmax, cast(FirstMessage, self.messages[0]).scales
             )
             for layer in range(num_layers)
         )
+        self.length, self.scale = cell.length, DISPLACEMENT_SCALE / cell.length
         self.readout = nn.Parameter(torch.zeros(1, num_channels))
         self.readout_slopes = nn.Parameter(torch.zeros(NUM_CONDITIONS, 1, num_channels))
         own = torch.zeros(3, (hidden_lmax + 1) ** 2, 1)
-        own[:, 1:4, 0] = torch.eye(3)
+        own[:, 1:4, 0] = self.scale * torch.eye(3)
         self.register_buffer("own_vectors", own, persistent=False)
 
-    def forward(self, positions: Tensor, condition: Tensor, with_jacobian: bool) -> Jet:
-        """Displacements and, where wanted, their Jacobian.
+    def forward(self, positions: Tensor, condition: Tensor, with_jacobian: bool) -> StepResult:
+        """The step in units of rs.
 
         Args:
             positions: # (W, N, 3)
@@ -105,60 +106,69 @@ class ResidualBlock(nn.Module):
             with_jacobian: also carry the Jacobian.
 
         Returns:
-            Delta  # (W, N, 3), and d Delta / d x  # (W, N, 3, 3 N)
+            x + Delta  # (W, N, 3), and d Delta / d x  # (W, N, 3, 3 N)
         """
-        return self.at(condition)(positions, with_jacobian)
+        found = self.prepared(conditioned(self.conditional(), condition))(positions / self.length, with_jacobian)
+        return StepResult(self.length * found.image, found.jacobian)
 
-    def at(self, condition: Tensor) -> Displacement:
-        """The map at these state points, for several positions.  # (W, NUM_CONDITIONS)"""
+    def conditional(self) -> list[Conditional]:
+        """The parameters that depend on the state point."""
+        biases = [each for update in cast(list[GatedUpdate], list(self.updates)) for each in update.biases()]
+        return [(self.readout, self.readout_slopes, 2), *biases]
+
+    def prepared(self, values: Tensor) -> Step:
+        """The step for several positions, in units of L.
+
+        Args:
+            values: of `conditional` at the state points of the walkers.  # (W, P)
+        """
         first, messages = cast(FirstMessage, self.messages[0]), cast(list[Message], list(self.messages)[1:])
         updates = cast(list[GatedUpdate], list(self.updates))
-        own = [(self.readout, self.readout_slopes, 2), *(each for update in updates for each in update.biases())]
         sizes = [self.readout.shape[-1], *(update.num_biases for update in updates)]
-        readout, *biases = conditioned(own, condition).split(sizes, dim=-1)
-        readout = DISPLACEMENT_SCALE * readout
+        readout, *biases = values.split(sizes, dim=-1)
         filters = first.filters()
-        prepared = Prepared(
-            updates[0].mixing(biases[0], filters) if messages else None,
-            [
-                (message.weights(), update.mixing(bias))
-                for message, update, bias in zip(messages[:-1], updates[1:-1], biases[1:-1], strict=True)
-            ],
-            messages[-1].weights() if messages else None,
-            reader(updates[-1], biases[-1], readout, None if messages else filters),
-            (self.own_vectors * readout[:, None, None]).flatten(2),
+        layers = zip(messages[:-1], updates[1:-1], biases[1:-1], strict=True)
+        scaled_filters = None if messages else first.scales[:, None, None] * filters
+        weights = NetworkWeights(
+            first=updates[0].mixing(biases[0], filters) if messages else None,
+            between=[(message.weights(), update.mixing(bias)) for message, update, bias in layers],
+            last=messages[-1].weights() if messages else None,
+            readout=readout_weights(updates[-1], biases[-1], self.scale, readout, scaled_filters),
+            own=(self.own_vectors * readout[:, None, None]).flatten(2),
         )
-        return functools.partial(self._displacement, prepared)
+        return functools.partial(self._step, weights)
 
-    def _displacement(self, prepared: Prepared, positions: Tensor, with_jacobian: bool) -> Jet:
-        """`forward` with the parameters put together."""
+    def _step(self, weights: NetworkWeights, positions: Tensor, with_jacobian: bool) -> StepResult:
+        """`forward` with the parameters put together, in units of L."""
         functions, same = self.basis(positions, with_jacobian), self.basis.edges.same
         first, messages = cast(FirstMessage, self.messages[0]), cast(list[Message], list(self.messages)[1:])
         updates = cast(list[GatedUpdate], list(self.updates))
         message = first(functions)
         slopes = first.jacobian(functions, same) if with_jacobian else None
-        if prepared.first is None or prepared.weights is None:
-            reading = prepared.reader.read(message.mT, None, with_jacobian)
-            return Jet(reading.displacement, None if slopes is None else _read(slopes, reading))
-        updated = updates[0](message.flatten(2), prepared.first)
-        features, jacobian = updated.features, None
+        if weights.first is None or weights.last is None:
+            message = message.unflatten(-1, (-1, weights.readout.weight.shape[-1]))
+            readout = weights.readout.readout(message, positions, with_jacobian)
+            return StepResult(readout.image, None if slopes is None else _readout_jacobian(slopes, readout))
+        result = updates[0](message, weights.first)
+        features, jacobian = result.features, None
         if slopes is not None:
-            jacobian = updates[0].derivatives(updated, prepared.first).mT @ slopes  # (W, N, A C, 3 N)
-        for layer, update, (weights, mixing) in zip(messages[:-1], updates[1:-1], prepared.between, strict=True):
-            updated = update(layer(functions, layer.sent(features, weights)), mixing)
+            jacobian = updates[0].derivatives(result, weights.first).mT @ slopes  # (W, N, A C, 3 N)
+        for layer, update, (own, mixing) in zip(messages[:-1], updates[1:-1], weights.between, strict=True):
+            result = update(layer(functions, layer.from_senders(features, own)), mixing)
             if jacobian is not None:
-                slopes = layer.jacobian(features, functions, weights, jacobian, same)
-                jacobian = jacobian + update.derivatives(updated, mixing).mT @ slopes
-            features = features + updated.features
+                slopes = layer.jacobian(features, functions, own, jacobian, same)
+                jacobian = jacobian + update.derivatives(result, mixing).mT @ slopes
+            features = features + result.features
         last = cast(LastMessage, messages[-1])
-        sent = last.sent(features, prepared.weights)
-        message = last(functions, sent).unflatten(-1, (last.num_outputs, -1))
-        reading = prepared.reader.read(message, torch.bmm(features, prepared.own.mT), with_jacobian)
+        senders = last.from_senders(features, weights.last)
+        message = last(functions, senders).unflatten(-1, (last.num_outputs, -1))
+        by_own = torch.baddbmm(positions, features, weights.own.mT)
+        readout = weights.readout.readout(message, by_own, with_jacobian)
         if jacobian is None:
-            return Jet(reading.displacement)
-        matrices = last.matrices(prepared.weights)
-        jacobian = last.read_jacobian(reading, prepared.own, functions, sent, matrices, jacobian, same)
-        return Jet(reading.displacement, jacobian.flatten(3))
+            return StepResult(readout.image)
+        matrices = last.matrices(weights.last)
+        jacobian = last.readout_jacobian(readout, weights.own, functions, senders, matrices, jacobian, same)
+        return StepResult(readout.image, jacobian.flatten(3))
 
 
 def _natural_irreps(lmax: int) -> o3.Irreps:
@@ -166,9 +176,9 @@ def _natural_irreps(lmax: int) -> o3.Irreps:
     return o3.Irreps([(1, (degree, (-1) ** degree)) for degree in range(lmax + 1)])
 
 
-def _read(slopes: Tensor, reading: Reading) -> Tensor:
-    """The derivatives of what was read from a message.  # (W, N, b A, 3 N) -> (W, N, 3, 3 N)"""
-    assert reading.by_scalars is not None
-    slopes = slopes.unflatten(2, (reading.by_vectors.shape[-1], -1))  # (W, N, b, A, 3 N)
-    by_vectors = reading.by_vectors.unsqueeze(2) @ slopes[:, :, :, 1:4].flatten(3)
-    return by_vectors.view(*slopes.shape[:2], 3, -1) + reading.by_scalars @ slopes[:, :, :, 0]
+def _readout_jacobian(slopes: Tensor, readout: Readout) -> Tensor:
+    """The derivatives of what was read from a message.  # (W, N, A b, 3 N) -> (W, N, 3, 3 N)"""
+    assert readout.by_scalars is not None
+    slopes = slopes.unflatten(2, (-1, readout.by_vectors.shape[-1]))  # (W, N, A, b, 3 N)
+    by_vectors = (readout.by_vectors[:, :, None, None] @ slopes[:, :, 1:4]).squeeze(3)
+    return by_vectors + readout.by_scalars @ slopes[:, :, 0]

@@ -7,9 +7,9 @@ import functools
 import torch
 from torch import Tensor, nn
 
-from lightning_vfe.models.flow.condition import NUM_CONDITIONS, conditioned
+from lightning_vfe.models.flow.condition import NUM_CONDITIONS, Conditional, conditioned
 from lightning_vfe.models.flow.edges import Edges, jacobian_of_sum, sum_images
-from lightning_vfe.models.flow.jet import Displacement, Jet
+from lightning_vfe.models.flow.step import Step, StepResult
 from lightning_vfe.physics.cell import PeriodicCell
 
 # Widths of the Gaussians of t(r), in units of rs: from inside the core to the first neighbours.
@@ -20,6 +20,8 @@ LARGEST_AMPLITUDE, SMALLEST_AMPLITUDE = 16.0, -2.0
 # a per unit of the raw parameter. exp(-E/kT) spans tens of orders of magnitude in the core. The block has to take that
 # up within tens of optimizer steps, before the message blocks, which are linear in their readout, try and fold space.
 GAIN = 100.0
+# Pairs of base protons closer than the first number are opened by the second one, in units of rs.
+OPENING_RANGE, OPENING = 0.5, 0.8
 
 
 class ContactBlock(nn.Module):
@@ -40,24 +42,29 @@ class ContactBlock(nn.Module):
     """
 
     exponents: Tensor
-    squares: Tensor
     at_zero: Tensor
+    ones: Tensor
     identity: Tensor
     bounds: Tensor
+    zero: Tensor
+    one: Tensor
+    all_edges: Tensor
 
     def __init__(self, cell: PeriodicCell, cutoff: float) -> None:
         super().__init__()
+        self.length = cell.length
         self.edges = Edges(cell, cutoff)
-        exponents = torch.tensor(WIDTHS, dtype=torch.float64) ** -2
-        # -r^2 / rho_b^2 and 1 - r^2 / r_c^2 from the squares of the components of r / L, and all of them at r = 0.
-        squares = -torch.cat([exponents, torch.tensor([cutoff**-2], dtype=torch.float64)]) * cell.length**2
-        at_zero = nn.functional.pad(self.edges.roots_at_zero().unsqueeze(-1), (len(WIDTHS), 0))
+        # In units of L: -r^2 / rho_b^2 is `exponents` r^2, and 1 - r^2 / r_c^2 falls by `steepness` r^2 from r = 0.
+        self.steepness = (cell.length / cutoff) ** 2
         constants = {
-            "exponents": exponents,
-            "squares": squares.repeat(1, 3, 1),
-            "at_zero": at_zero.view(1, -1, len(squares)),
+            "exponents": -((cell.length / torch.tensor(WIDTHS, dtype=torch.float64).unsqueeze(-1)) ** 2),
+            "at_zero": self.edges.roots_at_zero().view(1, 1, -1),
+            "ones": torch.ones(3, 1),
             "identity": torch.eye(3),
-            "bounds": torch.tensor([LARGEST_AMPLITUDE, SMALLEST_AMPLITUDE]),
+            "bounds": torch.tensor([LARGEST_AMPLITUDE / GAIN, SMALLEST_AMPLITUDE / GAIN]),
+            "zero": torch.zeros(()),
+            "one": torch.ones(1, 1, 1),
+            "all_edges": torch.ones(1, cell.num_atoms * self.edges.num_images, 1),
         }
         for name, constant in constants.items():
             self.register_buffer(name, constant.to(torch.get_default_dtype()), persistent=False)
@@ -66,8 +73,8 @@ class ContactBlock(nn.Module):
         self.amplitude_slopes = nn.Parameter(torch.zeros(NUM_CONDITIONS))
         self.logit_slopes = nn.Parameter(torch.zeros(NUM_CONDITIONS, len(WIDTHS)))
 
-    def forward(self, positions: Tensor, condition: Tensor, with_jacobian: bool) -> Jet:
-        """Displacements and, where wanted, their Jacobian.
+    def forward(self, positions: Tensor, condition: Tensor, with_jacobian: bool) -> StepResult:
+        """The step in units of rs.
 
         Args:
             positions: # (W, N, 3)
@@ -75,49 +82,73 @@ class ContactBlock(nn.Module):
             with_jacobian: also carry the Jacobian.
 
         Returns:
-            Delta  # (W, N, 3), and d Delta / d x  # (W, N, 3, 3 N)
+            x + Delta  # (W, N, 3), and d Delta / d x  # (W, N, 3, 3 N)
         """
-        return self.at(condition)(positions, with_jacobian)
+        found = self.prepared(conditioned(self.conditional(), condition))(positions / self.length, with_jacobian)
+        return StepResult(self.length * found.image, found.jacobian)
 
-    def at(self, condition: Tensor) -> Displacement:
-        """The map at these state points, for several positions.  # (W, NUM_CONDITIONS)"""
-        own = [(self.amplitude, self.amplitude_slopes, 0), (self.logits, self.logit_slopes, 1)]
-        amplitude, logits = conditioned(own, condition).split([1, len(WIDTHS)], dim=-1)
-        weights = self._bounded(amplitude) * torch.softmax(logits, dim=-1)  # a w_b
-        return functools.partial(self._displacement, weights.unsqueeze(-1))
+    def conditional(self) -> list[Conditional]:
+        """The parameters that depend on the state point."""
+        return [(self.amplitude, self.amplitude_slopes, 0), (self.logits, self.logit_slopes, 1)]
 
-    def _displacement(self, weights: Tensor, positions: Tensor, with_jacobian: bool) -> Jet:
-        """`forward` with a w_b  # (W, b, 1)."""
+    def prepared(self, values: Tensor) -> Step:
+        """The step for several positions, in units of L.
+
+        Args:
+            values: of `conditional` at the state points of the walkers.  # (W, 1 + b)
+        """
+        amplitude, logits = values.split([1, len(WIDTHS)], dim=-1)
+        shares = torch.softmax(logits, dim=-1)
+        weights = torch.addcmul(self.zero, self._bounded(amplitude), shares, value=GAIN)  # a w_b
+        return functools.partial(self._step, weights.unsqueeze(1))
+
+    def _step(self, weights: Tensor, positions: Tensor, with_jacobian: bool) -> StepResult:
+        """`forward` with a w_b  # (W, 1, b), in units of L."""
         vectors = self.edges(positions)  # (W, N_i, N_j, M, 3)
-        walkers, atoms, length = len(vectors), vectors.shape[1], self.edges.length
-        squared = vectors.square().view(walkers, -1, 3)
-        both = torch.baddbmm(self.at_zero, squared, self.squares.expand(walkers, -1, -1))  # (W, N N M, b + 1)
-        gaussians, inside = both[..., :-1].exp(), both[..., -1:].relu()
+        walkers, atoms = vectors.shape[:2]
+        squared = torch.mm(vectors.square().view(-1, 3), self.ones).view(walkers, 1, -1)
+        gaussians = torch.exp(squared * self.exponents)  # (W, b, N N M)
+        inside = torch.sub(self.at_zero, squared, alpha=self.steepness).relu()
         bells = gaussians * inside**3
-        grown = torch.exp(torch.bmm(bells, weights))
-        attraction = bells[..., -1:] * grown
-        excess = (attraction - bells[..., -1:]).view(walkers * atoms, 1, -1)
-        total = attraction.view(walkers, atoms, -1).sum(-1, keepdim=True)
-        parts = torch.rsub(total, 2.0 / length, alpha=-2.0 / length)  # 2 (1 + sum) / L
-        moved = torch.bmm(excess, vectors.view(walkers * atoms, -1, 3)).view(walkers, atoms, 3) / parts
+        widest = bells[:, -1:]
+        exponential = torch.exp(torch.bmm(weights, bells))
+        attraction = widest * exponential
+        excess = (attraction - widest).view(walkers * atoms, 1, -1)
+        attractions = attraction.view(walkers, atoms, -1)
+        denominator = torch.baddbmm(self.one, attractions, self.all_edges.expand(walkers, -1, -1))  # 1 + sum
+        numerator = torch.bmm(excess, vectors.view(walkers * atoms, -1, 3)).view(walkers, atoms, 3)
+        image = torch.addcdiv(positions, numerator, denominator, value=0.5)
         if not with_jacobian:
-            return Jet(moved)
+            return StepResult(image)
         # As d f / d r = r * (slope of f), since everything depends on r^2.
-        slopes = gaussians * (inside.square() * (-6.0 / self.edges.cutoff**2)) - 2.0 * self.exponents * bells
-        growth = torch.bmm(slopes, weights)
-        attraction_slope = slopes[..., -1:] * grown + attraction * growth
+        slopes = gaussians * (inside.square() * (-6.0 * self.steepness)) + 2.0 * self.exponents * bells
+        attraction_slope = slopes[:, -1:] * exponential + attraction * torch.bmm(weights, slopes)
         shape = (*vectors.shape[:-1], 1)
         # The derivative of every term of the sum of excess r, and of the denominator with every term of its own sum.
-        change = vectors * (attraction_slope - slopes[..., -1:]).view(shape)
-        change = torch.addcmul(change, attraction_slope.view(shape), moved[:, :, None, None], value=-2.0 / length)
-        denominator = (parts / length)[..., None, None]
-        isotropic = excess.view(vectors.shape[:-1]).sum(-1)[..., None, None] * (self.identity / length**2)
-        gradient = sum_images(vectors, change, isotropic) / denominator  # (W, N_i, N_j, 3, 3)
-        gradient = jacobian_of_sum(gradient, self.edges.same)
-        return Jet(moved, gradient.permute(0, 1, 4, 2, 3).flatten(-2))
+        mean = (numerator / denominator)[:, :, None, None]
+        change = vectors * (attraction_slope - slopes[:, -1:]).view(shape)
+        change = torch.addcmul(change, attraction_slope.view(shape), mean, value=-1.0)
+        isotropic = excess.view(vectors.shape[:-1]).sum(-1)[..., None, None] * self.identity
+        gradient = sum_images(vectors, change, isotropic) * (0.5 / denominator)[..., None, None]
+        gradient = jacobian_of_sum(gradient, self.edges.same)  # (W, N_i, N_j, 3, 3)
+        return StepResult(image, gradient.permute(0, 1, 4, 2, 3).flatten(-2))
 
     def _bounded(self, amplitude: Tensor) -> Tensor:
-        """a between its bounds, twice differentiable, with slope GAIN at zero."""
-        raw = GAIN * amplitude
-        bound = torch.where(raw > 0, self.bounds[0], self.bounds[1])
-        return bound * torch.tanh(raw / bound)
+        """a / GAIN between its bounds, twice differentiable, with slope one at zero."""
+        bound = torch.where(amplitude > 0, self.bounds[0], self.bounds[1])
+        return bound * torch.tanh(amplitude / bound)
+
+
+def open_close_pairs(z: Tensor, length: float) -> Tensor:
+    """z with close pairs pushed apart: where the map has closed them, x may be found from there.
+
+    Args:
+        z: in units of L.  # (W, N, 3)
+        length: L in units of rs.
+    """
+    vectors = z.unsqueeze(1) - z.unsqueeze(2)
+    vectors = vectors - vectors.round()
+    squared = vectors.square().sum(-1, keepdim=True) * length**2
+    # A unit vector, but for atoms that have met.
+    pushes = torch.exp(-squared / OPENING_RANGE**2) * torch.rsqrt(squared + 1e-4) * vectors
+    return z - 0.5 * OPENING * pushes.sum(2)

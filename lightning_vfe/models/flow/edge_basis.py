@@ -10,7 +10,7 @@ import torch
 from e3nn import o3
 from torch import Tensor, nn
 
-from lightning_vfe.models.flow.edges import Edges, sum_images
+from lightning_vfe.models.flow.edges import SMALLEST_PRODUCT, Edges, sum_images
 from lightning_vfe.physics.cell import PeriodicCell
 
 # Length, in units of rs, below which the direction of a relative vector fades out (q^-l S_l is linear in r for l = 1).
@@ -19,14 +19,15 @@ CORE_LENGTH = 0.5
 
 
 class PairFunctions(NamedTuple):
-    """T_ij[b, lm] = sum over the images r of x_j - x_i of A_lm(r) R_b(r^2), all pairs of a receiver i and a sender j.
+    """T_ij[lm, b] = sum over the images r of x_j - x_i of A_lm(r) R_b(r^2), all pairs of a receiver i and a sender j.
 
-    The functions k = (b, lm) are in one axis.
+    The functions k = (lm, b) are in one axis.
     """
 
     values: Tensor  # (W, N_i, N_j, K)
     gradients: Tensor | None = None
-    """d T_ij / d x_j with x_i fixed, as if j and i were different atoms; where asked for. # (W, N_i, N_j, K, 3)"""
+    """d T_ij / d x_j in units of 1 / L with x_i fixed, as if j and i were different atoms; where asked for.
+    # (W, N_i, N_j, 3, K)"""
 
 
 class EdgeBasis(nn.Module):
@@ -62,7 +63,7 @@ class EdgeBasis(nn.Module):
 
     def __init__(self, cell: PeriodicCell, lmax: int, num_radial: int, cutoff: float) -> None:
         super().__init__()
-        self.lmax, self.num_radial = lmax, num_radial
+        self.lmax, self.num_radial, self.length = lmax, num_radial, cell.length
         self.edges = Edges(cell, cutoff)
         self.epsilon = CORE_LENGTH
         self.width = cutoff / max(num_radial - 1, 1)
@@ -74,6 +75,10 @@ class EdgeBasis(nn.Module):
         ladder = _gradient_ladder(max(lmax, 2))
         forms, harmonics = _quadratic_forms(ladder)
         size = self.num_components
+        # The harmonics are linear in the squares, of which there may be enough for a product of matrices where there
+        # are too few harmonics.
+        products = self.edges.num_images * num_radial
+        self.sums_forms = lmax <= 2 and products * size < SMALLEST_PRODUCT <= products * forms.shape[1]
         constants = {
             "centres": torch.linspace(0.0, cutoff, num_radial, dtype=torch.float64) / self.width,
             "squares": squares.repeat(1, 3, 1),
@@ -82,8 +87,8 @@ class EdgeBasis(nn.Module):
             "offsets": forms[3],
             "harmonics": harmonics[:, :size],
             "zero": torch.zeros(()),
-            "ladder": ladder[:size, :, :size].transpose(1, 2).flatten(1) / self.width,
-            "degrees": torch.tensor([[math.isqrt(component)] for component in range(size)]),
+            "ladder": ladder[:size, :, :size].flatten(1) * (cell.length / self.width),
+            "degrees": torch.tensor([math.isqrt(component) for component in range(size)]),
         }
         for degree in range(3, lmax + 1):
             lower, upper = slice((degree - 1) ** 2, degree**2), slice(degree**2, (degree + 1) ** 2)
@@ -96,7 +101,7 @@ class EdgeBasis(nn.Module):
         """Evaluate the functions of all pairs.
 
         Args:
-            positions: # (W, N, 3)
+            positions: in units of L.  # (W, N, 3)
             with_gradient: also give the gradients.
         """
         vectors = self.edges(positions)  # (W, N_i, N_j, M, 3)
@@ -109,7 +114,7 @@ class EdgeBasis(nn.Module):
         directions = vectors / distance  # u, in units of sigma / L
         forms = torch.addmm(self.offsets, directions.view(-1, 3), self.forms).square().view(*vectors.shape[:-1], -1)
         if not with_gradient:
-            return PairFunctions(self._values(gaussian * inside**3, forms, directions))
+            return PairFunctions(self._values(forms, directions, gaussian * inside**3))
         # A depends on u, and d u_e / d r_d = (delta_ed - u_e u_d) / q. R depends on q and on the taper; its slope is
         # (q / r) dR/dr, up to a factor -1 / sigma.
         squared = inside.square()
@@ -117,22 +122,22 @@ class EdgeBasis(nn.Module):
         radial = gaussian * inside
         slope = gaussian * torch.add(inside * offset, distance, alpha=6.0 * (self.width / self.edges.cutoff) ** 2)
         angular = self._harmonics(forms, directions)
-        outward = angular.unsqueeze(-1) * directions.unsqueeze(-2)  # (..., lm, 3)
-        factor = -self.edges.length / self.width**2
-        turned = torch.mm(angular.view(-1, self.num_components), self.ladder).view(outward.shape)
-        turned = torch.addcmul(turned, outward, self.degrees, value=factor)
-        gradients = sum_images(radial / distance, turned.flatten(-2))
-        gradients = sum_images(slope, outward.flatten(-2), gradients, factor).view(*vectors.shape[:3], -1, 3)
-        return PairFunctions(self._values(radial, forms, directions), gradients)
+        along_edge = directions.unsqueeze(-1) * angular.unsqueeze(-2)  # (..., 3, lm)
+        factor = -((self.length / self.width) ** 2)
+        angular_gradient = torch.mm(angular.view(-1, self.num_components), self.ladder).view(along_edge.shape)
+        angular_gradient = torch.addcmul(angular_gradient, along_edge, self.degrees, value=factor)
+        gradients = sum_images(angular_gradient.flatten(-2), radial / distance)
+        gradients = sum_images(along_edge.flatten(-2), slope, gradients, factor)
+        return PairFunctions(self._values(forms, directions, radial), gradients.view(*vectors.shape[:3], 3, -1))
 
-    def _values(self, radial: Tensor, forms: Tensor, directions: Tensor) -> Tensor:
-        """T, from R and the squares of the linear functions of the edges."""
-        shape = (*radial.shape[:3], -1)
-        if self.edges.num_images == 1 or self.lmax > 2:
-            return sum_images(radial, self._harmonics(forms, directions)).view(shape)
-        # The sum over images comes first, since the harmonics are linear in the squares.
-        summed = sum_images(radial, forms)
-        return torch.mm(summed.view(-1, summed.shape[-1]), self.harmonics).view(shape)
+    def _values(self, forms: Tensor, directions: Tensor, radial: Tensor) -> Tensor:
+        """T, from the squares of the linear functions of the edges, and R."""
+        if self.sums_forms:
+            summed = sum_images(forms, radial).flatten(0, 2)
+            values = torch.bmm(self.harmonics.T.expand(len(summed), -1, -1), summed)
+        else:
+            values = sum_images(self._harmonics(forms, directions), radial)
+        return values.view(*radial.shape[:3], -1)
 
     def _harmonics(self, forms: Tensor, directions: Tensor) -> Tensor:
         """A_lm of the edges.  # (..., F), (..., 3) -> (..., (lmax + 1)^2)"""

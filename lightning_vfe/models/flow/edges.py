@@ -8,25 +8,33 @@ from torch import Tensor, nn
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.neighbors import image_steps
 
+# A product of batches of matrices with fewer multiplications than this for each is slower on a CPU than to add up the
+# outer products: torch then takes a plain loop (ContractionSize < 400 in LinearAlgebra.cpp).
+SMALLEST_PRODUCT = 400
+
 
 class Edges(nn.Module):
-    """r = x_j - x_i + L n of every pair of a receiver i and a sender j, for the same number M of images n of each.
+    """r = x_j - x_i + n of every pair of a receiver i and a sender j, for the same number M of images n at every pair.
+
+    Positions and vectors are in units of the edge L of the cell.
 
     No image within the cutoff r_c is missing, wherever the atoms are: nothing is selected by distance, so that shapes
     are fixed, and there is no list that could overflow. Vectors beyond r_c are among them; every function of an edge
     carries the taper, which is zero there with its derivatives. An atom's own images (j = i, n != 0) count, the atom
-    itself does not. The cutoff may exceed L / 2, and L.
+    itself does not. The cutoff may exceed 1/2, and 1.
 
-    The minimum image m of a pair lies in [-L/2, L/2]^3. Per component, the next image lies on the other side of the
-    atom, at m - L sign(m), then come m + L sign(m), and so on. Images are counted in this order, which leaves 4 of them
-    for L/2 < r_c < L/sqrt(2), where a list for all signs of m has 7.
+    The minimum image m of a pair lies in [-1/2, 1/2]^3. Per component, the next image lies on the other side of the
+    atom, at m - sign(m), then come m + sign(m), and so on. Counted in this order, 4 images can be within 1/2 < r_c <
+    1/sqrt(2), where a list for all signs of m has 7. Where it leaves fewer, they are also chosen by the component of m
+    that is the largest, or the smallest: to step over the largest one is nearest, so that 2 images are enough there.
 
     Args:
-        cell: the periodic cell in units of rs, as are all lengths here.
-        cutoff: r_c.
+        cell: the periodic cell.
+        cutoff: r_c in the cell's unit of length.
     """
 
     steps: Tensor
+    """For each component that may be the chosen one; for any, where none is. # (1 or 3, M 3)"""
     one: Tensor
     same: Tensor
     """One for j = i. # (N, N)"""
@@ -35,14 +43,14 @@ class Edges(nn.Module):
 
     def __init__(self, cell: PeriodicCell, cutoff: float) -> None:
         super().__init__()
-        self.length, self.cutoff = cell.length, cutoff
-        steps = image_steps(cell, cutoff)
-        self.num_images = len(steps)
+        self.cutoff = cutoff
+        self.choice, steps = image_steps(cell, cutoff)
+        self.num_images = steps.shape[1]
         same = torch.eye(cell.num_atoms)
         others = torch.ones(cell.num_atoms, cell.num_atoms, self.num_images)
         others[:, :, 0] -= same
         for name, constant in (
-            ("steps", torch.from_numpy(steps)),
+            ("steps", torch.from_numpy(steps).flatten(1)),
             ("same", same),
             ("others", others),
             ("one", torch.ones(())),
@@ -50,15 +58,20 @@ class Edges(nn.Module):
             self.register_buffer(name, constant.to(torch.get_default_dtype()), persistent=False)
 
     def forward(self, positions: Tensor) -> Tensor:
-        """r / L.  # (W, N, 3) -> (W, N_i, N_j, M, 3)"""
-        fractional = positions / self.length
-        difference = fractional.unsqueeze(1) - fractional.unsqueeze(2)
-        nearest = (difference - difference.detach().round()).unsqueeze(3)
+        """r.  # (W, N, 3) -> (W, N_i, N_j, M, 3)"""
+        difference = positions.unsqueeze(1) - positions.unsqueeze(2)
+        nearest = difference - difference.detach().round()
         if self.num_images == 1:
-            return nearest
+            return nearest.unsqueeze(3)
         with torch.no_grad():
             sides = torch.copysign(self.one, nearest)
-        return torch.addcmul(nearest, sides, self.steps)
+            steps = self.steps
+            if self.choice is not None:
+                sizes = nearest.abs()
+                chosen = sizes.argmax(-1) if self.choice == "largest" else sizes.argmin(-1)
+                steps = steps.index_select(0, chosen.flatten())
+            steps = steps.view(*nearest.shape[:3] if self.choice else (1, 1, 1), self.num_images, 3)
+        return torch.addcmul(nearest.unsqueeze(3), sides.unsqueeze(3), steps)
 
     def roots_at_zero(self) -> Tensor:
         """What 1 - r^2 / r_c^2 is to be at r = 0.  # (N_i, N_j, M)
@@ -70,9 +83,12 @@ class Edges(nn.Module):
 
 def sum_images(left: Tensor, right: Tensor, onto: Tensor | None = None, factor: float = 1.0) -> Tensor:
     """factor sum_M left_Ma right_Mb, added to something.  # (..., M, a), (..., M, b), (..., a, b) -> (..., a, b)"""
-    if left.shape[-2] == 1:  # several times faster than products of matrices of one column
-        rows = left.mT
-        return rows * right if onto is None else torch.addcmul(onto, rows, right, value=factor)
+    if left.shape[-2] * left.shape[-1] * right.shape[-1] < SMALLEST_PRODUCT:
+        total = onto
+        for rows, columns in zip(left.unsqueeze(-1).unbind(-3), right.unsqueeze(-2).unbind(-3), strict=True):
+            total = rows * columns if total is None else torch.addcmul(total, rows, columns, value=factor)
+        assert total is not None
+        return total
     rows, columns = left.flatten(0, -3).mT, right.flatten(0, -3)
     if onto is None:
         found = torch.bmm(rows, columns)

@@ -1,151 +1,113 @@
-"""The inverse of one residual step of the flow: the x with x + Delta(x) = y."""
+"""The inverse of a chain of residual steps, x_{k+1} = x_k + Delta_k(x_k): the first x of a given last one.
+
+Lengths are in one unit, any; the flow takes the edge of the cell.
+"""
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from lightning_vfe.models.flow.jet import Jet
+from lightning_vfe.models.flow.anderson import undo_step
+from lightning_vfe.models.flow.chain import through
+from lightning_vfe.models.flow.newton import Solver, distances, newton
+from lightning_vfe.models.flow.result import InverseResult
+from lightning_vfe.models.flow.step import Step, StepsAt
 
-Step = Callable[[Tensor, Tensor, bool], Jet]
-"""Delta and, where the last argument says so, its Jacobian, of positions (W, N, 3) in units of rs, as are all lengths
-here, and conditions (W, k): -> (W, N, 3), (W, N, 3, 3N)."""
-
-# Earlier iterates that Anderson mixing combines; with more of them hardly any evaluation is saved.
-MEMORY = 10
-# Anderson mixing gains a factor of about 5 per evaluation on trained flows, and needs 12 to 20 of them; a walker that
-# has not arrived after this many is one for Newton.
-MAX_MIXING = 40
-MAX_NEWTON, MAX_HALVINGS = 40, 12
+# Where the host does not look, Newton steps are made for this part of the walkers, and for this many at least.
+FIXED_REST, SMALLEST_REST = 1.0 / 32.0, 8
 
 
-class InverseResult(NamedTuple):
-    """Protons whose base coordinates are given, with the proof that they are."""
+def invert(
+    steps_at: StepsAt,
+    target: Tensor,
+    condition: Tensor,
+    solver: Solver,
+    other_start: Callable[[Tensor], Tensor] = lambda target: target,
+) -> InverseResult:
+    """Find the x of every target, and verify each by the whole chain.
 
-    x: Tensor
-    """Protons in bohr, not wrapped: moving a z by a lattice vector moves its x by it. # (..., N, 3)"""
-    converged: Tensor
-    """Whether the residual is within the tolerance; the x of other walkers mean nothing. # (...)"""
-    residual: Tensor
-    """|to_base(x) - z| in bohr, over all coordinates of a walker. # (...)"""
-
-
-def invert_step(
-    step: Step, target: Tensor, condition: Tensor, tolerance: float, image: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Solve x + Delta(x) = target for every walker.
-
-    By Anderson mixing first, which needs displacements only (a Jacobian costs as much as six of them, so that Newton
-    steps do not pay); where that does not arrive, by Newton steps with the exact Jacobian and a line search.
+    Step by step first, from the last to the first, by Anderson mixing, which needs displacements only: a Jacobian costs
+    as much as six of them. Walkers that do not arrive are left to Newton steps on the whole chain, which start from
+    where the mixing has come, and from another place. Where the host looks, what becomes of a walker does not depend on
+    the others; where it does not, only the nearest ones of those that are left get Newton steps, see `_rest`.
 
     Args:
-        step: Delta.
-        target: y.  # (W, N, 3)
+        steps_at: the chain.
+        target: # (W, N, 3)
         condition: of the state points.  # (W, k)
-        tolerance: largest |x + Delta(x) - y| over all coordinates of a walker.
-        image: y + Delta(y) where it is known, which saves the first evaluation.  # (W, N, 3)
+        solver: tolerance and cost.
+        other_start: where else Newton steps start from, for some targets: (R, N, 3) -> (R, N, 3).
 
     Returns:
-        x  # (W, N, 3), and whether it is within the tolerance  # (W,)
+        x and residual in the unit of the target.
     """
-    x, converged = _anderson(step, target, condition, tolerance, image)
-    rest = (~converged).nonzero().squeeze(1)
-    if len(rest):
-        x[rest], converged[rest] = _newton(step, target[rest], condition[rest], tolerance)
-    return x, converged
-
-
-def _anderson(
-    step: Step, target: Tensor, condition: Tensor, tolerance: float, image: Tensor | None
-) -> tuple[Tensor, Tensor]:
-    """Anderson mixing of the fixed-point iteration x <- y - Delta(x), started at x = y.
-
-    The next iterate is x + f - (dX + dF) c, with f = y - x - Delta(x), and c minimising |f - dF c| over the differences
-    dX, dF to the last iterates and their residuals. Walkers that have arrived drop out of the work, after one more such
-    update, which costs no evaluation.
-
-    Source: Anderson, J. ACM 12, 547 (1965); Walker and Ni, SIAM J. Numer. Anal. 49, 1715 (2011).
-    """
-    solution, converged = target.clone(), target.new_zeros(len(target), dtype=torch.bool)
-    active = torch.arange(len(target), device=target.device)
-    x, before, history = target, None, target.new_empty(len(target), 0, 2, target.shape[1:].numel())
-    for _ in range(MAX_MIXING):
-        residual = target[active] - (x + step(x, condition[active], False).value if image is None else image)
-        image = None
-        now = torch.stack([x.flatten(1), residual.flatten(1)], dim=1)  # (W, 2, 3N)
-        arrived = _arrived(now[:, 0], now[:, 1].norm(dim=-1), tolerance)
-        if before is not None:
-            history = torch.cat([history[:, -MEMORY + 1 :], _direction(now - before).unsqueeze(1)], dim=1)
-        before = now
-        x = _mixed(now, history).view_as(x)
-        solution[active[arrived]] = x[arrived]
-        converged[active[arrived]] = True
-        away = ~arrived
-        if not away.any():
+    steps = steps_at(condition)
+    x = _step_by_step(steps_at, steps, target, condition, solver)
+    residual = distances(through(steps, x), target)
+    mixed = x
+    starts: list[Callable[[Tensor], Tensor]] = [
+        lambda rows: _finite(mixed[rows], target[rows]),
+        lambda rows: other_start(target[rows]),
+    ]
+    # A host that looks needs the other start only for those that the first one leaves over.
+    for group in [[start] for start in starts] if solver.waits else [starts]:
+        arrived = _arrived(x, residual, solver.tolerance)
+        rows = _rest(residual, arrived, solver.waits)
+        if rows is None:
             break
-        if not away.all():
-            x, before, history, active = x[away], before[away], history[away], active[away]
-    return solution, converged
+        found = torch.stack([start(rows) for start in group], dim=1)
+        solved, distance = newton(steps_at, target[rows], condition[rows], found, solver)
+        closer = (distance < residual[rows].nan_to_num(nan=torch.inf)) & ~arrived[rows]
+        x = x.index_copy(0, rows, torch.where(closer[:, None, None], solved, x[rows]))
+        residual = residual.index_copy(0, rows, torch.where(closer, distance, residual[rows]))
+    return InverseResult(x, _arrived(x, residual, solver.tolerance), residual)
 
 
-def _direction(difference: Tensor) -> Tensor:
-    """(dX + dF, dF) of a pair of iterates, in units of |dF|.  # (W, 2, 3N)"""
-    size = difference[:, 1:].norm(dim=-1, keepdim=True).clamp(min=torch.finfo(difference.dtype).tiny)
-    direction: Tensor = torch.stack([difference.sum(1), difference[:, 1]], dim=1) / size
-    return direction
+def _step_by_step(steps_at: StepsAt, steps: list[Step], target: Tensor, condition: Tensor, solver: Solver) -> Tensor:
+    """Undo the steps one after the other.  # (W, N, 3)"""
+    x, image = target, None
+    for index in reversed(range(len(steps))):
+        step_of = functools.partial(_step_of, steps_at, index, condition)
+        solved = undo_step(steps[index], step_of, x, solver, image)
+        # The same step once more: what it makes of the x that it starts from is where it came from.
+        x, image = solved, x if index > 0 and steps[index - 1] is steps[index] else None
+    return x
 
 
-def _mixed(now: Tensor, history: Tensor) -> Tensor:
-    """The next iterate from (x, f) now  # (W, 2, 3N) and the directions before  # (W, M, 2, 3N)."""
-    plain = now.sum(1)
-    if history.shape[1] == 0:
-        return plain
-    change = history[:, :, 1]
-    gram = change @ change.mT
-    # Columns of length one; the shift keeps the system solvable when some of them are nearly dependent.
-    gram.diagonal(dim1=-2, dim2=-1).add_(64 * torch.finfo(now.dtype).eps)
-    weights, _ = torch.linalg.solve_ex(gram, change @ now[:, 1].unsqueeze(-1))
-    mixed = plain - (weights.mT @ history[:, :, 0]).squeeze(1)
-    # A broken walker must not stay so: it goes on from the plain iteration.
-    return torch.where(torch.isfinite(mixed).all(-1, keepdim=True), mixed, plain)
+def _step_of(steps_at: StepsAt, index: int, condition: Tensor, rows: Tensor) -> Step:
+    """A step of some of the walkers.  # (W, k), (R,)"""
+    return steps_at(condition[rows])[index]
 
 
-def _newton(step: Step, target: Tensor, condition: Tensor, tolerance: float) -> tuple[Tensor, Tensor]:
-    """Newton steps with the exact Jacobian, each halved until it brings the walker closer to its target."""
-    identity = torch.eye(target.shape[1:].numel(), dtype=target.dtype, device=target.device)
-
-    def missing(x: Tensor) -> tuple[Tensor, Tensor]:
-        residual = (target - x - step(x, condition, False).value).flatten(1)
-        return residual, residual.norm(dim=-1)
-
-    x, (residual, distance) = target.clone(), missing(target)
-    for _ in range(MAX_NEWTON):
-        jacobian = step(x, condition, True).jacobian
-        assert jacobian is not None
-        direction, _ = torch.linalg.solve_ex(identity + jacobian.flatten(1, 2), residual.unsqueeze(-1))
-        scale = torch.ones_like(distance)
-        for _ in range(MAX_HALVINGS):
-            candidate = x + (scale.unsqueeze(-1) * direction.squeeze(-1)).view_as(x)
-            new_residual, new_distance = missing(candidate)
-            closer = new_distance < distance
-            if closer.all():
-                break
-            scale = torch.where(closer, scale, 0.5 * scale)
-        x = torch.where(closer[:, None, None], candidate, x)
-        residual = torch.where(closer[:, None], new_residual, residual)
-        distance = torch.where(closer, new_distance, distance)
-        if not (closer & (distance >= tolerance)).any():
-            break
-    return x, _arrived(x.flatten(1), distance, tolerance)
+def _finite(x: Tensor, target: Tensor) -> Tensor:
+    """x, and the target of those that ran off to where nothing is a number.  # (R, N, 3)"""
+    return torch.where(torch.isfinite(x).flatten(1).all(1)[:, None, None], x, target)
 
 
-def _arrived(x: Tensor, distance: Tensor, tolerance: float) -> Tensor:
-    """Whether walkers x (W, 3N) are close enough to their target.
+def _rest(residual: Tensor, arrived: Tensor, waits: bool) -> Tensor | None:
+    """Those that get Newton steps.  # (R,)
 
-    One that ran off so far that its distance is made of rounding errors is not.
+    All that have not arrived where the host looks, and None where there are none. Else a fixed number, the nearest ones
+    first, and others where there are fewer.
     """
-    arrived: Tensor = (distance < tolerance) & (torch.finfo(x.dtype).eps * x.norm(dim=-1) < tolerance)
+    if waits:
+        rows = (~arrived).nonzero().squeeze(1)
+        return rows if len(rows) else None
+    number = min(len(residual), max(SMALLEST_REST, math.ceil(FIXED_REST * len(residual))))
+    distance = torch.where(arrived, torch.inf, residual.nan_to_num(nan=torch.finfo(residual.dtype).max))
+    return distance.topk(number, largest=False).indices
+
+
+def _arrived(x: Tensor, residual: Tensor, tolerance: float) -> Tensor:
+    """Whether walkers are close enough to their target.  # (W, N, 3), (W,) -> (W,)
+
+    One that ran off so far that its residual is made of rounding errors is not.
+    """
+    size = torch.linalg.vector_norm(x.flatten(1), dim=-1)
+    arrived: Tensor = (residual < tolerance) & (torch.finfo(x.dtype).eps * size < tolerance)
     return arrived

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
 
 import torch
 from e3nn import o3
 from torch import Tensor, nn
 
+from lightning_vfe.models.flow.couplings import arranged_couplings, path_couplings
 from lightning_vfe.models.flow.edge_basis import PairFunctions
 from lightning_vfe.models.flow.edges import jacobian_of_sum
 
 
 class FirstMessage(nn.Module):
-    """m_i^c = sum_b filters[l, c, b] Phi_i[lm, b], where Phi_i[lm, b] = sum_j T_ji[lm, b] holds no parameters.
+    """m_i^c = scales[l] sum_b filters[l, c, b] Phi_i[lm, b], where Phi_i[lm, b] = sum_j T_ij[lm, b] has no parameters.
 
     It is a `Message` from one constant scalar per channel, when all atoms are still alike. There is one path for each
     l, and its weight does not depend on the edge, so that sums over edges, and their Jacobians, are taken before the
@@ -41,19 +41,20 @@ class FirstMessage(nn.Module):
         super().__init__()
         paths = path_couplings(o3.Irreps("1x0e"), output_irreps, edge_irreps)
         self.weight = nn.Parameter(torch.randn(len(paths), num_radial, num_channels) / math.sqrt(num_radial))
-        self.num_components = len(paths) ** 2
+        # Those of the functions (lm, b) that reach an output are the first ones.
+        self.num_functions = len(paths) ** 2 * num_radial
         # Coupled with a scalar, the edge functions of degree l are multiples of the output.
         scales = torch.stack([path.couplings[path.output**2, path.output**2, 0] for path in paths])
         scales = scales.to(torch.get_default_dtype()) / math.sqrt(mean_neighbours)
-        self.register_buffer("scales", scales.view(-1, 1, 1), persistent=False)
+        self.register_buffer("scales", scales, persistent=False)
 
     def filters(self) -> Tensor:
-        """Weights from b to the channels.  # (..., degrees, C, b)"""
-        return (self.scales * self.weight).mT
+        """Weights from b to the channels, but for the scales.  # (..., degrees, C, b)"""
+        return self.weight.mT
 
     def forward(self, functions: PairFunctions) -> Tensor:
-        """Phi_i.  # (W, N, b, A)"""
-        return self._read(functions.values, -1).sum(2)
+        """Phi_i.  # (W, N, A b)"""
+        return functions.values[..., : self.num_functions].sum(2)
 
     def jacobian(self, functions: PairFunctions, same: Tensor) -> Tensor:
         """d Phi_i / d x.
@@ -63,16 +64,11 @@ class FirstMessage(nn.Module):
             same: one for j = i.  # (N_i, N_j)
 
         Returns:
-            # (W, N, b A, 3 N)
+            # (W, N, A b, 3 N)
         """
         assert functions.gradients is not None
-        slopes = jacobian_of_sum(self._read(functions.gradients, -2), same)  # (W, N_i, N_j, b, A, 3)
-        return slopes.permute(0, 1, 3, 4, 2, 5).flatten(4).flatten(2, 3)
-
-    def _read(self, functions: Tensor, dim: int) -> Tensor:
-        """The functions k that reach an output, as b and components."""
-        read: Tensor = functions.unflatten(dim, (self.weight.shape[-2], -1)).narrow(dim, 0, self.num_components)
-        return read
+        gradients = jacobian_of_sum(functions.gradients[..., : self.num_functions], same)  # (W, N_i, N_j, 3, A b)
+        return gradients.flatten(2, 3).mT
 
 
 class Message(nn.Module):
@@ -81,9 +77,9 @@ class Message(nn.Module):
     M_ij^c is a small matrix between the components o of the output and a of the input, channel by channel (paths "uvu"
     of an e3nn tensor product):
 
-        M_ij^c[o, a] = sum_paths sum_b W[path, b, c] sum_lm 3j_path[lm, o, a] T_ij[b, lm].
+        M_ij^c[o, a] = sum_paths sum_b W[path, b, c] sum_lm 3j_path[lm, o, a] T_ij[lm, b].
 
-    All that depends on the sender comes first, Q_j[k, (o, c)] with k = (b, lm). Then m_i = sum_jk T_ij[k] Q_j[k] is one
+    All that depends on the sender comes first, Q_j[k, (o, c)] with k = (lm, b). Then m_i = sum_jk T_ij[k] Q_j[k] is one
     large matrix product for every walker.
 
     Args:
@@ -114,7 +110,7 @@ class Message(nn.Module):
         self.weight = nn.Parameter(torch.randn(len(paths), num_radial, num_channels) / math.sqrt(num_radial))
         self.num_channels, self.num_radial = num_channels, num_radial
         self.num_outputs = ((len(output_irreps) - 1 if largest_output is None else largest_output) + 1) ** 2
-        places, couplings = _arrange(paths, self.num_outputs, num_radial)
+        places, couplings = arranged_couplings(paths, self.num_outputs, num_radial)
         couplings = couplings.to(torch.get_default_dtype()) / math.sqrt(mean_neighbours)
         self.register_buffer("places", places.flatten(), persistent=False)
         self.register_buffer("couplings", couplings, persistent=False)
@@ -123,14 +119,14 @@ class Message(nn.Module):
         """W[path, b, c], where (lm, o) tells the path; F of them, at most, have the same degrees l and o.
 
         Returns:
-            # (..., F, b, lm, O, C)
+            # (..., F, lm, b, O, C)
         """
         fan, angular, outputs, _ = self.couplings.shape
         chosen = self.weight.flatten(-3, -2).index_select(-2, self.places)
-        by_path: Tensor = chosen.unflatten(-2, (fan, self.num_radial, angular, outputs))
+        by_path: Tensor = chosen.unflatten(-2, (fan, angular, self.num_radial, outputs))
         return by_path
 
-    def sent(self, features: Tensor, weights: Tensor) -> Tensor:
+    def from_senders(self, features: Tensor, weights: Tensor) -> Tensor:
         """Q_j.
 
         Args:
@@ -144,27 +140,27 @@ class Message(nn.Module):
         fan, angular, outputs, components = self.couplings.shape
         columns = features.view(walkers * atoms, components, -1)
         coupled = torch.bmm(self.couplings.view(-1, components).expand(walkers * atoms, -1, -1), columns)
-        coupled = coupled.view(walkers, atoms, fan, 1, angular, outputs, -1)
-        sent = coupled * weights.unsqueeze(-6)
-        sent = sent.view(sent.shape[:2] + sent.shape[3:]) if fan == 1 else sent.sum(2)
-        return sent.view(walkers, atoms, self.num_radial * angular, -1)
+        coupled = coupled.view(walkers, atoms, fan, angular, 1, outputs, -1)
+        senders = coupled * weights.unsqueeze(-6)
+        senders = senders.squeeze(2) if fan == 1 else senders.sum(2)
+        return senders.view(walkers, atoms, angular * self.num_radial, -1)
 
-    def forward(self, functions: PairFunctions, sent: Tensor) -> Tensor:
+    def forward(self, functions: PairFunctions, senders: Tensor) -> Tensor:
         """Sum the messages.
 
         Args:
             functions: of all pairs.
-            sent: Q_j, from `sent`.
+            senders: Q_j, from `from_senders`.
 
         Returns:
             m_i  # (W, N, O C)
         """
-        return torch.bmm(functions.values.flatten(2), sent.flatten(1, 2))
+        return torch.bmm(functions.values.flatten(2), senders.flatten(1, 2))
 
     def matrices(self, weights: Tensor) -> Tensor:
         """From T to M: sum_paths W[path, b, c] 3j_path[lm, o, a].  # (..., K, O, A, C)"""
         fan, angular, outputs, components = self.couplings.shape
-        matrices = self.couplings.view(fan, 1, angular, outputs, components, 1) * weights.unsqueeze(-2)
+        matrices = self.couplings.view(fan, angular, 1, outputs, components, 1) * weights.unsqueeze(-2)
         matrices = matrices.squeeze(-6) if fan == 1 else matrices.sum(-6)
         return matrices.flatten(-5, -4)
 
@@ -174,9 +170,9 @@ class Message(nn.Module):
         """d m_i / d x for features with a Jacobian.
 
         Args:
-            features: as for `sent`.
+            features: as for `from_senders`.
             functions: of all pairs, with gradients.
-            weights: as for `sent`.
+            weights: as for `from_senders`.
             jacobian: d h_j / d x.  # (W, N, A C, 3 N)
             same: one for j = i.  # (N_i, N_j)
 
@@ -189,68 +185,14 @@ class Message(nn.Module):
         outputs, components, channels = matrices.shape[-3:]
         matrices = matrices.flatten(-3)  # (..., K, O A C)
         shape = (walkers, atoms, atoms, outputs, components, channels)
-        passed = (functions.values.flatten(1, 2) @ matrices).view(shape)
-        passed = passed.permute(0, 5, 1, 3, 2, 4).reshape(walkers, channels, atoms * outputs, atoms * components)
-        moved = jacobian.unflatten(2, (components, channels)).permute(0, 3, 1, 2, 4).flatten(2, 3)  # (W, C, N A, 3 N)
-        carried = (passed @ moved).unflatten(2, (atoms, outputs)).permute(0, 2, 3, 1, 4)  # (W, N, O, C, 3 N)
-        slopes = (functions.gradients.mT.flatten(1, 3) @ matrices).view(*shape[:3], 3, *shape[3:])
-        slopes = (slopes * features.view(walkers, 1, atoms, 1, 1, components, channels)).sum(-2)
-        slopes = jacobian_of_sum(slopes, same)  # (W, N_i, N_j, 3, O, C)
-        total: Tensor = (carried + slopes.permute(0, 1, 4, 5, 2, 3).flatten(-2)).flatten(2, 3)
+        # Through the features of the senders.
+        pairs = (functions.values.flatten(1, 2) @ matrices).view(shape)
+        pairs = pairs.permute(0, 5, 1, 3, 2, 4).reshape(walkers, channels, atoms * outputs, atoms * components)
+        senders = jacobian.unflatten(2, (components, channels)).permute(0, 3, 1, 2, 4).flatten(2, 3)  # (W, C, N A, 3 N)
+        by_features = (pairs @ senders).unflatten(2, (atoms, outputs)).permute(0, 2, 3, 1, 4)  # (W, N, O, C, 3 N)
+        # Through the edges, with the features fixed.
+        by_edges = (functions.gradients.flatten(1, 3) @ matrices).view(*shape[:3], 3, *shape[3:])
+        by_edges = (by_edges * features.view(walkers, 1, atoms, 1, 1, components, channels)).sum(-2)
+        by_edges = jacobian_of_sum(by_edges, same)  # (W, N_i, N_j, 3, O, C)
+        total: Tensor = (by_features + by_edges.permute(0, 1, 4, 5, 2, 3).flatten(-2)).flatten(2, 3)
         return total
-
-
-class Path(NamedTuple):
-    """One way from an input, by an edge function, to an output."""
-
-    couplings: Tensor
-    """Wigner 3j symbols, float64. # (edge components, output components, input components)"""
-    edge: int
-    input: int
-    output: int
-    """Degrees."""
-
-
-def path_couplings(input_irreps: o3.Irreps, output_irreps: o3.Irreps, edge_irreps: o3.Irreps) -> list[Path]:
-    """All allowed paths.
-
-    Each is scaled so that independent unit-variance weights and components give outputs of unit variance.
-    """
-    paths = []
-    for ir_output, rows in zip(output_irreps, output_irreps.slices(), strict=True):
-        fan_in = [
-            (ir_input.ir, columns, ir_edge.ir, components)
-            for ir_input, columns in zip(input_irreps, input_irreps.slices(), strict=True)
-            for ir_edge, components in zip(edge_irreps, edge_irreps.slices(), strict=True)
-            if ir_output.ir in ir_input.ir * ir_edge.ir
-        ]
-        for ir_input, columns, ir_edge, components in fan_in:
-            path = torch.zeros(edge_irreps.dim, output_irreps.dim, input_irreps.dim, dtype=torch.float64)
-            symbol = o3.wigner_3j(ir_edge.l, ir_output.ir.l, ir_input.l, dtype=torch.float64)
-            path[components, rows, columns] = symbol * math.sqrt(ir_output.ir.dim / len(fan_in))
-            paths.append(Path(path, ir_edge.l, ir_input.l, ir_output.ir.l))
-    return paths
-
-
-def _arrange(paths: list[Path], num_outputs: int, num_radial: int) -> tuple[Tensor, Tensor]:
-    """Paths to the outputs, by the degrees of the edge function and of the output: F of them at most have the same two.
-
-    Returns:
-        Row of W.flatten(0, 1) for every function and output; where there is no path, any row  # (F, b, lm, O), and the
-        couplings, zero there  # (F, lm, O, A)
-    """
-    found: dict[tuple[int, int], list[int]] = {}
-    for index, path in enumerate(paths):
-        if path.output**2 < num_outputs:
-            found.setdefault((path.edge, path.output), []).append(index)
-    fan = max(map(len, found.values()))
-    angular, _, components = paths[0].couplings.shape
-    places = torch.zeros(fan, num_radial, angular, num_outputs, dtype=torch.long)
-    couplings = torch.zeros(fan, angular, num_outputs, components, dtype=torch.float64)
-    for (edge, output), indices in found.items():
-        rows, columns = slice(edge**2, (edge + 1) ** 2), slice(output**2, (output + 1) ** 2)
-        for row, index in enumerate(indices):
-            numbers = torch.arange(num_radial) + index * num_radial
-            places[row, :, rows, columns] = numbers.view(-1, 1, 1)
-            couplings[row] += paths[index].couplings[:, :num_outputs]
-    return places, couplings

@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from torch.func import jacfwd, vmap
 
 from lightning_vfe.errors import SettingError
-from lightning_vfe.models.flow.equivariant_flow import FlowResult
-from lightning_vfe.models.flow.inverse import InverseResult
+from lightning_vfe.models.flow.result import FlowResult, InverseResult
 from lightning_vfe.physics.state_point import WalkerStates
 
 MAX_STEPS, MAX_HALVINGS = 50, 8

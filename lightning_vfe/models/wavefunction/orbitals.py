@@ -111,30 +111,41 @@ class PlaneWaveEnvelope(nn.Module):
 
     def pairing(self, protons: Tensor, states: WalkerStates, rs_ratio: Tensor) -> Tensor:
         """F (..., K, k, k), complex symmetric, of protons (..., N, 3) in bohr and rs / rs_0 (...)."""
+        return self.occupied(self.orbital_pairs(protons, states, self.log_strengths(rs_ratio)), rs_ratio)
+
+    def log_strengths(self, rs_ratio: Tensor) -> Tensor:
+        """ln beta, ln kappa^2 and ln c at rs / rs_0 (...).  # (3, ..., K)"""
         log_ratio = torch.log(rs_ratio).unsqueeze(-1)  # (..., 1)
+        log_beta = self.log_beta + (2.0 + self.beta_power) * log_ratio
+        log_screening = self.log_screening + (self.screening_power - 1.0) * log_ratio
+        return torch.stack([log_beta, log_screening, self.log_proton_pairing + self.proton_pairing_power * log_ratio])
+
+    def orbital_pairs(self, protons: Tensor, states: WalkerStates, log_strengths: Tensor) -> Tensor:
+        """n O n^T (..., K, k, k) of protons (..., N, 3) in bohr, with the weights of an open shell."""
+        beta, kappa_squared, strength = log_strengths.exp()
         phase = -self._wavenumber(states)[..., None, None] * (protons @ self.integers.T)
         wave = _plane_wave(phase).transpose(-2, -1).unsqueeze(-3)
-        beta = torch.exp(self.log_beta + (2.0 + self.beta_power) * log_ratio)  # (..., K)
-        filled = fermi_function(self._hamiltonian(wave, states, log_ratio), beta, self.num_pairs)
-        strength = torch.exp(self.log_proton_pairing + self.proton_pairing_power * log_ratio) / protons.shape[-2]
-        pairs = self.opposite + strength[..., None, None] * (wave @ wave.transpose(-2, -1))
-        pairing = filled @ pairs @ filled.transpose(-2, -1)
-        if self.pair_weights is not None:
-            pairing = self.pair_weights * pairing
-        occupation = torch.exp(self.log_occupation + self.occupation_power * log_ratio.unsqueeze(-1))
+        filled = fermi_function(self._hamiltonian(wave, states, kappa_squared), beta, self.num_pairs)
+        share = (strength / protons.shape[-2])[..., None, None]
+        pairs: Tensor = filled @ (self.opposite + share * (wave @ wave.transpose(-2, -1))) @ filled.transpose(-2, -1)
+        return pairs if self.pair_weights is None else self.pair_weights * pairs
+
+    def occupied(self, pairs: Tensor, rs_ratio: Tensor) -> Tensor:
+        """f pairs f with the occupations f at rs / rs_0 (...).  # (..., K, k, k) -> (..., K, k, k)"""
+        log_ratio = torch.log(rs_ratio)[..., None, None]
+        occupation = torch.exp(self.log_occupation + self.occupation_power * log_ratio)
         occupation = torch.cat([torch.ones_like(occupation[..., :1]), occupation], dim=-1)  # (..., K, k)
-        return occupation.unsqueeze(-1) * pairing * occupation.unsqueeze(-2)
+        return occupation.unsqueeze(-1) * pairs * occupation.unsqueeze(-2)
 
     def _wavenumber(self, states: WalkerStates) -> Tensor:
         """2 pi / L in 1/bohr.  # (...)"""
         return (2.0 * math.pi / self.unit_length) / states.rs
 
-    def _hamiltonian(self, wave: Tensor, states: WalkerStates, log_ratio: Tensor) -> Tensor:
-        """h (..., K, k, k) in Ha, complex Hermitian, from exp(-i k x_a) (..., 1, k, N) and ln(rs / rs_0) (..., 1)."""
+    def _hamiltonian(self, wave: Tensor, states: WalkerStates, kappa_squared: Tensor) -> Tensor:
+        """h (..., K, k, k) in Ha, complex Hermitian, from exp(-i k x_a) (..., 1, k, N) and kappa^2 (..., K)."""
         structure = wave @ wave.mH  # sum_a exp[-i (k - k') x_a]
         squared = (self.integers.unsqueeze(1) - self.integers).square().sum(-1)  # (k, k)
         squared = self._wavenumber(states).square()[..., None, None, None] * squared  # (..., 1, k, k)
-        kappa_squared = torch.exp(self.log_screening + (self.screening_power - 1.0) * log_ratio)  # (..., K)
         screened = 1.0 / (squared + kappa_squared[..., None, None])  # (..., K, k, k)
         screened = screened * (1.0 - torch.eye(squared.shape[-1], dtype=squared.dtype, device=squared.device))
         kinetic = torch.diag_embed(0.5 * self.wavevectors(states).square().sum(-1)).unsqueeze(-3)

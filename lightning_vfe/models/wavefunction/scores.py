@@ -1,12 +1,30 @@
-"""Derivatives of ln psi with respect to all parameters, sample by sample."""
+"""d ln psi / d theta of many electron walkers."""
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
+from lightning_vfe.models.wavefunction.pairing_gradients import pairing_gradients
+from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.state_point import WalkerStates
+
+ENVELOPE = "envelope."
+"""What the names of the envelope's parameters begin with."""
+
+
+class _Walkers(NamedTuple):
+    """Part of the walkers."""
+
+    protons: Tensor
+    """# (W, N, 3)"""
+    electrons: Tensor
+    """# (W, B, N, 3)"""
+    states: WalkerStates
+    """# (W,)"""
 
 
 def wavefunction_scores(
@@ -17,8 +35,6 @@ def wavefunction_scores(
     chunk_size: int | None = None,
 ) -> Tensor:
     """d ln psi / d theta of every electron walker, real and imaginary part.
-
-    What depends on the protons alone is computed once for each proton walker.
 
     Args:
         wavefunction: called with protons (..., N, 3), electrons (..., N, 3) and states (...); gives ln psi (...).
@@ -31,29 +47,62 @@ def wavefunction_scores(
         P runs over the trainable parameters in the order of wavefunction.parameters().  # (W, B, 2, P)
     """
     parameters = {name: p.detach() for name, p in wavefunction.named_parameters() if p.requires_grad}
-
-    def pulled(protons: Tensor, electrons: Tensor, rs: Tensor, kT: Tensor, twist: Tensor) -> Tensor:
-        state = WalkerStates(rs, kT, twist)
-
-        def parts(values: dict[str, Tensor]) -> Tensor:
-            return torch.view_as_real(functional_call(wavefunction, values, (protons, electrons, state)))
-
-        pull = vjp(parts, parameters)[1]
-        both = torch.eye(2, dtype=protons.dtype, device=protons.device)
-        gradients = vmap(pull)(both)[0]
-        return torch.cat([gradients[name].reshape(2, -1) for name in parameters], dim=1)
-
     num_walkers, num_electron_walkers = electrons.shape[:2]
-    samples = vmap(vmap(pulled, in_dims=(None, 0, None, None, None)))
     chunk = num_walkers * num_electron_walkers if chunk_size is None else chunk_size
     rows, columns = max(1, chunk // num_electron_walkers), min(chunk, num_electron_walkers)
-    size = sum(parameter.numel() for parameter in parameters.values())
-    scores = electrons.new_empty(num_walkers, num_electron_walkers, 2, size)
-    # Under no_grad, vmap over the pull-back of a determinant gives wrong numbers without a word (torch 2.13).
-    with torch.enable_grad():
-        for i in range(0, num_walkers, rows):
-            for j in range(0, num_electron_walkers, columns):
-                part = slice(i, i + rows)
-                own = states.rs[part], states.kT[part], states.twist[part]
-                scores[part, j : j + columns] = samples(protons[part], electrons[part, j : j + columns], *own)
+    sizes = [parameter.numel() for parameter in parameters.values()]
+    scores = electrons.new_empty(num_walkers, num_electron_walkers, 2, sum(sizes))
+    of_parameters = dict(zip(parameters, scores.split(sizes, dim=-1), strict=True))
+    for i in range(0, num_walkers, rows):
+        for j in range(0, num_electron_walkers, columns):
+            w, b = slice(i, i + rows), slice(j, j + columns)
+            walkers = _Walkers(protons[w].detach(), electrons[w, b].detach(), states[w])
+            for name, gradient in _gradients(wavefunction, parameters, walkers).items():
+                of_parameters[name][w, b] = gradient.unsqueeze(-1).flatten(3)
     return scores
+
+
+def _gradients(wavefunction: nn.Module, parameters: dict[str, Tensor], walkers: _Walkers) -> dict[str, Tensor]:
+    """Derivatives (W, B, 2, ...) of Re and Im ln psi by every parameter.
+
+    The pairing matrix of the envelope depends on the protons and a few parameters. The derivative by its elements comes
+    from every sample, the rest of the chain rule once from every proton walker.
+    """
+    if not isinstance(wavefunction, GeminalWavefunction):
+        return _pulled_back(wavefunction, parameters, walkers, {})
+    protons, states, envelope = walkers.protons, walkers.states, wavefunction.envelope
+    rs_ratio = states.rs / wavefunction.reference_rs
+    with torch.no_grad():
+        pairing = envelope.pairing(protons, states, rs_ratio)
+    of_network = {name: value for name, value in parameters.items() if not name.startswith(ENVELOPE)}
+    found = _pulled_back(wavefunction, of_network, walkers, {"pairing": pairing})
+    if len(of_network) < len(parameters):
+        of_envelope = pairing_gradients(envelope, found["pairing"], protons, states, rs_ratio)
+        found |= {ENVELOPE + name: gradient for name, gradient in of_envelope.items()}
+    return {name: found[name] for name in parameters}
+
+
+# Under no_grad, vmap over the pull-back of a determinant gives wrong numbers without a word (torch 2.13).
+@torch.enable_grad()
+def _pulled_back(
+    wavefunction: nn.Module, parameters: dict[str, Tensor], walkers: _Walkers, matrices: dict[str, Tensor]
+) -> dict[str, Tensor]:
+    """Derivatives (W, B, 2, ...) of Re and Im ln psi by the parameters, and by the pairing (W, K, k, k) if given."""
+
+    def pulled(
+        protons: Tensor, electrons: Tensor, rs: Tensor, kT: Tensor, twist: Tensor, matrices: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        def parts(values: dict[str, Tensor], matrices: dict[str, Tensor]) -> Tensor:
+            log_psi = functional_call(wavefunction, values, (protons, electrons, WalkerStates(rs, kT, twist)), matrices)
+            return torch.view_as_real(log_psi)
+
+        both = torch.eye(2, dtype=protons.dtype, device=protons.device)
+        found: tuple[dict[str, Tensor], dict[str, Tensor]] = vmap(vjp(parts, parameters, matrices)[1])(both)
+        return found[0] | found[1]
+
+    states = walkers.states
+    of_walkers = vmap(vmap(pulled, in_dims=(None, 0, None, None, None, None)))  # electron walkers share all else
+    found: dict[str, Tensor] = of_walkers(
+        walkers.protons, walkers.electrons, states.rs, states.kT, states.twist, matrices
+    )
+    return found

@@ -96,21 +96,31 @@ class GeminalWavefunction(nn.Module):
         spin[system.num_up :] = -1.0
         self.register_buffer("spin_product", torch.outer(spin, spin), persistent=False)
 
-    def prepare(self, protons: Tensor, states: WalkerStates) -> FixedProtons:
-        """What log_psi computes of protons (..., N, 3) in bohr and their state points (...) alone."""
+    def prepare(self, protons: Tensor, states: WalkerStates, pairing: Tensor | None = None) -> FixedProtons:
+        """What log_psi computes of protons (..., N, 3) in bohr and their state points (...) alone.
+
+        `pairing` is F of the envelope (..., K, k, k), for callers that have it; left out, it is computed here.
+        """
         pp = pair_geometry(self.unit_length * states.rs, protons, protons, same_particles=True)
-        pairing = self.envelope.pairing(protons, states, states.rs / self.reference_rs)
+        if pairing is None:
+            pairing = self.envelope.pairing(protons, states, states.rs / self.reference_rs)
         return FixedProtons(self.backbone.proton_pairs(pp), pairing)
 
     def log_psi(
-        self, protons: Tensor, electrons: Tensor, states: WalkerStates, fixed: FixedProtons | None = None
+        self,
+        protons: Tensor,
+        electrons: Tensor,
+        states: WalkerStates,
+        fixed: FixedProtons | None = None,
+        pairing: Tensor | None = None,
     ) -> Tensor:
         """ln psi (...), complex. Positions (..., N, 3) in bohr; leading dimensions, those of states too, broadcast.
 
-        `fixed` is `prepare(protons, states)`, for callers that move the electrons only; left out, it is computed here.
+        `fixed` is `prepare(protons, states)`, for callers that move the electrons only; left out, it is computed here,
+        with `pairing` if that is given.
         """
         up = self.system.num_down
-        proton_pairs, pairing = self.prepare(protons, states) if fixed is None else fixed
+        proton_pairs, pairing = self.prepare(protons, states, pairing) if fixed is None else fixed
         length, rs_ratio = self.unit_length * states.rs, states.rs / self.reference_rs
         ee = pair_geometry(length, electrons, electrons, same_particles=True)
         ep = pair_geometry(length, electrons, protons)
@@ -123,10 +133,15 @@ class GeminalWavefunction(nn.Module):
         return log_psi
 
     def forward(
-        self, protons: Tensor, electrons: Tensor, states: WalkerStates, fixed: FixedProtons | None = None
+        self,
+        protons: Tensor,
+        electrons: Tensor,
+        states: WalkerStates,
+        fixed: FixedProtons | None = None,
+        pairing: Tensor | None = None,
     ) -> Tensor:
         """See `log_psi`."""
-        return self.log_psi(protons, electrons, states, fixed)
+        return self.log_psi(protons, electrons, states, fixed, pairing)
 
 
 def log_psi_of_walkers(wavefunction: nn.Module, protons: Tensor, electrons: Tensor, states: WalkerStates) -> Tensor:

@@ -13,8 +13,11 @@ from lightning_vfe.physics.observables import RadialDistributions
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
-from lightning_vfe.training.variational.metrics import FreeEnergyMetric, with_base_error
+from lightning_vfe.training.variational.metrics import FreeEnergyMetric, of_reached_protons, with_base_error
 from lightning_vfe.training.variational.summary import StateResult, TestResult
+
+MAX_FRACTION = 0.99
+"""Largest fraction that is taken for unreached: beyond it there is nothing to correct."""
 
 
 def walker_diagnostics(sample: Sample) -> dict[str, Tensor]:
@@ -108,6 +111,9 @@ class Measurement:
         strata, collectives = self.state.strata, Collectives()
         radial = {name: collectives.gather(values).cpu() for name, values in self.radial.per_walker().items()}
         stratum = collectives.gather(self._stratum).cpu()
+        common = self.metric.common_diagnostics()
+        if "num_failed_inversions" in common:
+            common["unreached_fraction"] = self._unreached_fraction(common)
         states = []
         for number, (found, diagnostics) in enumerate(
             zip(self.metric.compute(), self.metric.state_diagnostics(collectives.gather), strict=True)
@@ -115,8 +121,27 @@ class Measurement:
             point, own = strata.points[number], strata.state_index(stratum) == number
             weights = strata.weights(stratum[own])
             g = self.radial.result({name: values[own] for name, values in radial.items()}, weights, point.rs)
-            states.append(StateResult(point, self._with_base_error(found, point), diagnostics, g, steps_key))
-        return TestResult(self.system(), step, states, self.metric.common_diagnostics())
+            if "unreached_fraction" in common:
+                found = of_reached_protons(found, common["unreached_fraction"], point.kT, self.state.system.num_atoms)
+            found = self._with_base_error(found, point)
+            states.append(StateResult(point, found, diagnostics, g, steps_key, self._is_direct))
+        return TestResult(self.system(), step, states, common)
+
+    @property
+    def _is_direct(self) -> bool:
+        """Whether the protons are found from base protons, so that folds of the map do no harm."""
+        return not self.state.is_fixed and self.state.sampler.proton_sampling == "direct"
+
+    def _unreached_fraction(self, diagnostics: dict[str, float]) -> float:
+        """Fraction of the base protons that the map does not reach.
+
+        It is the share of failures among draws. A chain meets each of these protons as often as it leaves the others
+        for them: by detailed balance their share is that of the failures over the probability to come back, for which
+        that of moving at all stands.
+        """
+        failed = diagnostics["num_failed_inversions"] / self.state.counts.num_proton_walkers
+        moved = 1.0 - (1.0 - diagnostics["proton_acceptance"]) ** getattr(self.state.sampler, "num_proton_steps", 1)
+        return min(failed / moved, MAX_FRACTION) if failed > 0 else 0.0
 
     def _with_base_error(self, found: dict[str, Any], point: StatePoint) -> dict[str, Any]:
         if self.state.proton_density is None:

@@ -140,3 +140,32 @@ def with_base_error(estimates: dict[str, Estimate], base_error: float, kT: float
         name: found._replace(error=math.hypot(found.error, added[name])) if name in added else found
         for name, found in estimates.items()
     }
+
+
+def of_reached_protons(
+    estimates: dict[str, Estimate], fraction: float, kT: float, num_atoms: int
+) -> dict[str, Estimate]:
+    r"""F and S where the map reaches only a part of the base density: a fraction f of its protons z has no x.
+
+    The protons x that are found have the density q(x) = p(x) / (1 - f), zero where they are never found, so that
+
+        F[q] = <E + kT ln p>_q - kT ln(1 - f).
+
+    It is a bound of the free energy like that of any other density. The same holds where the map folds and one of
+    several x is taken: q(x) = p(x) for those that are taken. The shift is added to the error, too, because f is known
+    from few failures.
+
+    Args:
+        estimates: per atom, averages over q.
+        fraction: f, from 0 to below 1.
+        kT: in Ha.
+        num_atoms: N.
+    """
+    lost = -math.log1p(-fraction) / num_atoms  # of S/k_B
+    shifts = {"free_energy_per_atom": kT * lost, "entropy_per_atom": -lost}
+    return {
+        name: found._replace(value=found.value + shifts[name], error=math.hypot(found.error, shifts[name]))
+        if name in shifts
+        else found
+        for name, found in estimates.items()
+    }

@@ -26,6 +26,7 @@ def result_tables(result: TestResult) -> list[RenderableType]:
     return [
         _of_one_state(result) if len(result.states) == 1 else _of_states(result),
         shown,
+        *(Text(f"note: {note}") for note in result.notes),
         *(verdict or [Text("converged")]),
     ]
 

@@ -18,6 +18,8 @@ NEEDS_INVERTIBLE_MAP = ("free_energy_per_atom", "entropy_per_atom")
 MAX_R_HAT = 1.05
 MIN_EFFECTIVE_SAMPLES = 100.0
 MAX_ELECTRON_DRIFT = 0.05
+MAX_UNREACHED = 0.01
+"""Fraction of the base protons without an x, above which the training is to blame."""
 
 
 @dataclass
@@ -30,6 +32,8 @@ class StateResult:
         diagnostics: of these walkers and estimators.
         radial: g(r) of all kinds of pairs.
         steps_key: setting of the number of measured steps, for advice.
+        is_direct: whether protons are found from base protons. Then the density that is sampled is normalised even
+            where the map folds (see metrics.of_reached_protons).
         reasons: why the numbers are not to be trusted; empty if they are.
     """
 
@@ -38,6 +42,7 @@ class StateResult:
     diagnostics: dict[str, float]
     radial: dict[str, RadialDistribution]
     steps_key: str = "datamodule.test_steps"
+    is_direct: bool = False
     reasons: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -61,20 +66,24 @@ class StateResult:
                 f"only {given['effective_sample_size']:.0f} effective samples (at least {MIN_EFFECTIVE_SAMPLES:.0f} "
                 f"are wanted); raise {self.steps_key}"
             )
-        if given.get("negative_determinants", 0.0) > 0.0:
+        if self._is_refused:
             found.append(
                 f"det dz/dx is negative for a fraction {given['negative_determinants']:.2e} of the samples: the map "
-                "folds, p(x) is not normalised and F and S are not reported; lower "
-                "optimizer.flow_max_norm (with optimizer=adam flow_learning_rate) and start again"
+                "folds, p(x) is not normalised and F and S are not reported; measure with "
+                "sampler.proton_sampling=direct, or lower optimizer.flow_max_norm (with optimizer=adam "
+                "flow_learning_rate) and start again"
             )
         return found
 
-    def terms(self, refused: bool) -> dict[str, Any]:
+    @property
+    def _is_refused(self) -> bool:
+        return not self.is_direct and self.diagnostics.get("negative_determinants", 0.0) > 0.0
+
+    def terms(self) -> dict[str, Any]:
         """{"value":, "error":} of each term; F and S are null where they are refused."""
-        refused = refused or self.diagnostics.get("negative_determinants", 0.0) > 0.0
         content: dict[str, Any] = {}
         for name, found in self.estimates.items():
-            known = not (refused and name in NEEDS_INVERTIBLE_MAP)
+            known = not (self._is_refused and name in NEEDS_INVERTIBLE_MAP)
             value, error = (found.value, found.error) if known else (math.nan, math.nan)
             content[name] = {"value": plain(value), "error": plain(error)}
         return content
@@ -105,10 +114,11 @@ class TestResult:
 
     def _reasons(self) -> list[str]:
         found, given = [], self.diagnostics
-        if self._is_map_broken:
+        unreached = given.get("unreached_fraction", 0.0)
+        if unreached > MAX_UNREACHED:
             found.append(
-                f"the flow could not be inverted for {given['num_failed_inversions']:.2g} walkers a sweep: they stayed "
-                "where they were: F and S would be biased and are not reported; measure with "
+                f"the flow could not be inverted for a fraction {unreached:.2g} of the base protons: F is that of the "
+                "others; lower optimizer.flow_max_norm and start again, or measure with "
                 "sampler.proton_sampling=delayed sampler.num_proton_steps=20"
             )
         if given["num_stranded"] > 0.0:
@@ -122,8 +132,22 @@ class TestResult:
         return found
 
     @property
-    def _is_map_broken(self) -> bool:
-        return self.diagnostics.get("num_failed_inversions", 0.0) > 0.0
+    def notes(self) -> list[str]:
+        """What has been taken into account, and is worth knowing."""
+        unreached = self.diagnostics.get("unreached_fraction", 0.0)
+        folded = max((state.diagnostics.get("negative_determinants", 0.0) for state in self.states), default=0.0)
+        found = []
+        if 0.0 < unreached <= MAX_UNREACHED:
+            found.append(
+                f"the flow could not be inverted for a fraction {unreached:.1e} of the base protons; F contains "
+                f"-kT ln(1 - {unreached:.1e}) / N for it, and its error as much again"
+            )
+        if folded > 0.0 and all(state.is_direct for state in self.states):
+            found.append(
+                f"the map folds for a fraction {folded:.1e} of the samples; one x is taken for each z, and F remains "
+                "an upper bound"
+            )
+        return found
 
     @property
     def reasons(self) -> list[str]:
@@ -144,12 +168,10 @@ class TestResult:
         verdict = {"converged": not self.reasons, "reasons": self.reasons}
         if len(self.states) == 1:
             (only,) = self.states
-            return (
-                content | only.terms(self._is_map_broken) | _diagnostics(self.diagnostics | only.diagnostics) | verdict
-            )
+            return content | only.terms() | _diagnostics(self.diagnostics | only.diagnostics) | verdict
         content["states"] = [
             _state_point(result.point)
-            | result.terms(self._is_map_broken)
+            | result.terms()
             | _diagnostics(result.diagnostics)
             | {"converged": not (result.reasons or self.common_reasons), "reasons": result.reasons}
             for result in self.states

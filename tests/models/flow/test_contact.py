@@ -26,8 +26,8 @@ def _block(cell, amplitude, logits=(0.0, 0.0, 0.0)):
     return block
 
 
-def _displacements(block, cell, x, with_jacobian=False):
-    """Displacements in units of rs and their Jacobian, of protons in bohr."""
+def _step(block, cell, x, with_jacobian=False):
+    """The image in units of rs and the Jacobian of the displacements, of protons in bohr."""
     return block(x / cell.rs, torch.zeros(len(x), NUM_CONDITIONS), with_jacobian)
 
 
@@ -36,7 +36,7 @@ def _mapped_distances(block, cell, distances):
     x = torch.zeros(len(distances), 2, 3)
     x[:, 1, 0] = distances
     with torch.no_grad():
-        z = x + cell.rs * _displacements(block, cell, x).value
+        z = cell.rs * _step(block, cell, x).image
     return z[:, 1, 0] - z[:, 0, 0]
 
 
@@ -73,7 +73,7 @@ def test_depth_of_the_core():
         high = LARGEST_AMPLITUDE * math.tanh(raw / LARGEST_AMPLITUDE)
         low = SMALLEST_AMPLITUDE * math.tanh(raw / SMALLEST_AMPLITUDE)
         amplitude = high if raw > 0 else low
-        jacobian = _displacements(_block(cell, raw), cell, x, with_jacobian=True).jacobian.reshape(6, 6)
+        jacobian = _step(_block(cell, raw), cell, x, with_jacobian=True).jacobian.reshape(6, 6)
         sign, log_abs_det = torch.linalg.slogdet(torch.eye(6) + jacobian)
         assert sign == 1
         expected = torch.tensor(3.0 * math.log(2.0 / (1.0 + math.exp(amplitude))))
@@ -87,7 +87,7 @@ def test_positive_in_a_crowd(amplitude):
     x = random_protons(cell, 200)
     x[:100, 1:3] = x[:100, :1] + 0.2 * torch.randn(100, 2, 3)
     with torch.no_grad():
-        jacobian = _displacements(_block(cell, amplitude), cell, x, with_jacobian=True).jacobian.flatten(1, 2)
+        jacobian = _step(_block(cell, amplitude), cell, x, with_jacobian=True).jacobian.flatten(1, 2)
     sign, log_abs_det = torch.linalg.slogdet(torch.eye(24) + jacobian)
     assert (sign > 0).all()
     assert log_abs_det.std() > 0.5

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_vfe.models.flow import inverse
+from lightning_vfe.models.flow import anderson, inverse
 from lightning_vfe.models.flow.condition import NUM_CONDITIONS, conditions
-from lightning_vfe.models.flow.inverse import invert_step
-from lightning_vfe.models.flow.jet import Jet
+from lightning_vfe.models.flow.inverse import invert
+from lightning_vfe.models.flow.newton import Solver
+from lightning_vfe.models.flow.step import StepResult
 from lightning_vfe.physics.cell import PeriodicCell
 from tests.helpers.flows import make_flow, random_protons, report
 from tests.helpers.states import states_at
@@ -53,6 +54,20 @@ def test_walkers_do_not_depend_on_each_other(record_property):
     report(record_property, (together - flow.from_base(z, states).x).abs().max(), 1e-12)
 
 
+def test_walkers_do_not_depend_on_those_that_fail(record_property):
+    """Neither on their number, of which a batch may have any, nor on which process has them."""
+    cell = PeriodicCell(8, 1.25)
+    flow, z = make_flow(cell, strength=4.0), random_protons(cell, 24)
+    states = states_at(cell, 24)
+    together = flow.from_base(z, states)
+    assert 2 < int(together.converged.sum()) < 22
+    for size in (1, 5, 12):
+        parts = [flow.from_base(*part) for part in zip(z.split(size), states.split(size), strict=True)]
+        x, converged = (torch.cat([getattr(part, name) for part in parts]) for name in ("x", "converged"))
+        assert torch.equal(converged, together.converged)
+        report(record_property, (x - together.x)[converged].abs().max(), 1e-11)
+
+
 def test_precision_of_float32_is_allowed_for():
     torch.set_default_dtype(torch.float32)
     cell = PeriodicCell(4, 1.25)
@@ -76,7 +91,7 @@ def test_newton_takes_over_where_mixing_does_not_arrive(monkeypatch):
     flow, z = make_flow(cell), random_protons(cell, 8)
     states = states_at(cell, 8)
     mixed = flow.from_base(z, states).x
-    monkeypatch.setattr(inverse, "MAX_MIXING", 2)
+    monkeypatch.setattr(anderson, "MAX_MIXING", 2)
     found = flow.from_base(z, states)
     assert found.converged.all()
     torch.testing.assert_close(found.x, mixed, atol=1e-9, rtol=0)
@@ -85,37 +100,40 @@ def test_newton_takes_over_where_mixing_does_not_arrive(monkeypatch):
 def test_a_known_image_saves_the_first_evaluation():
     """Undoing a network that was applied twice: what the second application did is known for the first one's start."""
     cell = PeriodicCell(8, 1.25)
-    flow, z = make_flow(cell), random_protons(cell, 8) / cell.rs
-    network, condition = flow.networks[0], conditions(states_at(cell, 8), flow.reference)
+    flow, z = make_flow(cell), random_protons(cell, 1) / cell.rs
+    network, condition = flow.networks[0], conditions(states_at(cell, 1), flow.reference, flow.combinations)
     calls = []
 
-    def step(x, condition, with_jacobian):
+    def step(x, with_jacobian):
         calls.append(len(x))
         return network(x, condition, with_jacobian)
 
+    def calls_of(steps, target):
+        calls.clear()
+        found = invert(lambda _: steps, target, condition, Solver(1e-10))
+        assert found.converged.all()
+        return found.x, len(calls) - len(steps)  # without those that verify
+
     with torch.no_grad():
-        middle, _ = invert_step(network, z, condition, 1e-10)
-        plain, arrived = invert_step(step, middle, condition, 1e-10)
-        without = len(calls)
-        informed, also = invert_step(step, middle, condition, 1e-10, z)
-    assert arrived.all()
-    assert also.all()
-    torch.testing.assert_close(informed, plain, atol=1e-9, rtol=0)
-    assert len(calls) - without == without - 1
+        middle, first = calls_of([step], z)
+        plain, second = calls_of([step], middle)
+        together, both = calls_of([step, step], z)
+    torch.testing.assert_close(together, plain, atol=1e-9, rtol=0)
+    assert both == first + second - 1
 
 
-def bounded(x: torch.Tensor, condition: torch.Tensor, with_jacobian: bool) -> Jet:
-    """Delta(x) = tanh(3 x) - x: the step maps all space into (-1, 1)."""
+def bounded(x: torch.Tensor, with_jacobian: bool) -> StepResult:
+    """x + Delta(x) = tanh(3 x): the step maps all space into (-1, 1)."""
     value = torch.tanh(3.0 * x)
     slope = 3.0 * (1.0 - value.square()) - 1.0
     jacobian = torch.diag_embed(slope.flatten(1)).unflatten(1, x.shape[1:]) if with_jacobian else None
-    return Jet(value - x, jacobian)
+    return StepResult(value, jacobian)
 
 
 def test_walkers_without_an_inverse_are_told_apart():
     """Only those outside of (-1, 1) are reported; the steep ones near its edge need the line search."""
     target = torch.tensor([0.0, 0.3, -0.9, 0.999, 1.01, 3.0, torch.nan])[:, None, None].expand(7, 1, 3)
-    x, converged = invert_step(bounded, target, torch.zeros(7, NUM_CONDITIONS), 1e-10)
+    x, converged, _ = invert(lambda _: [bounded], target, torch.zeros(7, NUM_CONDITIONS), Solver(1e-10))
     assert converged.tolist() == [True] * 4 + [False] * 3
     torch.testing.assert_close(x[:4], torch.atanh(target[:4]) / 3.0, atol=1e-7, rtol=0)
 
@@ -138,18 +156,16 @@ def test_a_batch_in_which_every_walker_fails_is_reported_too():
 
 
 def test_a_walker_that_just_misses_the_tolerance_is_solved_once_more(monkeypatch):
-    """Later steps may stretch what a step leaves over: here every step leaves twenty times what it may."""
-    shares = []
+    """Later steps may stretch what a step leaves over: here every step leaves far more than it may."""
+    careful = inverse.undo_step
 
-    def careless(step, target, condition, tolerance, image=None):
-        x, arrived = invert_step(step, target, condition, tolerance, image)
-        shares.append(tolerance)
-        return x + 20.0 * tolerance / x[0].numel() ** 0.5, arrived
+    def careless(*args):
+        return careful(*args) + 1e-7
 
-    monkeypatch.setattr("lightning_vfe.models.flow.equivariant_flow.invert_step", careless)
+    monkeypatch.setattr(inverse, "undo_step", careless)
     cell = PeriodicCell(8, 1.25)
     flow, x = make_flow(cell), random_protons(cell, 3)
     states = states_at(cell, 3)
     found = flow.from_base(flow.to_base(x, states).z, states)
     assert bool(found.converged.all())
-    assert max(shares) > 9.0 * min(shares)
+    torch.testing.assert_close(found.x, x, atol=1e-8, rtol=0)

@@ -35,7 +35,7 @@ def test_second_derivative_is_continuous_at_the_cutoff():
     def z(distances):
         # The contact block has a cutoff of its own, far away; look at the messages only.
         x, condition = _pair(distances) / cell.rs, torch.ones(len(distances), NUM_CONDITIONS)
-        return cell.rs * flow.networks[0](x, condition, with_jacobian=False).value[:, 1, 2]
+        return cell.rs * (flow.networks[0](x, condition, with_jacobian=False).image - x)[:, 1, 2]
 
     inside, outside = _derivatives(z, CUTOFF - gaps), _derivatives(z, CUTOFF + gaps)
     assert _derivatives(z, torch.tensor([CUTOFF - 0.5]))[2].abs() > 1e-2  # the message reaches as far as that

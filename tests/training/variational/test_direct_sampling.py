@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import torch
 
+from lightning_vfe.physics.free_energy import momentum_free_energy
 from lightning_vfe.training.variational.callbacks import WriteSummary
 from tests.helpers.ranks import assert_same_tables, fit_table
 from tests.helpers.variational import assert_equal, build_run
@@ -61,27 +63,31 @@ def test_two_processes_do_what_one_does(tmp_path: Path) -> None:
     assert_same_tables(*tables, tolerance=1e-8)
 
 
-def test_failed_inversions_are_refused(tmp_path: Path) -> None:
-    """One walker that stays in one sweep: F and S are not reported, and the reason says why."""
+def test_entropy_where_a_part_of_the_base_is_not_reached(tmp_path: Path) -> None:
+    """The map is the identity, but has no x where the first atom is in a quarter of the cell: S is that of the rest."""
     module, datamodule = build_direct()
-    runner = trainer(1, WriteSummary(tmp_path))
-    runner.fit(module, datamodule)
     assert module.proton_density is not None
-    flow = module.proton_density.flow
-    honest, calls = flow.from_base, []
+    flow, system = module.proton_density.flow, module.state.system
+    with torch.no_grad():
+        for parameter in flow.parameters():
+            parameter.zero_()
+    honest = flow.from_base
 
-    def once(z, states):
+    def without_a_quarter(z, states):
         found = honest(z, states)
-        calls.append(len(z))
-        failed = torch.tensor(len(calls) == 5) & (torch.arange(len(z)) == 3)
-        return found._replace(converged=found.converged & ~failed)
+        length = system.cell.length * states.rs
+        return found._replace(converged=found.converged & (z[:, 0, 0] > 0.25 * length))
 
-    flow.from_base = once
-    runner.test(module, datamodule, verbose=False)
+    flow.from_base = without_a_quarter
+    datamodule.test_steps = 100
+    trainer(1, WriteSummary(tmp_path)).test(module, datamodule, verbose=False)
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert len(calls) == 2 + 8
-    assert summary["diagnostics"]["num_failed_inversions"] == 1 / 8
-    assert summary["free_energy_per_atom"] == summary["entropy_per_atom"] == {"value": None, "error": None}
-    assert summary["energy_per_atom"]["value"] is not None
-    assert not summary["converged"]
-    assert any("sampler.proton_sampling=delayed" in reason for reason in summary["reasons"])
+    share = 0.25
+    counted = summary["diagnostics"]["unreached_fraction"]
+    assert abs(counted - share) < 4.0 * (share * (1.0 - share) / (100 * 8)) ** 0.5
+    volume = system.cell.length**3 * module.state.strata.points[0].rs ** 3
+    kT = torch.tensor(module.state.strata.points[0].kT)
+    momenta = 1.5 - float(momentum_free_energy(system, kT) / kT) / 2.0
+    exact = momenta + (2.0 * math.log(volume) + math.log(1.0 - counted)) / 2.0
+    assert abs(summary["entropy_per_atom"]["value"] - exact) < 1e-9
+    assert any("could not be inverted for a fraction" in reason for reason in summary["reasons"])

@@ -7,7 +7,7 @@ import torch
 
 from lightning_vfe.physics.statistics import Estimate, estimate
 from lightning_vfe.physics.strata import Strata
-from lightning_vfe.training.variational.metrics import FreeEnergyMetric, with_base_error
+from lightning_vfe.training.variational.metrics import FreeEnergyMetric, of_reached_protons, with_base_error
 
 TWISTS = [[0.0, 0.0, 0.0, 1.0], [0.25, 0.1, -0.3, 3.0]]
 STATES = [[1.2, 4000.0], [1.2, 6000.0], [1.4, 6000.0]]
@@ -94,3 +94,14 @@ def test_error_of_ln_z_enters_free_energy_and_entropy():
 def test_exact_base_changes_nothing():
     before = {"free_energy_per_atom": Estimate(1.0, 0.003, 1.0, 100.0, 1.0)}
     assert with_base_error(before, 0.0, kT=0.02) == before
+
+
+def test_base_protons_that_the_map_does_not_reach_cost_entropy():
+    """A tenth of the volume of two atoms less: S falls by ln(10/9) / 2 per atom, F rises by kT times that."""
+    names = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom")
+    after = of_reached_protons({name: Estimate(1.0, 0.003, 1.0, 100.0, 1.0) for name in names}, 0.1, 0.02, num_atoms=2)
+    shift = math.log(10.0 / 9.0) / 2.0
+    assert after["free_energy_per_atom"].value == pytest.approx(1.0 + 0.02 * shift)
+    assert after["entropy_per_atom"].value == pytest.approx(1.0 - shift)
+    assert after["entropy_per_atom"].error == pytest.approx(math.hypot(0.003, shift))
+    assert after["energy_per_atom"] == Estimate(1.0, 0.003, 1.0, 100.0, 1.0)

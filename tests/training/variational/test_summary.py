@@ -28,6 +28,9 @@ OF_ALL = {
     "electron_width_rs",
     "electron_drift",
     "electron_drift_error",
+    "electron_gain",
+    "electron_memory",
+    "electron_steps",
     "num_stranded",
     "r_hat",
     "autocorrelation_time",
@@ -47,7 +50,7 @@ def show(result: TestResult) -> None:
     ("keys", "moves", "added"),
     [
         ({}, {}, OF_PROTONS),
-        ({}, {"proton_sampling": "direct"}, OF_PROTONS | {"num_failed_inversions"}),
+        ({}, {"proton_sampling": "direct"}, OF_PROTONS | {"num_failed_inversions", "unreached_fraction"}),
         ({}, {"proton_sampling": "delayed"}, OF_PROTONS | {"delayed_acceptance"}),
         (FIXED, {}, set()),
     ],
@@ -154,14 +157,14 @@ def test_a_folding_map_costs_its_own_state_the_free_energy(capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    ("trouble", "message", "refused"),
+    ("trouble", "message"),
     [
-        ({"num_failed_inversions": 0.5}, "could not be inverted for 0.5 walkers a sweep", True),
-        ({"num_stranded": 1.0}, "chains stand where the density is zero", False),
-        ({"electron_drift": 0.2}, "the electrons have not settled", False),
+        ({"unreached_fraction": 0.02}, "could not be inverted for a fraction 0.02 of the base protons"),
+        ({"num_stranded": 1.0}, "chains stand where the density is zero"),
+        ({"electron_drift": 0.2}, "the electrons have not settled"),
     ],
 )
-def test_trouble_of_the_chains_is_that_of_all_states(trouble: dict, message: str, refused: bool) -> None:
+def test_trouble_of_the_chains_is_that_of_all_states(trouble: dict, message: str) -> None:
     states = [result_at(POINTS[0], -1.0), result_at(POINTS[1], -2.0)]
     content = TestResult({}, 0, states, SOUND | trouble).as_dict()
     assert not content["converged"]
@@ -169,5 +172,18 @@ def test_trouble_of_the_chains_is_that_of_all_states(trouble: dict, message: str
     (reason,) = content["reasons"]
     assert reason.startswith(("the", "chains"))
     assert message in reason
-    assert all((state["free_energy_per_atom"]["value"] is None) == refused for state in content["states"])
-    assert all(state["energy_per_atom"]["value"] is not None for state in content["states"])
+    for name in ("free_energy_per_atom", "energy_per_atom"):
+        assert all(state[name]["value"] is not None for state in content["states"])
+
+
+def test_folds_and_few_unreached_protons_of_direct_sampling_are_noted(capsys: pytest.CaptureFixture[str]) -> None:
+    state = result_at(POINTS[0], -1.0, negative=1e-3)
+    state = StateResult(state.point, state.estimates, state.diagnostics, state.radial, is_direct=True)
+    result = TestResult({}, 0, [state], SOUND | {"unreached_fraction": 1e-4})
+    assert result.as_dict()["converged"]
+    assert result.as_dict()["free_energy_per_atom"]["value"] == -1.0
+    show(result)
+    printed = capsys.readouterr().out
+    assert "note: the flow could not be inverted for a fraction 1.0e-04 of the base protons" in printed
+    assert "note: the map folds for a fraction 1.0e-03 of the samples" in printed
+    assert printed.rstrip().endswith("converged")
