@@ -168,11 +168,17 @@ class ImageSteps(NamedTuple):
     """For the first, second and third component as the chosen one; zero is the first step. # (3, M, 3) or (1, M, 3)"""
 
 
-def image_steps(cell: PeriodicCell, cutoff: float) -> ImageSteps:
-    """The shortest list of the images that can be within a cutoff for some m in [-L/2, L/2]^3."""
+def image_steps(cell: PeriodicCell, cutoff: float, fewest: bool = True) -> ImageSteps:
+    """The shortest list of the images that can be within a cutoff for some m in [-L/2, L/2]^3.
+
+    Args:
+        cell: the periodic cell.
+        cutoff: in its unit of length.
+        fewest: whether a component of m may tell which ones.
+    """
     steps = cell.image_vectors(cutoff).astype(np.float64)
     reach = cutoff / cell.length * (1.0 + 1e-12)
-    found = {choice: _within(steps, choice, reach) for choice in (None, "largest", "smallest")}
+    found = {choice: _within(steps, choice, reach) for choice in (None, "largest", "smallest")[: 3 if fewest else 1]}
     choice = min(found, key=lambda choice: len(found[choice]))
     own = found[choice]
     if choice is None:

@@ -53,7 +53,7 @@ class ContactBlock(nn.Module):
     def __init__(self, cell: PeriodicCell, cutoff: float) -> None:
         super().__init__()
         self.length = cell.length
-        self.edges = Edges(cell, cutoff)
+        self.edges = Edges(cell, cutoff, fewest=False)  # its few functions are not worth a choice
         # In units of L: -r^2 / rho_b^2 is `exponents` r^2, and 1 - r^2 / r_c^2 falls by `steepness` r^2 from r = 0.
         self.steepness = (cell.length / cutoff) ** 2
         constants = {

@@ -31,6 +31,7 @@ class Edges(nn.Module):
     Args:
         cell: the periodic cell.
         cutoff: r_c in the cell's unit of length.
+        fewest: whether to choose images by a component of m, which takes three operations.
     """
 
     steps: Tensor
@@ -41,10 +42,10 @@ class Edges(nn.Module):
     others: Tensor
     """Zero for an atom and itself, one for all other images. # (N_i, N_j, M)"""
 
-    def __init__(self, cell: PeriodicCell, cutoff: float) -> None:
+    def __init__(self, cell: PeriodicCell, cutoff: float, fewest: bool = True) -> None:
         super().__init__()
         self.cutoff = cutoff
-        self.choice, steps = image_steps(cell, cutoff)
+        self.choice, steps = image_steps(cell, cutoff, fewest)
         self.num_images = steps.shape[1]
         same = torch.eye(cell.num_atoms)
         others = torch.ones(cell.num_atoms, cell.num_atoms, self.num_images)

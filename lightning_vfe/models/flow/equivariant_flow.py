@@ -42,12 +42,13 @@ class EquivariantFlow(nn.Module):
     a row, like the Euler steps of a flow in time. A contraction by a total factor f then needs f^(1/num_steps) of each
     step, and is far from the zero of the determinant, where a single step overshoots and folds space. (Measured: blocks
     of weights of their own fold after some hundred steps of training, because the smallest of the factors gets the
-    largest gradient.) Positions enter through relative vectors,
-    summed over all images within the cutoff: translations, permutations, lattice translations of single protons and the
-    48 cubic operations hold to rounding. The map is the identity at initialisation, infinitely smooth as protons meet,
-    and C2 at the cutoff. It is differentiable once more, with respect to positions and parameters.
+    largest gradient.) Positions enter through relative vectors, summed over all images within the cutoff: translations,
+    permutations, lattice translations of single protons and the 48 cubic operations hold to rounding. The map is the
+    identity at initialisation, infinitely smooth as protons meet, and C2 at the cutoff. It is differentiable once more,
+    with respect to positions and parameters.
 
-    Inside, all lengths are in units of rs, so that one network serves all densities; positions and results are in bohr.
+    Positions and results are in bohr. Inside, positions are in units of L and ranges in units of rs, so that one
+    network serves all densities.
     What density and temperature change beyond that enters through `conditions`, with weights that start at zero.
 
     If det dz/dx < 0 somewhere, the normalised density is p(x) E_p[sign], because the integral of det over the torus is

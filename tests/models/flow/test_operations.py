@@ -67,7 +67,7 @@ def default_flow(num_atoms, **sizes):
     return flow
 
 
-@pytest.mark.parametrize("num_atoms", [2, 8, 16, 54])
+@pytest.mark.parametrize("num_atoms", [2, 8, 14, 16, 54])
 def test_a_displacement_takes_at_most_150_operations_for_any_number_of_walkers(num_atoms):
     cell, flow = PeriodicCell(num_atoms, 1.31), default_flow(num_atoms)
     found = []
