@@ -22,12 +22,11 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from measure import describe
+from measure import start_on_one_thread
 from torch import Tensor
 
 import lightning_vfe as lv
 from lightning_vfe.models.wavefunction.density import ElectronDensity
-from lightning_vfe.physics.chunking import keep_freed_memory
 from lightning_vfe.physics.local_energy import coulomb_energies, local_energy
 from lightning_vfe.sampling.chains import Chains
 from lightning_vfe.sampling.proposals import (
@@ -230,10 +229,7 @@ DEFAULT_WAYS = [
 
 def main() -> None:
     arguments = parse()
-    torch.set_num_threads(1)
-    torch.set_default_dtype(torch.float64)
-    keep_freed_memory()
-    print(", ".join(f"{key} {value}" for key, value in describe(torch.device("cpu")).items()))
+    start_on_one_thread()
     scene = Scene(arguments.run, *arguments.walkers, arguments.local_walkers)
     num_walkers = math.prod(scene.start.shape[:2])
     print(f"N = {scene.start.shape[-2]}, {num_walkers} walkers; times in ms of a move of all of them")

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import torch
 from bench_flow import trained_like
-from measure import describe
+from measure import start_on_one_thread
 from torch import Tensor
 
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
@@ -30,7 +30,6 @@ from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.physics.cell import PeriodicCell
-from lightning_vfe.physics.chunking import keep_freed_memory
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.statistics import Estimate, estimate
 from lightning_vfe.physics.strata import Strata
@@ -169,10 +168,7 @@ def build(arguments: argparse.Namespace, base: str, num_atoms: int) -> ProtonDen
 
 def main() -> None:
     arguments = parse()
-    torch.set_num_threads(1)
-    torch.set_default_dtype(torch.float64)
-    keep_freed_memory()
-    print(", ".join(f"{key} {value}" for key, value in describe(torch.device("cpu")).items()))
+    start_on_one_thread()
     for base in arguments.base:
         for num_atoms in arguments.num_atoms:
             density = build(arguments, base, num_atoms)

@@ -19,6 +19,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from lightning_vfe.physics.chunking import keep_freed_memory
+
 FUNCTIONS = ("tanh", "sin", "cos", "exp", "expm1", "log", "log1p", "erf", "erfc", "sigmoid", "softplus", "sqrt", "pow")
 """Elementwise operations that cost a series or a division instead of one multiplication."""
 FACTORISATIONS = {
@@ -165,6 +167,14 @@ def describe(device: torch.device) -> dict[str, str]:
         model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
     versions = {"python": platform.python_version(), "torch": torch.__version__}
     return {"machine": model, "threads": str(torch.get_num_threads()), **versions, "date": time.strftime("%Y-%m-%d")}
+
+
+def start_on_one_thread() -> None:
+    """One thread of the CPU, float64, memory as the command keeps it; prints what machine this is."""
+    torch.set_num_threads(1)
+    torch.set_default_dtype(torch.float64)
+    keep_freed_memory()
+    print(", ".join(f"{key} {value}" for key, value in describe(torch.device("cpu")).items()))
 
 
 def _finish(device: torch.device) -> None:

@@ -22,6 +22,11 @@ OF_THE_USE = ("system.", "reference.", "num_plane_waves", "open_shell")
 MODEL_GROUPS = ("system", "base", "flow", "wavefunction", "potential")
 
 
+def checkpoint_of(path: str | Path) -> Path:
+    """The last checkpoint of a run folder, or the file itself."""
+    return Path(path) / "checkpoints" / "last.ckpt" if Path(path).is_dir() else Path(path)
+
+
 def load_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
     """The content of the checkpoint that a key names, on the CPU.
 

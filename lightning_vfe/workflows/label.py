@@ -22,7 +22,7 @@ from lightning_vfe.labels.label import Labeller, LabellingFailed, by_length
 from lightning_vfe.labels.rounds import LabelRun
 from lightning_vfe.labels.workers import ProcessLabeller
 from lightning_vfe.resources import data_file
-from lightning_vfe.workflows.checkpoints import embedded_config, load_checkpoint
+from lightning_vfe.workflows.checkpoints import checkpoint_of, embedded_config, load_checkpoint
 from lightning_vfe.workflows.guards import instantiate, key_errors
 from lightning_vfe.workflows.paths import check_file
 from lightning_vfe.workflows.restore import restore
@@ -122,8 +122,7 @@ def _vmc_labeller(
     key = "calculator.ckpt_path"
     if not config.calculator.ckpt_path:
         raise SettingError(key, None, "must name the run whose wavefunction labels: its folder or .ckpt")
-    path = Path(config.calculator.ckpt_path)
-    path = path / "checkpoints" / "last.ckpt" if path.is_dir() else path
+    path = checkpoint_of(config.calculator.ckpt_path)
     content = load_checkpoint(path, key=key)
     trained = embedded_config(content)
     if trained is None or "wavefunction" not in trained:

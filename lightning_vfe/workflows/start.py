@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lightning_vfe.errors import SettingError
-from lightning_vfe.workflows.checkpoints import check_same_network, embedded_config, load_checkpoint
+from lightning_vfe.workflows.checkpoints import check_same_network, checkpoint_of, embedded_config, load_checkpoint
 from lightning_vfe.workflows.restore import restore
 
 OCCUPATIONS = ("envelope.log_occupation", "envelope.occupation_power")
@@ -39,11 +39,6 @@ def start_networks(module: Any, config: DictConfig) -> list[str]:
         path = Path(config.flow_ckpt)
         start_flow(module, config, load_checkpoint(path, key="flow_ckpt"), "flow_ckpt", path)
     return notes
-
-
-def checkpoint_of(path: str | Path) -> Path:
-    """The last checkpoint of a run folder, or the file itself."""
-    return Path(path) / "checkpoints" / "last.ckpt" if Path(path).is_dir() else Path(path)
 
 
 def start_flow(module: Any, config: DictConfig, content: Mapping[str, Any], key: str, path: Path) -> None:

@@ -9,6 +9,7 @@ from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.models.wavefunction.scores import wavefunction_scores
+from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.optim.collectives import Collectives
 from lightning_vfe.optim.natural_gradient import NaturalGradientOptimizer
 from lightning_vfe.optim.solve import ScoreBlock, SolveSettings, fisher_and_force, minsr_direction, sr_direction
@@ -80,6 +81,20 @@ def test_wavefunction_scores_are_the_derivatives_of_every_sample() -> None:
         found = torch.complex(found[:, :, 0], found[:, :, 1])
         error = (found - reference).abs().max() / reference.abs().max()
         assert error < 1e-12, f"chunk {chunk_size}: relative error {error:.1e}"
+
+
+def test_scores_of_a_class_that_extends_the_wavefunction() -> None:
+    """It may compute ln psi in its own way, from protons, electrons and states alone."""
+
+    class Doubled(GeminalWavefunction):
+        def forward(self, protons, electrons, states):
+            return 2.0 * self.log_psi(protons, electrons, states)
+
+    wavefunction, protons, electrons, states, reference, _ = wavefunction_case()
+    wavefunction.__class__ = Doubled
+    found = wavefunction_scores(wavefunction, protons, electrons, states)
+    error = (torch.complex(found[:, :, 0], found[:, :, 1]) - 2.0 * reference).abs().max() / reference.abs().max()
+    assert error < 1e-12
 
 
 def test_frozen_parameters_have_no_scores() -> None:

@@ -48,8 +48,8 @@ class EquivariantFlow(nn.Module):
     with respect to positions and parameters.
 
     Positions and results are in bohr. Inside, positions are in units of L and ranges in units of rs, so that one
-    network serves all densities.
-    What density and temperature change beyond that enters through `conditions`, with weights that start at zero.
+    network serves all densities. What density and temperature change beyond that enters through `conditions`, with
+    weights that start at zero.
 
     If det dz/dx < 0 somewhere, the normalised density is p(x) E_p[sign], because the integral of det over the torus is
     L^(3N) for every map of this kind. The free energy computed from ln p is then too high by -kT ln E_p[sign], so it

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
-from lightning_vfe.models.wavefunction.pairing_gradients import pairing_gradients
+from lightning_vfe.models.wavefunction.pairing_gradients import pairing_gradients, pairing_with_tangents
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.state_point import WalkerStates
 
@@ -68,17 +68,14 @@ def _gradients(wavefunction: nn.Module, parameters: dict[str, Tensor], walkers: 
     The pairing matrix of the envelope depends on the protons and a few parameters. The derivative by its elements comes
     from every sample, the rest of the chain rule once from every proton walker.
     """
-    if not isinstance(wavefunction, GeminalWavefunction):
+    if type(wavefunction) is not GeminalWavefunction:
         return _pulled_back(wavefunction, parameters, walkers, {})
-    protons, states, envelope = walkers.protons, walkers.states, wavefunction.envelope
-    rs_ratio = states.rs / wavefunction.reference_rs
-    with torch.no_grad():
-        pairing = envelope.pairing(protons, states, rs_ratio)
+    rs_ratio = walkers.states.rs / wavefunction.reference_rs
+    pairing, tangents = pairing_with_tangents(wavefunction.envelope, walkers.protons, walkers.states, rs_ratio)
     of_network = {name: value for name, value in parameters.items() if not name.startswith(ENVELOPE)}
     found = _pulled_back(wavefunction, of_network, walkers, {"pairing": pairing})
-    if len(of_network) < len(parameters):
-        of_envelope = pairing_gradients(envelope, found["pairing"], protons, states, rs_ratio)
-        found |= {ENVELOPE + name: gradient for name, gradient in of_envelope.items()}
+    of_envelope = pairing_gradients(found["pairing"], pairing, tangents, rs_ratio)
+    found |= {ENVELOPE + name: gradient for name, gradient in of_envelope.items()}
     return {name: found[name] for name in parameters}
 
 

@@ -137,11 +137,11 @@ class Measurement:
 
         It is the share of failures among draws. A chain meets each of these protons as often as it leaves the others
         for them: by detailed balance their share is that of the failures over the probability to come back, for which
-        that of moving at all stands.
+        that of moving at all stands. With several state points it is the mean over all of them.
         """
         failed = diagnostics["num_failed_inversions"] / self.state.counts.num_proton_walkers
         moved = 1.0 - (1.0 - diagnostics["proton_acceptance"]) ** getattr(self.state.sampler, "num_proton_steps", 1)
-        return min(failed / moved, MAX_FRACTION) if failed > 0 else 0.0
+        return min(failed / moved, MAX_FRACTION) if moved > 0 else MAX_FRACTION * (failed > 0)
 
     def _with_base_error(self, found: dict[str, Any], point: StatePoint) -> dict[str, Any]:
         if self.state.proton_density is None:
