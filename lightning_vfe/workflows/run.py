@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_vfe.analysis.run import RunFolder, results_table
 from lightning_vfe.errors import SettingError
 from lightning_vfe.files import whole_file
+from lightning_vfe.workflows.boundary import base_note
 from lightning_vfe.workflows.build import build_trainer
 from lightning_vfe.workflows.checkpoints import check_same_model, check_steps_left, embedded_config, load_checkpoint
 from lightning_vfe.workflows.guards import default_dtype, key_errors, memory_bound
@@ -109,6 +110,8 @@ def run(plan: Plan, observer: Observer | None = None) -> RunResult:
             for line in start_networks(module, config):
                 if is_first:
                     observer.say(line)
+        if plan.verb == "fit" and is_first and (line := base_note(config)):
+            observer.say(line)
         trainer = build_trainer(config, plan.verb, observer.say, observer.progress)
         task.check(config, module, datamodule, trainer)
         if is_first:
