@@ -1,11 +1,11 @@
-"""Check an accelerator: the same numbers as on the CPU, the seconds of every phase, then a training.
+"""Check an accelerator: the same numbers as on the CPU and by graphs, the seconds of every phase, then a training.
 
     python benchmarks/gpu_check.py --seconds 200
     python benchmarks/gpu_check.py --seconds 60 --device cpu --sizes 8:8x4 --experiment smoke
 
 Every line is flushed, and after each line the JSON file holds all numbers so far. The exit code is 1 where a number of
-the accelerator differs from that of the CPU. No git, no internet and no installed package are needed; PYTHONPATH may
-name the folder of the checkout.
+the accelerator differs from that of the CPU, or more than 1 % of the chains of recorded moves from those of plain
+moves. No git, no internet and no installed package are needed; PYTHONPATH may name the folder of the checkout.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from graph_check import compare_graphs
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -126,6 +127,17 @@ def check_numbers(report: Report, device: str) -> bool:
         report.content["errors"][name] = error
         report.say(f"{name:<24} largest error {error:8.1e}  {'ok' if error < tolerance else 'DIFFERS'}")
     return good
+
+
+def check_graphs(report: Report, device: str) -> bool:
+    """Compare electron moves that are recorded as CUDA graphs with plain ones."""
+    state = make_state(16, 16, 8, chain_precision="float32")
+    for network in (state.wavefunction, state.proton_density):
+        assert network is not None
+        network.to(device)
+    state.place(device)
+    report.content["graphs"] = compare_graphs(state, device, report.say)
+    return all(found["differing"] <= 0.01 for found in report.content["graphs"].values())
 
 
 def _fermi(device: str) -> Tensor:
@@ -299,9 +311,10 @@ def main() -> int:
     report.content["device"] = f"{name}, torch {torch.__version__}, Python {sys.version.split()[0]}"
     report.say(report.content["device"])
     good = check_numbers(report, arguments.device)
+    good &= check_graphs(report, arguments.device)
     table(report, arguments.device, list(arguments.sizes), arguments.training_share * arguments.seconds)
     train(report, arguments.device, arguments.experiment, arguments.override)
-    report.say("done" if good else "done; NUMBERS DIFFER from the CPU")
+    report.say("done" if good else "done; NUMBERS DIFFER")
     return 0 if good else 1
 
 

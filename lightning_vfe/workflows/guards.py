@@ -41,7 +41,7 @@ def memory_bound(config: DictConfig) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        remedy = "use fewer walkers, more processes, or a lower max_chunk_elements or optimizer.score_chunk"
+        remedy = "use fewer walkers, more processes, or a lower max_chunk_elements"
         raise CommandError(f"out of memory ({one_line(error)[:200]}); {remedy}") from error
 
 

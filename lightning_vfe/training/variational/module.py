@@ -24,8 +24,6 @@ from lightning_vfe.training.variational.optimizers import NaturalGradient, Optim
 from lightning_vfe.training.variational.score_blocks import flow_block, wavefunction_block
 from lightning_vfe.training.variational.summary import TestResult
 
-SCORE_CHUNK = 256
-"""Samples whose scores are taken at once, where the optimizer does not say."""
 RECENT_STEPS = 50
 WATCHED = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "pressure_gpa")
 """Terms of the last RECENT_STEPS steps that are kept for the progress bar."""
@@ -98,7 +96,7 @@ class VariationalFreeEnergy(L.LightningModule):
     def score_blocks(self, batch: Batch, sample: Sample) -> dict[str, ScoreBlock]:
         """Scores and clipped energies of the blocks that have something to learn."""
         total, density, collectives = sample.electronic.total, self.proton_density, Collectives()
-        shared = self.clip_width, collectives.gather, getattr(self.optimizer_settings, "score_chunk", SCORE_CHUNK)
+        shared = self.clip_width, collectives.gather, getattr(self.optimizer_settings, "score_chunk", None)
         blocks, groups = {}, self.groups(batch)
         if _learns(self.wavefunction):
             walkers = collectives.rank * len(total) + torch.arange(len(total), device=total.device)
