@@ -179,7 +179,7 @@ def new_states(
     new.view(receivers, -1, *states.shape[2:]).add_(shared.view(receivers, -1, 1, states.shape[-1]))
     new[:2].baddbmm_(layer.to_electrons, _by_spin(messages))
     if layer.to_protons is not None and layer.proton_pairs is not None and from_electrons is not None:
-        from_protons = _from_protons(senders[2:], layer.proton_pairs, num_proton_walkers)
+        from_protons = messages_of_protons(senders[2:], layer.proton_pairs, num_proton_walkers)
         heard = torch.cat([from_electrons.view(from_protons.shape), from_protons], dim=1)
         new[2:].baddbmm_(layer.to_protons, heard.flatten(2))
     return added(new.tanh_(), flat[:receivers]).view(receivers, *states.shape[1:])
@@ -191,7 +191,7 @@ def _by_spin(messages: Tensor) -> Tensor:
     return by_spin
 
 
-def _from_protons(senders: Tensor, proton_pairs: Tensor, num_proton_walkers: int) -> Tensor:
+def messages_of_protons(senders: Tensor, proton_pairs: Tensor, num_proton_walkers: int) -> Tensor:
     """Messages of the protons (2, F, n, w), of both their blocks, to both.  # (2, F, n, W, B)"""
     _, width, half, num_walkers = senders.shape
     by_walker = senders.view(2, width, half, num_proton_walkers, num_walkers // num_proton_walkers)

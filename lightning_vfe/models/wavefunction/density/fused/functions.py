@@ -10,18 +10,11 @@ from torch.autograd.function import once_differentiable
 
 from lightning_vfe.models.wavefunction.density.fused.first_kernels import first_backward, first_forward
 from lightning_vfe.models.wavefunction.density.fused.kernels import layer_backward, layer_forward
+from lightning_vfe.models.wavefunction.density.fused.launch import LEAST_ROWS, launch, power_of_two
 from lightning_vfe.models.wavefunction.density.pairs import PairConstants
 
 COLUMNS = 128
-"""Senders times walkers of a tile where that is possible."""
-COLUMNS_OF_WARP = 16
-"""More need more registers than a thread has."""
-STAGES = 2
-"""Of the loads that run ahead; each takes shared memory."""
-LEAST_WALKERS = 8
-"""Walkers of a tile at least: what a GPU reads at once."""
-LEAST_FEATURES = 16
-"""Of a product of matrices in a kernel."""
+"""Of a tile: more need more registers than a thread has."""
 
 
 class FirstPairLayer(torch.autograd.Function):
@@ -113,26 +106,6 @@ def _new(like: Tensor, num: int, width: int, is_last: bool) -> tuple[Tensor, Ten
 
 
 def _launch(kernel: Any, tensors: tuple[Tensor, ...], num: int, num_walkers: int, width: int, is_last: bool) -> None:
-    """Run a kernel on all blocks of senders and all tiles of walkers."""
-    senders, features = _power_of_two(num // 2), max(LEAST_FEATURES, _power_of_two(width))
-    tile = max(LEAST_WALKERS, COLUMNS // senders)
-    grid = (-(-num_walkers // tile), 4)
-    with torch.cuda.device_of(tensors[0]):
-        kernel[grid](
-            *tensors,
-            num,
-            num // 2,
-            num_walkers,
-            WIDTH=width,
-            FEATURES=features,
-            SENDERS=senders,
-            TILE=tile,
-            IS_LAST=is_last,
-            num_warps=senders * tile // COLUMNS_OF_WARP,
-            num_stages=STAGES,
-        )
-
-
-def _power_of_two(number: int) -> int:
-    """The least power of two that is not smaller."""
-    return 1 << (number - 1).bit_length()
+    """Run a kernel of pairs on all blocks of senders and all tiles of walkers."""
+    features = max(LEAST_ROWS, power_of_two(width))
+    launch(kernel, tensors, num, num_walkers, 4, COLUMNS, WIDTH=width, FEATURES=features, IS_LAST=is_last)

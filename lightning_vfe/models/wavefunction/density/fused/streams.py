@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from lightning_vfe.models.wavefunction.density.fused.functions import FirstPairLayer, PairLayer
+from lightning_vfe.models.wavefunction.density.fused.state_layer import StateLayer
 from lightning_vfe.models.wavefunction.density.pairs import PairConstants, electron_angles
 from lightning_vfe.models.wavefunction.density.streams import (
     FirstLayer,
@@ -15,7 +16,7 @@ from lightning_vfe.models.wavefunction.density.streams import (
     StreamConstants,
     Streams,
     first_states,
-    new_states,
+    messages_of_protons,
     senders_of,
 )
 
@@ -24,15 +25,19 @@ def fused_streams(pairs: PairConstants, constants: StreamConstants, positions: T
     """All layers, for electrons (W, B, N, 3) in units of rs, at any of their images."""
     angles = electron_angles(pairs, pairs.origin[1], positions, unit_length)  # (3, N, w)
     layers, weights, senders = constants.others, constants.first.pairs, constants.first.senders
-    first: Any = FirstPairLayer.apply  # torch has no types
-    other: Any = PairLayer.apply
+    first = cast(Any, FirstPairLayer.apply)  # torch has no types
+    other, of_states = cast(Any, PairLayer.apply), cast(Any, StateLayer.apply)
     new, messages, to_protons, cusps = first(angles, pairs, weights, senders, not layers)
     states = first_states(_first_without_ones(constants.first), messages, to_protons)
     for number, each in enumerate(layers, start=1):
         layer = _without_ones(each)
         senders = senders_of(layer, states)
         new, messages, to_protons = other(new, senders, layer.pairs, number == len(layers))
-        states = new_states(layer, states, senders, messages, to_protons, len(positions))
+        heard = to_protons
+        if layer.proton_pairs is not None:
+            from_protons = messages_of_protons(senders[2:], layer.proton_pairs, len(positions))
+            heard = torch.cat([to_protons.view(from_protons.shape), from_protons], dim=1).flatten(-2)
+        states = of_states(states, messages, heard, layer)
     return Streams(states[:2], torch.unbind(new), angles, cusps)
 
 
