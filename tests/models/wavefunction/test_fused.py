@@ -39,7 +39,7 @@ def on_gpu(monkeypatch):
     """Take the CPU for a GPU, and forget what was found before."""
     monkeypatch.setattr(choice, "is_on_gpu", lambda positions: True)
     monkeypatch.setattr(choice, "_agreed", set())
-    monkeypatch.setattr(choice, "_failed", [])
+    monkeypatch.setattr(choice, "failures", [])
     monkeypatch.delenv(choice.SWITCH, raising=False)
 
 
@@ -50,9 +50,9 @@ def on_gpu(monkeypatch):
 def test_values_and_gradients_are_those_of_the_plain_streams(num_atoms, num_layers, pair_width, dtype):
     density, positions = make_density(num_atoms, num_layers, pair_width, dtype)
     given = (density.constants.pairs, density.constants.streams, positions, density.unit_length)
-    expected, found = (choice._numbers(run, *given) for run in (plain_streams, choice._kernels()))
+    expected, found = (choice.numbers_of(run, *given) for run in (plain_streams, choice.kernels()))
     assert all(a.dtype == b.dtype and a.shape == b.shape for a, b in zip(expected, found, strict=True))
-    error = choice._largest_error(expected, found)
+    error = choice.largest_error(expected, found)
     print(f"largest error: {error:.1f} in units of rounding")
     assert error < 50.0
 
@@ -78,7 +78,7 @@ def test_kernels_that_fail_are_left_alone(on_gpu, monkeypatch, wrong):
         return found._replace(cusps=found.cusps.detach())
 
     density, positions = make_density(2, 2, 4)
-    monkeypatch.setattr(choice, "_kernels", lambda: kernels)
+    monkeypatch.setattr(choice, "kernels", lambda: kernels)
     with monkeypatch.context() as patch:
         patch.setenv(choice.SWITCH, "0")
         expected = density(positions)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 import warnings
@@ -21,10 +22,14 @@ NUM_COMPARED = 16
 TOLERANCE = 300.0
 """Of the comparison, in units of rounding: far above what the order of sums makes, far below TF32."""
 
+LARGEST = 2**31
+"""Numbers of a block of pairs: what 32-bit places reach."""
+
 Run = Callable[[PairConstants, StreamConstants, Tensor, float], Streams]
 
 _agreed: set[Hashable] = set()
-_failed: list[str] = []
+failures: list[str] = []
+"""Why the kernels are not used any more in this process."""
 
 
 def fused_or_plain_streams(
@@ -36,21 +41,26 @@ def fused_or_plain_streams(
     gradient. If they differ, or the kernels cannot be compiled, a warning says so once, and the plain code is used.
     """
     if can_be_used(positions, constants) and _agree(pairs, constants, positions, unit_length):
-        return _kernels()(pairs, constants, positions, unit_length)
+        return kernels()(pairs, constants, positions, unit_length)
     return plain_streams(pairs, constants, positions, unit_length)
 
 
 def can_be_used(positions: Tensor, constants: StreamConstants) -> bool:
     """First derivatives alone, of real numbers on a GPU, and Triton is installed."""
-    if not is_on_gpu(positions) or _failed or os.environ.get(SWITCH) == "0":
+    if not is_on_gpu(positions) or failures or os.environ.get(SWITCH) == "0":
         return False
     if constants.first.pairs.dtype not in (torch.float32, torch.float64):
         return False
-    if (
-        torch._C._functorch.is_functorch_wrapped_tensor(positions)
-        or forward_ad.unpack_dual(positions).tangent is not None
-    ):
+    width, num_pairs = constants.first.pairs.shape[1], positions[..., 0].numel() * (positions.shape[-2] // 2)
+    if width * num_pairs >= LARGEST:
         return False
+    in_functorch = torch._C._functorch.is_functorch_wrapped_tensor(positions)
+    return has_triton() and not in_functorch and forward_ad.unpack_dual(positions).tangent is None
+
+
+@functools.cache
+def has_triton() -> bool:
+    """Whether Triton is installed: the CUDA builds of torch bring it."""
     return importlib.util.find_spec("triton") is not None
 
 
@@ -59,7 +69,7 @@ def is_on_gpu(positions: Tensor) -> bool:
     return positions.is_cuda
 
 
-def _kernels() -> Run:
+def kernels() -> Run:
     """Imported at the first use only: Triton is not everywhere."""
     from lightning_vfe.models.wavefunction.density.fused.streams import fused_streams
 
@@ -76,7 +86,7 @@ def _agree(pairs: PairConstants, constants: StreamConstants, positions: Tensor, 
     few = min(num, -(-NUM_COMPARED // count))
     given = (pairs.first(few * count), constants.of_first(few, num), positions[:few], unit_length)
     try:
-        error = _largest_error(_numbers(plain_streams, *given), _numbers(_kernels(), *given))
+        error = largest_error(numbers_of(plain_streams, *given), numbers_of(kernels(), *given))
     except torch.OutOfMemoryError:
         raise
     except Exception as found:  # Triton and the compilers behind it raise errors of all kinds
@@ -87,7 +97,7 @@ def _agree(pairs: PairConstants, constants: StreamConstants, positions: Tensor, 
     return True
 
 
-def _numbers(
+def numbers_of(
     run: Run, pairs: PairConstants, constants: StreamConstants, positions: Tensor, length: float
 ) -> list[Tensor]:
     """All that the streams give, and the derivative of its sum by the positions."""
@@ -100,7 +110,7 @@ def _numbers(
         return [*(each.detach() for each in values), *torch.autograd.grad(total, variable)]
 
 
-def _largest_error(expected: list[Tensor], found: list[Tensor]) -> float:
+def largest_error(expected: list[Tensor], found: list[Tensor]) -> float:
     """In units of the rounding of the largest number."""
     rounding = torch.finfo(expected[0].dtype).eps
     errors = [(a - b).abs().max() / a.abs().max() for a, b in zip(expected, found, strict=True)]
@@ -108,6 +118,6 @@ def _largest_error(expected: list[Tensor], found: list[Tensor]) -> float:
 
 
 def _give_up(reason: str) -> bool:
-    _failed.append(reason)
+    failures.append(reason)
     warnings.warn(f"the fused kernels are not used, which costs time only: {reason}", stacklevel=2)
     return False
