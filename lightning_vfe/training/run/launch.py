@@ -10,7 +10,10 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import ProgressBar
 
-from lightning_vfe.training.run.run_folder import StopOnInterrupt
+from lightning_vfe.errors import RunError
+from lightning_vfe.signals import signal_of
+from lightning_vfe.training.run.interrupt import StopOnInterrupt
+from lightning_vfe.training.run.process_watch import has_lost_process, lost_process
 
 __all__ = [
     "cluster_plugins",
@@ -70,18 +73,22 @@ def launch(
 
     Raises:
         AttributeError: unknown verb.
+        RunError: another process of the run has died.
     """
     try:
         getattr(trainer, verb)(module, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
-    except SystemExit:
+    except SystemExit as left:
         # Lightning leaves through sys.exit(1) after Ctrl-C
         if trainer.interrupted:
-            return _received(trainer) or signal.SIGINT
+            return signal_of(left.__context__)
         raise
-    except (ValueError, FloatingPointError):
-        # met by all processes alike: the first one reports it
+    except Exception as error:
+        line = lost_process(trainer) if has_lost_process(error) else ""
+        # met by all processes alike, or by this one alone: the first one reports it
         if trainer.is_global_zero and trainer.strategy.launcher is not None:
             trainer.strategy.launcher.kill(signal.SIGKILL)
+        if line:
+            raise RunError(line) from error
         raise
     return _received(trainer)
 

@@ -1,6 +1,8 @@
 """The run folder's metrics.csv."""
 
 import csv
+import errno
+import io
 import os
 from argparse import Namespace
 from collections.abc import Iterable
@@ -60,8 +62,7 @@ class MetricsCSVLogger(Logger):
             rows = self._read()[1]
             self._columns += new
             self._rewrite(rows)
-        with self.file.open("a", newline="") as stream:
-            csv.DictWriter(stream, self._columns).writerow(row)
+        _append_row(self.file, self._columns, row)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -92,3 +93,22 @@ class MetricsCSVLogger(Logger):
             writer = csv.DictWriter(stream, self._columns, restval="")
             writer.writeheader()
             writer.writerows(rows)
+
+
+def _append_row(file: Path, columns: list[str], row: dict[str, Any]) -> None:
+    """Append a whole row or nothing.
+
+    Raises:
+        OSError: the disk is full, or the file cannot be written to.
+    """
+    text = io.StringIO(newline="")
+    csv.DictWriter(text, columns).writerow(row)
+    with file.open("ab", buffering=0) as stream:
+        end = stream.seek(0, os.SEEK_END)
+        content = text.getvalue().encode()
+        try:
+            if stream.write(content) < len(content):  # the disk is full now, which a second write would tell
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+        except OSError:
+            stream.truncate(end)
+            raise

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from lightning_vfe.training.run.interrupt import StopOnInterrupt
 from lightning_vfe.training.run.launch import configure_logging_and_seed, launch
 from lightning_vfe.training.run.loggers import MetricsCSVLogger
-from lightning_vfe.training.run.run_folder import CONFIG_KEY, EmbedConfig, LastCheckpoint, StopOnInterrupt
+from lightning_vfe.training.run.run_folder import CONFIG_KEY, EmbedConfig, LastCheckpoint
 
 
 class Chain(L.LightningDataModule, IterableDataset):
