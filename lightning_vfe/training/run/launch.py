@@ -6,11 +6,12 @@ import warnings
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import ProgressBar
 
-from lightning_vfe.errors import RunError
+from lightning_vfe.errors import RunError, one_line
 from lightning_vfe.signals import signal_of
 from lightning_vfe.training.run.interrupt import StopOnInterrupt
 from lightning_vfe.training.run.process_watch import has_lost_process, lost_process
@@ -73,6 +74,7 @@ def launch(
 
     Raises:
         AttributeError: unknown verb.
+        FloatingPointError: the numbers of the run broke down.
         RunError: another process of the run has died.
     """
     try:
@@ -89,6 +91,8 @@ def launch(
             trainer.strategy.launcher.kill(signal.SIGKILL)
         if line:
             raise RunError(line) from error
+        if isinstance(error, torch.linalg.LinAlgError):
+            raise FloatingPointError(f"the numbers of the run broke down ({one_line(error)[:120]})") from error
         raise
     return _received(trainer)
 

@@ -1,5 +1,6 @@
 """Callbacks that keep a run folder whole: the last checkpoints, and the config inside them."""
 
+import math
 import os
 import time
 from pathlib import Path
@@ -33,7 +34,8 @@ class LastCheckpoint(Checkpoint):
         keep_last: saves that are kept.
 
     Raises:
-        FloatingPointError: the parameters are not finite when they are to be saved.
+        FloatingPointError: `fit` ends with parameters that are not finite, and the module has kept none with a finite
+            `best_loss` before.
         ValueError: a setting is not a positive number.
     """
 
@@ -108,6 +110,10 @@ class LastCheckpoint(Checkpoint):
         if trainer.global_step > self._saved_step and not _is_broken(trainer):
             self._save(trainer)
         self._commit(trainer)
+        broken, has_result = _broken_parameter(pl_module), math.isfinite(getattr(pl_module, "best_loss", math.inf))
+        if broken and not has_result:
+            what = f"{broken} is not finite after {trainer.global_step} steps"
+            raise FloatingPointError(f"{what}, and this state is not saved: lower the learning rates")
         trainer.strategy.barrier()  # a cluster may end all processes with the first one that is through
 
     def _is_due(self, trainer: L.Trainer) -> bool:
@@ -125,11 +131,8 @@ class LastCheckpoint(Checkpoint):
         return bool(trainer.strategy.reduce_boolean_decision(own, all=False))
 
     def _save(self, trainer: L.Trainer) -> None:
-        parameters = trainer.lightning_module.named_parameters()
-        broken = next((name for name, value in parameters if not bool(value.isfinite().all())), None)
-        if broken is not None:
-            what = f"{broken} is not finite after {trainer.global_step} steps"
-            raise FloatingPointError(f"{what}, and this state is not saved: lower the learning rates")
+        if _broken_parameter(trainer.lightning_module):
+            return
         trainer.save_checkpoint(self.folder.pending)
         self._saved_step, self._is_pending, self._saved_at = trainer.global_step, True, time.monotonic()
 
@@ -159,3 +162,8 @@ def _is_broken(trainer: L.Trainer) -> bool:
     """Whether a callback keeps the present state out of the files."""
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
     return any(getattr(callback, "is_broken", False) for callback in callbacks)
+
+
+def _broken_parameter(module: L.LightningModule) -> str | None:
+    """Name of a parameter that is not finite."""
+    return next((name for name, value in module.named_parameters() if not bool(value.isfinite().all())), None)
