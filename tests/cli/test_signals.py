@@ -51,7 +51,11 @@ def answer(command: Command, *numbers: int) -> tuple[int, str, str]:
         ([*LONG, "datamodule.equilibration_steps=100000", "run_dir=new"], "new/config.yaml", signal.SIGTERM),
         (["test", "run_dir=run", "datamodule.test_steps=100000"], "out-{}.txt", signal.SIGTERM),
         (["label", "calculator=ase", "label.chains.spacing=100000", "run_dir=l"], "l/labels.db", signal.SIGHUP),
-        (["log-z", "potential.path=pair.pt", "log_z.num_sweeps=100000", "run_dir=z"], "z/config.yaml", signal.SIGUSR1),
+        (
+            ["log-z", "potential.path=pair.pt", "log_z.max_sweeps=100000", "log_z.pilot_sweeps=100000", "run_dir=z"],
+            "z/config.yaml",
+            signal.SIGUSR1,
+        ),
     ],
     ids=["equilibration", "test", "label", "log-z"],
 )
@@ -82,7 +86,7 @@ def test_a_closed_terminal_saves_even_where_nobody_reads(tmp_path: Path) -> None
 
 
 def test_a_second_interrupt_stops_at_once(tmp_path: Path) -> None:
-    command = start([*LONG, "sampler.num_electron_steps=20000"], tmp_path)
+    command = start([*LONG, "sampler.num_electron_steps=500"], tmp_path)
     command.until(lambda: num_rows(tmp_path / "run") > 0)
     code, printed, _ = answer(command, signal.SIGINT, signal.SIGINT)
     assert code == 130

@@ -1,7 +1,6 @@
 """The run folder's metrics.csv."""
 
 import csv
-import errno
 import io
 import os
 from argparse import Namespace
@@ -104,11 +103,11 @@ def _append_row(file: Path, columns: list[str], row: dict[str, Any]) -> None:
     text = io.StringIO(newline="")
     csv.DictWriter(text, columns).writerow(row)
     with file.open("ab", buffering=0) as stream:
-        end = stream.seek(0, os.SEEK_END)
-        content = text.getvalue().encode()
+        end, content = stream.seek(0, os.SEEK_END), text.getvalue().encode()
         try:
-            if stream.write(content) < len(content):  # the disk is full now, which a second write would tell
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
-        except OSError:
+            while content:  # a disk that is nearly full takes a part
+                content = content[stream.write(content) :]
+        except OSError as error:
             stream.truncate(end)
+            error.filename = str(file)
             raise

@@ -232,9 +232,7 @@ def test_broken_parameters_never_take_the_place_of_good_ones(tmp_path: Path, bes
     if best_loss == 1.0:
         fit(tmp_path, module)
     else:
-        with pytest.raises(
-            FloatingPointError, match=r"weight is not finite after 20 steps, and this state is not saved"
-        ):
+        with pytest.raises(FloatingPointError, match=r"weight is not finite after 20 steps, and this state is not"):
             fit(tmp_path, module)
     kept = [f"step-{step:08d}.ckpt" for step in (4, 8)]
     assert sorted(file.name for file in (tmp_path / "checkpoints").iterdir()) == ["last.ckpt", *kept]
