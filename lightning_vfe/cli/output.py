@@ -6,7 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from typing_extensions import override
@@ -45,6 +45,8 @@ def _lasting(stream: TextIO | None, of_process: TextIO | None) -> TextIO:
         return open(os.devnull, "w")
     if stream is not of_process or not isinstance(stream, io.TextIOWrapper):
         return stream
+    with suppress(OSError):
+        stream.flush()  # what was printed before comes first
     raw = _LastingFile(stream.fileno(), "w", closefd=False)
     is_unbuffered = isinstance(stream.buffer, io.RawIOBase)
     return io.TextIOWrapper(
