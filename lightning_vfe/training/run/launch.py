@@ -91,7 +91,7 @@ def launch(
             trainer.strategy.launcher.kill(signal.SIGKILL)
         if line:
             raise RunError(line) from error
-        if isinstance(error, torch.linalg.LinAlgError):
+        if isinstance(error, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
             raise FloatingPointError(f"the numbers of the run broke down ({one_line(error)[:120]})") from error
         raise
     return _received(trainer)
