@@ -1,24 +1,28 @@
-"""Check an accelerator: the same numbers as on the CPU, the seconds of every phase, then a training.
+"""Check an accelerator: the same numbers as on the CPU and by graphs, the seconds of every phase, then a training.
 
     python benchmarks/gpu_check.py --seconds 200
     python benchmarks/gpu_check.py --seconds 60 --device cpu --sizes 8:8x4 --experiment smoke
 
 Every line is flushed, and after each line the JSON file holds all numbers so far. The exit code is 1 where a number of
-the accelerator differs from that of the CPU. No git, no internet and no installed package are needed; PYTHONPATH may
-name the folder of the checkout.
+the accelerator differs from that of the CPU, one of the fused kernels from that of the plain code, or more than 1 % of
+the chains of recorded moves from those of plain moves. No git, no internet and no installed package are needed;
+PYTHONPATH may name the folder of the checkout.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from graph_check import compare_graphs
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -26,6 +30,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.proton_density import ProtonDensity
+from lightning_vfe.models.wavefunction.conditional import electron_density
+from lightning_vfe.models.wavefunction.density import ElectronDensity
+from lightning_vfe.models.wavefunction.density.fused.choice import SWITCH, failures
 from lightning_vfe.models.wavefunction.fermi import fermi_function
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.optim.natural_gradient import NaturalGradientOptimizer
@@ -38,6 +45,8 @@ from lightning_vfe.training.variational.module import VariationalFreeEnergy
 SIZES = ("16:16x8", "16:1024x8", "14:16x8", "14:1024x8", "54:16x8", "54:1024x8")
 MOVES = 100
 """Electron moves of a sweep in the table."""
+EVALUATIONS = 10
+"""Evaluations of ln|psi|^2 in the table."""
 
 
 class Report:
@@ -128,6 +137,17 @@ def check_numbers(report: Report, device: str) -> bool:
     return good
 
 
+def check_graphs(report: Report, device: str) -> bool:
+    """Compare electron moves that are recorded as CUDA graphs with plain ones."""
+    state = make_state(16, 16, 8, chain_precision="float32")
+    for network in (state.wavefunction, state.proton_density):
+        assert network is not None
+        network.to(device)
+    state.place(device)
+    report.content["graphs"] = compare_graphs(state, device, report.say)
+    return all(found["differing"] <= 0.01 for found in report.content["graphs"].values())
+
+
 def _fermi(device: str) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     real, imag = (torch.randn(32, 1, 64, 64, generator=generator, dtype=torch.float64) for _ in range(2))
@@ -141,6 +161,87 @@ def _step(state: VariationalState, batch: Any, sample: Any) -> Tensor:
     settings = module.configure_optimizers()
     settings["optimizer"].step(closure=lambda: module.score_blocks(batch, sample))
     return torch.cat([parameter.detach().flatten().cpu() for parameter in module.parameters()])
+
+
+# --- the fused kernels ----------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def plain_code() -> Iterator[None]:
+    """ln|psi|^2 without the fused kernels."""
+    before = os.environ.get(SWITCH)
+    os.environ[SWITCH] = "0"
+    try:
+        yield
+    finally:
+        del os.environ[SWITCH]
+        if before is not None:
+            os.environ[SWITCH] = before
+
+
+def density_of(state: VariationalState, dtype: torch.dtype) -> tuple[ElectronDensity, Tensor]:
+    """ln|psi|^2 of the walkers as the moves take it, and their electrons."""
+    walkers = state.place()
+    protons = walkers.protons * walkers.states.rs[:, None, None]
+    density = electron_density(state.wavefunction, protons, walkers.states, dtype)
+    assert density is not None
+    return density.for_walkers(walkers.electrons.shape[1]), walkers.electrons
+
+
+def value_and_gradient(density: ElectronDensity, electrons: Tensor) -> tuple[Tensor, Tensor]:
+    """ln|psi|^2 and its derivative by the electrons."""
+    variable = electrons.clone().requires_grad_()
+    value = density(variable)
+    return value.detach(), torch.autograd.grad(value.sum(), variable)[0]
+
+
+def check_kernels(report: Report, device: str) -> bool:
+    """Compare ln|psi|^2 and its gradient by the fused kernels with the plain code on the same device."""
+    good = True
+    for num_atoms in (2, 14, 16):
+        state = make_state(num_atoms, 24, 8)
+        state.wavefunction.to(device)
+        assert state.proton_density is not None
+        state.proton_density.to(device)
+        state.place(device)
+        for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-2)):
+            density, electrons = density_of(state, dtype)
+            fused = value_and_gradient(density, electrons)
+            with plain_code():
+                plain = value_and_gradient(density, electrons)
+            for name, a, b in zip(("value", "gradient"), fused, plain, strict=True):
+                error = float((a - b).abs().max() / b.abs().max().clamp(min=1.0))
+                name = f"fused {name}, N = {num_atoms}, {str(dtype).removeprefix('torch.')}"
+                good &= error < tolerance
+                report.content["errors"][name] = error
+                report.say(f"{name:<32} largest error {error:8.1e}  {'ok' if error < tolerance else 'DIFFERS'}")
+    for reason in failures:
+        report.say(f"the fused kernels are NOT USED: {reason}")
+    return good and not failures
+
+
+def evaluations_of(state: VariationalState) -> dict[str, Callable[[], object]]:
+    """Evaluations of ln|psi|^2 in float32 with and without the fused kernels."""
+    density, electrons = density_of(state, torch.float32)
+
+    @torch.no_grad()
+    def values() -> None:
+        for _ in range(EVALUATIONS):
+            density(electrons)
+
+    def gradients() -> None:
+        for _ in range(EVALUATIONS):
+            value_and_gradient(density, electrons)
+
+    def plainly(work: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            with plain_code():
+                work()
+
+        return run
+
+    works = {f"{EVALUATIONS} values": values, f"{EVALUATIONS} gradients": gradients}
+    return works | {f"{name}, plain": plainly(work) for name, work in works.items()}
 
 
 # --- the table ------------------------------------------------------------------------------------------------------
@@ -175,7 +276,7 @@ def phases_of(state: VariationalState) -> dict[str, Callable[[], object]]:
         assert isinstance(optimizer, NaturalGradientOptimizer)
         optimizer.step(closure=lambda: kept.pop("blocks"))
 
-    return {
+    return evaluations_of(state) | {
         f"{state.sampler.num_electron_steps} electron moves": electrons,
         "protons, direct": protons,
         "energies": energies,
@@ -208,7 +309,7 @@ def table(report: Report, device: str, sizes: list[str], deadline: float) -> Non
             report.content["phases"].append(row | {"gib": memory})
             times = [f"{'-' if value is None else format(value, '.3f'):>9}" for value in (first, second)]
             report.say(f"{atoms:>3} {walkers:>9} {name:<22}{''.join(times)}{memory:>7.1f}")
-            if first is None or report.left < deadline:
+            if report.left < deadline or (first is None and not name.endswith("plain")):
                 break
         del state
         if device == "cuda":
@@ -299,9 +400,12 @@ def main() -> int:
     report.content["device"] = f"{name}, torch {torch.__version__}, Python {sys.version.split()[0]}"
     report.say(report.content["device"])
     good = check_numbers(report, arguments.device)
+    good &= check_graphs(report, arguments.device)
+    if arguments.device == "cuda":
+        good &= check_kernels(report, arguments.device)
     table(report, arguments.device, list(arguments.sizes), arguments.training_share * arguments.seconds)
     train(report, arguments.device, arguments.experiment, arguments.override)
-    report.say("done" if good else "done; NUMBERS DIFFER from the CPU")
+    report.say("done" if good else "done; NUMBERS DIFFER")
     return 0 if good else 1
 
 

@@ -131,7 +131,7 @@ def seconds_of(function: Callable[[], Any], device: torch.device, budget: float 
 
 def measure(function: Callable[[], Any], device: torch.device, budget: float = 4.0) -> Cost:
     """Cost of a call: first its memory, then its seconds, last its work."""
-    with _peak_memory(device) as memory:
+    with peak_memory(device) as memory:
         function()
     seconds = seconds_of(function, device, budget)
     with Work() as work:
@@ -183,7 +183,7 @@ def _finish(device: torch.device) -> None:
 
 
 @contextlib.contextmanager
-def _peak_memory(device: torch.device) -> Iterator[dict[str, float]]:
+def peak_memory(device: torch.device) -> Iterator[dict[str, float]]:
     """Largest memory inside above that at the start, in bytes, as {"peak": ...} afterwards."""
     found = {"peak": math.nan}
     if device.type == "cuda":

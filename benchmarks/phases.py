@@ -40,8 +40,6 @@ from lightning_vfe.state.targets import ProtonTargets, electron_target
 
 SUMMED = ("electron sweep", "proton sweep", "kinetic energy", "Ewald")
 """The four phases whose sum is compared with the baseline."""
-SCORE_CHUNK = 256
-"""Samples whose derivatives are taken at once, as in the default optimizer."""
 PROTON_WIDTH, ELECTRON_WIDTH = 0.05, 0.15
 """Widths of the moves in bohr."""
 READOUT = 0.3
@@ -190,8 +188,8 @@ class Phases:
 
     def scores(self) -> tuple[Tensor, Tensor]:
         """Derivatives of ln psi and of ln p by all parameters, sample by sample."""
-        of_electrons = wavefunction_scores(self.wavefunction, self.protons, self.electrons, self.states, SCORE_CHUNK)
-        return of_electrons, self.density.scores(self.protons, self.states, SCORE_CHUNK)[1]
+        of_electrons = wavefunction_scores(self.wavefunction, self.protons, self.electrons, self.states)
+        return of_electrons, self.density.scores(self.protons, self.states)[1]
 
     def solve(self) -> list[Direction]:
         """A step of the natural gradient from given scores, in the smaller space, for both networks."""

@@ -1,15 +1,17 @@
-r"""Weak scaling: measured with one and two processes on this machine, and modelled for many GPUs.
+r"""Weak scaling, measured with one and two processes and modelled for many GPUs; a step of a large cell on one GPU.
 
     python benchmarks/scaling.py measure
     python benchmarks/bench_step.py --num-atoms 54 --proton-walkers 2 --electron-moves 2 --budget 1 \
         --phases "electron sweep" "direct protons" "kinetic energy" Ewald scores \
         --csv benchmarks/results/step_xeon_54.csv
     python benchmarks/scaling.py model --table benchmarks/results/step_xeon_54.csv --moves 2 --figure docs/scaling.png
+    python benchmarks/scaling.py cell --num-atoms 54
 
 `measure` times steps of `lightning-vfe fit` with as many walkers per process each time; the rest of a run is taken out
 by the difference of a long and a short one. `model` takes the flops and bytes of one step at N = 54 from a table of
 bench_step.py, adds those of the natural gradient and its messages (optim/cost.py), and divides by the rates below. It
-knows nothing of latency and of processes that wait for each other.
+knows nothing of latency and of processes that wait for each other. `cell` predicts the seconds and the memory of one
+step with 64 twists x 4 x 4 walkers on one GPU, see cell.py.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+from cell import predict
+from measure import start_on_one_thread
 
 from lightning_vfe.optim.cost import update_cost
 
@@ -124,8 +128,16 @@ def main() -> None:
     modelled.add_argument("--table", type=Path, required=True)
     modelled.add_argument("--moves", type=int, default=100, help="electron moves in the table's sweep")
     modelled.add_argument("--figure", type=Path)
+    cell = commands.add_parser("cell", help="one GPU, 64 twists")
+    cell.add_argument("--num-atoms", type=int, default=54)
     given = parser.parse_args()
-    measure() if given.command == "measure" else model(given.table, given.moves, given.figure)
+    if given.command == "measure":
+        measure()
+    elif given.command == "model":
+        model(given.table, given.moves, given.figure)
+    else:
+        start_on_one_thread()
+        predict(given.num_atoms, PRODUCTS, MEMORY)
 
 
 if __name__ == "__main__":

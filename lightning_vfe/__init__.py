@@ -65,10 +65,10 @@ _CONFIG_HOMES = {
     "sampling.boltzmann": ("ChainSettings",),
     "log_z.settings": ("LogZSettings",),
     "training.variational.callbacks": (
-        "NaNGuard",
         "ProgressBar",
         "WriteSummary",
     ),
+    "training.variational.nan_guard": ("NaNGuard",),
     "training.flow_mle.datamodule": ("ConfigurationDataModule",),
     "training.flow_mle.sources": (
         "ChainSource",

@@ -11,6 +11,10 @@ class CommandError(Exception):
     """Bad input. Its message is one line; the exit code of a command that meets it is 2."""
 
 
+class RunError(Exception):
+    """What ends a run whose settings are right, such as a full disk. One line; the exit code of the command is 1."""
+
+
 class SettingError(CommandError, ValueError):
     """A setting whose value cannot be used.
 

@@ -9,6 +9,8 @@ import torch
 # The second line is for the processes that tests start.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"
+# Triton's kernels run on the CPU; it reads this when it is imported, whoever does that first.
+os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(autouse=True)

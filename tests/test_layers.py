@@ -13,6 +13,7 @@ FLOORS = {
     "resources": 0,
     "errors": 0,
     "files": 0,
+    "signals": 0,
     "physics": 0,
     "forward_laplacian": 0,
     "models": 1,

@@ -1,15 +1,17 @@
 """The command `lightning-vfe VERB key=value ...`: compose the config, build the objects, run a verb of Lightning."""
 
-import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from lightning_vfe import __version__
-from lightning_vfe.cli.exit_codes import FAILED, INTERRUPTED, USAGE_ERROR
+from lightning_vfe.cli.exit_codes import FAILED, STOPPED, USAGE_ERROR
 from lightning_vfe.cli.help import TRAINER_VERBS, VERBS, general_help, verb_help
+from lightning_vfe.cli.output import lasting_output
 from lightning_vfe.cli.processes import print_error, wait_passively
-from lightning_vfe.errors import CommandError, nearest
+from lightning_vfe.errors import CommandError, RunError, nearest
+from lightning_vfe.signals import signal_of, signals_to, stop
+from lightning_vfe.workflows.processes import forget_stale_ranks, is_first_process
 
 HELP = ("--help", "-h")
 PRINT_CONFIG = ("--print-config", "--cfg")
@@ -22,23 +24,26 @@ FLAGS = (*HELP, *PRINT_CONFIG, *MULTIRUN, "--version")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
-    0; 2 after bad input (one line on stderr); 1 where the numbers of a run break down (one line as well); 130 after
-    Ctrl-C; 128 + N after signal N. The first process of several speaks.
+    0; 2 after bad input (one line on stderr); 1 where the numbers of a run break down or the machine ends it (one line
+    as well); 128 + N after signal N, so 130 after Ctrl-C. The first process of several speaks.
 
     `sys.argv` stays as it is: Lightning starts the further processes of a distributed run with the same words.
     """
     wait_passively()
-    try:
-        return _dispatch(list(sys.argv[1:] if argv is None else argv))
-    except CommandError as error:
-        print_error(str(error))
-        return USAGE_ERROR
-    except FloatingPointError as error:
-        print_error(str(error))
-        return FAILED
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+    with lasting_output():
+        try:
+            with signals_to(stop):
+                return _dispatch(list(sys.argv[1:] if argv is None else argv))
+        except CommandError as error:
+            print_error(str(error))
+            return USAGE_ERROR
+        except (FloatingPointError, RunError) as error:
+            print_error(str(error))
+            return FAILED
+        except KeyboardInterrupt as error:
+            if is_first_process():
+                print("interrupted", file=sys.stderr)
+            return STOPPED + signal_of(error)
 
 
 def _dispatch(words: list[str]) -> int:
@@ -66,11 +71,8 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _show(text: str) -> int:
-    """Print a page, for readers that may close it early (`--help | head`); returns the exit code."""
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing is left to flush at the end
+    """Print a page; returns the exit code."""
+    print(text, flush=True)
     return 0
 
 
@@ -83,6 +85,7 @@ def _run(verb: str, settings: list[str], print_only: bool) -> int:
     from lightning_vfe.workflows.plan import Plan, make_plan
 
     if verb not in TRAINER_VERBS:
+        forget_stale_ranks()
         if print_only:
             return _show(OmegaConf.to_yaml(compose_config(parse(settings), root=verb)).rstrip())
         return int(import_module(f"lightning_vfe.cli.{verb.replace('-', '_')}").run(settings))
@@ -90,6 +93,8 @@ def _run(verb: str, settings: list[str], print_only: bool) -> int:
     if print_only:
         return _show(OmegaConf.to_yaml(plan.config).rstrip())
 
+    if plan.has_one_process:
+        forget_stale_ranks()
     from lightning_vfe.cli.run import run_plan
 
     return run_plan(plan)

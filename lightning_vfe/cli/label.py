@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from lightning_vfe.cli.exit_codes import FAILED, INTERRUPTED
+from lightning_vfe.cli.exit_codes import FAILED, STOPPED
 from lightning_vfe.workflows.verbs import label
 
 
@@ -14,7 +14,7 @@ def run(words: Sequence[str]) -> int:
         print(f"error: {found.failure}", file=sys.stderr)
         return FAILED
     print(f"{found.database}: {found.done} labels, {found.failed} failed, {found.pending} still to do")
-    if found.interrupted:
+    if found.signal:
         print("interrupted; the same command continues with what is left")
-        return INTERRUPTED
+        return STOPPED + found.signal
     return 0

@@ -6,7 +6,7 @@ import time
 
 from lightning_vfe.workflows.processes import is_first_process
 
-GRACE_SECONDS = 10.0
+GRACE_SECONDS = 5.0
 """So long a further process waits for the first one to end the run for the same reason."""
 
 WAIT_POLICY = "OMP_WAIT_POLICY"

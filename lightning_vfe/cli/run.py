@@ -30,7 +30,7 @@ def _say_what_next(plan: Plan, result: RunResult) -> None:
     if result.signal and result.is_saved:
         print(f"interrupted; resume with: lightning-vfe {plan.verb} ckpt_path=last run_dir={plan.run_dir}")
     elif result.signal:
-        print("interrupted before the first step; nothing is saved")
+        print("interrupted before the first save; nothing is saved")
     elif plan.verb == "fit" and result.is_saved:
         print(f"next: lightning-vfe test run_dir={plan.run_dir}")
     elif plan.verb == "fit":

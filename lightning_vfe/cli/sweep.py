@@ -7,8 +7,8 @@ import shlex
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,17 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import DictConfig
 
-from lightning_vfe.cli.exit_codes import FAILED
+from lightning_vfe.cli.exit_codes import FAILED, STOPPED
 from lightning_vfe.cli.sweep_table import print_results
 from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.resources import resource_folder
+from lightning_vfe.signals import STOPPING, Stopped, signal_of, signals_to, stop
 from lightning_vfe.workflows.compose import RUN_ROOT, compose_config
+from lightning_vfe.workflows.folders import RUNS
 from lightning_vfe.workflows.guards import key_errors
 from lightning_vfe.workflows.overrides import parse, quote_path
 from lightning_vfe.workflows.paths import check_folder
-from lightning_vfe.workflows.plan import RUNS, new_sweep_folder, past_sweep_folder
+from lightning_vfe.workflows.plan import new_sweep_folder, past_sweep_folder
 from lightning_vfe.workflows.schema import check_types
 from lightning_vfe.workflows.system import strata_of
 
@@ -84,30 +86,23 @@ class Job:
         code = run_process(command)
         if not any(folder.iterdir()):
             folder.rmdir()
-        if code == 128 + signal.SIGINT:
-            raise KeyboardInterrupt
-        if code == 128 + signal.SIGTERM:
-            raise SystemExit(code)
+        if code - STOPPED in STOPPING:
+            raise Stopped(code - STOPPED)
         return {"folder": str(folder), "words": words, "exit_code": code}
 
 
 def run_process(command: Sequence[str]) -> int:
-    """Exit code of a process that ends before this one does: Ctrl-C reaches both, SIGTERM is passed on."""
+    """Exit code of a process that ends before this one does: Ctrl-C reaches both, other signals are passed on."""
     process = subprocess.Popen(command)
-    takes_over = threading.current_thread() is threading.main_thread() and (
-        signal.getsignal(signal.SIGTERM) == signal.SIG_DFL  # submitit has a handler of its own
-    )
-    if takes_over:
-        signal.signal(signal.SIGTERM, lambda number, _frame: process.send_signal(number))
-    try:
+    # submitit has handlers of its own
+    passes_on = signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, stop)
+    with signals_to(stop) if passes_on else nullcontext():
         while True:
             try:
                 return process.wait()
-            except KeyboardInterrupt:
-                continue  # the process saves and stops
-    finally:
-        if takes_over:
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            except KeyboardInterrupt as error:  # the process saves and stops
+                if signal_of(error) != signal.SIGINT:
+                    process.send_signal(signal_of(error))
 
 
 def run_sweep(verb: str, given: Sequence[str]) -> int:

@@ -14,6 +14,7 @@ from typing import Any
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.label import Configuration, Label, ase_label
+from lightning_vfe.signals import STOPPING
 
 THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
 MAX_MESSAGE = 400
@@ -118,9 +119,10 @@ def _one_thread() -> Iterator[None]:
 
 def _work(pipe: Any, make_calculator: Callable[[], Any]) -> None:
     """The process: label what comes through the pipe until it is closed."""
-    # Ctrl-C reaches every process of the terminal; only the first one decides. SystemExit unwinds: a program that the
-    # calculator runs is killed and the scratch folder removed.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C, a closed terminal and SLURM reach all processes; only the first one decides. SystemExit unwinds: a program
+    # that the calculator runs is killed and the scratch folder removed.
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
     while True:
         try:

@@ -75,7 +75,8 @@ class ProtonDensity(nn.Module):
         Args:
             x: protons in bohr.  # (W, N, 3)
             states: their state points.  # (W,)
-            chunk_size: walkers at once; None takes as many as the flow's `max_chunk_elements` allows.
+            chunk_size: walkers at once; None takes as many as the free memory, or the flow's `max_chunk_elements`,
+                allows.
 
         Returns:
             ln p(x) in bohr^(-3N)  # (W,), and d ln p / d phi, phi the flattened trainable parameters in the order of
@@ -87,10 +88,11 @@ class ProtonDensity(nn.Module):
         if chunk_size is not None and chunk_size < 1:
             raise SettingError("chunk_size", chunk_size, "must be at least 1", "None chooses one that fits the memory")
         if isinstance(self.flow, EquivariantFlow):
-            function, largest = self._scores, self.flow.batch_size(x, with_gradients=True)
+            function, limit = self._scores, self.flow.batch_size(x, with_gradients=True)
         else:
-            function, largest = self._scores_by_func, len(x)
-        limit = after_halvings(min(chunk_size or len(x), largest))
+            function, limit = self._scores_by_func, after_halvings(len(x))
+        if chunk_size is not None:
+            limit = min(limit, after_halvings(chunk_size))
         rows = (x.detach(), states.rs, states.kT, states.twist)
         log_prob, scores = map_rows(lambda walkers, *own: function(walkers, WalkerStates(*own)), limit, *rows)
         return log_prob, scores

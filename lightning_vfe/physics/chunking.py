@@ -21,10 +21,14 @@ from lightning_vfe.physics.memory import free_memory, is_out_of_memory
 
 MAX_ELEMENTS_CPU = 2**19
 """On a CPU 4 MiB of doubles stay near its caches: larger blocks were measured to be slower."""
+MAX_KEPT_ELEMENTS_CPU = 2**26
+"""What a backward pass keeps does not stay there anyhow: larger blocks were measured to be faster."""
 MAX_ELEMENTS_ACCELERATOR = 2**25
-"""On an accelerator that does not tell its free memory. It wants few and large operations."""
+"""On a device that does not tell its free memory. An accelerator wants few and large operations."""
 MEMORY_SHARE = 128
 """A temporary takes at most this part of the free memory: about ten of them are held at once."""
+KEPT_TEMPORARIES = 32
+"""What a backward pass keeps may be as large as this many temporaries: a quarter of the free memory."""
 
 # mallopt's numbers of its two thresholds, from glibc's malloc.h, and the largest value that the second one takes.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -70,15 +74,21 @@ def set_max_chunk_elements(elements: int | None) -> None:
 
 def max_chunk_elements(positions: Tensor) -> int:
     """Bound for the number of elements of a temporary on the device of the positions."""
-    device = positions.device
+    return _largest(positions.device, MAX_ELEMENTS_CPU, 1)
+
+
+def max_kept_elements(positions: Tensor) -> int:
+    """Bound for the number of elements that are kept for a backward pass, on the device of the positions."""
+    return _largest(positions.device, MAX_KEPT_ELEMENTS_CPU, KEPT_TEMPORARIES)
+
+
+def _largest(device: torch.device, largest_on_cpu: int, temporaries: int) -> int:
+    """Bound for what is as large as this many temporaries."""
     if _bound.chosen is not None:
-        elements = _bound.chosen
+        elements = temporaries * _bound.chosen
     else:
-        affordable = _affordable_elements(device)
-        if device.type == "cpu":
-            elements = MAX_ELEMENTS_CPU if affordable is None else min(MAX_ELEMENTS_CPU, affordable)
-        else:
-            elements = MAX_ELEMENTS_ACCELERATOR if affordable is None else affordable
+        elements = temporaries * (_affordable_elements(device) or MAX_ELEMENTS_ACCELERATOR)
+        elements = min(elements, largest_on_cpu) if device.type == "cpu" else elements
     return max(1, elements >> _bound.halvings)
 
 
@@ -101,7 +111,8 @@ def map_chunks(function: Callable[..., tuple[Tensor, ...]], limit: int, *positio
     """Apply a function to at most `limit` configurations at a time, and to fewer where the memory does not suffice.
 
     Args:
-        function: maps positions to tensors with the broadcast leading dimensions of its arguments.
+        function: maps positions to tensors with the broadcast leading dimensions of its arguments; or writes into
+            tensors that are given with the positions.
         limit: largest number of configurations, positive, from `max_chunk_elements` or `after_halvings`.
         positions: with equally many leading dimensions, which broadcast.  # (..., N, 3)
 

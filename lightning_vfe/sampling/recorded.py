@@ -1,6 +1,7 @@
 """Moves in memory that stays, so that a GPU can record one move as a CUDA graph and repeat it.
 
-A move is many small operations; repeated one by one, a GPU waits for Python most of the time.
+A move is many small operations; repeated one by one, a GPU waits for Python most of the time. A move with a gradient
+holds its backward pass, too: PyTorch runs that on the stream of the forward pass, so that the same graph records both.
 """
 
 from __future__ import annotations
@@ -8,11 +9,12 @@ from __future__ import annotations
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from lightning_vfe.sampling.proposals import ChainState, GaussianProposal, LogProb, PreparedLogProb, Proposal
+from lightning_vfe.sampling.proposals import ChainState, LogProb, PreparedLogProb, Proposal, recording_key
 from lightning_vfe.sampling.step import step
 
 KEPT = 2
@@ -54,16 +56,13 @@ class Moves:
 class RecordedMoves(Moves):
     """The same, where every step reads and writes the same memory.
 
-    `record` it once, and `load` other numbers as often as wanted. Only for rules without a gradient.
+    `record` it once, and `load` other numbers as often as wanted. Only for rules that have a `recording_key`.
     """
 
     def __init__(self, log_prob: PreparedLogProb, state: ChainState, proposal: Proposal, width: Tensor) -> None:
-        assert state.gradient is None
-        positions, displacement = state.positions.clone(), state.displacement
-        own = ChainState(positions, state.log_prob.clone(), None, displacement)
-        super().__init__(log_prob.clone(), own, proposal, width.clone())
+        super().__init__(log_prob.clone(), _clone(state), proposal, width.clone())
         self._tensors = self.log_prob.tensors()  # type: ignore[attr-defined]
-        self._noise, self._log_uniform = torch.zeros_like(positions), torch.zeros_like(own.log_prob)
+        self._noise, self._log_uniform = torch.zeros_like(state.positions), torch.zeros_like(state.log_prob)
         self._repeat: Callable[[], None] = self._step
 
     def record(self) -> None:
@@ -73,8 +72,7 @@ class RecordedMoves(Moves):
     def load(self, log_prob: PreparedLogProb, state: ChainState, width: Tensor) -> None:
         """Copy what a chain starts with into the own memory."""
         torch._foreach_copy_(self._tensors, log_prob.tensors())
-        self.state.positions.copy_(state.positions)
-        self.state.log_prob.copy_(state.log_prob)
+        self._place(state)
         self.width.copy_(width)
         self.accepted.zero_()
 
@@ -86,24 +84,35 @@ class RecordedMoves(Moves):
 
     def end(self) -> tuple[ChainState, Tensor]:
         """The state and the accepted moves, in memory of their own."""
-        own = self.state
-        return ChainState(own.positions.clone(), own.log_prob.clone(), None, own.displacement), self.accepted.clone()
+        return _clone(self.state), self.accepted.clone()
 
     def _step(self) -> None:
         new, accept = step(self.log_prob, self.state, self.proposal, self.width, self._noise, self._log_uniform)
-        self.state.positions.copy_(new.positions)
-        self.state.log_prob.copy_(new.log_prob)
+        self._place(new)
         self.accepted += accept
+
+    def _place(self, state: ChainState) -> None:
+        """Copy a state into the own memory."""
+        torch._foreach_copy_(_changing(self.state), _changing(state))
+
+
+def _changing(state: ChainState) -> list[Tensor]:
+    """The tensors that a step replaces."""
+    return [state.positions, state.log_prob, *([] if state.gradient is None else [state.gradient])]
+
+
+def _clone(state: ChainState) -> ChainState:
+    """The same, with what a step replaces in memory of its own."""
+    gradient = None if state.gradient is None else state.gradient.clone()
+    return replace(state, positions=state.positions.clone(), log_prob=state.log_prob.clone(), gradient=gradient)
 
 
 def make_moves(log_prob: LogProb, state: ChainState, proposal: Proposal, width: Tensor) -> Moves:
     """Recorded moves where they can be, else plain ones; both make the same chain."""
-    recordable = isinstance(log_prob, PreparedLogProb) and type(proposal) is GaussianProposal
-    moves = None
-    if recordable and can_record(state.positions.device):
-        assert isinstance(log_prob, PreparedLogProb)
-        like = [*log_prob.tensors(), state.positions, state.log_prob, width]
-        key = (type(log_prob), *((tuple(x.shape), x.stride(), x.dtype, x.device) for x in like))
+    moves, rule = None, recording_key(proposal)
+    if isinstance(log_prob, PreparedLogProb) and rule is not None and can_record(state.positions.device):
+        like = [*log_prob.tensors(), *_changing(state), width]
+        key = (type(log_prob), rule, *((tuple(x.shape), x.stride(), x.dtype, x.device) for x in like))
         if key not in _recorded:
             _recorded[key] = _try_to_record(log_prob, state, proposal, width)
         _recorded.move_to_end(key)

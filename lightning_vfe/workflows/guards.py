@@ -1,7 +1,9 @@
-"""Around everything that a command builds and runs: its dtype, its memory, and one line for what the user can mend."""
+"""Around all that a command builds and runs: its dtype, memory and disk, and one line for what the user can mend."""
 
+import errno
 import re
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -9,11 +11,13 @@ import hydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig
 
-from lightning_vfe.errors import CommandError, SettingError, one_line
+from lightning_vfe.errors import CommandError, RunError, SettingError, one_line
 from lightning_vfe.workflows.imports import import_parts
 from lightning_vfe.workflows.keys import locate
 
 TRAINER = "lightning.Trainer"
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""Of a disk that is full, beyond its quota, or broken."""
 
 
 @contextmanager
@@ -41,8 +45,29 @@ def memory_bound(config: DictConfig) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        remedy = "use fewer walkers, more processes, or a lower max_chunk_elements or optimizer.score_chunk"
+        remedy = "use fewer walkers, more processes, or a lower max_chunk_elements"
         raise CommandError(f"out of memory ({one_line(error)[:200]}); {remedy}") from error
+
+
+@contextmanager
+def disk_errors(advice: Callable[[], str]) -> Iterator[None]:
+    """Inside it, a disk that takes no more becomes one line.
+
+    Args:
+        advice: called then, for what to do once there is space.
+
+    Raises:
+        RunError: the disk is full or refuses to write.
+    """
+    try:
+        yield
+    except (OSError, sqlite3.OperationalError) as error:
+        number, file = getattr(error, "errno", None), getattr(error, "filename", None)
+        if number not in DISK_ERRORS and "disk is full" not in str(error):
+            raise
+        reason = getattr(error, "strerror", None) or one_line(error)
+        where = f"{file} cannot be written" if file else "the files of the run cannot be written"
+        raise RunError(f"{where} ({reason}); those written before are whole: free some space, {advice()}") from error
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from lightning_vfe.labels.label import Labeller, LabellingFailed, by_length
 from lightning_vfe.labels.rounds import LabelRun
 from lightning_vfe.labels.workers import ProcessLabeller
 from lightning_vfe.resources import data_file
+from lightning_vfe.signals import signal_of
 from lightning_vfe.workflows.checkpoints import checkpoint_of, embedded_config, load_checkpoint
 from lightning_vfe.workflows.guards import instantiate, key_errors
 from lightning_vfe.workflows.paths import check_file
@@ -38,7 +39,7 @@ class LabelResult:
     Attributes:
         database: its file.
         done, failed, pending: numbers of configurations.
-        interrupted: Ctrl-C has ended the work; the same settings continue it.
+        signal: number of the signal that ended the work, which the same settings continue; 0 where none did.
         failure: why no configuration could be labelled; empty otherwise.
     """
 
@@ -46,7 +47,7 @@ class LabelResult:
     done: int
     failed: int
     pending: int
-    interrupted: bool = False
+    signal: int = 0
     failure: str = ""
 
 
@@ -75,16 +76,16 @@ def label_with(config: DictConfig, command: str, say: Callable[[str], None]) -> 
     store.update_metadata(code_version=__version__, program=program, command=commands)
     try:
         LabelRun(store, labeller, states, **parts, report=say).run()
-    except KeyboardInterrupt:
-        return _result(store, interrupted=True)
+    except KeyboardInterrupt as error:
+        return _result(store, signal=signal_of(error))
     except LabellingFailed as error:
         return _result(store, failure=one_line(error))
     return _result(store)
 
 
-def _result(store: LabelStore, interrupted: bool = False, failure: str = "") -> LabelResult:
+def _result(store: LabelStore, signal: int = 0, failure: str = "") -> LabelResult:
     done, failed, pending = (store.count(state=state) for state in ("done", "failed", "pending"))
-    return LabelResult(Path(store.path), done, failed, pending, interrupted, failure)
+    return LabelResult(Path(store.path), done, failed, pending, signal, failure)
 
 
 def build_labeller(config: DictConfig, states: list[State]) -> tuple[Labeller, dict[str, Any], str]:

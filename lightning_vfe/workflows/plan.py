@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,11 +9,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.workflows.compose import compose_config, override_config
+from lightning_vfe.workflows.folders import RUNS, free_folder, is_used, numbered
 from lightning_vfe.workflows.overrides import Overrides
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.processes import is_first_process, started_together
 
-RUNS = Path("runs")
 HANDOVER = "LIGHTNING_VFE_PLAN"
 """Environment variable by which the first process tells those that Lightning starts what it has decided."""
 
@@ -38,6 +37,7 @@ class Plan:
         notes: lines that tell the user what was chosen.
         may_be_done: a checkpoint at the last step is no mistake, as for a job that its cluster starts once more.
         may_round_walkers: the number of proton walkers is a default, which may be raised to one that can be dealt.
+        is_free: the folder is the next free one; another command may take it first.
     """
 
     verb: str
@@ -48,11 +48,18 @@ class Plan:
     notes: tuple[str, ...] = ()
     may_be_done: bool = False
     may_round_walkers: bool = False
+    is_free: bool = False
 
     def hand_over(self) -> str:
         """The plan as text for HANDOVER."""
         text = OmegaConf.to_yaml(self.config)
         return json.dumps([self.verb, text, str(self.run_dir), self.ckpt_path and str(self.ckpt_path)])
+
+    @property
+    def has_one_process(self) -> bool:
+        """Whether the trainer asks for a single process; false where Lightning chooses the number."""
+        trainer = self.config.trainer
+        return str(trainer.get("devices")) == "1" and trainer.get("num_nodes", 1) == 1
 
     @staticmethod
     def received() -> "Plan | None":
@@ -98,14 +105,15 @@ def make_plan(verb: str, overrides: Overrides) -> Plan:
                 "leaves the folder open",
                 "processes started by torchrun or srun, or on several nodes, need run_dir=...",
             )
-        folder, notes = (Path(run_dir), ()) if run_dir else _free_folder(config.name)
+        folder, notes = (Path(run_dir), ()) if run_dir else free_folder(config.name)
         is_new = not (begins_again and (folder / "config.yaml").is_file())  # left by a run that was stopped early
-        if is_new and run_dir and is_first_process() and _is_used(folder):
+        if is_new and run_dir and is_first_process() and is_used(folder):
             raise SettingError(
                 "run_dir", folder, "already holds a run", "resume it with ckpt_path=last, or give another folder"
             )
         is_default = overrides.value("sampler.num_proton_walkers") is None
-        return replace(_plan(verb, config, folder, None, is_new, notes), may_round_walkers=is_default)
+        plan = _plan(verb, config, folder, None, is_new, notes)
+        return replace(plan, may_round_walkers=is_default, is_free=not run_dir)
     if ckpt_path == "last":
         checkpoint, notes = _last_checkpoint(run_dir, overrides)
     else:
@@ -114,11 +122,12 @@ def make_plan(verb: str, overrides: Overrides) -> Plan:
     config = _config_of(checkpoint, home, overrides)
     goal = Path(run_dir) if run_dir else home
     if goal is not None:
-        folder, is_new = goal, not _is_used(goal)
+        folder, is_new = goal, not is_used(goal)
     else:
-        (folder, more), is_new = _free_folder(config.name), True
+        (folder, more), is_new = free_folder(config.name), True
         notes += more
-    return replace(_plan(verb, config, folder, checkpoint, is_new, notes), may_be_done=is_auto)
+    plan = _plan(verb, config, folder, checkpoint, is_new, notes)
+    return replace(plan, may_be_done=is_auto, is_free=goal is None)
 
 
 def _plan(
@@ -136,7 +145,7 @@ def _plan(
 
 def new_sweep_folder(name: str) -> Path:
     """The next free folder runs/NAME-sweep, runs/NAME-sweep-2, ..."""
-    return _free_folder(f"{name}-sweep")[0]
+    return free_folder(f"{name}-sweep")[0]
 
 
 def past_sweep_folder(name: str, marker: str) -> Path:
@@ -145,7 +154,7 @@ def past_sweep_folder(name: str, marker: str) -> Path:
     Raises:
         CommandError: there is none.
     """
-    for _, folder in reversed(_numbered(f"{name}-sweep")):
+    for _, folder in reversed(numbered(f"{name}-sweep")):
         if (folder / marker).is_file():
             return folder
     raise SettingError(
@@ -155,32 +164,6 @@ def past_sweep_folder(name: str, marker: str) -> Path:
 
 def _last_of(run_dir: Path) -> Path:
     return run_dir / "checkpoints" / "last.ckpt"
-
-
-def _is_used(folder: Path) -> bool:
-    return folder.is_dir() and any(folder.iterdir())
-
-
-def _free_folder(name: str) -> tuple[Path, tuple[str, ...]]:
-    if Path(name).name != name or name in ("", ".."):
-        raise SettingError(
-            "name", name or repr(name), f"is no name of a folder in {RUNS}", "give a word, or run_dir=..."
-        )
-    if not (RUNS / name).exists():
-        return RUNS / name, ()
-    number = 1 + max([1, *(number for number, _ in _numbered(name))])
-    folder = RUNS / f"{name}-{number}"
-    return folder, (f"{RUNS / name} holds an earlier run, which stays as it is; this one goes to {folder}",)
-
-
-def _numbered(name: str) -> list[tuple[int, Path]]:
-    """Folders runs/NAME (number 1), runs/NAME-2, ..., in the order of their numbers."""
-    found = []
-    for folder in RUNS.glob("*"):
-        match = re.fullmatch(re.escape(name) + r"(?:-(\d+))?", folder.name)
-        if match and folder.is_dir():
-            found.append((int(match[1] or 1), folder))
-    return sorted(found)
 
 
 def _last_checkpoint(run_dir: str | None, overrides: Overrides) -> tuple[Path, tuple[str, ...]]:
@@ -193,7 +176,7 @@ def _last_checkpoint(run_dir: str | None, overrides: Overrides) -> tuple[Path, t
             )
         return checkpoint, ()
     name = overrides.value("name") or overrides.groups.get("experiment") or "default"
-    folders = [folder for _, folder in _numbered(str(name))]
+    folders = [folder for _, folder in numbered(str(name))]
     for folder in reversed(folders):
         checkpoint = _last_of(folder)
         if checkpoint.is_file():

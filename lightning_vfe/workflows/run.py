@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +18,15 @@ from lightning_vfe.files import whole_file
 from lightning_vfe.workflows.boundary import base_note
 from lightning_vfe.workflows.build import build_trainer
 from lightning_vfe.workflows.checkpoints import check_same_model, check_steps_left, embedded_config, load_checkpoint
-from lightning_vfe.workflows.guards import default_dtype, key_errors, memory_bound
+from lightning_vfe.workflows.folders import free_folder, made_folder
+from lightning_vfe.workflows.guards import default_dtype, disk_errors, key_errors, memory_bound
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import HANDOVER, Plan
 from lightning_vfe.workflows.processes import is_first_process
 from lightning_vfe.workflows.restore import check_same_shapes
 from lightning_vfe.workflows.schema import check_types
 from lightning_vfe.workflows.start import start_networks
-from lightning_vfe.workflows.tasks import Rows, task_of
+from lightning_vfe.workflows.tasks import Rows, Task, task_of
 
 Say = Callable[[str], None]
 
@@ -77,6 +78,7 @@ def run(plan: Plan, observer: Observer | None = None) -> RunResult:
     Raises:
         CommandError: a value that a constructor refuses, a checkpoint that does not fit, or walkers that do not divide.
         FloatingPointError: the numbers of the run broke down.
+        RunError: the disk is full, or another process of the run has died.
     """
     observer = observer or Observer()
     config, is_first, task = plan.config, is_first_process(), task_of(plan.config)
@@ -87,6 +89,18 @@ def run(plan: Plan, observer: Observer | None = None) -> RunResult:
         _check_limits(config)
         if is_first and (folder := OmegaConf.select(config, "callbacks.checkpoint.dirpath")) is not None:
             check_folder("callbacks.checkpoint.dirpath", folder)
+    with _claimed(plan) if is_first else nullcontext(plan) as plan, disk_errors(lambda: _way_back(plan)):
+        try:
+            return _run(plan, observer, task, is_first)
+        except FloatingPointError as error:
+            if plan.verb != "fit":
+                raise
+            raise FloatingPointError(f"{error}, {_way_back(plan)}") from error
+
+
+def _run(plan: Plan, observer: Observer, task: Task, is_first: bool) -> RunResult:
+    """Everything that takes time, in the run's own folder."""
+    config = plan.config
     note = task.prepare(config, plan.may_round_walkers)
     for line in (*plan.notes, *([note] if note else [])) if is_first else ():
         observer.say(line)
@@ -122,6 +136,30 @@ def run(plan: Plan, observer: Observer | None = None) -> RunResult:
             stopped_by = launch(trainer, plan.verb, module, datamodule, plan.config.ckpt_path)
     is_saved = (plan.run_dir / "checkpoints" / "last.ckpt").is_file()
     return RunResult(plan.run_dir, stopped_by, _messages(trainer), is_saved)
+
+
+@contextmanager
+def _claimed(plan: Plan) -> Iterator[Plan]:
+    """The plan with a folder that no other command has: where one has taken the free folder meanwhile, the next one."""
+    with ExitStack() as stack:
+        while plan.is_free:
+            try:
+                stack.enter_context(made_folder(plan.run_dir))
+                break
+            except FileExistsError:
+                folder, notes = free_folder(plan.config.name)
+                plan.config.run_dir = str(folder)
+                plan = replace(plan, run_dir=folder, notes=notes)
+        yield plan
+
+
+def _way_back(plan: Plan) -> str:
+    """What to do after a breakdown of the run."""
+    if plan.verb != "fit":
+        return f"then run lightning-vfe {plan.verb} again"
+    if (plan.run_dir / "checkpoints" / "last.ckpt").is_file():
+        return f"then resume with lightning-vfe fit ckpt_path=last run_dir={plan.run_dir}"
+    return "then start again: nothing was saved"
 
 
 def _messages(trainer: Any) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from lightning_vfe.workflows.compose import compose_config
-from lightning_vfe.workflows.guards import default_dtype, key_errors, memory_bound
+from lightning_vfe.workflows.guards import default_dtype, disk_errors, key_errors, memory_bound
 from lightning_vfe.workflows.label import LabelResult, label_with
 from lightning_vfe.workflows.log_z import LogZRun, Progress, log_z_with
 from lightning_vfe.workflows.overrides import parse
@@ -73,7 +73,7 @@ def label(*settings: str, run_dir: PathLike = None, say: Callable[[str], None] =
         CommandError: a setting that cannot be used.
     """
     config = compose_verb("label", settings, run_dir)
-    with default_dtype(config.dtype), key_errors(config), memory_bound(config):
+    with default_dtype(config.dtype), key_errors(config), memory_bound(config), disk_errors(_same_command):
         return label_with(config, _command("label", settings), say)
 
 
@@ -89,7 +89,7 @@ def compute_log_z(*settings: str, run_dir: PathLike = None, progress: Progress =
         CommandError: a setting that cannot be used.
     """
     config = compose_verb("log-z", settings, run_dir)
-    with default_dtype(config.dtype), key_errors(config), memory_bound(config):
+    with default_dtype(config.dtype), key_errors(config), memory_bound(config), disk_errors(_same_command):
         return log_z_with(config, _command("log-z", settings), progress)
 
 
@@ -106,6 +106,10 @@ def _run(
 ) -> RunResult:
     words = _words(settings, run_dir=run_dir, ckpt_path=ckpt_path)
     return run(Plan.received() or make_plan(verb, parse(words)), observer)
+
+
+def _same_command() -> str:
+    return "then run the same command again"
 
 
 def _words(settings: tuple[str, ...], **paths: PathLike) -> list[str]:

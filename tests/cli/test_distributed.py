@@ -74,6 +74,24 @@ def test_an_error_of_all_processes_is_one_line(tmp_path: Path, monkeypatch: pyte
     assert errors.count("\n") == 1, errors
 
 
+def test_a_dead_process_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    process, run = start("fit", *DDP, "trainer.max_steps=100000", "run_dir=run"), Path("run")
+    began = time.monotonic()
+    while process.poll() is None and not (run / "metrics.csv").exists():
+        assert time.monotonic() - began < LIMIT_SECONDS
+        time.sleep(0.1)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    further = [each for each in map(int, children) if b"lightning_vfe" in Path(f"/proc/{each}/cmdline").read_bytes()]
+    os.kill(further[0], signal.SIGKILL)
+    died = time.monotonic()
+    code, _, errors = finish(process)
+    assert time.monotonic() - died < 10.0
+    assert code == 1
+    assert errors.startswith("error: process 1 of the run has died (SIGKILL), and the others end; resume with")
+    assert errors.count("\n") == 1, errors
+
+
 def test_a_further_process_speaks_where_the_first_does_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

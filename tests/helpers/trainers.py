@@ -1,6 +1,7 @@
 """Trainers for tests: on the CPU, without files and output."""
 
 import lightning as L
+from lightning.pytorch.callbacks import Checkpoint
 
 
 def quiet_trainer(max_steps: int, *callbacks: L.Callback, **settings) -> L.Trainer:
@@ -10,7 +11,7 @@ def quiet_trainer(max_steps: int, *callbacks: L.Callback, **settings) -> L.Train
         max_epochs=-1,
         accelerator="cpu",
         logger=False,
-        enable_checkpointing=False,
+        enable_checkpointing=any(isinstance(each, Checkpoint) for each in callbacks),
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,

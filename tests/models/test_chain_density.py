@@ -123,7 +123,8 @@ def test_coarse_map_in_parts_and_shapes():
     cell = PeriodicCell(4, 1.3)
     flow, x, states = make_flow(cell, num_steps=3), random_protons(cell, 2, 3), states_at(cell, 2, 3)
     whole = flow.to_base_midpoint(x, states)
-    flow.walkers_at_once = 2
+    flow.max_chunk_elements = 2 * flow.memory.with_jacobian
+    assert flow.batch_size(x) == 2
     for one, other in zip(whole, flow.to_base_midpoint(x, states), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
     assert whole.z.shape == x.shape

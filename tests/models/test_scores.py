@@ -10,6 +10,7 @@ from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.potential.yukawa import YukawaPotential
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.chunking import set_max_chunk_elements
 from lightning_vfe.physics.system import System
 from tests.helpers.flows import make_flow, random_protons, report
 from tests.helpers.potentials import make_schnet
@@ -59,6 +60,34 @@ def test_memory_bound_of_the_flow_is_kept():
     x, states = random_protons(CELL, 3), states_at(CELL, 3)
     for one, other in zip(density.scores(x, states), turns.scores(x, states, 3), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_scores_and_maps_go_on_in_smaller_chunks_where_the_memory_does_not_suffice(monkeypatch):
+    density, x, states = ProtonDensity(BASES["uniform"](), make_flow(CELL)), random_protons(CELL, 8), states_at(CELL, 8)
+
+    def everything():
+        inverse = density.flow.from_base(x, states)
+        return *density.scores(x, states), density.flow.displacement(x, states), *inverse
+
+    with torch.no_grad():
+        whole, flow, sizes = everything(), density.flow, []
+        own_blocks = flow._blocks
+
+        def limited(condition):
+            sizes.append(len(condition))
+            if len(condition) > 3:
+                raise torch.OutOfMemoryError("out of memory")
+            return own_blocks(condition)
+
+        monkeypatch.setattr(flow, "_blocks", limited)
+        try:
+            with pytest.warns(RuntimeWarning, match="out of memory with 8 configurations"):
+                parts = everything()
+        finally:
+            set_max_chunk_elements(None)
+    assert sizes[0] == 8
+    for one, other in zip(whole, parts, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-9)
 
 
 def test_frozen_parameters_are_left_out_and_nothing_is_changed():

@@ -8,12 +8,14 @@ import torch
 from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.proton_density import ProtonDensity
+from lightning_vfe.models.wavefunction import scores as module_of_scores
 from lightning_vfe.models.wavefunction.scores import wavefunction_scores
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.optim.collectives import Collectives
 from lightning_vfe.optim.natural_gradient import NaturalGradientOptimizer
 from lightning_vfe.optim.solve import ScoreBlock, SolveSettings, fisher_and_force, minsr_direction, sr_direction
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.chunking import set_max_chunk_elements
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.system import System
 from tests.helpers.states import states_at
@@ -81,6 +83,45 @@ def test_wavefunction_scores_are_the_derivatives_of_every_sample() -> None:
         found = torch.complex(found[:, :, 0], found[:, :, 1])
         error = (found - reference).abs().max() / reference.abs().max()
         assert error < 1e-12, f"chunk {chunk_size}: relative error {error:.1e}"
+
+
+def test_scores_go_on_in_smaller_chunks_where_the_memory_does_not_suffice(monkeypatch) -> None:
+    wavefunction, protons, electrons, states, reference, _ = wavefunction_case()
+    whole, sizes = module_of_scores._gradients, []
+
+    def limited(wavefunction, parameters, walkers):
+        sizes.append(walkers.electrons.shape[:2].numel())
+        if sizes[-1] > 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return whole(wavefunction, parameters, walkers)
+
+    monkeypatch.setattr(module_of_scores, "_gradients", limited)
+    try:
+        with pytest.warns(RuntimeWarning, match="out of memory with 12 configurations"):
+            found = wavefunction_scores(wavefunction, protons, electrons, states)
+    finally:
+        set_max_chunk_elements(None)
+    assert sizes[0] == electrons.shape[:2].numel() == 12
+    assert sum(size for size in sizes if size <= 3) == 12
+    error = (torch.complex(found[:, :, 0], found[:, :, 1]) - reference).abs().max() / reference.abs().max()
+    assert error < 1e-12
+
+
+def test_scores_take_as_many_samples_as_the_bound_allows(monkeypatch) -> None:
+    wavefunction, protons, electrons, states, _, _ = wavefunction_case()
+    whole, sizes = module_of_scores._gradients, []
+
+    def noted(wavefunction, parameters, walkers):
+        sizes.append(walkers.electrons.shape[:2].numel())
+        return whole(wavefunction, parameters, walkers)
+
+    monkeypatch.setattr(module_of_scores, "_gradients", noted)
+    for elements, expected in ((1, [1] * 12), (2**40, [12])):
+        sizes.clear()
+        set_max_chunk_elements(elements)
+        wavefunction_scores(wavefunction, protons, electrons, states)
+        set_max_chunk_elements(None)
+        assert sizes == expected
 
 
 def test_scores_of_a_class_that_extends_the_wavefunction() -> None:

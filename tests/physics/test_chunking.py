@@ -14,6 +14,7 @@ from lightning_vfe.physics.chunking import (
     map_chunks,
     map_rows,
     max_chunk_elements,
+    max_kept_elements,
     set_max_chunk_elements,
 )
 from lightning_vfe.physics.memory import free_memory, is_out_of_memory
@@ -157,3 +158,28 @@ def test_free_memory_of_a_cpu():
 
 def test_freed_memory_is_kept_where_the_c_library_can():
     assert keep_freed_memory() == (platform.libc_ver()[0] == "glibc")
+
+
+# --- what a backward pass keeps -------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("device", "free", "elements"),
+    [
+        ("cpu", None, chunking.MAX_KEPT_ELEMENTS_CPU),
+        ("cpu", 16 * 2**30, chunking.MAX_KEPT_ELEMENTS_CPU),
+        ("cpu", 300 * 2**20, 2**23),
+        ("meta", None, 2**30),
+        ("meta", 79 * 2**30, 2**31),
+    ],
+)
+def test_a_backward_pass_keeps_a_quarter_of_the_free_memory(monkeypatch, device, free, elements):
+    monkeypatch.setattr(chunking, "free_memory", lambda _: free)
+    assert max_kept_elements(torch.zeros(1, device=device)) == elements
+    assert free is None or 8 * elements <= free / 4
+
+
+def test_what_is_kept_follows_the_key_and_the_halvings():
+    set_max_chunk_elements(1000)
+    assert max_kept_elements(CPU) == 32000
+    with pytest.warns(RuntimeWarning):
+        map_rows(Limited(4), 8, torch.rand(8, 1, 1))
+    assert max_kept_elements(CPU) == 16000

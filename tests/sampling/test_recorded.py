@@ -1,5 +1,6 @@
 """Moves in memory that stays: the same chains as plain moves, recorded once for all sweeps, and never required."""
 
+import copy
 import math
 import warnings
 
@@ -11,7 +12,7 @@ from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.sampling import random as random_module
 from lightning_vfe.sampling import recorded
 from lightning_vfe.sampling.metropolis import metropolis
-from lightning_vfe.sampling.proposals import GaussianProposal, LangevinProposal
+from lightning_vfe.sampling.proposals import GaussianProposal, HamiltonianProposal, LangevinProposal, make_proposal
 from lightning_vfe.sampling.random import WalkerRandom
 from tests.sampling.test_electron_operations import SYSTEM, WIDTH, make_target, make_walkers
 
@@ -61,22 +62,25 @@ def assert_same(first, second):
     assert torch.equal(state.positions, other.positions)
     assert torch.equal(state.log_prob, other.log_prob)
     assert torch.equal(state.displacement, other.displacement)
+    assert (state.gradient is None) == (other.gradient is None)
+    assert state.gradient is None or torch.equal(state.gradient, other.gradient)
     assert torch.equal(accepted, others)
 
 
+@pytest.mark.parametrize("rule", ["gaussian", "langevin", "hamiltonian"])
 @pytest.mark.parametrize("dtype", [None, torch.float32], ids=["float64", "float32"])
-def test_the_same_chains_as_plain_moves(dtype, recordings, monkeypatch):
+def test_the_same_chains_as_plain_moves(dtype, rule, recordings, monkeypatch):
     """Two sweeps with other protons, parameters and widths, and one recording."""
-    walkers, found = make_walkers(4, 3), []
+    walkers, found, rule = make_walkers(4, 3), [], make_proposal(rule)
     targets = [make_target(dtype)(walkers) for walkers in (walkers, make_walkers(4, 3))]
     walkers["protons"] = walkers.protons + 0.3
     targets.append(make_target(dtype)(walkers))
     for number, target in enumerate(targets):
-        found.append(run(target, walkers.electrons, width=0.05 + 0.03 * number, seed=number))
+        found.append(run(target, walkers.electrons, rule=rule, width=0.05 + 0.03 * number, seed=number))
     assert len(recordings) == 1
     monkeypatch.setattr(recorded, "can_record", lambda device: False)
     for number, target in enumerate(targets):
-        assert_same(run(target, walkers.electrons, width=0.05 + 0.03 * number, seed=number), found[number])
+        assert_same(run(target, walkers.electrons, rule=rule, width=0.05 + 0.03 * number, seed=number), found[number])
     assert found[0][1].sum() > 0
 
 
@@ -87,17 +91,42 @@ def test_other_shapes_are_recorded_anew_and_few_are_kept(recordings):
     assert len(recorded._recorded) == recorded.KEPT
 
 
-def test_results_stay_when_the_memory_is_used_again(recordings):
+@pytest.mark.parametrize("rule", ["gaussian", "hamiltonian"])
+def test_results_stay_when_the_memory_is_used_again(rule, recordings):
+    well, start, rule = Well(torch.tensor(2.0)), torch.rand(4, 1, 3), make_proposal(rule)
+    state, accepted = run(well, start, rule=rule, wrap=CELL.wrap)
+    own = [x for x in (state.positions, state.log_prob, state.gradient, accepted) if x is not None]
+    kept = [x.clone() for x in own]
+    run(well, start + 0.5, rule=rule, wrap=CELL.wrap, seed=3)
+    assert len(recordings) == 1
+    assert all(torch.equal(*pair) for pair in zip(kept, own, strict=True))
+
+
+def test_rules_of_other_settings_are_recorded_anew(recordings):
     well, start = Well(torch.tensor(2.0)), torch.rand(4, 1, 3)
-    first = run(well, start, wrap=CELL.wrap)
-    kept = [first[0].positions.clone(), first[0].log_prob.clone(), first[1].clone()]
-    run(well, start + 0.5, wrap=CELL.wrap, seed=3)
-    assert all(torch.equal(*pair) for pair in zip(kept, (first[0].positions, first[0].log_prob, first[1]), strict=True))
+    rules = [LangevinProposal(), LangevinProposal(2.0), HamiltonianProposal(), HamiltonianProposal(3)]
+    for number, rule in enumerate(rules, start=1):
+        for _ in range(2):
+            run(well, start, rule=rule, wrap=CELL.wrap)
+        run(well, start, rule=copy.deepcopy(rule), wrap=CELL.wrap)
+        assert len(recordings) == number
 
 
-def test_rules_with_gradients_are_not_recorded(recordings):
-    run(Well(torch.tensor(2.0)), torch.rand(4, 1, 3), rule=LangevinProposal(), wrap=CELL.wrap)
+class Counting(GaussianProposal):
+    """The host counts the moves, which a recording would not repeat."""
+
+    calls = 0
+
+    def __call__(self, log_prob, state, width, noise):
+        self.calls += 1
+        return super().__call__(log_prob, state, width, noise)
+
+
+def test_a_rule_that_does_not_declare_it_is_not_recorded(recordings):
+    rule = Counting()
+    run(Well(torch.tensor(2.0)), torch.rand(4, 1, 3), num_steps=7, rule=rule, wrap=CELL.wrap)
     assert not recordings
+    assert rule.calls == 7
 
 
 def test_a_failure_is_said_once_and_costs_time_only(recordings, monkeypatch):
@@ -132,11 +161,12 @@ def test_recorded_chains_sample_the_exact_distribution(recordings, monkeypatch):
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("rule", ["gaussian", "langevin", "hamiltonian"])
 @pytest.mark.parametrize("dtype", [None, torch.float32], ids=["float64", "float32"])
-def test_a_graph_gives_the_numbers_of_plain_moves(dtype, monkeypatch):
+def test_a_graph_gives_the_numbers_of_plain_moves(dtype, rule, monkeypatch):
     walkers = make_walkers(4, 3)
     walkers.fields = {name: value.cuda() for name, value in walkers.fields.items()}
-    log_prob, rule, found = make_target(dtype, "cuda")(walkers), GaussianProposal(), []
+    log_prob, rule, found = make_target(dtype, "cuda")(walkers), make_proposal(rule), []
     state = rule.evaluate(log_prob, walkers.electrons)
     for graph in (True, False):
         monkeypatch.setattr(recorded, "can_record", lambda device, graph=graph: graph)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -15,10 +15,11 @@ from lightning_vfe.models.flow.chain import through, through_midpoints, through_
 from lightning_vfe.models.flow.condition import COMBINATIONS, checked_reference, conditioned, conditions
 from lightning_vfe.models.flow.contact import ContactBlock, open_close_pairs
 from lightning_vfe.models.flow.inverse import invert
-from lightning_vfe.models.flow.memory import ACCELERATOR_NUMBERS, CACHED_NUMBERS, KEPT_NUMBERS, WalkerMemory
+from lightning_vfe.models.flow.memory import WalkerMemory
 from lightning_vfe.models.flow.newton import Solver
-from lightning_vfe.models.flow.result import FlowResult, InverseResult, joined
+from lightning_vfe.models.flow.result import FlowResult, InverseResult
 from lightning_vfe.models.flow.step import Step
+from lightning_vfe.physics.chunking import map_rows
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.system import System
 
@@ -61,7 +62,7 @@ class EquivariantFlow(nn.Module):
 
     Parameters may have a leading axis of walkers, one set for each, as `ProtonDensity.scores` gives them to
     torch.func.functional_call: then one backward pass finds the derivatives of every single walker. The positions must
-    be one batch (W, N, 3) of at most `walkers_at_once_with_gradients`.
+    be one batch (W, N, 3).
 
     Args:
         system: the protons.
@@ -75,7 +76,7 @@ class EquivariantFlow(nn.Module):
         num_radial: radial functions of the distance.
         cutoff: range of the messages in units of rs; it may exceed L / 2, and L.
         max_chunk_elements: rough bound on the numbers held at once by one layer; more walkers are evaluated in turns.
-            None chooses by the device: what a CPU has cache for, or a part of the memory of an accelerator.
+            None takes it from `physics.chunking`: what a CPU has cache for, or a part of the free memory.
 
     Raises:
         ValueError: a size is not a positive integer, or the cutoff not positive.
@@ -126,15 +127,10 @@ class EquivariantFlow(nn.Module):
         self.max_chunk_elements = max_chunk_elements
         columns, depth = (hidden_lmax + 1) ** 2 * num_channels, num_blocks * num_steps * num_layers
         self.memory = WalkerMemory.of(cast(ResidualBlock, self.networks[0]).basis, columns, depth)
-        # On a CPU, or where the number is given. A backward pass keeps what all layers hold.
-        self.walkers_at_once = max(1, (max_chunk_elements or CACHED_NUMBERS) // self.memory.with_jacobian)
-        self.walkers_at_once_with_gradients = max(1, (max_chunk_elements or KEPT_NUMBERS) // self.memory.kept)
 
     def batch_size(self, positions: Tensor, with_gradients: bool = False) -> int:
-        """Walkers that are computed at once, with their Jacobians, on the device of these positions."""
-        if positions.device.type == "cpu" or self.max_chunk_elements is not None:
-            return self.walkers_at_once_with_gradients if with_gradients else self.walkers_at_once
-        return max(1, ACCELERATOR_NUMBERS // (self.memory.kept if with_gradients else self.memory.with_jacobian))
+        """Walkers to be computed at once, with their Jacobians, on the device of these positions."""
+        return self.memory.walkers_at_once(positions, with_gradients, self.max_chunk_elements)
 
     def to_base(self, x: Tensor, states: WalkerStates) -> FlowResult:
         """Map protons to base coordinates, with the log-determinant.
@@ -167,10 +163,11 @@ class EquivariantFlow(nn.Module):
 
     def displacement(self, x: Tensor, states: WalkerStates) -> Tensor:
         """z - x in bohr, without the Jacobian: several times cheaper than `to_base`.  # (..., N, 3) -> (..., N, 3)"""
-        parts = []
-        for walkers, condition, edge in self._batches(x, states, with_jacobian=False):
-            parts.append((edge * (through(self._steps_at(condition), walkers) - walkers),))
-        return joined(parts)[0].view(x.shape)
+
+        def displaced(walkers: Tensor, condition: Tensor, edge: Tensor) -> tuple[Tensor]:
+            return (edge * (through(self._steps_at(condition), walkers) - walkers),)
+
+        return self._in_parts(displaced, x, states, with_jacobian=False)[0].view(x.shape)
 
     @torch.no_grad()
     def from_base(
@@ -195,11 +192,12 @@ class EquivariantFlow(nn.Module):
         rounding = 64 * torch.finfo(z.dtype).eps * (3 * self.cell.num_atoms) ** 0.5
         waits = z.device.type == "cpu" if waits is None else waits
         solver = Solver(max(tolerance / length, rounding), LONGEST_STEP / length, waits)
-        parts = []
-        for walkers, condition, edge in self._batches(z, states, with_jacobian=False):
+
+        def inverted(walkers: Tensor, condition: Tensor, edge: Tensor) -> tuple[Tensor, ...]:
             found = invert(self._steps_at, walkers, condition, solver, lambda rest: open_close_pairs(rest, length))
-            parts.append((edge * found.x, found.converged, edge.flatten() * found.residual))
-        x, converged, residual = joined(parts)
+            return edge * found.x, found.converged, edge.flatten() * found.residual
+
+        x, converged, residual = self._in_parts(inverted, z, states, with_jacobian=False)
         shape = z.shape[:-2]
         return InverseResult(x.view(z.shape), converged.view(shape), residual.view(shape))
 
@@ -222,30 +220,38 @@ class EquivariantFlow(nn.Module):
         ]
         return [block.prepared(own) for block, own in zip(blocks, values.split(sizes, dim=-1), strict=True)]
 
-    def _batches(self, x: Tensor, states: WalkerStates, with_jacobian: bool) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        """Batches of walkers that fit the memory, from positions in bohr (..., N, 3).
+    def _in_parts(
+        self,
+        function: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, ...]],
+        x: Tensor,
+        states: WalkerStates,
+        with_jacobian: bool,
+    ) -> tuple[Tensor, ...]:
+        """A function of batches of walkers that fit the memory, from positions in bohr (..., N, 3).
 
-        Yields:
-            Positions in units of the cell's edge L (W, N, 3), conditions (W, k), and L in bohr (W, 1, 1).
+        It is given positions in units of the cell's edge L (W, N, 3), conditions (W, k), and L in bohr (W, 1, 1).
         """
         if x.shape[-2:] != (self.cell.num_atoms, 3):
             raise ValueError(f"positions have shape {tuple(x.shape)}; the flow needs (..., {self.cell.num_atoms}, 3)")
         flat = states.expand(*x.shape[:-2]).flatten()
         condition = conditions(flat, self.reference, self.combinations)
         edge = self.cell.length * flat.rs[:, None, None]
-        batch = x.reshape(-1, *x.shape[-2:]) / edge
-        size = self.batch_size(x, torch.is_grad_enabled())
-        if not (with_jacobian or torch.is_grad_enabled()):
-            size = size * self.memory.with_jacobian // self.memory.plain
-        yield from zip(batch.split(size), condition.split(size), edge.split(size), strict=True)
+        rows = x.reshape(-1, *x.shape[-2:]) / edge, condition, edge
+        if torch.is_grad_enabled():
+            return function(*rows)  # a backward pass keeps what all walkers need, in parts or not
+        size = self.batch_size(x)
+        return map_rows(
+            function, size if with_jacobian else size * self.memory.with_jacobian // self.memory.plain, *rows
+        )
 
     def _in_bohr(
         self, function: Callable[[Tensor, list[Step]], FlowResult], x: Tensor, states: WalkerStates
     ) -> FlowResult:
         """A function of positions in units of L and blocks, for positions in bohr and any leading dimensions."""
-        parts = []
-        for walkers, condition, edge in self._batches(x, states, with_jacobian=True):
-            found = function(walkers, self._blocks(condition))
-            parts.append((edge * found.z, found.log_abs_det_dzdx, found.sign_det_dzdx))
-        z, log_abs_det, sign = joined(parts)
+
+        def found(walkers: Tensor, condition: Tensor, edge: Tensor) -> tuple[Tensor, ...]:
+            result = function(walkers, self._blocks(condition))
+            return edge * result.z, result.log_abs_det_dzdx, result.sign_det_dzdx
+
+        z, log_abs_det, sign = self._in_parts(found, x, states, with_jacobian=True)
         return FlowResult(z.view(x.shape), log_abs_det.view(x.shape[:-2]), sign.view(x.shape[:-2]))

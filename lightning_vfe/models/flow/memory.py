@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from lightning_vfe.models.flow.edge_basis import EdgeBasis
+from torch import Tensor
 
-# Numbers that one layer may hold, on a CPU: a few times its cache, beyond which all operations wait for the memory.
-CACHED_NUMBERS = 2**23
-# The same where derivatives of all layers are kept, which do not stay in the cache anyhow.
-KEPT_NUMBERS = 2**25
-# The same on an accelerator, which is idle with few walkers: 8 GiB in float64.
-ACCELERATOR_NUMBERS = 2**30
+from lightning_vfe.models.flow.edge_basis import EdgeBasis
+from lightning_vfe.physics.chunking import max_chunk_elements, max_kept_elements
+
+LAYER_TEMPORARIES = 16
+"""One layer may hold as many numbers as this many temporaries: a few times the cache of a CPU, beyond which all
+operations wait for the memory, or an eighth of the free memory of an accelerator, which is idle with few walkers."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,18 @@ class WalkerMemory:
     plain: int
     with_jacobian: int
     kept: int
+
+    def walkers_at_once(self, positions: Tensor, with_gradients: bool, max_elements: int | None) -> int:
+        """Walkers with Jacobians that fit the memory of the device of the positions.
+
+        Args:
+            positions: of the walkers.
+            with_gradients: whether a backward pass follows.
+            max_elements: largest numbers of elements held by a layer, or kept; None takes it from the memory.
+        """
+        if with_gradients:
+            return max(1, (max_elements or max_kept_elements(positions)) // self.kept)
+        return max(1, (max_elements or LAYER_TEMPORARIES * max_chunk_elements(positions)) // self.with_jacobian)
 
     @staticmethod
     def of(basis: EdgeBasis, columns: int, depth: int) -> WalkerMemory:

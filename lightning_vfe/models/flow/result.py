@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 
@@ -30,8 +28,3 @@ class InverseResult(NamedTuple):
     """Whether the residual is within the tolerance; the x of other walkers mean nothing. # (...)"""
     residual: Tensor
     """|to_base(x) - z| in bohr, over all coordinates of a walker. # (...)"""
-
-
-def joined(parts: Sequence[tuple[Tensor, ...]]) -> list[Tensor]:
-    """The fields of all batches as one."""
-    return [torch.cat(columns) if len(columns) > 1 else columns[0] for columns in zip(*parts, strict=True)]

@@ -1,4 +1,4 @@
-"""d ln psi / d theta of many electron walkers."""
+"""d ln psi / d theta of many electron walkers, as many at once as the memory allows."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from torch.func import functional_call, vjp, vmap
 
 from lightning_vfe.models.wavefunction.pairing_gradients import pairing_gradients, pairing_with_tangents
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
+from lightning_vfe.physics.chunking import after_halvings, map_chunks, max_kept_elements
 from lightning_vfe.physics.state_point import WalkerStates
 
+PAIR_NUMBERS, PARAMETER_NUMBERS = 1500, 4
+"""Numbers that the derivatives of one electron walker take for each pair of atoms and for each parameter, as measured
+with three and four layers."""
 ENVELOPE = "envelope."
 """What the names of the envelope's parameters begin with."""
 
@@ -41,24 +45,34 @@ def wavefunction_scores(
         protons: bohr.  # (W, N, 3)
         electrons: bohr.  # (W, B, N, 3)
         states: state point and twist of every proton walker.  # (W,)
-        chunk_size: electron walkers at a time, which bounds the memory; None for all of them at once.
+        chunk_size: electron walkers at a time; None takes as many as the free memory, or `max_chunk_elements`, allows.
 
     Returns:
         P runs over the trainable parameters in the order of wavefunction.parameters().  # (W, B, 2, P)
+
+    Raises:
+        SettingError: a single electron walker does not fit into the memory.
     """
     parameters = {name: p.detach() for name, p in wavefunction.named_parameters() if p.requires_grad}
-    num_walkers, num_electron_walkers = electrons.shape[:2]
-    chunk = num_walkers * num_electron_walkers if chunk_size is None else chunk_size
-    rows, columns = max(1, chunk // num_electron_walkers), min(chunk, num_electron_walkers)
     sizes = [parameter.numel() for parameter in parameters.values()]
-    scores = electrons.new_empty(num_walkers, num_electron_walkers, 2, sum(sizes))
-    of_parameters = dict(zip(parameters, scores.split(sizes, dim=-1), strict=True))
-    for i in range(0, num_walkers, rows):
-        for j in range(0, num_electron_walkers, columns):
-            w, b = slice(i, i + rows), slice(j, j + columns)
-            walkers = _Walkers(protons[w].detach(), electrons[w, b].detach(), states[w])
-            for name, gradient in _gradients(wavefunction, parameters, walkers).items():
-                of_parameters[name][w, b] = gradient.unsqueeze(-1).flatten(3)
+    num_electron_walkers, num_atoms = electrons.shape[1:3]
+    scores = electrons.new_empty(*electrons.shape[:2], 2, sum(sizes))
+
+    def write(x: Tensor, r: Tensor, rs: Tensor, kT: Tensor, twist: Tensor, own: Tensor) -> tuple[()]:
+        walkers = _Walkers(x.squeeze(1), r, WalkerStates(rs.flatten(), kT.flatten(), twist.flatten(0, -2)))
+        gradients = _gradients(wavefunction, parameters, walkers).values()
+        for gradient, columns in zip(gradients, own.split(sizes, dim=-1), strict=True):
+            columns.copy_(gradient.unsqueeze(-1).flatten(3))
+        return ()
+
+    if chunk_size is None:
+        limit = max_kept_elements(electrons) // (PAIR_NUMBERS * num_atoms**2 + PARAMETER_NUMBERS * sum(sizes))
+    else:
+        limit = after_halvings(chunk_size)
+    if limit > num_electron_walkers:
+        limit -= limit % num_electron_walkers  # proton walkers stay whole
+    of_states = states.rs[:, None, None, None], states.kT[:, None, None, None], states.twist[:, None, None]
+    map_chunks(write, max(1, limit), protons.detach().unsqueeze(1), electrons.detach(), *of_states, scores)
     return scores
 
 

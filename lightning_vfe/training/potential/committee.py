@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.label import LabellingFailed
 from lightning_vfe.models.potential.potential import Potential
+from lightning_vfe.signals import Stopped
 from lightning_vfe.training.potential.datamodule import LabelDataModule
 from lightning_vfe.training.potential.module import PotentialModule
 from lightning_vfe.training.run.launch import configure_logging, launch
@@ -55,7 +56,7 @@ class CommitteeTrainer:
         """A potential whose parameters, split and order come from the seed; the generators of others stay untouched.
 
         Raises:
-            KeyboardInterrupt: a signal ended the fit.
+            Stopped: a signal ended the fit.
             LabellingFailed: no validation found a finite loss.
             ValueError: the database or the potential cannot be used.
         """
@@ -66,8 +67,8 @@ class CommitteeTrainer:
             module = PotentialModule(self.make_potential(), optimizer=self.optimizer)
             data.read()
             module.check(data)
-            if launch(self._trainer(len(data.train_dataloader())), "fit", module, data, None):
-                raise KeyboardInterrupt
+            if stopped_by := launch(self._trainer(len(data.train_dataloader())), "fit", module, data, None):
+                raise Stopped(stopped_by)
         if not bool(torch.isfinite(module.best_loss)):
             raise LabellingFailed("the fit of a committee's potential diverged; lower label.trainer.learning_rate")
         return module.best

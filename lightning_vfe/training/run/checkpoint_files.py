@@ -27,9 +27,19 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     @override
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
-        """Write the checkpoint to a local path."""
+        """Write the checkpoint to a local path.
+
+        Raises:
+            OSError: the disk is full, or the folder cannot be written to.
+        """
         with whole_file(path, "wb") as stream:
-            torch.save(checkpoint, stream)
+            try:
+                torch.save(checkpoint, stream)
+            except RuntimeError as error:
+                # torch hides what the disk has said behind a message about positions in the file
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
 
 
 class CheckpointFolder:

@@ -6,11 +6,15 @@ import warnings
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import ProgressBar
 
-from lightning_vfe.training.run.run_folder import StopOnInterrupt
+from lightning_vfe.errors import RunError, one_line
+from lightning_vfe.signals import signal_of
+from lightning_vfe.training.run.interrupt import StopOnInterrupt
+from lightning_vfe.training.run.process_watch import has_lost_process, lost_process
 
 __all__ = [
     "cluster_plugins",
@@ -70,18 +74,25 @@ def launch(
 
     Raises:
         AttributeError: unknown verb.
+        FloatingPointError: the numbers of the run broke down.
+        RunError: another process of the run has died.
     """
     try:
         getattr(trainer, verb)(module, datamodule=datamodule, ckpt_path=ckpt_path, weights_only=True)
-    except SystemExit:
+    except SystemExit as left:
         # Lightning leaves through sys.exit(1) after Ctrl-C
         if trainer.interrupted:
-            return _received(trainer) or signal.SIGINT
+            return signal_of(left.__context__)
         raise
-    except (ValueError, FloatingPointError):
-        # met by all processes alike: the first one reports it
+    except Exception as error:
+        line = lost_process(trainer) if has_lost_process(error) else ""
+        # met by all processes alike, or by this one alone: the first one reports it
         if trainer.is_global_zero and trainer.strategy.launcher is not None:
             trainer.strategy.launcher.kill(signal.SIGKILL)
+        if line:
+            raise RunError(line) from error
+        if isinstance(error, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
+            raise FloatingPointError(f"the numbers of the run broke down ({one_line(error)[:120]})") from error
         raise
     return _received(trainer)
 

@@ -1,6 +1,7 @@
 """The run folder's metrics.csv."""
 
 import csv
+import io
 import os
 from argparse import Namespace
 from collections.abc import Iterable
@@ -60,8 +61,7 @@ class MetricsCSVLogger(Logger):
             rows = self._read()[1]
             self._columns += new
             self._rewrite(rows)
-        with self.file.open("a", newline="") as stream:
-            csv.DictWriter(stream, self._columns).writerow(row)
+        _append_row(self.file, self._columns, row)
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -92,3 +92,22 @@ class MetricsCSVLogger(Logger):
             writer = csv.DictWriter(stream, self._columns, restval="")
             writer.writeheader()
             writer.writerows(rows)
+
+
+def _append_row(file: Path, columns: list[str], row: dict[str, Any]) -> None:
+    """Append a whole row or nothing.
+
+    Raises:
+        OSError: the disk is full, or the file cannot be written to.
+    """
+    text = io.StringIO(newline="")
+    csv.DictWriter(text, columns).writerow(row)
+    with file.open("ab", buffering=0) as stream:
+        end, content = stream.seek(0, os.SEEK_END), text.getvalue().encode()
+        try:
+            while content:  # a disk that is nearly full takes a part
+                content = content[stream.write(content) :]
+        except OSError as error:
+            stream.truncate(end)
+            error.filename = str(file)
+            raise

@@ -1,15 +1,12 @@
-"""Callbacks that keep a run folder whole: the last checkpoints, the config inside them, and a stop that saves."""
+"""Callbacks that keep a run folder whole: the last checkpoints, and the config inside them."""
 
+import math
 import os
-import signal
-import threading
-from collections.abc import Callable
+import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from typing_extensions import override
 
@@ -22,27 +19,41 @@ CONFIG_KEY = "lightning_vfe_config"
 
 
 class LastCheckpoint(Checkpoint):
-    """Saves `dirpath/last.ckpt` every few steps and at the end of `fit`; the last few saves stay as `step-N.ckpt`.
+    """Saves `dirpath/last.ckpt` every few steps or minutes and at the end of `fit`; keeps the last as `step-N.ckpt`.
 
     The last state, never the one of lowest F: the minimum of noisy values is biased low. Runs after all other
-    callbacks, so that one which stops a broken step keeps it out of the file. A killed run leaves whole files
-    (checkpoint_files.py), and goes on from the last of them to the same numbers and the same table of metrics.
+    callbacks. A state that is broken is not saved, so that it never takes the place of a good one: one of which another
+    callback says so, by an attribute `is_broken` that is true, or one whose parameters are not finite. A killed run
+    leaves whole files (checkpoint_files.py), and goes on from the last of them to the same numbers and the same table
+    of metrics.
 
     Args:
         dirpath: folder of the checkpoints.
         every_n_steps: optimizer steps between two saves.
+        every_minutes: minutes between two saves, where these are fewer; None counts steps only.
         keep_last: saves that are kept.
 
     Raises:
-        ValueError: a setting is not a positive whole number.
+        FloatingPointError: `fit` ends with parameters that are not finite, and the module has kept none with a finite
+            `best_loss` before.
+        ValueError: a setting is not a positive number.
     """
 
-    def __init__(self, dirpath: str | os.PathLike[str], every_n_steps: int = 50, keep_last: int = 3) -> None:
+    def __init__(
+        self,
+        dirpath: str | os.PathLike[str],
+        every_n_steps: int = 50,
+        keep_last: int = 3,
+        every_minutes: float | None = 10.0,
+    ) -> None:
         for name, value, usual in (("every_n_steps", every_n_steps, 50), ("keep_last", keep_last, 3)):
             if value < 1:
                 raise SettingError(name, value, f"must be at least 1, such as {usual}")
+        if every_minutes is not None and not every_minutes > 0:
+            raise SettingError("every_minutes", every_minutes, "must be positive, such as 10, or null")
         self.folder = CheckpointFolder(dirpath, keep_last)
-        self.every_n_steps = every_n_steps
+        self.every_n_steps, self.every_minutes = every_n_steps, every_minutes
+        self._saved_at = time.monotonic()
         self._saved_step = 0
         self._is_pending = False
 
@@ -61,6 +72,7 @@ class LastCheckpoint(Checkpoint):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """A resumed run logs again what was logged after its checkpoint."""
         self._saved_step, self._is_pending = trainer.global_step, False
+        self._saved_at = time.monotonic()
         if trainer.is_global_zero:
             self.folder.clean()
         for logger in trainer.loggers:
@@ -74,7 +86,7 @@ class LastCheckpoint(Checkpoint):
 
     @override
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        """Save when every_n_steps steps have passed since the last save, or when the run is about to stop.
+        """Save when enough steps or minutes have passed since the last save, or when the run is about to stop.
 
         A step that a validation follows is saved after it.
         """
@@ -95,19 +107,34 @@ class LastCheckpoint(Checkpoint):
     @override
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the end of a run that its number of epochs has ended."""
-        if trainer.global_step > self._saved_step:
+        if trainer.global_step > self._saved_step and not _is_broken(trainer):
             self._save(trainer)
         self._commit(trainer)
+        broken, has_result = _broken_parameter(pl_module), math.isfinite(getattr(pl_module, "best_loss", math.inf))
+        if broken and not has_result:
+            what = f"{broken} is not finite after {trainer.global_step} steps"
+            raise FloatingPointError(f"{what}, and this state is not saved: lower the learning rates")
         trainer.strategy.barrier()  # a cluster may end all processes with the first one that is through
 
     def _is_due(self, trainer: L.Trainer) -> bool:
         new_steps = trainer.global_step - self._saved_step
+        if new_steps == 0 or _is_broken(trainer):
+            return False
         is_last = trainer.should_stop or trainer.global_step == trainer.max_steps
-        return new_steps >= self.every_n_steps or (is_last and new_steps > 0)
+        return new_steps >= self.every_n_steps or is_last or self._is_time(trainer)
+
+    def _is_time(self, trainer: L.Trainer) -> bool:
+        """Whether enough minutes have passed on any process: all of them save together."""
+        if self.every_minutes is None:
+            return False
+        own = time.monotonic() - self._saved_at >= 60.0 * self.every_minutes
+        return bool(trainer.strategy.reduce_boolean_decision(own, all=False))
 
     def _save(self, trainer: L.Trainer) -> None:
+        if _broken_parameter(trainer.lightning_module):
+            return
         trainer.save_checkpoint(self.folder.pending)
-        self._saved_step, self._is_pending = trainer.global_step, True
+        self._saved_step, self._is_pending, self._saved_at = trainer.global_step, True, time.monotonic()
 
     def _commit(self, trainer: L.Trainer) -> None:
         if self._is_pending and trainer.is_global_zero:
@@ -131,72 +158,12 @@ class EmbedConfig(Callback):
         checkpoint[CONFIG_KEY] = self.config
 
 
-class StopOnInterrupt(Callback):
-    """Ends a run between two steps.
+def _is_broken(trainer: L.Trainer) -> bool:
+    """Whether a callback keeps the present state out of the files."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]
+    return any(getattr(callback, "is_broken", False) for callback in callbacks)
 
-    The first Ctrl-C lets the running step end, after which Lightning stops and the last state is saved; the second one
-    stops at once. A run stopped between two steps resumes to the same numbers. Before the first step, while the chains
-    equilibrate, there is nothing to save: the run stops at once.
 
-    SIGTERM, SIGUSR1 and SIGUSR2, by which clusters announce the end of a job's time, do the same. All processes stop
-    after the same step, whichever of them the signal reaches.
-
-    Args:
-        say: called with a line when the first signal arrives.
-    """
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-
-    def __init__(self, say: Callable[[str], None] = lambda _line: None) -> None:
-        self.say = say
-        self.received = 0
-        self._speaks = False
-        self._has_begun = False
-        self._previous: dict[int, Any] = {}
-
-    @override
-    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Take over the signals; only the main thread of a process can."""
-        self.received, self._speaks, self._has_begun = 0, trainer.is_global_zero, False
-        if threading.current_thread() is threading.main_thread():
-            self._previous = {number: signal.signal(number, self._on_signal) for number in self.SIGNALS}
-
-    @override
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        """From here on a step is worth its end."""
-        self._has_begun = True
-
-    @override
-    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        """Stop all processes after the same step."""
-        own = torch.tensor(self.received, device=trainer.strategy.root_device)
-        self.received = int(trainer.strategy.reduce(own, reduce_op="max"))
-        if self.received:
-            trainer.should_stop = True
-            if not trainer.is_last_batch:
-                trainer.limit_val_batches = 0  # or Lightning would validate in the midst of an epoch
-
-    @override
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Give the signals back."""
-        self._restore()
-
-    @override
-    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
-        self._restore()
-
-    def _on_signal(self, signum: int, _frame: FrameType | None) -> None:
-        self.received = signum
-        if not self._has_begun:
-            raise KeyboardInterrupt
-        if signum == signal.SIGINT and signum in self._previous:
-            signal.signal(signum, self._previous.pop(signum))
-        if self._speaks:
-            again = " (Ctrl-C again stops at once)" if signum == signal.SIGINT else ""
-            self.say(f"\n{signal.Signals(signum).name}: ending this step, then saving{again}")
-
-    def _restore(self) -> None:
-        for number, previous in self._previous.items():
-            signal.signal(number, previous)
-        self._previous = {}
+def _broken_parameter(module: L.LightningModule) -> str | None:
+    """Name of a parameter that is not finite."""
+    return next((name for name, value in module.named_parameters() if not bool(value.isfinite().all())), None)

@@ -1,4 +1,4 @@
-"""What runs beside the steps: a guard against broken numbers, the progress bar, the summary."""
+"""What runs beside the steps: the progress bar and the summary."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from typing_extensions import override
 
 from lightning_vfe.analysis.figures import save_figures
-from lightning_vfe.errors import SettingError
-from lightning_vfe.optim.natural_gradient import NaturalGradientOptimizer
 from lightning_vfe.training.run.messages import Reporter
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
 from lightning_vfe.training.variational.result_table import result_tables
@@ -23,70 +21,6 @@ ACCEPTANCES = {"acc_p": "proton_acceptance", "acc_d": "delayed_acceptance", "acc
 """Accepted fractions behind the progress bar, where a run has them."""
 MOST_STATES = 3
 """State points whose F fits behind the progress bar."""
-
-
-class NaNGuard(Callback):
-    """Skips an update whose gradient is not finite, so that the parameters stay those of the last good step.
-
-    Args:
-        patience: number of such steps in a row that ends the run.
-
-    Raises:
-        FloatingPointError: patience is used up.
-        ValueError: patience is below 1.
-    """
-
-    def __init__(self, patience: int = 10) -> None:
-        if patience < 1:
-            raise SettingError("patience", patience, "must be at least 1")
-        self.patience = patience
-        self.num_skipped = 0
-        self._in_a_row = 0
-        self._seen = 0  # updates that the natural gradient had skipped at the last look
-
-    @override
-    def on_before_optimizer_step(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
-        """Drop all gradients if one is not finite (DDP has averaged them, so all processes decide alike)."""
-        parameters = [p for p in pl_module.parameters() if p.grad is not None]
-        if not parameters:
-            return  # the natural gradient skips bad updates by itself, see on_train_batch_end
-        total = sum(p.grad.sum() for p in parameters if p.grad is not None)
-        skipped = not bool(torch.isfinite(torch.as_tensor(total)))
-        if skipped:
-            for parameter in parameters:
-                parameter.grad = None  # optimizers leave parameters without a gradient alone
-        self._count(int(skipped))
-
-    @override
-    def on_train_batch_end(
-        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Count the updates that the natural gradient has skipped."""
-        for optimizer in trainer.optimizers:
-            if isinstance(optimizer, NaturalGradientOptimizer):
-                self._count(optimizer.num_skipped - self._seen)
-                self._seen = optimizer.num_skipped
-
-    def _count(self, skipped: int) -> None:
-        self.num_skipped += skipped
-        self._in_a_row = self._in_a_row + 1 if skipped else 0
-        if self._in_a_row >= self.patience:
-            raise FloatingPointError(
-                f"updates were not finite in {self._in_a_row} steps in a row; the parameters are those of the last "
-                "good step: lower optimizer.wavefunction_max_norm and optimizer.flow_max_norm (with optimizer=adam the "
-                "learning rates) and resume"
-            )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Counts, for an exact resume."""
-        return {"num_skipped": self.num_skipped, "in_a_row": self._in_a_row, "seen": self._seen}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Counts of the checkpoint."""
-        self.num_skipped, self._in_a_row = state_dict["num_skipped"], state_dict["in_a_row"]
-        self._seen = state_dict["seen"]
 
 
 class ProgressBar(TQDMProgressBar):

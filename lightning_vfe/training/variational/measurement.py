@@ -61,6 +61,12 @@ def step_values(state: VariationalState, batch: Batch, sample: Sample) -> dict[s
     return values
 
 
+def has_finite_free_energy(state: VariationalState, values: dict[str, Tensor]) -> bool:
+    """Whether F is finite at all state points, from the `step_values`."""
+    names = [column("free_energy_per_atom", state.strata.points, i) for i in range(state.strata.num_states)]
+    return bool(torch.stack([values[name] for name in names]).isfinite().all())
+
+
 def _of_all_processes(stratum: Tensor, values: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
     """Strata and values of the samples of all processes, in two messages."""
     collectives = Collectives()

@@ -18,14 +18,12 @@ from lightning_vfe.optim.collectives import Collectives
 from lightning_vfe.optim.solve import ScoreBlock
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
-from lightning_vfe.training.variational.measurement import Measurement, step_values
+from lightning_vfe.training.variational.measurement import Measurement, has_finite_free_energy, step_values
 from lightning_vfe.training.variational.objective import Groups, flow_loss, wavefunction_loss
 from lightning_vfe.training.variational.optimizers import NaturalGradient, OptimizerSettings
 from lightning_vfe.training.variational.score_blocks import flow_block, wavefunction_block
 from lightning_vfe.training.variational.summary import TestResult
 
-SCORE_CHUNK = 256
-"""Samples whose scores are taken at once, where the optimizer does not say."""
 RECENT_STEPS = 50
 WATCHED = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "pressure_gpa")
 """Terms of the last RECENT_STEPS steps that are kept for the progress bar."""
@@ -66,6 +64,7 @@ class VariationalFreeEnergy(L.LightningModule):
         self.clip_width = clip_width
         self.register_buffer("trained_steps", torch.zeros((), dtype=torch.int64))
         self.measurement = Measurement(state)
+        self.is_finite = True  # F of the last step, on all processes
         self.result: TestResult | None = None
         self.recent: deque[Tensor] = deque(maxlen=RECENT_STEPS)  # (terms, samples) of this process
 
@@ -83,6 +82,7 @@ class VariationalFreeEnergy(L.LightningModule):
             self._update(batch, sample)
         values = step_values(self.state, batch, sample) | batch.report
         self.log_dict(values, batch_size=1)
+        self.is_finite = has_finite_free_energy(self.state, values)
         self.recent.append(torch.stack([sample.terms[name] for name in WATCHED]).cpu())
         return loss
 
@@ -98,7 +98,7 @@ class VariationalFreeEnergy(L.LightningModule):
     def score_blocks(self, batch: Batch, sample: Sample) -> dict[str, ScoreBlock]:
         """Scores and clipped energies of the blocks that have something to learn."""
         total, density, collectives = sample.electronic.total, self.proton_density, Collectives()
-        shared = self.clip_width, collectives.gather, getattr(self.optimizer_settings, "score_chunk", SCORE_CHUNK)
+        shared = self.clip_width, collectives.gather, getattr(self.optimizer_settings, "score_chunk", None)
         blocks, groups = {}, self.groups(batch)
         if _learns(self.wavefunction):
             walkers = collectives.rank * len(total) + torch.arange(len(total), device=total.device)

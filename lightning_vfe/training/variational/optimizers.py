@@ -17,7 +17,7 @@ Blocks = dict[str, list[nn.Parameter]]
 class OptimizerSettings(Protocol):
     """What trains flow and wavefunction: settings that build an optimizer when the networks are known.
 
-    Optional, where it uses scores: `score_chunk`, the number of samples whose scores are taken at once.
+    Optional, where it uses scores: `score_chunk`, the number of samples whose scores are taken at once, or None.
     """
 
     uses_scores: bool
@@ -59,7 +59,7 @@ class NaturalGradient:
         decay_steps: steps after which the steps are halved.
         space: sample, parameter, or auto for the smaller matrix.
         fisher_decay: share of the last Fisher matrix that is kept (space=parameter).
-        score_chunk: samples whose derivatives are taken at once, which bounds the memory.
+        score_chunk: samples whose derivatives are taken at once; None takes as many as the free memory allows.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -79,7 +79,7 @@ class NaturalGradient:
         decay_steps: float = 100.0,
         space: str = "auto",
         fisher_decay: float = 0.0,
-        score_chunk: int = 256,
+        score_chunk: int | None = None,
     ) -> None:
         usual = {  # value and advice
             "flow_learning_rate": (flow_learning_rate, 20.0),
@@ -94,8 +94,9 @@ class NaturalGradient:
                 raise SettingError(name, value, f"must be positive and finite, such as {advice}")
         if not decay_steps > 0:
             raise SettingError("decay_steps", decay_steps, "must be positive, such as 100")
-        if score_chunk != int(score_chunk) or score_chunk < 1:
-            raise SettingError("score_chunk", score_chunk, "must be a whole number, at least 1, such as 256")
+        if score_chunk is not None and (score_chunk != int(score_chunk) or score_chunk < 1):
+            remedy = "null takes what suits the free memory"
+            raise SettingError("score_chunk", score_chunk, "must be a whole number, at least 1", remedy)
         self.learning_rates = {"flow": flow_learning_rate, "wavefunction": wavefunction_learning_rate}
         self.dampings = {"flow": flow_damping, "wavefunction": wavefunction_damping}
         self.max_norms = {"flow": flow_max_norm, "wavefunction": wavefunction_max_norm}
@@ -103,7 +104,7 @@ class NaturalGradient:
         self.decay_steps = decay_steps
         self.space = space
         self.fisher_decay = fisher_decay
-        self.score_chunk = int(score_chunk)
+        self.score_chunk = None if score_chunk is None else int(score_chunk)
         self._build({"flow": [nn.Parameter()], "wavefunction": [nn.Parameter()]})  # raises for bad settings
 
     def _build(self, blocks: Blocks) -> natural_gradient.NaturalGradientOptimizer:

@@ -23,7 +23,7 @@ def wavefunction_block(
     scale: Tensor,
     clip_width: float,
     gather: Gather,
-    chunk_size: int,
+    chunk_size: int | None,
 ) -> ScoreBlock:
     """d ln psi / d theta and E_loc - <E_loc>_x of all electron walkers.
 
@@ -37,7 +37,7 @@ def wavefunction_block(
         scale: factor of the energies of each walker. # (W,)
         clip_width: see clip_deviation.
         gather: over the processes.
-        chunk_size: electron walkers whose derivatives are taken at once.
+        chunk_size: electron walkers whose derivatives are taken at once; None for what the free memory allows.
     """
     residuals = wavefunction_residuals(local_energy, clip_width, gather, groups, same_protons) * scale.unsqueeze(1)
     scores = wavefunction_scores(wavefunction, batch.protons, batch.electrons, batch.states, chunk_size)
@@ -56,7 +56,7 @@ def flow_block(
     scale: Tensor,
     clip_width: float,
     gather: Gather,
-    chunk_size: int,
+    chunk_size: int | None,
 ) -> ScoreBlock:
     """d ln p / d phi and kT ln p + E - F of all proton walkers.
 
@@ -68,7 +68,7 @@ def flow_block(
         scale: factor of the energies of each walker. # (W,)
         clip_width: see clip_deviation.
         gather: over the processes.
-        chunk_size: proton walkers whose derivatives are taken at once.
+        chunk_size: proton walkers whose derivatives are taken at once; None for what the free memory allows.
     """
     log_prob, scores = density.scores(batch.protons, batch.states, chunk_size)
     residuals = flow_residuals(log_prob, energy, batch.states.kT, clip_width, gather, groups) * scale

@@ -50,8 +50,8 @@ def test_any_leading_dimensions():
 def test_walkers_in_turns_give_the_same_numbers():
     whole, turns = make_flow(CELL), make_flow(CELL, max_chunk_elements=1)
     x = random_protons(CELL, 5)
-    assert turns.walkers_at_once == 1
-    assert whole.walkers_at_once > 5
+    assert turns.batch_size(x) == 1
+    assert whole.batch_size(x) > 5
     for one, other in zip(whole.to_base(x, states(5)), turns.to_base(x, states(5)), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
     moved = whole.displacement(x, states(5))

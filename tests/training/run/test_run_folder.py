@@ -1,5 +1,6 @@
 """A run that is interrupted, or killed, goes on from its last checkpoint to the same numbers."""
 
+import itertools
 import os
 import signal
 from collections.abc import Iterator
@@ -10,9 +11,12 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
+from lightning_vfe.training.run.checkpoint_files import CheckpointFolder
+from lightning_vfe.training.run.interrupt import StopOnInterrupt
 from lightning_vfe.training.run.launch import configure_logging_and_seed, launch
 from lightning_vfe.training.run.loggers import MetricsCSVLogger
-from lightning_vfe.training.run.run_folder import CONFIG_KEY, EmbedConfig, LastCheckpoint, StopOnInterrupt
+from lightning_vfe.training.run.run_folder import CONFIG_KEY, EmbedConfig, LastCheckpoint
+from tests.helpers.trainers import quiet_trainer
 
 
 class Chain(L.LightningDataModule, IterableDataset):
@@ -215,7 +219,40 @@ def test_going_back_to_an_earlier_checkpoint(tmp_path: Path, reference: Path) ->
     assert results(tmp_path)[0].count("\n") == 19
 
 
-@pytest.mark.parametrize("name", ["every_n_steps", "keep_last"])
+@pytest.mark.parametrize("best_loss", [torch.inf, 1.0])
+def test_broken_parameters_never_take_the_place_of_good_ones(tmp_path: Path, best_loss: float) -> None:
+    """The run fails, unless it has kept a good result before."""
+
+    class Broken(Fit):
+        def training_step(self, batch: torch.Tensor, batch_idx: int) -> torch.Tensor:
+            return super().training_step(batch, batch_idx) * (torch.nan if self.global_step >= 10 else 1.0)
+
+    module = Broken()
+    module.best_loss = best_loss
+    if best_loss == 1.0:
+        fit(tmp_path, module)
+    else:
+        with pytest.raises(FloatingPointError, match=r"weight is not finite after 20 steps, and this state is not"):
+            fit(tmp_path, module)
+    kept = [f"step-{step:08d}.ckpt" for step in (4, 8)]
+    assert sorted(file.name for file in (tmp_path / "checkpoints").iterdir()) == ["last.ckpt", *kept]
+    assert results(tmp_path)[1]["global_step"] == 8
+
+
+def test_saves_by_the_clock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step takes 40 seconds by this clock, which every look puts forward."""
+    clock = itertools.count(step=40.0)
+    monkeypatch.setattr("lightning_vfe.training.run.run_folder.time.monotonic", lambda: next(clock))
+    saves: list[int] = []
+    commit = CheckpointFolder.commit
+    monkeypatch.setattr(CheckpointFolder, "commit", lambda self, step: (saves.append(step), commit(self, step)))
+    checkpoint = LastCheckpoint(tmp_path / "checkpoints", every_n_steps=1000, every_minutes=3.0)
+    trainer = quiet_trainer(11, checkpoint)
+    trainer.fit(Fit(), Chain(validate=False))
+    assert saves == [5, 10, 11], "160 seconds are too few, 200 are enough; the end is saved, too"
+
+
+@pytest.mark.parametrize("name", ["every_n_steps", "keep_last", "every_minutes"])
 def test_settings_must_be_positive(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match=f"{name} = 0"):
         LastCheckpoint(tmp_path, **{name: 0})

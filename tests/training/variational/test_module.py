@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from lightning_vfe.state.batch import Batch, Sample
-from lightning_vfe.training.variational.callbacks import NaNGuard, WriteSummary, recent_estimates
+from lightning_vfe.training.variational.callbacks import WriteSummary, recent_estimates
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
+from lightning_vfe.training.variational.nan_guard import NaNGuard
 from lightning_vfe.training.variational.optimizers import Adam, NaturalGradient
 from tests.helpers.trainers import quiet_trainer
 from tests.helpers.variational import assert_equal, build_run

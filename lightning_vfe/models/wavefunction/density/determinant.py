@@ -65,9 +65,9 @@ def determinant_constants(
     )
 
 
-def log_squared_determinant(constants: DeterminantConstants, angles: Tensor, streams: Streams) -> Tensor:
-    """2 ln |sum_K det[Phi_ij phi_ij]| (w,) of electrons at the angles pi r / L - CENTRE (3, N, w)."""
-    envelope = _envelope(constants, angles, streams.electrons)  # (w, n, K, n)
+def log_squared_determinant(constants: DeterminantConstants, streams: Streams) -> Tensor:
+    """2 ln |sum_K det[Phi_ij phi_ij]| (w,) of the electrons with these streams."""
+    envelope = _envelope(constants, streams.angles, streams.electrons)  # (w, n, K, n)
     neural = _geminal(constants, streams)  # (2, K, n, n, w)
     neural = torch.view_as_complex(neural.permute(4, 2, 1, 3, 0).contiguous())  # (w, n, K, n)
     matrices = torch.addcmul(envelope, envelope, neural).transpose(1, 2)
@@ -93,9 +93,10 @@ def _geminal(constants: DeterminantConstants, streams: Streams) -> Tensor:
     width, half, num_walkers = up.shape
     turned = torch.mm(constants.bilinear, up.flatten(1)).view(-1, width, half, 1, num_walkers)
     scores = (turned * down.unsqueeze(1)).sum(1)  # (2 K, n, n, w)
-    first, second = streams.pairs[1, :, :half], streams.pairs[0, :, half:]  # (F, n, n, w) each
-    scores.flatten(1).addmm_(constants.pair, first.flatten(1))
-    other = torch.mm(constants.pair, second.flatten(1)).view_as(scores)
+    first, second = streams.opposite
+    pair = constants.pair[:, : len(first)]  # the fused streams have no constant feature
+    scores.flatten(1).addmm_(pair, first.flatten(1))
+    other = torch.mm(pair, second.flatten(1)).view_as(scores)
     geminal: Tensor = scores.add_(other.transpose(1, 2)).unflatten(0, (2, -1))
     return geminal
 

@@ -12,10 +12,11 @@ from lightning_vfe.models.wavefunction.density.determinant import (
     determinant_constants,
     log_squared_determinant,
 )
+from lightning_vfe.models.wavefunction.density.fused.choice import fused_or_plain_streams
 from lightning_vfe.models.wavefunction.density.layout import converted, tensors_of
-from lightning_vfe.models.wavefunction.density.pairs import PairConstants, pair_constants, pair_features
+from lightning_vfe.models.wavefunction.density.pairs import PairConstants, pair_constants
 from lightning_vfe.models.wavefunction.density.stream_weights import stream_constants
-from lightning_vfe.models.wavefunction.density.streams import StreamConstants, run_streams
+from lightning_vfe.models.wavefunction.density.streams import StreamConstants
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.state_point import WalkerStates
 
@@ -99,10 +100,9 @@ class ElectronDensity:
     def __call__(self, positions: Tensor) -> Tensor:
         """ln |psi|^2 (W, B) of electrons (W, B, N, 3) in units of rs."""
         pairs, streams, determinant = self.constants
-        geometry = pair_features(pairs, positions, self.unit_length)
-        found = run_streams(streams, geometry.features, len(positions))
+        found = fused_or_plain_streams(pairs, streams, positions, self.unit_length)
         # The smaller sum first: in float32 each term that is added to a large number is rounded like that number.
-        jastrow = torch.mm(determinant.jastrow, found.electrons.reshape(-1, geometry.cusps.shape[-1]))
-        jastrow = jastrow.addmm_(pairs.cusps, geometry.cusps).view(positions.shape[:2])
-        determinants = log_squared_determinant(determinant, geometry.angles, found)
+        neural_jastrow = torch.mm(determinant.jastrow, found.electrons.reshape(-1, found.cusps.shape[-1]))
+        jastrow = (neural_jastrow + found.cusps).view(positions.shape[:2])
+        determinants = log_squared_determinant(determinant, found)
         return (jastrow + determinants.view_as(jastrow)).to(positions.dtype)

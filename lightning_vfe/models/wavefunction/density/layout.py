@@ -28,6 +28,11 @@ def repeat_walkers(x: Tensor, count: int) -> Tensor:
     return x if count == 1 else x.unsqueeze(-1).expand(*x.shape, count).flatten(-2)
 
 
+def first_walkers(x: Tensor, count: int) -> Tensor:
+    """The first `count` walkers of (..., w), contiguous."""
+    return x[..., :count].contiguous()
+
+
 def added(new: Tensor, state: Tensor) -> Tensor:
     """new + state, in the memory of new unless a derivative needs it."""
     return new + state if torch.is_grad_enabled() else new.add_(state)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from lightning_vfe.models.wavefunction.backbone import PairStream
-from lightning_vfe.models.wavefunction.density.layout import repeat_walkers
+from lightning_vfe.models.wavefunction.density.layout import first_walkers, repeat_walkers
 from lightning_vfe.models.wavefunction.jastrow import (
     ELECTRON_PROTON_CUSP,
     OPPOSITE_SPIN_CUSP,
@@ -47,6 +47,11 @@ class PairConstants(NamedTuple):
     def for_walkers(self, count: int) -> PairConstants:
         """The same for `count` electron walkers of each proton walker."""
         protons, offset, slope = (repeat_walkers(x, count) for x in (self.protons, self.offset, self.slope))
+        return self._replace(protons=protons, offset=offset, slope=slope)
+
+    def first(self, count: int) -> PairConstants:
+        """The same for the first `count` electron walkers alone."""
+        protons, offset, slope = (first_walkers(x, count) for x in (self.protons, self.offset, self.slope))
         return self._replace(protons=protons, offset=offset, slope=slope)
 
 
@@ -99,6 +104,13 @@ def first_weights(pairs: PairStream, spin: bool) -> tuple[Tensor, Tensor]:
     return torch.cat([columns, one]), torch.tanh(at_zero + same).squeeze(-1)
 
 
+def electron_angles(constants: PairConstants, origin: Tensor, positions: Tensor, unit_length: float) -> Tensor:
+    """pi r / L + origin of electrons (W, B, N, 3) in units of rs, at any of their images.  # (..., 3, N, w)"""
+    inside = torch.remainder(positions, unit_length).flatten(0, 1).permute(2, 1, 0)
+    angles = torch.add(origin, inside, alpha=math.pi / unit_length)
+    return angles.to(constants.protons.dtype, copy=True, memory_format=torch.contiguous_format)
+
+
 class PairFeatures(NamedTuple):
     """Of all pairs of all walkers."""
 
@@ -113,9 +125,7 @@ class PairFeatures(NamedTuple):
 def pair_features(constants: PairConstants, positions: Tensor, unit_length: float) -> PairFeatures:
     """Of electrons (W, B, N, 3) in units of rs, at any of their images."""
     num, half = positions.shape[-2], positions.shape[-2] // 2
-    inside = torch.remainder(positions, unit_length).flatten(0, 1).permute(2, 1, 0)
-    angles = torch.add(constants.origin, inside, alpha=math.pi / unit_length)
-    receivers = angles.to(constants.protons.dtype, copy=True, memory_format=torch.contiguous_format)  # (2, 3, N, w)
+    receivers = electron_angles(constants, constants.origin, positions, unit_length)  # (2, 3, N, w)
     senders = torch.cat([receivers[1], constants.protons], dim=1)  # (3, 2 N, w)
     waves = (receivers.view(2, 3, 1, num, 1, -1) - senders.view(3, 4, 1, half, -1)).sin_()  # (2, 3, 4, N, n, w)
     products = waves * waves[1]

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lightning_vfe.models.wavefunction.density.layout import added, repeat_walkers
+from lightning_vfe.models.wavefunction.density.layout import added, first_walkers, repeat_walkers
+from lightning_vfe.models.wavefunction.density.pairs import PairConstants, pair_features
 
 
 class FirstLayer(NamedTuple):
@@ -38,6 +39,12 @@ class FirstLayer(NamedTuple):
         senders, start = repeat_walkers(self.senders, count), repeat_walkers(self.start, count)
         by_walker = self.base.unflatten(-1, (-1, self.start.shape[-1]))
         return self._replace(senders=senders, start=start, base=repeat_walkers(by_walker, count).flatten(-2))
+
+    def first(self, count: int) -> FirstLayer:
+        """The same for the first `count` electron walkers alone."""
+        by_walker = self.base.unflatten(-1, (-1, self.start.shape[-1]))
+        senders, start = first_walkers(self.senders, count), first_walkers(self.start, count)
+        return self._replace(senders=senders, start=start, base=first_walkers(by_walker, count).flatten(-2))
 
 
 class Layer(NamedTuple):
@@ -69,22 +76,40 @@ class StreamConstants(NamedTuple):
     first: FirstLayer
     others: tuple[Layer, ...]
 
+    def of_first(self, num_proton_walkers: int, of: int) -> StreamConstants:
+        """The same for the first of the proton walkers alone, out of `of`."""
+        count = self.first.start.shape[-1] // of * num_proton_walkers
+        others = []
+        for layer in self.others:
+            pairs = layer.proton_pairs
+            if pairs is not None:
+                pairs = pairs.unflatten(0, (-1, of))[:, :num_proton_walkers].flatten(0, 1)
+            others.append(layer._replace(proton_pairs=pairs))
+        return StreamConstants(self.first.first(count), tuple(others))
+
 
 class Streams(NamedTuple):
     """What the last layer leaves."""
 
     electrons: Tensor
     """Single streams of the electrons by spin. # (2, S, n, w)"""
-    pairs: Tensor
-    """Streams of the pairs with the electrons as receivers. # (4, F, N, n, w)"""
+    opposite: tuple[Tensor, ...]
+    """Streams of the pairs of up and down, then of down and up, receivers first. # (F, n, n, w) each"""
+    angles: Tensor
+    """pi r / L - CENTRE of the electrons. # (3, N, w)"""
+    cusps: Tensor
+    """Sum of the cusps of all pairs in ln |psi|^2. # (1, w)"""
 
 
-def run_streams(constants: StreamConstants, features: Tensor, num_proton_walkers: int) -> Streams:
-    """All layers on the features (4, 9, N n w) of the pairs."""
-    pairs, states = _run_first(constants.first, features)
+def plain_streams(pairs: PairConstants, constants: StreamConstants, positions: Tensor, unit_length: float) -> Streams:
+    """All layers, for electrons (W, B, N, 3) in units of rs, at any of their images."""
+    geometry = pair_features(pairs, positions, unit_length)
+    cusps = torch.mm(pairs.cusps, geometry.cusps)
+    streams, states = _run_first(constants.first, geometry.features)
     for layer in constants.others:
-        pairs, states = _run(layer, pairs, states, num_proton_walkers)
-    return Streams(states[:2], pairs)
+        streams, states = _run(layer, streams, states, len(positions))
+    half = streams.shape[-2]
+    return Streams(states[:2], (streams[1, :, :half], streams[0, :, half:]), geometry.angles, cusps)
 
 
 # --- layers ---------------------------------------------------------------------------------------------------------
@@ -94,30 +119,70 @@ def _run_first(layer: FirstLayer, features: Tensor) -> tuple[Tensor, Tensor]:
     half, num_walkers = layer.base.shape[-1] // layer.start.shape[-1], layer.start.shape[-1]
     pairs = torch.bmm(layer.pairs, features).tanh_()
     pairs = pairs.view(*pairs.shape[:2], 2 * half, half, num_walkers)  # (4, F, N, n, w)
-    heard = _by_spin(pairs.sum(-2) * layer.senders)
-    new = torch.baddbmm(layer.base[:2], layer.to_electrons, heard)
-    if layer.to_protons is not None:
-        heard = (pairs[2:].sum(2) * layer.senders[0]).flatten(2)  # (2, F, n w)
-        new = torch.cat([new, torch.baddbmm(layer.base[2:], layer.to_protons, heard)])
-    return pairs, added(new.tanh_().view(*new.shape[:2], half, num_walkers), layer.start)
+    from_electrons = None if layer.to_protons is None else pairs[2:].sum(2) * layer.senders[0]
+    return pairs, first_states(layer, pairs.sum(-2) * layer.senders, from_electrons)
 
 
 def _run(layer: Layer, pairs: Tensor, states: Tensor, num_proton_walkers: int) -> tuple[Tensor, Tensor]:
     """New pairs (4, F, N, n, w) and states (R, S, n, w) from the old ones, with four blocks of states."""
-    half, num_walkers = states.shape[-2:]
-    receivers = len(layer.own)
-    old, flat = pairs.flatten(2), states.flatten(2)
+    old = pairs.flatten(2)
     pairs = added(torch.bmm(layer.pairs, old).tanh_(), old).view_as(pairs)
-    senders = torch.baddbmm(layer.one, layer.gates, flat).view(4, -1, half, num_walkers)
+    senders, from_electrons = senders_of(layer, states), None
+    if layer.to_protons is not None:
+        of_electrons = senders[:2].transpose(0, 1).unsqueeze(-2)  # (F, 2, n, 1, w)
+        by_spin = pairs[2:].unflatten(2, (2, -1))
+        from_electrons = (by_spin * of_electrons).flatten(2, 3).sum(2)
+    messages = (pairs * senders.unsqueeze(2)).sum(-2)
+    return pairs, new_states(layer, states, senders, messages, from_electrons, num_proton_walkers)
+
+
+def first_states(layer: FirstLayer, messages: Tensor, from_electrons: Tensor | None) -> Tensor:
+    """States (R, S, n, w) after the first layer.
+
+    Args:
+        layer: its weights.
+        messages: to the electrons, by the sender's block.  # (4, F, N, w)
+        from_electrons: messages to the protons; None in the last layer.  # (2, F, n, w)
+    """
+    new = torch.baddbmm(layer.base[:2], layer.to_electrons, _by_spin(messages))
+    if layer.to_protons is not None and from_electrons is not None:
+        new = torch.cat([new, torch.baddbmm(layer.base[2:], layer.to_protons, from_electrons.flatten(2))])
+    return added(new.tanh_().view(*new.shape[:2], -1, messages.shape[-1]), layer.start)
+
+
+def senders_of(layer: Layer, states: Tensor) -> Tensor:
+    """1 + V h (4, F, n, w) of the states h (4, S, n, w)."""
+    return torch.baddbmm(layer.one, layer.gates, states.flatten(2)).view(4, -1, *states.shape[2:])
+
+
+def new_states(
+    layer: Layer,
+    states: Tensor,
+    senders: Tensor,
+    messages: Tensor,
+    from_electrons: Tensor | None,
+    num_proton_walkers: int,
+) -> Tensor:
+    """States (R, S, n, w) after a layer.
+
+    Args:
+        layer: its weights.
+        states: before it.  # (4, S, n, w)
+        senders: of `senders_of`.  # (4, F, n, w)
+        messages: to the electrons, by the sender's block.  # (4, F, N, w)
+        from_electrons: messages to the protons; None in the last layer.  # (2, F, n, w)
+        num_proton_walkers: W.
+    """
+    flat, receivers = states.flatten(2), len(layer.own)
     shared = torch.addmm(layer.bias, layer.sums, states.sum(2).flatten(0, 1))
     new = torch.bmm(layer.own, flat[:receivers])
-    new.view(receivers, -1, half, num_walkers).add_(shared.view(receivers, -1, 1, num_walkers))
-    heard = _by_spin((pairs * senders.unsqueeze(2)).sum(-2))
-    new[:2].baddbmm_(layer.to_electrons, heard)
-    if layer.to_protons is not None and layer.proton_pairs is not None:
-        heard = _heard_by_protons(pairs[2:], senders, layer.proton_pairs, num_proton_walkers)
-        new[2:].baddbmm_(layer.to_protons, heard)
-    return pairs, added(new.tanh_(), flat[:receivers]).view(receivers, -1, half, num_walkers)
+    new.view(receivers, -1, *states.shape[2:]).add_(shared.view(receivers, -1, 1, states.shape[-1]))
+    new[:2].baddbmm_(layer.to_electrons, _by_spin(messages))
+    if layer.to_protons is not None and layer.proton_pairs is not None and from_electrons is not None:
+        from_protons = messages_of_protons(senders[2:], layer.proton_pairs, num_proton_walkers)
+        heard = torch.cat([from_electrons.view(from_protons.shape), from_protons], dim=1)
+        new[2:].baddbmm_(layer.to_protons, heard.flatten(2))
+    return added(new.tanh_(), flat[:receivers]).view(receivers, *states.shape[1:])
 
 
 def _by_spin(messages: Tensor) -> Tensor:
@@ -126,13 +191,10 @@ def _by_spin(messages: Tensor) -> Tensor:
     return by_spin
 
 
-def _heard_by_protons(pairs: Tensor, senders: Tensor, proton_pairs: Tensor, num_proton_walkers: int) -> Tensor:
-    """Messages of the electrons along pairs (2, F, N, n, w), and of the protons.  # (2, 2 F, n w)"""
-    width, half, num_walkers = senders.shape[1:]
-    of_electrons = senders[:2].transpose(0, 1).unsqueeze(-2)  # (F, 2, n, 1, w)
-    from_electrons = (pairs.unflatten(2, (2, half)) * of_electrons).flatten(2, 3).sum(2)  # (2, F, n, w)
-    by_walker = (width, half, num_proton_walkers, num_walkers // num_proton_walkers)
-    of_protons = senders[2:].view(2, *by_walker).permute(1, 3, 0, 2, 4).contiguous()  # (F, W, 2, n, B)
-    from_protons = torch.bmm(proton_pairs, of_protons.view(len(proton_pairs), 2 * half, -1))
-    from_protons = from_protons.view(of_protons.shape).permute(2, 0, 3, 1, 4)  # (2, F, n, W, B)
-    return torch.cat([from_electrons.view(2, *by_walker), from_protons], dim=1).flatten(2)
+def messages_of_protons(senders: Tensor, proton_pairs: Tensor, num_proton_walkers: int) -> Tensor:
+    """Messages of the protons (2, F, n, w), of both their blocks, to both.  # (2, F, n, W, B)"""
+    _, width, half, num_walkers = senders.shape
+    by_walker = senders.view(2, width, half, num_proton_walkers, num_walkers // num_proton_walkers)
+    by_walker = by_walker.permute(1, 3, 0, 2, 4).contiguous()  # (F, W, 2, n, B)
+    heard = torch.bmm(proton_pairs, by_walker.view(len(proton_pairs), 2 * half, -1))
+    return heard.view(by_walker.shape).permute(2, 0, 3, 1, 4)

@@ -1,0 +1,58 @@
+"""Printing that outlives its reader: a closed pipe, a closed terminal or a full disk ends it, not the run."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
+
+from typing_extensions import override
+
+
+class _LastingFile(io.FileIO):
+    """A file that takes what nobody can read any more for written."""
+
+    @override
+    def write(self, content: Any, /) -> int:
+        """Number of bytes written, or dropped."""
+        try:
+            return super().write(content)
+        except OSError:
+            return memoryview(content).nbytes
+
+
+@contextmanager
+def lasting_output() -> Iterator[None]:
+    """Inside it, writing to stdout and stderr raises no OSError.
+
+    Streams that somebody else has put in their place, such as those of a notebook, stay.
+    """
+    before = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _lasting(sys.stdout, sys.__stdout__), _lasting(sys.stderr, sys.__stderr__)
+    try:
+        yield
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _lasting(stream: TextIO | None, of_process: TextIO | None) -> TextIO:
+    if stream is None:  # closed by the shell
+        return open(os.devnull, "w")
+    if stream is not of_process or not isinstance(stream, io.TextIOWrapper):
+        return stream
+    with suppress(OSError):
+        stream.flush()  # what was printed before comes first
+    raw = _LastingFile(stream.fileno(), "w", closefd=False)
+    is_unbuffered = isinstance(stream.buffer, io.RawIOBase)
+    return io.TextIOWrapper(
+        raw if is_unbuffered else io.BufferedWriter(raw),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )

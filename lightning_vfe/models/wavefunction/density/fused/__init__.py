@@ -1,0 +1,1 @@
+"""The streams of the electron density on a GPU, with every pair layer and its messages in one kernel."""

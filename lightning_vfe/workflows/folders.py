@@ -1,0 +1,63 @@
+"""Folders of runs: which one is free, and taking it before another command does."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from lightning_vfe.errors import SettingError
+
+RUNS = Path("runs")
+
+
+def is_used(folder: Path) -> bool:
+    """Whether something is in a folder."""
+    return folder.is_dir() and any(folder.iterdir())
+
+
+def free_folder(name: str) -> tuple[Path, tuple[str, ...]]:
+    """runs/NAME, or the next runs/NAME-2, ... that does not exist yet, and lines that tell the user.
+
+    Raises:
+        SettingError: the name is no name of a folder.
+    """
+    if Path(name).name != name or name in ("", ".."):
+        raise SettingError(
+            "name", name or repr(name), f"is no name of a folder in {RUNS}", "give a word, or run_dir=..."
+        )
+    if not (RUNS / name).exists():
+        return RUNS / name, ()
+    number = 1 + max([1, *(number for number, _ in numbered(name))])
+    folder = RUNS / f"{name}-{number}"
+    return folder, (f"{RUNS / name} holds an earlier run, which stays as it is; this one goes to {folder}",)
+
+
+def numbered(name: str) -> list[tuple[int, Path]]:
+    """Folders runs/NAME (number 1), runs/NAME-2, ..., in the order of their numbers."""
+    found = []
+    for folder in RUNS.glob("*"):
+        match = re.fullmatch(re.escape(name) + r"(?:-(\d+))?", folder.name)
+        if match and folder.is_dir():
+            found.append((int(match[1] or 1), folder))
+    return sorted(found)
+
+
+@contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make a folder that does not exist; where the block fails and leaves it empty, it goes again.
+
+    Raises:
+        FileExistsError: somebody else has made it.
+    """
+    missing = [place for place in (folder, *folder.parents) if not place.exists()]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir()
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            for place in missing:
+                place.rmdir()
+        raise
