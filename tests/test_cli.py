@@ -175,7 +175,7 @@ def test_bad_words_end_in_one_line(words: list[str], parts: list[str], capsys: p
         ("system.twists=[100000,100000,100000]", ["system.twists = [100000, 100000, 100000] is a grid of"]),
         ("sampler.num_proton_walkers=9", ["sampler.num_proton_walkers = 9", "multiple of"]),
         ("sampler.num_groups=0", ["sampler.num_groups = 0"]),
-        ("system.twists=[3,1,1] sampler.num_proton_walkers=8", ["walkers = 8 must be a multiple of the 3 twists", "9"]),
+        ("system.twists=[5,1,1] sampler.num_proton_walkers=8", ["walkers = 8 must be a multiple of the 3 twists", "9"]),
         (
             "system.rs=[1,2,3] sampler.num_proton_walkers=8",
             ["walkers = 8 must be a multiple of the 3 state points", "9"],
@@ -279,7 +279,7 @@ def test_checkpoint_of_another_system(capsys: pytest.CaptureFixture[str]) -> Non
         ("test", "system.rs=[1.9,2.0]", ["system.rs = [1.9, 2.0] here but 2.0"]),
         ("fit", "system.nucleus=D", ["system.nucleus = D here but H"]),
         ("fit", "system.states=[[2.0,6000]]", ["system.states = [[2.0, 6000]] here but None"]),
-        ("validate", "system.twist_symmetry=cubic", ["system.twist_symmetry = cubic here but none"]),
+        ("validate", "system.twist_symmetry=cubic", ["system.twist_symmetry = cubic here but time_reversal"]),
         ("validate", "system.twists=[2,2,2]", ["system.twists = [2, 2, 2] here but [1, 1, 1]"]),
         ("test", "wavefunction.single_width=5", ["wavefunction.single_width = 5 here but 4"]),
         ("fit", "flow.num_blocks=2", ["flow.num_blocks = 2 here but 1"]),
