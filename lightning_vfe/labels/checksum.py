@@ -1,4 +1,4 @@
-"""Checksums of a database's rows and metadata: a number that changes on a disk or in a copy is found when it is read."""
+"""Checksums of a database's rows and metadata: a number that a disk or a copy has changed is found when it is read."""
 
 from __future__ import annotations
 

@@ -84,13 +84,9 @@ def _from_file(path: str, cell: PeriodicCell) -> np.ndarray:
         remedy = "set system.rs to match or scale the file's box and positions"
         if looks_like_bohr(frame.length, cell.length):
             remedy = "the numbers fit if they are bohr: convert box and positions to angstrom"
-        found, wanted = (length * BOHR_TO_ANGSTROM for length in (frame.length, cell.length))
-        raise SettingError(
-            "structure",
-            path,
-            f"has a box of {found:.5f} angstrom, but system.num_atoms and system.rs need one of {wanted:.5f}",
-            remedy,
-        )
+        given, wanted = (length * BOHR_TO_ANGSTROM for length in (frame.length, cell.length))
+        reason = f"has a box of {given:.5f} angstrom, but system.num_atoms and system.rs need one of {wanted:.5f}"
+        raise SettingError("structure", path, reason, remedy)
     return frame.positions
 
 

@@ -222,6 +222,14 @@ def test_a_row_keeps_a_right_checksum_through_failure_and_retry(tmp_path: Path) 
     assert len(LabelDatabase.open(tmp_path / "labels.db")) == 6
 
 
+def opened(path: Path) -> tuple[LabelDatabase | None, str]:
+    """The database, or the message that refuses it."""
+    try:
+        return LabelDatabase.open(path), ""
+    except ValueError as error:
+        return None, str(error)
+
+
 def test_no_flipped_bit_gives_other_labels(tmp_path: Path) -> None:
     """Any bit of the file: the same labels as before, or one line."""
     path = tmp_path / "labels.db"
@@ -231,11 +239,10 @@ def test_no_flipped_bit_gives_other_labels(tmp_path: Path) -> None:
     for place in rng.integers(len(whole), size=60):
         flipped = bytes([whole[place] ^ (1 << int(rng.integers(8)))])
         path.write_bytes(whole[:place] + flipped + whole[place + 1 :])
-        try:
-            after = LabelDatabase.open(path)
-        except ValueError as error:
-            assert str(error).startswith("database = ")
-            assert "\n" not in str(error)
+        after, message = opened(path)
+        if after is None:
+            assert message.startswith("database = ")
+            assert "\n" not in message
             refused += 1
             continue
         assert after.groups() == before.groups()

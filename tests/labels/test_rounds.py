@@ -145,7 +145,7 @@ def test_configurations_of_a_database(tmp_path: Path) -> None:
 
 
 def test_frames_of_other_states_and_rounded_boxes(tmp_path: Path) -> None:
-    """A box of few digits is that of the state; frames of another state are counted; the message lists what is there."""
+    """A box of few digits is that of the state; others are counted; the message lists what is there."""
     state, (first, second) = State(2, 1.25, 0.0), (State(2, 1.25, 0.0).cell.length, State(2, 1.3, 0.0).cell.length)
     positions = np.array([[0.1, 0.2, 0.3], [1.1, 0.9, 0.7]])
     frames = [Configuration(positions, length).to_atoms() for length in (first * (1 + 5e-6), second, first)]
