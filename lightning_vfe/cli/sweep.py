@@ -26,7 +26,7 @@ from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.resources import resource_folder
 from lightning_vfe.workflows.compose import RUN_ROOT, compose_config
 from lightning_vfe.workflows.guards import key_errors
-from lightning_vfe.workflows.overrides import parse, quote_path
+from lightning_vfe.workflows.overrides import parse, quote, quote_path
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import RUNS, new_sweep_folder, past_sweep_folder
 from lightning_vfe.workflows.schema import check_types
@@ -177,7 +177,7 @@ def _multirun(verb: str, words: Words, home: Path) -> list[dict[str, Any]]:
     # each job's folder is named after its values
     fixed_keys = sorted({word.lstrip("+~").partition("=")[0] for word in words.fixed})
     dirname = "hydra.job.config.override_dirname"
-    settings = [f"hydra.sweep.dir='{home}'", "hydra.sweep.subdir=${hydra.job.override_dirname}"]
+    settings = [f"hydra.sweep.dir={quote(str(home))}", "hydra.sweep.subdir=${hydra.job.override_dirname}"]
     settings += [f"{dirname}.kv_sep='-'", f"{dirname}.item_sep='_'", f"{dirname}.exclude_keys={fixed_keys}"]
     settings += ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
     values = [f"{key}={','.join(word.partition('=')[2] for word in chosen)}" for key, chosen in words.swept.items()]

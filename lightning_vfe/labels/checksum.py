@@ -11,9 +11,8 @@ import numpy as np
 from ase import Atoms
 
 from lightning_vfe.errors import SettingError
+from lightning_vfe.files import CHECKSUM, has_changed
 
-CHECKSUM = "checksum"
-"""Key of a row, and of the metadata."""
 _REMEDY = "take a copy of the file, or delete the row and label its configuration again"
 
 
@@ -33,13 +32,7 @@ def row_checksum(atoms: Atoms, keys: Mapping[str, Any], data: Mapping[str, Any])
     for name, value in sorted(data.items()):
         digest.update(name.encode())
         digest.update(value.encode()) if isinstance(value, str) else _update(digest, value)
-    return _name(digest)  # the word in front tells ASE that it is no number
-
-
-def metadata_checksum(metadata: Mapping[str, Any]) -> str:
-    """Checksum of the metadata, as JSON keeps them."""
-    kept = {name: value for name, value in metadata.items() if name != CHECKSUM}
-    return _name(hashlib.sha256(json.dumps(kept, sort_keys=True).encode()))
+    return f"sha256-{digest.hexdigest()[:16]}"  # the word in front tells ASE that it is no number
 
 
 def check_row_checksum(row: Any, path: str, key: str) -> None:
@@ -59,7 +52,7 @@ def check_metadata_checksum(metadata: Mapping[str, Any], path: str, key: str) ->
     Raises:
         SettingError: they have.
     """
-    if metadata.get(CHECKSUM, stored := metadata_checksum(metadata)) != stored:
+    if has_changed(metadata):
         reason = "is damaged: its metadata do not have their checksum"
         raise SettingError(key, path, reason, "take a copy of the file, or label the configurations again")
 
@@ -68,7 +61,3 @@ def _update(digest: Any, array: Any) -> None:
     numbers = np.asarray(array, dtype="<f8")
     digest.update(f"{numbers.shape}".encode())
     digest.update(numbers.tobytes())
-
-
-def _name(digest: Any) -> str:
-    return f"sha256-{digest.hexdigest()[:16]}"

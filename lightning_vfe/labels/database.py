@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,13 +10,8 @@ from typing import Any
 import numpy as np
 
 from lightning_vfe.errors import SettingError
-from lightning_vfe.labels.checksum import (
-    CHECKSUM,
-    check_metadata_checksum,
-    check_row_checksum,
-    metadata_checksum,
-    row_checksum,
-)
+from lightning_vfe.files import CHECKSUM, checksum
+from lightning_vfe.labels.checksum import check_metadata_checksum, check_row_checksum, row_checksum
 from lightning_vfe.labels.connection import reading
 from lightning_vfe.labels.label import Configuration, Label
 from lightning_vfe.labels.schema import (
@@ -188,8 +182,7 @@ class LabelStore:
     def update_metadata(self, **entries: Any) -> None:
         """Set entries of the metadata, which become JSON."""
         metadata = {**self._connection.metadata, **entries}
-        plain = json.loads(json.dumps(metadata))
-        self._connection.metadata = {**metadata, CHECKSUM: metadata_checksum(plain)}
+        self._connection.metadata = {**metadata, CHECKSUM: checksum(metadata)}
 
     def count(self, **properties: Any) -> int:
         """Number of rows with these properties, such as state="done" or round=0."""

@@ -40,13 +40,14 @@ def build_trainer(config: DictConfig, verb: str, say: Callable[[str], None], pro
         say: called with a line when a signal is to end the run.
         progress: show progress bars.
     """
+    from lightning_vfe.training.resumed_optimizer import ResumedOptimizer
     from lightning_vfe.training.run.launch import cluster_plugins, is_progress_bar
     from lightning_vfe.training.run.run_folder import EmbedConfig, StopOnInterrupt
 
     callbacks = [instantiate(node) for node in config.callbacks.values() if node is not None]
     shown = {} if progress else {"enable_progress_bar": False}
     callbacks = [each for each in callbacks if progress or not is_progress_bar(each)]
-    callbacks += [StopOnInterrupt(say), EmbedConfig(OmegaConf.to_yaml(config))]
+    callbacks += [ResumedOptimizer(), StopOnInterrupt(say), EmbedConfig(OmegaConf.to_yaml(config))]
     logger: Any = [instantiate(node) for node in config.logger.values() if node is not None] if verb == "fit" else False
     return instantiate(config.trainer, callbacks=callbacks, logger=logger, **shown, **cluster_plugins())
 

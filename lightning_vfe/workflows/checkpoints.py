@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe import __version__
 from lightning_vfe.errors import CommandError, SettingError, one_line
+from lightning_vfe.workflows.schema import check_types
 
 # these keys shape the walkers, which are those of the checkpoint
 WALKER_KEYS = ("sampler.num_proton_walkers", "sampler.num_electron_walkers", "sampler.num_groups")
@@ -98,8 +99,12 @@ def embedded_config(content: Mapping[str, Any]) -> DictConfig | None:
     text = content.get(CONFIG_KEY)
     if text is None:
         return None
-    config = OmegaConf.create(text)
-    assert isinstance(config, DictConfig)
+    try:
+        config = OmegaConf.create(text)
+    except Exception as error:  # YAML and OmegaConf each have errors of their own
+        raise CommandError(f"the config in the checkpoint cannot be read: {one_line(error)[:200]}") from error
+    if not isinstance(config, DictConfig):
+        raise CommandError("the checkpoint holds no settings of a run; give one that fit wrote")
     check_schema(config, "the checkpoint")
     return config
 
@@ -116,6 +121,26 @@ def check_schema(config: Mapping[str, Any], where: object) -> None:
             f"{where} was made by another version of lightning-vfe (its config has schema {found}, this version, "
             f"{__version__}, has {SCHEMA}); continue and measure it with that version, or start a new run with fit"
         )
+
+
+def check_readable(config: DictConfig, where: object) -> None:
+    """Refuse the config of a run that has keys which this version does not take.
+
+    Raises:
+        CommandError: it has one; the message names the version that made the run.
+    """
+    check_schema(config, where)
+    try:
+        check_types(config)
+    except SettingError as error:
+        made = config.get("version")
+        if made == __version__:
+            raise CommandError(f"{where}: {error}") from error
+        by = f"version {made}" if made else "another version"
+        raise CommandError(
+            f"{where} was made by {by} of lightning-vfe, and this is version {__version__}: {error}; continue and "
+            "measure it with that version, or start a new run with fit"
+        ) from error
 
 
 def check_same_model(config: DictConfig, checkpoint_config: DictConfig) -> None:
@@ -139,6 +164,22 @@ def check_same_model(config: DictConfig, checkpoint_config: DictConfig) -> None:
             if key in RUN_KEYS:
                 advice = f"drop the override, it would change nothing or mix two runs; a new run takes fit {key}=..."
             raise SettingError(key, here.get(key), f"here but {there.get(key)} in the checkpoint", advice)
+
+
+def check_same_optimizer(config: DictConfig, checkpoint_config: DictConfig) -> None:
+    """Refuse to resume with another class of optimizer or scheduler of PyTorch; settings of a class may change.
+
+    Raises:
+        CommandError: the first class that differs.
+    """
+    here, there = _flat(config), _flat(checkpoint_config)
+    if here.get("optimizer._target_") != there.get("optimizer._target_"):
+        return  # the training refuses it, by the name that the checkpoint holds
+    for part in ("optimizer", "scheduler"):
+        new, old = (flat.get(f"optimizer.{part}._target_") for flat in (here, there))
+        if new != old:
+            reason = f"but the checkpoint was trained with {old or 'none'}"
+            raise SettingError(f"optimizer.{part}", new, reason, "resume with that, or start a new run with fit")
 
 
 def check_steps_left(config: DictConfig, content: Mapping[str, Any]) -> None:

@@ -11,4 +11,4 @@ def is_first_process() -> bool:
 
 def started_together() -> bool:
     """Whether torchrun or srun started this process beside others: they decide on their own, and must agree."""
-    return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS") or "1") > 1

@@ -12,16 +12,22 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_vfe.analysis.run import RunFolder, results_table
-from lightning_vfe.errors import SettingError
-from lightning_vfe.files import whole_file
+from lightning_vfe.analysis.run import RunFolder, check_files, results_table
+from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.workflows.build import build_trainer
-from lightning_vfe.workflows.checkpoints import check_same_model, check_steps_left, embedded_config, load_checkpoint
+from lightning_vfe.workflows.checkpoints import (
+    check_same_model,
+    check_same_optimizer,
+    check_steps_left,
+    embedded_config,
+    load_checkpoint,
+)
 from lightning_vfe.workflows.guards import default_dtype, key_errors, memory_bound
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import HANDOVER, Plan
 from lightning_vfe.workflows.processes import is_first_process
 from lightning_vfe.workflows.restore import check_same_shapes
+from lightning_vfe.workflows.run_config import CONFIG_FILE, write_config
 from lightning_vfe.workflows.schema import check_types
 from lightning_vfe.workflows.start import start_networks
 from lightning_vfe.workflows.tasks import Rows, task_of
@@ -81,6 +87,7 @@ def run(plan: Plan, observer: Observer | None = None) -> RunResult:
     config, is_first, task = plan.config, is_first_process(), task_of(plan.config)
     if is_first:
         check_folder("run_dir", plan.run_dir)
+        _check_files(plan)
     check_types(config)
     if plan.verb == "fit":
         _check_limits(config)
@@ -98,6 +105,8 @@ def run(plan: Plan, observer: Observer | None = None) -> RunResult:
     stored = embedded_config(content)
     if stored is not None:
         check_same_model(config, stored)
+        if plan.verb == "fit":
+            check_same_optimizer(config, stored)
     if plan.verb == "fit" and not plan.may_be_done:
         check_steps_left(config, content)
     configure_logging_and_seed(config.seed)
@@ -139,17 +148,28 @@ def _check_limits(config: DictConfig) -> None:
         limit = config.trainer.get(key)
         if limit is not None and limit != -1 and limit < 1:
             raise SettingError(f"trainer.{key}", limit, "must be at least 1, or -1 for no limit")
+    every = config.trainer.get("log_every_n_steps")
+    if every is not None and every < 1:
+        raise SettingError("trainer.log_every_n_steps", every, "must be at least 1", "1 keeps each step")
+
+
+def _check_files(plan: Plan) -> None:
+    """Look at the files of a run that goes on in its folder."""
+    try:
+        if not plan.is_new:
+            check_files(plan.run_dir, measures=plan.verb == "test")
+    except ValueError as error:
+        raise CommandError(one_line(error)) from error
 
 
 def _prepare_folder(plan: Plan) -> None:
-    """Make the run folder and write config.yaml, whose interpolations are kept: overrides then reach all their uses."""
+    """Make the run folder and write config.yaml."""
     if plan.is_new:
         plan.run_dir.mkdir(parents=True, exist_ok=True)
         if any(plan.run_dir.iterdir()):
             raise SettingError("run_dir", plan.run_dir, "was taken by another command meanwhile", "run this one again")
-    if plan.is_new or plan.verb == "fit":
-        with whole_file(plan.run_dir / "config.yaml") as stream:
-            stream.write(OmegaConf.to_yaml(plan.config))
+    if plan.is_new or plan.verb == "fit" or not (plan.run_dir / CONFIG_FILE).is_file():
+        write_config(plan.run_dir, plan.config)
 
 
 @contextmanager
