@@ -7,13 +7,15 @@ from typing import Any, cast
 
 import hydra
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.workflows.imports import import_parts
 from lightning_vfe.workflows.keys import locate
 
 TRAINER = "lightning.Trainer"
+SIZES = ("system.num_atoms", "sampler.num_proton_walkers", "sampler.num_electron_walkers")
+"""Keys on which the memory depends most."""
 
 
 @contextmanager
@@ -41,8 +43,10 @@ def memory_bound(config: DictConfig) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        remedy = "use fewer walkers, more processes, or a lower max_chunk_elements or optimizer.score_chunk"
-        raise CommandError(f"out of memory ({one_line(error)[:200]}); {remedy}") from error
+        sizes = {key: OmegaConf.select(config, key) for key in SIZES}
+        shown = "".join(f", {key} = {value}" for key, value in sizes.items() if value is not None)
+        remedy = "lower one of them, max_chunk_elements or optimizer.score_chunk, use fewer walkers, or more processes"
+        raise CommandError(f"out of memory ({one_line(error)[:200]}){shown}; {remedy}") from error
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from lightning_vfe.labels.workers import ProcessLabeller
 from lightning_vfe.resources import data_file
 from lightning_vfe.workflows.checkpoints import check_readable, checkpoint_of, embedded_config, load_checkpoint
 from lightning_vfe.workflows.guards import instantiate, key_errors
+from lightning_vfe.workflows.memory import check_memory
 from lightning_vfe.workflows.paths import check_file
 from lightning_vfe.workflows.restore import restore
 from lightning_vfe.workflows.system import strata_of
@@ -164,6 +165,7 @@ def states_of(config: DictConfig) -> list[State]:
         if state.num_atoms % 2:
             reason = f"must be even in {list(config.label.num_atoms)}: half of the electrons are up, half are down"
             raise SettingError("label.num_atoms", state.num_atoms, reason, f"set it to {state.num_atoms + 1}")
+        check_memory(state.num_atoms, "label.num_atoms")
     return states
 
 

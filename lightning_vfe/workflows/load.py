@@ -20,6 +20,7 @@ from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
+from lightning_vfe.workflows.build import resume_structure
 from lightning_vfe.workflows.checkpoints import check_readable, embedded_config, load_checkpoint
 from lightning_vfe.workflows.guards import default_dtype, key_errors, memory_bound
 from lightning_vfe.workflows.restore import restore
@@ -59,6 +60,7 @@ class LoadedRun:
             self.module: VariationalFreeEnergy = task_of(config).build(config)[0]
             restore(self.module, content, "", "run", file)
             self.state: VariationalState = self.module.state
+            resume_structure(config, self.state, content)
             self.state.place()
             if content.get("walkers"):
                 self.state.load_state_dict(content["walkers"])

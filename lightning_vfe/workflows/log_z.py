@@ -31,6 +31,7 @@ from lightning_vfe.physics.system import System
 from lightning_vfe.resources import data_file
 from lightning_vfe.training.variational.summary import MAX_R_HAT, write_pair_correlation, write_summary
 from lightning_vfe.workflows.guards import instantiate, key_errors
+from lightning_vfe.workflows.memory import check_memory
 from lightning_vfe.workflows.paths import check_file
 from lightning_vfe.workflows.run_config import write_config
 from lightning_vfe.workflows.system import strata_of
@@ -73,6 +74,7 @@ def log_z_with(config: DictConfig, command: str, progress: Progress) -> LogZRun:
             a file that cannot be written.
     """
     system, file = System(config.system.num_atoms, config.system.nucleus), data_file(config.potential.path)
+    check_memory(config.system.num_atoms)
     point = strata_of(config).single
     cell = point.cell(system.num_atoms)
     potential, metadata = load_potential(file)

@@ -12,7 +12,8 @@ from lightning_vfe import __version__
 from lightning_vfe.errors import SettingError
 from lightning_vfe.workflows.compose import compose_config, override_config
 from lightning_vfe.workflows.effects import check_effects
-from lightning_vfe.workflows.overrides import Overrides
+from lightning_vfe.workflows.keys import followed, walk
+from lightning_vfe.workflows.overrides import Overrides, is_path_key
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.processes import is_first_process, started_together
 from lightning_vfe.workflows.run_config import CONFIG_FILE, read_config
@@ -22,10 +23,10 @@ HANDOVER = "LIGHTNING_VFE_PLAN"
 """Environment variable by which the first process tells those that Lightning starts what it has decided."""
 
 
-INPUT_FILES = ("system.structure", "datamodule.database", "data.source.database", "data.source.trajectory")
-"""Keys of files that a run reads, or of names of other things."""
-INPUT_PATHS = ("flow_ckpt", "init_from")
-"""Keys of checkpoints or run folders that a run reads."""
+OUTPUT_PATHS = ("run_dir", "ckpt_path")
+"""Keys of paths that are decided here."""
+INPUT_FOLDERS = ("init_from",)
+"""Keys of files that a run reads, which may also be run folders."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +130,9 @@ def make_plan(verb: str, overrides: Overrides) -> Plan:
 def _plan(
     verb: str, config: DictConfig, folder: Path, checkpoint: Path | None, is_new: bool, notes: tuple[str, ...]
 ) -> Plan:
-    for key in INPUT_FILES + INPUT_PATHS:
-        value = OmegaConf.select(config, key)
-        if isinstance(value, str) and (Path(value).is_file() or (key in INPUT_PATHS and Path(value).exists())):
+    for key, value in walk(OmegaConf.to_container(config, resolve=False)):
+        is_input = is_path_key(key) and key not in OUTPUT_PATHS and isinstance(value, str) and followed(value) is None
+        if is_input and (Path(value).is_file() or (key in INPUT_FOLDERS and Path(value).exists())):
             # the run may be looked at from another working directory
             OmegaConf.update(config, key, str(Path(value).resolve()))
     config.version, config.run_dir = __version__, str(folder)

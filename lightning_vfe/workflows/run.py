@@ -16,6 +16,7 @@ from lightning_vfe.analysis.run import RunFolder, check_files, results_table
 from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.workflows.build import build_trainer
 from lightning_vfe.workflows.checkpoints import (
+    check_content,
     check_same_model,
     check_same_optimizer,
     check_steps_left,
@@ -113,11 +114,15 @@ def run(plan: Plan, observer: Observer | None = None) -> RunResult:
     with default_dtype(config.dtype), key_errors(config), memory_bound(config):
         module, datamodule = task.build(config)
         if content:
+            names = [name for name, _ in module.named_parameters()]
+            check_content(content, plan.ckpt_path, names, resumes=plan.verb == "fit")
             check_same_shapes(module.state_dict(), content["state_dict"])
+            lines = [task.resume(config, module, content)]
         else:
-            for line in start_networks(module, config):
-                if is_first:
-                    observer.say(line)
+            lines = start_networks(module, config)
+        for line in lines if is_first else ():
+            if line:
+                observer.say(line)
         trainer = build_trainer(config, plan.verb, observer.say, observer.progress)
         task.check(config, module, datamodule, trainer)
         if is_first:
@@ -128,6 +133,26 @@ def run(plan: Plan, observer: Observer | None = None) -> RunResult:
             stopped_by = launch(trainer, plan.verb, module, datamodule, plan.config.ckpt_path)
     is_saved = (plan.run_dir / "checkpoints" / "last.ckpt").is_file()
     return RunResult(plan.run_dir, stopped_by, _messages(trainer), is_saved)
+
+
+def rehearse(config: DictConfig, with_trainer: bool) -> None:
+    """Build and look over all that a new run would, and write nothing.
+
+    Args:
+        config: the composed config.
+        with_trainer: build Lightning's Trainer, too, for a run on this machine.
+
+    Raises:
+        CommandError: a value that cannot be used.
+    """
+    check_types(config)
+    _check_limits(config)
+    task = task_of(config)
+    task.prepare(config, may_round=True)
+    with default_dtype(config.dtype), key_errors(config), memory_bound(config):
+        module, datamodule = task.build(config)
+        if with_trainer:
+            task.check(config, module, datamodule, build_trainer(config, "test", silent, progress=False))
 
 
 def _messages(trainer: Any) -> tuple[Any, ...]:
