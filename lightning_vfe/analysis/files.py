@@ -58,11 +58,12 @@ def read_summary(file: Path) -> dict[str, Any]:
 
 def _damage(summary: Mapping[str, Any]) -> str:
     """What in a summary without a checksum has another type than `test` writes; empty if nothing has."""
-    kinds = {"system": dict, "diagnostics": dict, "converged": bool, "reasons": list, "states": list}
+    kinds = {"system": dict, "diagnostics": dict, "converged": bool, "reasons": list}
     for name, kind in kinds.items():
         if not isinstance(summary.get(name), kind | None):
             return f"{name} is no {kind.__name__}"
-    entries = [summary, *(summary.get("states") or ())]
+    states = summary.get("states")
+    entries = [summary, *(states if isinstance(states, list) else ())]
     for entry in entries:
         for name, term in entry.items() if isinstance(entry, dict) else ():
             numbers = [term.get("value"), term.get("error")] if isinstance(term, dict) and "value" in term else []

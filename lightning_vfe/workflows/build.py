@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe.resources import resource_folder
+from lightning_vfe.workflows.checkpoints import saved_fields
 from lightning_vfe.workflows.guards import instantiate
 from lightning_vfe.workflows.system import strata_of
 
@@ -91,7 +92,7 @@ def resume_structure(config: DictConfig, state: Any, content: Mapping[str, Any])
 
     from lightning_vfe.physics.structures import make_structure
 
-    fields = (content.get("walkers") or {}).get("fields", {})
+    fields = saved_fields(content)
     if not {"protons", "stratum"} <= set(fields):
         return ""
     index = state.strata.state_index(fields["stratum"])

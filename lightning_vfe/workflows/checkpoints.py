@@ -97,6 +97,13 @@ def _read(path: Path) -> Any:
         raise _Damaged(f"({one_line(error)[:120]})") from error
 
 
+def saved_fields(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields of the walkers in a checkpoint, such as protons and electrons; empty where it has none."""
+    walkers = content.get("walkers")
+    fields = walkers.get("fields") if isinstance(walkers, Mapping) else None
+    return fields if isinstance(fields, Mapping) else {}
+
+
 def check_content(content: Mapping[str, Any], path: object, parameters: Iterable[str], resumes: bool) -> None:
     """Refuse a checkpoint that has lost entries, or holds numbers that are not finite, in one line.
 
@@ -112,7 +119,7 @@ def check_content(content: Mapping[str, Any], path: object, parameters: Iterable
     missing = [name for name in TRAINING_ENTRIES if resumes and name not in content]
     if missing:
         raise SettingError("ckpt_path", path, f"has no {missing[0]}, which a resumed run needs", _OTHER)
-    fields = (content.get("walkers") or {}).get("fields", {})
+    fields = saved_fields(content)
     numbers = {name: content["state_dict"].get(name) for name in parameters}
     numbers |= {name: fields[name] for name in ("protons", "electrons") if name in fields}
     for name, value in numbers.items():
