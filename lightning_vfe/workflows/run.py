@@ -193,7 +193,8 @@ def _prepare_folder(plan: Plan) -> None:
         plan.run_dir.mkdir(parents=True, exist_ok=True)
         if any(plan.run_dir.iterdir()):
             raise SettingError("run_dir", plan.run_dir, "was taken by another command meanwhile", "run this one again")
-    if plan.is_new or plan.verb == "fit" or not (plan.run_dir / CONFIG_FILE).is_file():
+    is_missing = plan.verb == "test" and not (plan.run_dir / CONFIG_FILE).is_file()
+    if plan.is_new or plan.verb == "fit" or is_missing:
         write_config(plan.run_dir, plan.config)
 
 
