@@ -175,7 +175,7 @@ class VariationalState:
         """Protons at a state point, in units of rs.  # (count, N, 3)"""
         point = self.strata.points[number]
         if isinstance(self.structure, Tensor):
-            return self.structure[number].expand(count, -1, -1)
+            return self.structure[number].to(generator.device).expand(count, -1, -1)
         return make_structure(self.structure, point.cell(self.system.num_atoms), count, generator) / point.rs
 
     def equilibrate(
