@@ -124,15 +124,17 @@ def run_sweep(verb: str, given: Sequence[str]) -> int:
         config.run_dir = words.run_dir or str(RUNS)  # each job gets its own
         check_effects(verb, config, overrides)
         check_types(config)
-        configs.append(config)
+        configs.append((config, overrides.value("sampler.num_proton_walkers") is None))
+    name = configs[-1][0].name
     home = Path(words.run_dir) if words.run_dir else None
     if home is None:
-        home = new_sweep_folder(configs[-1].name) if verb == "fit" else past_sweep_folder(configs[-1].name, SWEEP_FILE)
+        home = new_sweep_folder(name) if verb == "fit" else past_sweep_folder(name, SWEEP_FILE)
     elif home.is_dir() and any(home.iterdir()) and not (home / SWEEP_FILE).is_file():
         raise SettingError("run_dir", home, "holds something else than a sweep", "give another folder")
     check_folder("run_dir", home)
-    for config in configs:
-        rehearse(config, with_trainer=not words.hydra)  # a launcher may start the jobs on other machines
+    for config, may_round in configs:
+        # a launcher may start the jobs on other machines
+        rehearse(config, may_round, with_trainer=not words.hydra)
     print(f"{len(words.jobs)} jobs of {verb} in {home}", flush=True)
     results = _multirun(verb, words, home)
     if verb == "test":

@@ -135,11 +135,12 @@ def run(plan: Plan, observer: Observer | None = None) -> RunResult:
     return RunResult(plan.run_dir, stopped_by, _messages(trainer), is_saved)
 
 
-def rehearse(config: DictConfig, with_trainer: bool) -> None:
+def rehearse(config: DictConfig, may_round: bool, with_trainer: bool) -> None:
     """Build and look over all that a new run would, and write nothing.
 
     Args:
         config: the composed config.
+        may_round: the number of proton walkers is a default.
         with_trainer: build Lightning's Trainer, too, for a run on this machine.
 
     Raises:
@@ -148,7 +149,7 @@ def rehearse(config: DictConfig, with_trainer: bool) -> None:
     check_types(config)
     _check_limits(config)
     task = task_of(config)
-    task.prepare(config, may_round=True)
+    task.prepare(config, may_round)
     with default_dtype(config.dtype), key_errors(config), memory_bound(config):
         module, datamodule = task.build(config)
         if with_trainer:
