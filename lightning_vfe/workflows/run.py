@@ -150,6 +150,9 @@ def rehearse(config: DictConfig, may_round: bool, with_trainer: bool) -> None:
     _check_limits(config)
     task = task_of(config)
     task.prepare(config, may_round)
+    from lightning_vfe.training.run.launch import configure_logging
+
+    configure_logging()
     with default_dtype(config.dtype), key_errors(config), memory_bound(config):
         module, datamodule = task.build(config)
         if with_trainer:
