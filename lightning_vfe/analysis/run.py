@@ -10,9 +10,9 @@ import pandas as pd
 
 from lightning_vfe.analysis.files import metrics_states, read_metrics
 from lightning_vfe.analysis.folder import RunAtState, RunFolder
+from lightning_vfe.analysis.published import literature_table
 from lightning_vfe.analysis.states import is_hydrogen, states_of
 from lightning_vfe.analysis.terms import TERMS
-from lightning_vfe.resources import resource_folder
 
 __all__ = ["RunAtState", "RunFolder", "check_files", "latest_run", "literature", "load_run", "results_table"]
 
@@ -98,7 +98,7 @@ def literature(system: Mapping[str, Any]) -> pd.DataFrame:
     Args:
         system: as `RunFolder.system`; needs rs and temperature_kelvin, or states.
     """
-    table = pd.read_csv(resource_folder("data") / "literature.csv", comment="#")
+    table = literature_table()
     blocks = []
     for state in states_of(system):
         same_rs = (table["rs"] - state.rs).abs() < 1e-6

@@ -40,15 +40,35 @@ class TwistGrid:
         is_random: every walker and sweep draws a twist of its own, uniform in (-1/2, 1/2]^3; `fractions` is then a
             single row of zeros that holds the place.
         symmetry: "none", or by which one twists stand for others.
+        num_averaged: number of twists that these stand for, themselves included.
     """
 
     fractions: Tensor
     weights: Tensor
     is_random: bool = False
     symmetry: TwistSymmetry = "none"
+    num_averaged: int = 1
 
     def __len__(self) -> int:
         return len(self.fractions)
+
+    @property
+    def is_gamma(self) -> bool:
+        """Whether these are periodic boundary conditions."""
+        return not self.is_random and len(self) == 1 and not self.fractions.any()
+
+    def is_same_average(self, other: TwistGrid) -> bool:
+        """Whether both average over the same twists with the same weights.
+
+        f and -f count as one twist, and so do all of a cube's symmetry where one of the two is reduced by it.
+        """
+        if self.is_random or other.is_random:
+            return self.is_random and other.is_random
+        symmetry: TwistSymmetry = "cubic" if "cubic" in (self.symmetry, other.symmetry) else "time_reversal"
+        (keys, weights), (others, other_weights) = (
+            zip(*sorted(_totals(each, symmetry).items()), strict=True) for each in (self, other)
+        )
+        return keys == others and all(map(math.isclose, weights, other_weights))
 
 
 def twist_grid(spec: TwistSpec, symmetry: TwistSymmetry = "none", shift: Sequence[float] = (0, 0, 0)) -> TwistGrid:
@@ -99,7 +119,7 @@ def twist_grid(spec: TwistSpec, symmetry: TwistSymmetry = "none", shift: Sequenc
     fractions = _folded(fractions)
     first, totals = _merged(fractions, weights, symmetry)
     relative = torch.tensor(totals, dtype=torch.float64)
-    return TwistGrid(fractions[first], relative / relative.sum(), symmetry=symmetry)
+    return TwistGrid(fractions[first], relative / relative.sum(), symmetry=symmetry, num_averaged=len(fractions))
 
 
 def _offsets(shift: Sequence[float]) -> list[float]:
@@ -173,12 +193,26 @@ def _merged(fractions: Tensor, weights: list[float], symmetry: TwistSymmetry) ->
     first: dict[tuple[int, ...], int] = {}
     totals: dict[tuple[int, ...], float] = {}
     for index, row in enumerate((fractions * _BINS).round().long().tolist()):
-        there, back = tuple(x % _BINS for x in row), tuple(-x % _BINS for x in row)
-        # The 48 operations permute the components and change their signs: the sorted absolute values stand for all.
-        key = min(there, back) if symmetry == "time_reversal" else tuple(sorted(map(min, there, back)))
+        key = _key(row, symmetry)
         first.setdefault(key, index)
         totals[key] = totals.get(key, 0.0) + weights[index]
     return list(first.values()), list(totals.values())
+
+
+def _key(bins: Sequence[int], symmetry: TwistSymmetry) -> tuple[int, ...]:
+    """The same for all twists that are equivalent, from the bins of the three fractions."""
+    there, back = tuple(x % _BINS for x in bins), tuple(-x % _BINS for x in bins)
+    # The 48 operations permute the components and change their signs: the sorted absolute values stand for all.
+    return min(there, back) if symmetry == "time_reversal" else tuple(sorted(map(min, there, back)))
+
+
+def _totals(twists: TwistGrid, symmetry: TwistSymmetry) -> dict[tuple[int, ...], float]:
+    """Weight of each set of equivalent twists."""
+    totals: dict[tuple[int, ...], float] = {}
+    for row, weight in zip((twists.fractions * _BINS).round().long().tolist(), twists.weights.tolist(), strict=True):
+        key = _key(row, symmetry)
+        totals[key] = totals.get(key, 0.0) + weight
+    return totals
 
 
 def _is_grid(spec: object) -> TypeGuard[Sequence[int]]:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe.analysis.run import RunFolder, check_files, results_table
 from lightning_vfe.errors import CommandError, SettingError, one_line
+from lightning_vfe.workflows.boundary import base_note
 from lightning_vfe.workflows.build import build_trainer
 from lightning_vfe.workflows.checkpoints import (
     check_content,
@@ -134,6 +135,8 @@ def _run(plan: Plan, observer: Observer, task: Task, is_first: bool) -> RunResul
             lines = [task.resume(config, module, content)]
         else:
             lines = start_networks(module, config)
+        if plan.verb == "fit":
+            lines.append(base_note(config))
         for line in lines if is_first else ():
             if line:
                 observer.say(line)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_vfe.labels.boundary import label_twists
 from lightning_vfe.labels.database import LabelDatabase
 from lightning_vfe.log_z.integrate import integrate
 from lightning_vfe.log_z.settings import LogZSettings
@@ -15,6 +16,7 @@ from lightning_vfe.models.potential.storage import load_potential, potential_has
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.free_energy import momentum_free_energy
 from lightning_vfe.physics.system import System
+from lightning_vfe.physics.twists import twist_grid
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
 from lightning_vfe.resources import data_file
 from tests.helpers.plasma import pair_grid
@@ -24,6 +26,8 @@ from tests.helpers.states import states_at, strata_at
 KELVIN, RS = 6000.0, 1.25
 KT = KELVIN_TO_HARTREE * KELVIN
 FILE = data_file("potentials/h_rs1p25_6000K.pt")
+OF_EIGHT = {"h8_rs1p25_6000K_twists222": [2, 2, 2], "h8_rs1p25_6000K_gamma": [1, 1, 1]}
+"""Potentials of N = 8, with the twists of their labels."""
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +65,7 @@ def test_the_shipped_vmc_labels_are_of_the_shipped_configurations():
     assert abs(error.mean() - 6e-3) < 5e-4
 
 
-@pytest.mark.parametrize("name", ["h_rs1p25_6000K.db", "h_vmc_rs1p25_6000K.db"])
+@pytest.mark.parametrize("name", ["h_rs1p25_6000K.db", "h_vmc_rs1p25_6000K.db", *(f"{name}.db" for name in OF_EIGHT)])
 def test_provenance_names_no_folder_of_one_machine(name):
     metadata = json.dumps(LabelDatabase.open(data_file(f"data/labels/{name}")).metadata)
     assert "/tmp" not in metadata
@@ -93,12 +97,41 @@ def test_free_energy_per_atom_hardly_depends_on_the_cell():
     assert found == pytest.approx([-0.57567, -0.57582, -0.57606], abs=1e-5)
 
 
-def test_no_hole_in_a_long_run(potential):
+@pytest.mark.parametrize("name", OF_EIGHT)
+def test_a_potential_of_eight_atoms_belongs_to_its_twists_labels_and_ln_z(name):
+    """The k-points that its name says, energies within the error that it promises, and ln Z of these parameters."""
+    file = data_file(f"potentials/{name}.pt")
+    found, metadata = load_potential(file)
+    twists = label_twists(metadata["label"]["calculator"])
+    assert twists is not None
+    assert twists.is_same_average(twist_grid(OF_EIGHT[name]))
+    assert metadata["num_atoms"] == [8]
+    labels = LabelDatabase.open(data_file(f"data/labels/{name}.db"))
+    assert labels.metadata["calculator"] == metadata["label"]["calculator"]
+    assert len(labels) == 210
+    arrays, cell = labels.arrays(8, RS), PeriodicCell(8, RS)
+    with torch.no_grad():
+        energy = found.energy(torch.as_tensor(arrays["positions"]), cell).numpy()
+    rmse = math.sqrt((((energy - arrays["free_energy"]) / 8) ** 2).mean())
+    print(f"rmse {1000 * rmse:.3f} mHa per atom, of the test split {metadata['test_errors']}")
+    assert rmse < 1.2 * metadata["test_errors"]["energy_rmse_per_atom"]
+    (entry,) = json.loads(file.with_suffix(".log_z.json").read_text())["entries"]
+    assert (entry["num_atoms"], entry["rs"], entry["temperature_kelvin"]) == (8, RS, KELVIN)
+    assert entry["potential_hash"] == potential_hash(found)
+    assert entry["converged"]
+    assert entry["log_z_error"] < 0.005 * 8
+    assert "/tmp" not in json.dumps([entry, metadata])
+    base = BoltzmannBase.from_files(System(8), strata_at(cell), f"potentials/{name}.pt")
+    assert (base.log_z, base.log_z_error) == (entry["log_z"], entry["log_z_error"])
+
+
+@pytest.mark.parametrize("name", ["h_rs1p25_6000K", *OF_EIGHT])
+def test_no_hole_in_a_long_run(name):
     """Chains from protons at random stay at physical distances, at energies between those of the labels."""
-    cell = PeriodicCell(8, RS)
+    cell, potential = PeriodicCell(8, RS), load_potential(data_file(f"potentials/{name}.pt"))[0].requires_grad_(False)
     found = long_run(lambda z: potential.energy(z, cell), cell, KT, num_chains=16, num_sweeps=120)
     print(found)
-    labels = LabelDatabase.open(data_file("data/labels/h_rs1p25_6000K.db")).arrays(8, RS)
+    labels = LabelDatabase.open(data_file(f"data/labels/{name}.db")).arrays(8, RS)
     assert found.smallest_distance > 0.7
     assert found.lowest_energy > labels["free_energy"].min() / 8 - 3e-3
     assert abs(found.energy_drift) < 0.3

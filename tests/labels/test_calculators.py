@@ -3,6 +3,7 @@
 import importlib.util
 import math
 import shutil
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from lightning_vfe.labels.workers import ProcessLabeller
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.system import System
+from lightning_vfe.physics.units import HARTREE_TO_EV
 
 HAS_ESPRESSO = shutil.which("pw.x") is not None and Path("/usr/share/espresso/pseudo/H.pbe-kjpaw.UPF").is_file()
 HAS_PYSCF = importlib.util.find_spec("pyscf") is not None
@@ -32,7 +34,7 @@ HOT = 60000.0
 
 @pytest.fixture(scope="module")
 def espresso_label() -> Label | str:
-    calculator = partial(EspressoCalculator, HOT, kpts=(1, 1, 1), num_bands=12)
+    calculator = partial(EspressoCalculator, HOT, twists=(1, 1, 1), num_bands=12)
     return next(ProcessLabeller(calculator)([TWO]))[1]
 
 
@@ -47,7 +49,7 @@ def test_espresso_separates_energy_and_free_energy(espresso_label: Label | str) 
     # E = F - T dF/dT
     step = 500.0
     plus, minus = (
-        next(ProcessLabeller(partial(EspressoCalculator, HOT + change, kpts=(1, 1, 1), num_bands=12))([TWO]))[1]
+        next(ProcessLabeller(partial(EspressoCalculator, HOT + change, twists=(1, 1, 1), num_bands=12))([TWO]))[1]
         for change in (step, -step)
     )
     assert isinstance(plus, Label)
@@ -58,7 +60,7 @@ def test_espresso_separates_energy_and_free_energy(espresso_label: Label | str) 
 
 @needs_espresso
 def test_espresso_takes_bands_until_one_is_empty(espresso_label: Label | str) -> None:
-    few = next(ProcessLabeller(partial(EspressoCalculator, HOT, kpts=(1, 1, 1), num_bands=4))([TWO]))[1]
+    few = next(ProcessLabeller(partial(EspressoCalculator, HOT, twists=(1, 1, 1), num_bands=4))([TWO]))[1]
     assert isinstance(few, Label)
     assert isinstance(espresso_label, Label)
     assert few.free_energy == pytest.approx(espresso_label.free_energy, abs=1e-5)
@@ -67,9 +69,41 @@ def test_espresso_takes_bands_until_one_is_empty(espresso_label: Label | str) ->
 
 @needs_espresso
 def test_espresso_says_why_it_failed() -> None:
-    one_step = partial(EspressoCalculator, 6000.0, kpts=(1, 1, 1), max_scf_steps=1)
+    one_step = partial(EspressoCalculator, 6000.0, twists=(1, 1, 1), max_scf_steps=1)
     result = next(ProcessLabeller(one_step)([TWO]))[1]
     assert result == "RuntimeError: pw.x: no convergence after 1 iterations"
+
+
+def test_espresso_takes_the_twists_as_k_points(tmp_path: Path) -> None:
+    """One of f and -f with the weight of both; Gamma is None, for which pw.x has real orbitals."""
+    (tmp_path / "H.upf").touch()
+    make = partial(EspressoCalculator, 6000.0, command="python3", pseudo_dir=str(tmp_path), pseudopotential="H.upf")
+    assert make(twists=(1, 1, 1)).parameters["kpts"] is None
+    grid = make().parameters["kpts"]
+    assert sorted(map(tuple, abs(grid))) == [(0.25, 0.25, 0.25, 0.25)] * 4
+    half = make(twists=(2, 1, 1), twist_shift=(0.5, 0, 0)).parameters["kpts"]
+    np.testing.assert_allclose(half, [[0, 0, 0, 0.5], [0.5, 0, 0, 0.5]])
+    np.testing.assert_allclose(make(twists="baldereschi").parameters["kpts"], [[0.25, 0.25, 0.25, 1]])
+    with pytest.raises(ValueError, match=r"twists = random has no fixed k-points; give a grid"):
+        make(twists="random")
+
+
+@needs_espresso
+def test_espresso_averages_over_twists() -> None:
+    """The average over f = 0 and 1/2 is that of twice the cell, in any form."""
+    doubled = [[0.0, 0.0, 0.0], [0.5, 0.0, 0.0]]
+    labels = []
+    for keys in ({"twists": (2, 1, 1), "twist_shift": (0.5, 0, 0)}, {"twists": doubled}):
+        labels.append(next(ProcessLabeller(partial(EspressoCalculator, HOT, num_bands=12, **keys))([TWO]))[1])
+        assert isinstance(labels[-1], Label), labels[-1]
+    assert labels[0].free_energy == pytest.approx(labels[1].free_energy, abs=1e-7)
+    calculator = EspressoCalculator(HOT, twists=(1, 1, 1), num_bands=24)
+    atoms = TWO.to_atoms().repeat((2, 1, 1))
+    with tempfile.TemporaryDirectory() as folder:
+        calculator.directory = Path(folder)
+        atoms.calc = calculator
+        pair = atoms.get_potential_energy(force_consistent=True) / HARTREE_TO_EV
+    assert pair / 2 == pytest.approx(labels[0].free_energy, abs=2e-4)
 
 
 def test_espresso_names_what_is_missing() -> None:

@@ -235,6 +235,44 @@ def test_lists_of_omegaconf_are_lists() -> None:
     assert twist_grid(config.list).weights.tolist() == pytest.approx([2 / 3, 1 / 3])
 
 
+CORNERS = [[x, y, z] for x in (-0.25, 0.25) for y in (-0.25, 0.25) for z in (-0.25, 0.25)]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (([2, 2, 2],), ([2, 2, 2], "time_reversal"), True),
+        (([2, 2, 2],), (CORNERS,), True),
+        (([2, 2, 2],), (CORNERS[:4],), True),  # one of f and -f
+        (([2, 2, 2],), (CORNERS[:3],), False),
+        (([2, 2, 2],), ([2, 2, 2], "none", HALF), False),
+        (([2, 2, 2],), ([[*CORNERS[0], 3], *([*corner, 1] for corner in CORNERS[1:4])],), False),
+        (([2, 2, 2],), ("baldereschi",), False),
+        (([2, 2, 2],), ([2, 2, 2], "cubic"), True),
+        (([4, 4, 4],), ([4, 4, 4], "cubic"), True),
+        (([4, 4, 4],), ([2, 2, 2],), False),
+        (([1, 1, 1],), ([[0, 0, 0]],), True),
+        (([1, 1, 1],), ("random",), False),
+        (("random",), ("random",), True),
+    ],
+)
+def test_same_averages_are_known_in_any_form(one, other, same: bool) -> None:
+    """One twist of f and -f stands for both, and one of a cube's where a grid is reduced by it."""
+    assert twist_grid(*one).is_same_average(twist_grid(*other)) == same
+    assert twist_grid(*other).is_same_average(twist_grid(*one)) == same
+
+
+def test_number_of_twists_that_are_averaged() -> None:
+    for symmetry in ("none", "time_reversal", "cubic"):
+        assert twist_grid([4, 4, 4], symmetry).num_averaged == 64
+    assert [twist_grid(each).is_gamma for each in ([1, 1, 1], [2, 2, 2], "baldereschi", "random")] == [
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
 LIST = [[0.25, 0.25, 0.25]]
 
 

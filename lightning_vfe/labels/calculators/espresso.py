@@ -14,6 +14,7 @@ import numpy as np
 from ase.calculators.espresso import Espresso, EspressoProfile
 
 from lightning_vfe.errors import SettingError
+from lightning_vfe.physics.twists import TwistGrid, TwistSpec, twist_grid
 from lightning_vfe.physics.units import HARTREE_TO_EV, KELVIN_TO_HARTREE, check_temperature
 
 INSTALL = "install it with: apt-get install quantum-espresso quantum-espresso-data"
@@ -31,16 +32,18 @@ class EspressoCalculator(Espresso):
     `energy` is E, with -TS read from the output.
 
     Measured at rs = 1.25 and 6000 K (N = 8 and 16, H.pbe-kjpaw, against ecutwfc = 160): ecutwfc = 60 and ecutrho = 240
-    are within 0.04 mHa per atom, 0.05 mHa/bohr and 0.2 GPa; 40 and 160 within 0.4, 0.6 and 4. What is left are the
-    k-points: against 4x4x4 points, N = 8 with 2x2x2 is off by -3 to +2 mHa per atom with Gamma in the grid and by -13
-    to -19 without, forces by up to 30 to 50 mHa/bohr with either; N = 16 against 3x3x3 by -2 to +1 and 18 to 35.
+    are within 0.04 mHa per atom, 0.05 mHa/bohr and 0.2 GPa; 40 and 160 within 0.4, 0.6 and 4. The k-points are the
+    twists of the electrons. As an approximation of the bulk, against 4x4x4 points, N = 8 with 2x2x2 is off by -3 to +2
+    mHa per atom with Gamma in the grid and by -13 to -19 without, forces by up to 30 to 50 mHa/bohr with either; N = 16
+    against 3x3x3 by -2 to +1 and 18 to 35.
 
     Args:
         temperature_kelvin: electron temperature in K.
         ecutwfc: plane-wave cutoff of the orbitals in Ry.
         ecutrho: plane-wave cutoff of the density in Ry.
-        kpts: k-point grid.
-        koffset: 0 or 1 for each direction; (0, 0, 0) has Gamma, (1, 1, 1) shifts the grid by half a step.
+        twists: k-points, as `system.twists`: a grid, a list of fractional vectors, or baldereschi. One of f and -f is
+            computed.
+        twist_shift: shift of a grid, in units of its spacing.
         pseudopotential: file in pseudo_dir; it also fixes the functional.
         pseudo_dir: folder of pseudopotentials.
         conv_thr: wanted accuracy of the self-consistent energy, whole cell, in Ry.
@@ -57,8 +60,8 @@ class EspressoCalculator(Espresso):
         temperature_kelvin: float,
         ecutwfc: float = 60.0,
         ecutrho: float = 240.0,
-        kpts: Sequence[int] = (2, 2, 2),
-        koffset: Sequence[int] = (0, 0, 0),
+        twists: TwistSpec = (2, 2, 2),
+        twist_shift: Sequence[float] = (0, 0, 0),
         pseudopotential: str = "H.pbe-kjpaw.UPF",
         pseudo_dir: str = "/usr/share/espresso/pseudo",
         conv_thr: float = 1e-9,
@@ -74,13 +77,9 @@ class EspressoCalculator(Espresso):
                 f"must be positive and at most a quarter of calculator.ecutrho = {ecutrho}",
                 "60 and 240 Ry are converged",
             )
-        if len(kpts) != 3 or min(kpts) < 1 or len(koffset) != 3 or not set(koffset) <= {0, 1}:
-            raise SettingError(
-                "kpts",
-                list(kpts),
-                "must be three positive integers such as [2, 2, 2], and "
-                f"calculator.koffset = {list(koffset)} three of 0 and 1",
-            )
+        grid = twist_grid(twists, "time_reversal", twist_shift)
+        if grid.is_random:
+            raise SettingError("twists", twists, "has no fixed k-points", "give a grid such as [2, 2, 2]")
         if not command.split() or shutil.which(command.split()[0]) is None:
             raise SettingError("command", command, "is not installed", INSTALL)
         if not (Path(pseudo_dir) / pseudopotential).is_file():
@@ -103,8 +102,7 @@ class EspressoCalculator(Espresso):
             profile=EspressoProfile(command, pseudo_dir),
             pseudopotentials={"H": pseudopotential},
             input_data=settings,
-            kpts=tuple(kpts),
-            koffset=tuple(koffset),
+            kpts=_k_points(grid),
         )
 
     @property
@@ -149,6 +147,13 @@ class EspressoCalculator(Espresso):
         # -TS is missing in the output where it is zero
         minus_ts_hartree = float(minus_ts[-1]) / 2.0 if minus_ts else 0.0
         self.results["energy"] = self.results["free_energy"] - minus_ts_hartree * HARTREE_TO_EV
+
+
+def _k_points(grid: TwistGrid) -> np.ndarray | None:
+    """Fractions and weights in ASE's form  # (T, 4); None for Gamma, where pw.x then takes real orbitals."""
+    if grid.is_gamma:
+        return None
+    return np.column_stack([grid.fractions.numpy(), grid.weights.numpy()])
 
 
 def _reason(output: Path) -> str:

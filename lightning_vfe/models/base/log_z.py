@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from lightning_vfe.errors import SettingError
 from lightning_vfe.files import CHECKSUM, checksum, has_changed, write_json
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.resources import resource_folder
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,16 @@ def store_entry(path: str | Path, entry: LogZEntry) -> None:
     write_json(path, content)
 
 
+def shipped_potentials(num_atoms: int, rs: float, temperature_kelvin: float) -> list[str]:
+    """Potentials of the package with a converged ln Z at a state point, by their paths inside data/."""
+    data = resource_folder("data")
+    return [
+        str(file.relative_to(data))
+        for file in sorted(data.glob("potentials/*.pt"))
+        if any(e.converged and e.is_at(num_atoms, rs, temperature_kelvin) for e in read_entries(log_z_file(file)))
+    ]
+
+
 def find_entry(
     path: str | Path, potential_path: str | Path, potential_hash: str, cell: PeriodicCell, temperature_kelvin: float
 ) -> LogZEntry:
@@ -115,8 +126,10 @@ def find_entry(
     if not here:
         known = ", ".join(f"N={e.num_atoms} rs={e.rs:g} T={e.temperature_kelvin:g} K" for e in entries) or "nothing"
         state = f"N={cell.num_atoms} rs={cell.rs:g} T={temperature_kelvin:g} K"
+        shipped = shipped_potentials(cell.num_atoms, cell.rs, temperature_kelvin)
+        other = f", or take the shipped {' or '.join(shipped)}" if shipped else ""
         raise SettingError(
-            "log_z_path", path, f"has no ln Z for {state} (it has {known})", f"{fix}, or take base=uniform"
+            "log_z_path", path, f"has no ln Z for {state} (it has {known})", f"{fix}{other}, or take base=uniform"
         )
     entry = here[0]
     if entry.potential_hash != potential_hash:

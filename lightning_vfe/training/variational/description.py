@@ -50,7 +50,7 @@ def _twists(strata: Strata) -> str:
     twists = strata.twists
     if twists.is_random:
         return "random, drawn in every sweep"
-    if len(twists) == 1 and not twists.fractions.any():
+    if twists.is_gamma:
         return "1 (Gamma)"
     return f"{len(twists)}" + ("" if twists.symmetry == "none" else f", reduced by {twists.symmetry}")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_vfe.analysis.states import state_suffix
+from lightning_vfe.analysis.published import nearest_published
+from lightning_vfe.analysis.states import State, state_suffix
 from lightning_vfe.optim.collectives import Collectives
 from lightning_vfe.physics.observables import RadialDistributions
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
@@ -130,8 +132,17 @@ class Measurement:
             if "unreached_fraction" in common:
                 found = of_reached_protons(found, common["unreached_fraction"], point.kT, self.state.system.num_atoms)
             found = self._with_base_error(found, point)
-            states.append(StateResult(point, found, diagnostics, g, steps_key, self._is_direct))
+            known = self._published(point)
+            states.append(StateResult(point, found, diagnostics, g, steps_key, self._is_direct, known))
         return TestResult(self.system(), step, states, common)
+
+    def _published(self, point: StatePoint) -> list[dict[str, Any]]:
+        """The published values nearest to a state point."""
+        state, twists = State(point.rs, point.temperature_kelvin), self.state.strata.twists
+        num_twists = math.inf if twists.is_random else float(twists.num_averaged)
+        if num_twists == 1 and not twists.is_gamma:
+            num_twists = math.nan
+        return nearest_published(self.system(), state, num_twists, self.state.structure)
 
     @property
     def _is_direct(self) -> bool:

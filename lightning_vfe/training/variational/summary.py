@@ -34,6 +34,7 @@ class StateResult:
         steps_key: setting of the number of measured steps, for advice.
         is_direct: whether protons are found from base protons. Then the density that is sampled is normalised even
             where the map folds (see metrics.of_reached_protons).
+        published: rows of analysis/published.py, the published values nearest to this state.
         reasons: why the numbers are not to be trusted; empty if they are.
     """
 
@@ -43,6 +44,7 @@ class StateResult:
     radial: dict[str, RadialDistribution]
     steps_key: str = "datamodule.test_steps"
     is_direct: bool = False
+    published: list[dict[str, Any]] = field(default_factory=list)
     reasons: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -161,19 +163,21 @@ class TestResult:
     def as_dict(self) -> dict[str, Any]:
         """What summary.json holds.
 
-        With one state point: {"value":, "error":} of each term, diagnostics, converged and reasons. With several: a
-        list of these under `states`, and what they have in common.
+        With one state point: {"value":, "error":} of each term, diagnostics, converged, reasons and the published
+        values nearest to it. With several: a list of these under `states`, and what they have in common.
         """
         content: dict[str, Any] = {"system": dict(self.system), "step": self.step}
         verdict = {"converged": not self.reasons, "reasons": self.reasons}
         if len(self.states) == 1:
             (only,) = self.states
-            return content | only.terms() | _diagnostics(self.diagnostics | only.diagnostics) | verdict
+            known = {"published": only.published}
+            return content | only.terms() | _diagnostics(self.diagnostics | only.diagnostics) | verdict | known
         content["states"] = [
             _state_point(result.point)
             | result.terms()
             | _diagnostics(result.diagnostics)
             | {"converged": not (result.reasons or self.common_reasons), "reasons": result.reasons}
+            | {"published": result.published}
             for result in self.states
         ]
         return content | _diagnostics(self.diagnostics) | verdict

@@ -62,7 +62,8 @@ def test_layout_of_one_state(tmp_path: Path, keys: dict, moves: dict, added: set
     trainer(1, WriteSummary(tmp_path)).test(module, datamodule, verbose=False)
     content = json.loads((tmp_path / "summary.json").read_text())
     terms = [f"{name}_per_atom" for name in [*TERMS, *([] if keys else OF_THE_MAP)]] + ["pressure_gpa"]
-    assert list(content) == ["system", "step", *terms, "diagnostics", "converged", "reasons", "checksum"]
+    last = ["diagnostics", "converged", "reasons", "published", "checksum"]
+    assert list(content) == ["system", "step", *terms, *last]
     system = {"num_atoms": 2, "nucleus": "H", "rs": 2.0, "protons": "fixed" if keys else "sampled"}
     assert content["system"] == system | ({} if keys else {"temperature_kelvin": 6000.0})
     assert all(set(content[name]) == {"value", "error"} for name in terms)
@@ -106,7 +107,7 @@ def test_layout_of_several_states(tmp_path: Path) -> None:
         assert len(terms) == 12
         assert terms["energy_per_atom"] == {"value": value, "error": 0.01}
         place = {"rs": point.rs, "temperature_kelvin": point.temperature_kelvin}
-        verdict = {"converged": True, "reasons": []}
+        verdict = {"converged": True, "reasons": [], "published": []}
         assert own == place | terms | {"diagnostics": own["diagnostics"]} | verdict
         assert own["diagnostics"] | SOUND == one["diagnostics"]
     with (tmp_path / "pair_correlation.csv").open() as file:
