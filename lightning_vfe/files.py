@@ -1,13 +1,47 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and that show whether they have changed since."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
+
+CHECKSUM = "checksum"
+"""Entry of a mapping, and word in the last line of a text, that holds the checksum of the rest."""
+_LAST_LINE = f"# {CHECKSUM} "
+
+
+def checksum(content: Mapping[str, Any]) -> str:
+    """Checksum of what JSON keeps of a mapping, without the entry CHECKSUM."""
+    kept = {name: value for name, value in content.items() if name != CHECKSUM}
+    return _digest(json.dumps(kept, sort_keys=True))
+
+
+def has_changed(content: Mapping[str, Any]) -> bool:
+    """Whether a mapping differs from the checksum in it; files of version 0.2 have none."""
+    return CHECKSUM in content and content[CHECKSUM] != checksum(content)
+
+
+def with_checksum_line(text: str) -> str:
+    """A text of lines with a comment behind it that holds its checksum."""
+    return f"{text}{_LAST_LINE}{_digest(text)}\n"
+
+
+def has_changed_text(text: str) -> bool:
+    """Whether a text differs from the checksum in its last line; files of version 0.2 have none."""
+    lines = text.splitlines()
+    if not lines or not lines[-1].startswith(_LAST_LINE):
+        return False
+    return lines[-1] != _LAST_LINE + _digest("".join(f"{line}\n" for line in lines[:-1]))
+
+
+def _digest(text: str) -> str:
+    # the word in front keeps readers from taking it for a number
+    return f"sha256-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 @contextmanager

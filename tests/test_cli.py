@@ -150,6 +150,23 @@ def test_print_config_runs_nothing(empty_folder: Path, capsys: pytest.CaptureFix
         (["fit", "~callbacks"], ["~callbacks is not possible"]),
         (["fit", "seed=4294967296"], ["seed = 4294967296", "at most 4294967295"]),
         (["fit", "system.protons=frozen"], ["system.protons = frozen", "sampled, fixed"]),
+        (["fit", "+new.key=3"], ["new.key = 3 is read by nothing"]),
+        (["fit", "version=3"], ["version = 3 is written by fit"]),
+        (["fit", "schema=1"], ["schema = 1 is written by fit"]),
+        (["fit", "run_dir=a${b}c"], ["run_dir = a${b}c holds ${"]),
+        (["log-z", "system.protons=fixed"], ["system.protons = fixed has no effect", "drop it"]),
+        (["log-z", "system.twists=[2,2,2]"], ["system.twists = [2, 2, 2] has no effect"]),
+        (["label", "system.structure=sc"], ["system.structure = sc has no effect"]),
+        (["label", "system.num_atoms=7"], ["label.num_atoms = 7 must be even"]),
+        (["label", "system.num_atoms=100000000"], ["label.num_atoms = 100000000 needs at least", "GiB"]),
+        (["log-z", "system.num_atoms=100000000"], ["system.num_atoms = 100000000 needs at least", "GiB"]),
+        (["fit", "base=uniform", "system.states=[[2,6000]]", "system.rs=3"], ["system.rs = 3 has no effect", "states"]),
+        (["fit", "experiment=n2_mol_rs2", "flow.num_blocks=2"], ["flow.num_blocks = 2 has no effect", "fixed protons"]),
+        (["fit", "task=potential", "experiment=smoke"], ["task = potential is not that of experiment=smoke"]),
+        (["fit", "task=potential", "base=uniform"], ["base = uniform is not possible"]),
+        (["report", "runs=[null]"], ["null does not exist"]),
+        (["report", "runs=[1,2]"], ["1 does not exist"]),
+        (["report", "runs=[größe,b c]"], ["größe does not exist"]),
     ],
 )
 def test_bad_words_end_in_one_line(words: list[str], parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,6 +213,9 @@ def test_bad_words_end_in_one_line(words: list[str], parts: list[str], capsys: p
         ("trainer.max_steps=0", ["trainer.max_steps = 0 must be at least 1, or -1"]),
         ("trainer.max_epochs=0", ["trainer.max_epochs = 0 must be at least 1, or -1"]),
         ("callbacks.checkpoint.every_n_steps=0", ["callbacks.checkpoint.every_n_steps = 0"]),
+        ("trainer.log_every_n_steps=0", ["trainer.log_every_n_steps = 0 must be at least 1"]),
+        ("system.num_atoms=100000000", ["system.num_atoms = 100000000 needs at least", "GiB are free"]),
+        ("sampler.num_electron_walkers=10000000000", ["sampler.num_electron_walkers = 10000000000 needs at least"]),
     ],
 )
 def test_bad_values_end_in_one_line(word: str, parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -30,7 +30,7 @@ FLOORS = {
 }
 # stricter than their floor: analysis reads a run's folder, and the chains know callables instead of models
 ONLY = {
-    "analysis": {"analysis", "physics", "resources", "errors"},
+    "analysis": {"analysis", "physics", "resources", "errors", "files"},
     "sampling": {"sampling", "physics", "errors"},
     "log_z": {"log_z", "sampling", "physics", "errors"},
     "forward_laplacian": {"forward_laplacian"},

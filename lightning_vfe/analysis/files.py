@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +13,10 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from lightning_vfe.analysis.states import SEPARATOR, State, check_distinct, split_column, state_suffix
+from lightning_vfe.files import has_changed, has_changed_text
+
+_COPY = "take an older copy, or move it away: a run goes on without it"
+_DELETE_CONFIG = "delete it: the checkpoint holds a copy, and key=value on the command line changes settings"
 
 
 def read_config(file: Path) -> dict[str, Any]:
@@ -20,9 +26,12 @@ def read_config(file: Path) -> dict[str, Any]:
         ValueError: it is damaged, or has no settings of a system.
     """
     try:
-        content: Any = OmegaConf.to_container(OmegaConf.load(file), resolve=True)
+        text = file.read_text()
+        content: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
     except Exception as error:  # of YAML or of a reference: each library has its own
-        raise ValueError(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+        raise ValueError(f"{file} cannot be read: {' '.join(str(error).split())}; {_DELETE_CONFIG}") from error
+    if has_changed_text(text):
+        raise ValueError(f"{file} is damaged (it does not have its checksum); {_DELETE_CONFIG}")
     if not isinstance(content, dict) or not isinstance(content.get("system"), dict):
         raise ValueError(f"{file} has no settings of a system; give the folder of a run made by fit")
     return content
@@ -41,24 +50,65 @@ def read_summary(file: Path) -> dict[str, Any]:
         raise ValueError(f"{file} is damaged ({error}); write it again with: {again}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file} is no summary; write it with: {again}")
+    reason = "it does not have its checksum" if has_changed(content) else _damage(content)
+    if reason:
+        raise ValueError(f"{file} is damaged ({reason}); write it again with: {again}")
     return content
 
 
+def _damage(summary: Mapping[str, Any]) -> str:
+    """What in a summary without a checksum has another type than `test` writes; empty if nothing has."""
+    kinds = {"system": dict, "diagnostics": dict, "converged": bool, "reasons": list}
+    for name, kind in kinds.items():
+        if not isinstance(summary.get(name), kind | None):
+            return f"{name} is no {kind.__name__}"
+    states = summary.get("states")
+    entries = [summary, *(states if isinstance(states, list) else ())]
+    for entry in entries:
+        for name, term in entry.items() if isinstance(entry, dict) else ():
+            numbers = [term.get("value"), term.get("error")] if isinstance(term, dict) and "value" in term else []
+            if not all(isinstance(number, int | float | None) for number in numbers):
+                return f"{name} is no number with its error"
+    return ""
+
+
 def read_table(file: Path, column: str) -> pd.DataFrame:
-    """A CSV file of numbers.
+    """A CSV file of numbers; a last line that has no end, as a killed process leaves it, is left out.
 
     Raises:
         ValueError: it is damaged, or has not the column.
     """
     try:
-        table = pd.read_csv(file)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is damaged ({' '.join(str(error).split())}); take an older copy") from error
+        text = file.read_text()
+        whole = text[: text.rfind("\n") + 1]
+        table = pd.read_csv(io.StringIO(whole))
+        header, *rows = csv.reader(io.StringIO(whole), strict=True)
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{file} is damaged ({' '.join(str(error).split())}); {_COPY}") from error
     if column not in table:
-        raise ValueError(f"{file} has no column {column}; give the folder of a run")
-    text = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
-    if text:
-        raise ValueError(f"{file} is damaged (column {text[0]} holds more than numbers); take an older copy")
+        raise ValueError(f"{file} has no column {column}; give the folder of a run, or {_COPY}")
+    text_columns = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
+    if text_columns:
+        raise ValueError(f"{file} is damaged (column {text_columns[0]} holds more than numbers); {_COPY}")
+    short = [number for number, row in enumerate(rows, start=2) if row and len(row) != len(header)]
+    if short:
+        raise ValueError(f"{file} is damaged (line {short[0]} has not as many values as columns); {_COPY}")
+    return table
+
+
+def read_metrics(file: Path) -> pd.DataFrame:
+    """metrics.csv: a row for each time that a step was logged.
+
+    Raises:
+        ValueError: it is damaged, or its steps are not whole numbers in their order.
+    """
+    table = read_table(file, "step")
+    steps = table["step"]
+    if len(table) and not (pd.api.types.is_integer_dtype(steps) and steps.iloc[0] >= 0):
+        raise ValueError(f"{file} is damaged (column step holds more than whole numbers); {_COPY}")
+    if not steps.is_monotonic_increasing:
+        line = int(steps.diff().lt(0).to_numpy().argmax()) + 2
+        raise ValueError(f"{file} is damaged (the steps are not in order at line {line}); {_COPY}")
     return table
 
 
@@ -90,7 +140,7 @@ def metrics_states(columns: list[str], file: Path) -> tuple[State, ...]:
     try:
         found = [split_column(column)[1] for column in columns]
     except ValueError as error:
-        raise ValueError(f"{file} is damaged ({error}); take an older copy") from error
+        raise ValueError(f"{file} is damaged ({error}); {_COPY}") from error
     return tuple(dict.fromkeys(state for state in found if state is not None))
 
 

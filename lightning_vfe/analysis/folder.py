@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,6 +15,7 @@ import pandas as pd
 from lightning_vfe.analysis.files import (
     metrics_states,
     read_config,
+    read_metrics,
     read_summary,
     read_table,
     state_columns,
@@ -64,7 +66,7 @@ class RunFolder:
         single step, from the scatter of its walkers: for watching a run. Results come from `summary`.
         """
         file = self._file("metrics.csv", "fit")
-        table = read_table(file, "step")
+        table = read_metrics(file)
         if table.empty:
             raise ValueError(f"{file} holds no steps; let fit run longer")
         # values of one step that were logged in several rows become one
@@ -195,7 +197,7 @@ class RunFolder:
     def _file(self, name: str, verb: str) -> Path:
         file = self.folder / name
         if not file.is_file():
-            command = f"lightning-vfe {verb} run_dir={self.folder}"
+            command = shlex.join(["lightning-vfe", verb, f"run_dir={self.folder}"])
             raise FileNotFoundError(f"{file} is missing; it is written by: {command}")
         return file
 

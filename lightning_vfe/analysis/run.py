@@ -8,12 +8,13 @@ from typing import Any
 
 import pandas as pd
 
+from lightning_vfe.analysis.files import metrics_states, read_metrics
 from lightning_vfe.analysis.folder import RunAtState, RunFolder
 from lightning_vfe.analysis.published import literature_table
 from lightning_vfe.analysis.states import is_hydrogen, states_of
 from lightning_vfe.analysis.terms import TERMS
 
-__all__ = ["RunAtState", "RunFolder", "latest_run", "literature", "load_run", "results_table"]
+__all__ = ["RunAtState", "RunFolder", "check_files", "latest_run", "literature", "load_run", "results_table"]
 
 
 def load_run(folder: str | Path) -> RunFolder:
@@ -28,6 +29,28 @@ def load_run(folder: str | Path) -> RunFolder:
     if not (run.fitted or run.tested):
         raise FileNotFoundError(f"{folder} holds neither metrics.csv nor summary.json; give the folder of a run")
     return run
+
+
+def check_files(folder: str | Path, measures: bool) -> None:
+    """Read what a run that goes on in a folder will read at its end, so that damage is known before the work.
+
+    Args:
+        folder: the run folder.
+        measures: whether the run writes summary.json and pair_correlation.csv anew.
+
+    Raises:
+        ValueError: one line that names the file, what is wrong with it and what to do.
+    """
+    run = RunFolder(Path(folder))
+    if run.fitted:
+        file = run.folder / "metrics.csv"
+        metrics_states(list(read_metrics(file)), file)
+    if measures:
+        return
+    if run.tested:
+        _ = run.summary, run.states
+    if (run.folder / "pair_correlation.csv").is_file():
+        _ = run.pair_correlation
 
 
 def latest_run(folder: str | Path | None = None) -> Path:

@@ -1,5 +1,7 @@
 """The verbs of Lightning's Trainer: print the banner, what the run has found, and what to do next."""
 
+import shlex
+
 from rich.console import Console
 
 from lightning_vfe.cli.banner import print_banner
@@ -27,11 +29,12 @@ def _say(line: str) -> None:
 
 
 def _say_what_next(plan: Plan, result: RunResult) -> None:
+    here = f"run_dir={plan.run_dir}"
     if result.signal and result.is_saved:
-        print(f"interrupted; resume with: lightning-vfe {plan.verb} ckpt_path=last run_dir={plan.run_dir}")
+        print(f"interrupted; resume with: {shlex.join(['lightning-vfe', plan.verb, 'ckpt_path=last', here])}")
     elif result.signal:
         print("interrupted before the first save; nothing is saved")
     elif plan.verb == "fit" and result.is_saved:
-        print(f"next: lightning-vfe test run_dir={plan.run_dir}")
+        print(f"next: {shlex.join(['lightning-vfe', 'test', here])}")
     elif plan.verb == "fit":
         print(f"no checkpoint in {plan.run_dir / 'checkpoints'}; there is nothing to test")

@@ -26,13 +26,13 @@ from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.resources import resource_folder
 from lightning_vfe.signals import STOPPING, Stopped, signal_of, signals_to, stop
 from lightning_vfe.workflows.compose import RUN_ROOT, compose_config
+from lightning_vfe.workflows.effects import check_effects
 from lightning_vfe.workflows.folders import RUNS
-from lightning_vfe.workflows.guards import key_errors
-from lightning_vfe.workflows.overrides import parse, quote_path
+from lightning_vfe.workflows.overrides import parse, quote, quote_path
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import new_sweep_folder, past_sweep_folder
+from lightning_vfe.workflows.run import rehearse
 from lightning_vfe.workflows.schema import check_types
-from lightning_vfe.workflows.system import strata_of
 
 SWEEP_FILE = "multirun.yaml"
 """What Hydra writes into the folder of a sweep."""
@@ -112,19 +112,24 @@ def run_sweep(verb: str, given: Sequence[str]) -> int:
         CommandError: no key with several values, a combination that does not compose, or a folder that is no sweep's.
     """
     words = split_words(given)
+    configs = []
     for job in words.jobs:
-        config = compose_config(parse(job))
+        overrides = parse(job)
+        config = compose_config(overrides)
         config.run_dir = words.run_dir or str(RUNS)  # each job gets its own
+        check_effects(verb, config, overrides)
         check_types(config)
-        if "system" in config:
-            with key_errors(config):
-                strata_of(config)
+        configs.append((config, overrides.value("sampler.num_proton_walkers") is None))
+    name = configs[-1][0].name
     home = Path(words.run_dir) if words.run_dir else None
     if home is None:
-        home = new_sweep_folder(config.name) if verb == "fit" else past_sweep_folder(config.name, SWEEP_FILE)
+        home = new_sweep_folder(name) if verb == "fit" else past_sweep_folder(name, SWEEP_FILE)
     elif home.is_dir() and any(home.iterdir()) and not (home / SWEEP_FILE).is_file():
         raise SettingError("run_dir", home, "holds something else than a sweep", "give another folder")
     check_folder("run_dir", home)
+    for config, may_round in configs:
+        # a launcher may start the jobs on other machines
+        rehearse(config, may_round, with_trainer=not words.hydra)
     print(f"{len(words.jobs)} jobs of {verb} in {home}", flush=True)
     results = _multirun(verb, words, home)
     if verb == "test":
@@ -172,7 +177,7 @@ def _multirun(verb: str, words: Words, home: Path) -> list[dict[str, Any]]:
     # each job's folder is named after its values
     fixed_keys = sorted({word.lstrip("+~").partition("=")[0] for word in words.fixed})
     dirname = "hydra.job.config.override_dirname"
-    settings = [f"hydra.sweep.dir='{home}'", "hydra.sweep.subdir=${hydra.job.override_dirname}"]
+    settings = [f"hydra.sweep.dir={quote(str(home))}", "hydra.sweep.subdir=${hydra.job.override_dirname}"]
     settings += [f"{dirname}.kv_sep='-'", f"{dirname}.item_sep='_'", f"{dirname}.exclude_keys={fixed_keys}"]
     settings += ["hydra.output_subdir=null", "hydra/job_logging=none", "hydra/hydra_logging=none"]
     values = [f"{key}={','.join(word.partition('=')[2] for word in chosen)}" for key, chosen in words.swept.items()]
@@ -186,6 +191,6 @@ def _multirun(verb: str, words: Words, home: Path) -> list[dict[str, Any]]:
             )
     except HydraException as error:
         missing = "submitit" in str(error) and "Could not find" in str(error)
-        advice = "; pip install 'lightning-vfe[slurm]' brings it" if missing else ""
+        advice = "; pip install hydra-submitit-launcher brings it" if missing else ""
         raise CommandError(f"cannot launch the jobs: {one_line(error)[:200]}{advice}") from error
     return [job.return_value for batch in batches for job in batch]

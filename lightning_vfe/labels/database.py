@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lightning_vfe.errors import SettingError, one_line
+from lightning_vfe.errors import SettingError
+from lightning_vfe.files import CHECKSUM, checksum
+from lightning_vfe.labels.checksum import check_metadata_checksum, check_row_checksum, row_checksum
+from lightning_vfe.labels.connection import reading
 from lightning_vfe.labels.label import Configuration, Label
 from lightning_vfe.labels.schema import (
     FORMAT,
@@ -61,7 +62,7 @@ class LabelDatabase:
 
     @classmethod
     def open(cls, path: str | Path, key: str = "database") -> LabelDatabase:
-        """Read a database and check that its rows are of one kind.
+        """Read a database, and check that its rows are whole and of one kind.
 
         Args:
             path: the file.
@@ -69,16 +70,21 @@ class LabelDatabase:
 
         Raises:
             ValueError: no such file, no database, no labels, missing metadata, other units, mixed units or mixed
-                calculators.
+                calculators, or a row that is damaged.
         """
-        path = str(path)
-        with _reading(path, key) as connection:
+        path, rows = str(path), []
+        with reading(path, key) as connection:
             metadata = dict(connection.metadata)
             check_metadata(metadata, path, key)
-            rows = [row for row in connection.select(sort="id") if row.get("state", DONE) == DONE]
-        for row in rows:
-            check_row(row, metadata, path, key)
-            check_numbers(row, path, key)
+            check_metadata_checksum(metadata, path, key)
+            for row in connection.select(sort="id"):
+                if (state := row.get("state", DONE)) == DONE:
+                    check_row(row, metadata, path, key)
+                    check_numbers(row, path, key)
+                    rows.append(row)
+                elif state not in (PENDING, FAILED):
+                    raise SettingError(key, path, f"is damaged: row {row.id} has the state {state!r}", "take a copy")
+                check_row_checksum(row, path, key)
         if not rows:
             raise SettingError(key, path, "holds no finished labels", "go on with lightning-vfe label")
         return cls(path, metadata, rows)
@@ -153,9 +159,12 @@ class LabelStore:
                 states=described,
             )
             return
-        with _reading(self.path, key) as connection:
+        with reading(self.path, key) as connection:
             metadata = dict(connection.metadata)
-        check_metadata(metadata, self.path, key)
+            check_metadata(metadata, self.path, key)
+            check_metadata_checksum(metadata, self.path, key)
+            for row in connection.select(sort="id"):
+                check_row_checksum(row, self.path, key)
         for name, value, what in (("settings", self.settings, "calculator"), ("states", described, "states")):
             if metadata[name] != value:
                 raise SettingError(
@@ -172,7 +181,8 @@ class LabelStore:
 
     def update_metadata(self, **entries: Any) -> None:
         """Set entries of the metadata, which become JSON."""
-        self._connection.metadata = {**self._connection.metadata, **entries}
+        metadata = {**self._connection.metadata, **entries}
+        self._connection.metadata = {**metadata, CHECKSUM: checksum(metadata)}
 
     def count(self, **properties: Any) -> int:
         """Number of rows with these properties, such as state="done" or round=0."""
@@ -189,17 +199,18 @@ class LabelStore:
         """
         with self._connection:
             for state, configurations in batches:
+                keys = {
+                    "state": PENDING,
+                    "rs": state.rs,
+                    "temperature_kelvin": state.temperature_kelvin,
+                    "round": number,
+                    "origin": origin,
+                    "units": UNITS_OF_ROW,
+                    "settings": self.settings,
+                }
                 for configuration in configurations:
-                    self._connection.write(
-                        configuration.to_atoms(),
-                        state=PENDING,
-                        rs=state.rs,
-                        temperature_kelvin=state.temperature_kelvin,
-                        round=number,
-                        origin=origin,
-                        units=UNITS_OF_ROW,
-                        settings=self.settings,
-                    )
+                    atoms = configuration.to_atoms()
+                    self._connection.write(atoms, checksum=row_checksum(atoms, keys, {}), **keys)
 
     def pending(self) -> list[tuple[int, State, Configuration]]:
         """Rows that wait for their labels: (id, state, configuration)."""
@@ -218,13 +229,13 @@ class LabelStore:
     def finish(self, row_id: int, result: Label | str) -> None:
         """Store a label, or the message of a failure."""
         if isinstance(result, str):
-            self._connection.update(row_id, state=FAILED, data={"failure": result})
+            self._update(row_id, FAILED, {"failure": result})
             return
         # arrays of one number, as SchNetPack wants them
         data = {name: np.atleast_1d(value) for name, value in vars(result).items() if value is not None}
         if (entries := schnetpack_entries(data)) != {name: self._connection.metadata.get(name) for name in entries}:
             self.update_metadata(**entries)
-        self._connection.update(row_id, state=DONE, data=data)
+        self._update(row_id, DONE, data)
 
     def failures(self) -> list[tuple[int, str]]:
         """(id, message) of the rows without a label."""
@@ -234,7 +245,13 @@ class LabelStore:
         """Let the failed rows wait again."""
         with self._connection:
             for row_id, _ in self.failures():
-                self._connection.update(row_id, state=PENDING)
+                self._update(row_id, PENDING, {})
+
+    def _update(self, row_id: int, state: str, data: Mapping[str, Any]) -> None:
+        """Set the state of a row, and add to its data."""
+        row = self._connection.get(id=row_id)
+        checksum = row_checksum(row.toatoms(), {**row.key_value_pairs, "state": state}, {**row.data, **data})
+        self._connection.update(row_id, state=state, checksum=checksum, data=dict(data))
 
     def _select(self, state: str) -> list[tuple[int, State, Configuration]]:
         found = []
@@ -244,23 +261,9 @@ class LabelStore:
         return found
 
 
-@contextlib.contextmanager
-def _reading(path: str, key: str) -> Iterator[Any]:
-    """A connection for reading; a file that is no database becomes one line."""
-    from ase.db import connect
-
-    if not Path(path).is_file():
-        raise SettingError(key, path, "does not exist", "make it with lightning-vfe label")
-    try:
-        yield connect(path, type="db", use_lock_file=False)
-    except (sqlite3.DatabaseError, KeyError, AssertionError) as error:
-        reason = f"is no ASE database, or a damaged one ({one_line(error)})"
-        raise SettingError(key, path, reason, "take another file") from error
-
-
 def _is_empty(path: str, key: str) -> bool:
     """Whether a database holds no configuration, as after a command that was refused."""
-    with _reading(path, key) as connection:
+    with reading(path, key) as connection:
         return int(connection.count()) == 0
 
 

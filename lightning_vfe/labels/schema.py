@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy as np
 from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.label import Configuration
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.frames import check_distances
 
 FORMAT = "lightning-vfe labels 1"
 UNITS = {
@@ -108,21 +109,34 @@ def check_row(row: Any, metadata: Mapping[str, Any], path: str, key: str) -> Non
 
 
 def check_numbers(row: Any, path: str, key: str) -> None:
-    """Refuse a finished row without an energy, with numbers that are not finite, or in another box than its rs says.
+    """Refuse a finished row that no calculation can have left.
+
+    It lacks an energy, has numbers that are not finite, another box than its rs says, or two protons on one site.
 
     Raises:
         ValueError: one line that begins with `key`.
     """
     energy = row.data.get("free_energy")
-    forces = row.data.get("forces", 0.0)
-    if energy is None or not np.isfinite(energy).all() or not np.isfinite(forces).all():
+    if energy is None or not _finite([energy, row.data.get("forces", 0.0)]):
         raise SettingError(key, path, f": row {row.id} has no finite free_energy and forces", "remove it")
-    length = Configuration.from_atoms(row.toatoms()).length
+    if np.shape(row.data.get("forces", row.positions)) != row.positions.shape:
+        raise SettingError(key, path, f": row {row.id} has forces of another number of atoms", "remove it")
+    if not _finite([row.data.get(name, 0.0) for name in ("energy", "pressure_gpa", "energy_error")]):
+        raise SettingError(key, path, f": row {row.id} has numbers that are not finite", "remove it")
+    configuration = Configuration.from_atoms(row.toatoms())
+    if not _finite([configuration.positions]):
+        raise SettingError(key, path, f": row {row.id} has positions that are not finite numbers", "remove it")
+    length = configuration.length
     wanted = PeriodicCell(int(row.natoms), float(row.rs)).length
-    if abs(length - wanted) > 1e-6 * wanted:
+    if not abs(length - wanted) <= 1e-6 * wanted:
         raise SettingError(
             key,
             path,
             f": row {row.id} has a box of {length:.6f} bohr, but {row.natoms} atoms at rs = {row.rs} need {wanted:.6f}",
             f"its positions are in other units than {UNITS['positions']}, or its rs is wrong",
         )
+    check_distances(configuration.positions, length, path, key, f": row {row.id} ")
+
+
+def _finite(arrays: Sequence[Any]) -> bool:
+    return all(bool(np.isfinite(array).all()) for array in arrays)

@@ -6,13 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from ase import Atoms
 from ase.build import bulk
-from ase.io import read
 from torch import Tensor
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.frames import TOLERANCE, frame_of, looks_like_bohr, read_atoms
 from lightning_vfe.physics.units import BOHR_TO_ANGSTROM
 
 BOND_LENGTH = 1.4
@@ -20,7 +19,6 @@ BOND_LENGTH = 1.4
 
 _ATOMS_PER_CUBE = {"sc": 1, "bcc": 2, "fcc": 4}
 _NAMES = (*_ATOMS_PER_CUBE, "molecular", "random")
-_TOLERANCE = 1e-3
 _MAX_ROUNDS = 10_000
 
 
@@ -32,7 +30,7 @@ def make_structure(name_or_path: str, cell: PeriodicCell, num_walkers: int, gene
     - "molecular": N / 2 molecules with bonds of 1.4 bohr, uniform centres and orientations; protons of different
       molecules are not closer than rs.
     - anything else: a file that ASE reads (its last frame), with N hydrogen atoms in a cubic box of this cell's length
-      to 1e-3; the same for all walkers.
+      to 1e-3, no two on one site; the same for all walkers.
 
     Args:
         name_or_path: see above.
@@ -73,34 +71,23 @@ def _lattice(name: str, cell: PeriodicCell) -> np.ndarray:
 
 
 def _from_file(path: str, cell: PeriodicCell) -> np.ndarray:
-    """Positions of a file, in bohr, after a check against the cell.  # (N, 3)"""
+    """Positions of the last frame of a file, in bohr, after a check against the cell.  # (N, 3)"""
     if not Path(path).is_file():
         raise SettingError("structure", path, f"is neither a file nor one of {', '.join(_NAMES)}")
-    try:
-        atoms = read(path)
-    except Exception as error:  # ASE's readers raise whatever their parsers meet
-        reason = " ".join(f"{type(error).__name__} {error}".split())
-        raise SettingError("structure", path, f"cannot be read by ASE ({reason})", "try another format") from error
-    assert isinstance(atoms, Atoms)
+    (atoms,) = read_atoms(path, "structure", index=-1)
     symbols = sorted(set(atoms.get_chemical_symbols()))
     if symbols != ["H"] or len(atoms) != cell.num_atoms:
         found = f"holds {len(atoms)} atoms of {'/'.join(symbols)}"
         raise SettingError("structure", path, found, f"system.num_atoms = {cell.num_atoms} needs as many of H")
-    box = np.asarray(atoms.cell) / BOHR_TO_ANGSTROM
-    if np.abs(box - cell.length * np.eye(3)).max() > _TOLERANCE * cell.length:
-        lengths = np.round(atoms.cell.lengths(), 5).tolist()
-        wanted = cell.length * BOHR_TO_ANGSTROM
-        raise SettingError(
-            "structure",
-            path,
-            f"has a box of {lengths} angstrom",
-            f"system.num_atoms and system.rs need a cube of {wanted:.5f}: set system.rs to match or scale the file's "
-            "box and positions",
-        )
-    positions: np.ndarray = atoms.get_positions() / BOHR_TO_ANGSTROM
-    if not np.isfinite(positions).all():
-        raise SettingError("structure", path, "has positions that are not finite numbers", "repair the file")
-    return positions
+    frame = frame_of(atoms, path, "structure")
+    if abs(frame.length - cell.length) > TOLERANCE * cell.length:
+        remedy = "set system.rs to match or scale the file's box and positions"
+        if looks_like_bohr(frame.length, cell.length):
+            remedy = "the numbers fit if they are bohr: convert box and positions to angstrom"
+        given, wanted = (length * BOHR_TO_ANGSTROM for length in (frame.length, cell.length))
+        reason = f"has a box of {given:.5f} angstrom, but system.num_atoms and system.rs need one of {wanted:.5f}"
+        raise SettingError("structure", path, reason, remedy)
+    return frame.positions
 
 
 def _scatter(cell: PeriodicCell, num_walkers: int, atoms_per_unit: int, generator: torch.Generator) -> Tensor:

@@ -50,7 +50,8 @@ class VariationalState:
         proton_density: p(x); None keeps the protons fixed.
         sampler: how walkers move.
         num_proton_walkers, num_electron_walkers, num_groups: see `WalkerCounts`.
-        structure: where the protons start (or stay): a name of physics/structures.py or a file that ASE reads.
+        structure: where the protons start (or stay): a name of physics/structures.py, a file that ASE reads, or the
+            positions at each state point in units of rs.  # (S, N, 3)
         seed: of all chains.
         equilibration_sweeps: sweeps before walkers are used.
         chain_precision: precision of ln|psi|^2 in the electrons' moves, and of ln p(x) in Metropolis moves of the
@@ -75,7 +76,7 @@ class VariationalState:
         num_proton_walkers: int = 64,
         num_electron_walkers: int = 8,
         num_groups: int = 8,
-        structure: str = "random",
+        structure: str | Tensor = "random",
         seed: int = 42,
         equilibration_sweeps: int = 100,
         chain_precision: str | None = None,
@@ -173,6 +174,8 @@ class VariationalState:
     def _structure(self, number: int, count: int, generator: torch.Generator) -> Tensor:
         """Protons at a state point, in units of rs.  # (count, N, 3)"""
         point = self.strata.points[number]
+        if isinstance(self.structure, Tensor):
+            return self.structure[number].to(generator.device).expand(count, -1, -1)
         return make_structure(self.structure, point.cell(self.system.num_atoms), count, generator) / point.rs
 
     def equilibrate(

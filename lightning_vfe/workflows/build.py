@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe.resources import resource_folder
+from lightning_vfe.workflows.checkpoints import saved_fields
 from lightning_vfe.workflows.guards import instantiate
 from lightning_vfe.workflows.system import strata_of
 
+SAME_POSITIONS = 1e-6
+"""In bohr: what a file's digits may differ by."""
 WALKER_KEYS = ("num_proton_walkers", "num_electron_walkers", "num_groups", "chain_precision")
 """Keys of the group `sampler` that the state takes: how many walkers there are, not how they move."""
 
@@ -40,6 +43,7 @@ def build_trainer(config: DictConfig, verb: str, say: Callable[[str], None], pro
         say: called with a line while the run goes on, such as when a signal is to end it.
         progress: show progress bars.
     """
+    from lightning_vfe.training.resumed_optimizer import ResumedOptimizer
     from lightning_vfe.training.run.interrupt import StopOnInterrupt
     from lightning_vfe.training.run.launch import cluster_plugins, is_progress_bar
     from lightning_vfe.training.run.process_watch import ProcessWatch
@@ -51,7 +55,7 @@ def build_trainer(config: DictConfig, verb: str, say: Callable[[str], None], pro
     for each in callbacks:
         if hasattr(each, "say"):
             each.say = say
-    callbacks += [StopOnInterrupt(say), ProcessWatch(), EmbedConfig(OmegaConf.to_yaml(config))]
+    callbacks += [ResumedOptimizer(), StopOnInterrupt(say), ProcessWatch(), EmbedConfig(OmegaConf.to_yaml(config))]
     logger: Any = [instantiate(node) for node in config.logger.values() if node is not None] if verb == "fit" else False
     return instantiate(config.trainer, callbacks=callbacks, logger=logger, **shown, **cluster_plugins())
 
@@ -81,6 +85,33 @@ def round_walkers(config: DictConfig) -> str:
         f"sampler.num_proton_walkers: {rounded} in place of {was}, for {sampler.num_groups} groups and "
         f"{strata.num_states} states x {len(strata.twists)} twists"
     )
+
+
+def resume_structure(config: DictConfig, state: Any, content: Mapping[str, Any]) -> str:
+    """Let the protons of a resumed run stay, or start, where those of its checkpoint are: the file may have moved.
+
+    Returns:
+        A line where fixed protons stand elsewhere than in the file; else nothing.
+    """
+    import torch
+
+    from lightning_vfe.physics.structures import make_structure
+
+    fields = saved_fields(content)
+    if not {"protons", "stratum"} <= set(fields):
+        return ""
+    index = state.strata.state_index(fields["stratum"])
+    first = [int((index == number).nonzero()[0]) for number in range(state.strata.num_states)]
+    state.structure = fields["protons"][first].to(torch.get_default_dtype())
+    file = Path(locate_structure(config.system.structure))
+    if not state.is_fixed or not file.is_file():
+        return ""
+    for point, kept in zip(state.strata.points, state.structure, strict=True):
+        cell = point.cell(config.system.num_atoms)
+        given = make_structure(str(file), cell, 1, torch.Generator())[0]
+        if cell.minimum_image(given - kept.cpu() * point.rs).abs().max() > SAME_POSITIONS:
+            return f"system.structure: {file} has changed; the protons are those of the checkpoint"
+    return ""
 
 
 def check_structure(config: DictConfig, strata: Any) -> None:

@@ -2,7 +2,7 @@
 
 import pickle
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +10,17 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe import __version__
 from lightning_vfe.errors import CommandError, SettingError, one_line
+from lightning_vfe.resources import data_file
+from lightning_vfe.workflows.overrides import is_path_key
+from lightning_vfe.workflows.schema import check_types
 
 # these keys shape the walkers, which are those of the checkpoint
 WALKER_KEYS = ("sampler.num_proton_walkers", "sampler.num_electron_walkers", "sampler.num_groups")
 # a resumed run keeps its random numbers (or its split into training and test data) and its dtype
 RUN_KEYS = ("dtype", "seed")
+TRAINING_ENTRIES = ("optimizer_states", "lr_schedulers", "loops", "callbacks", "epoch", "global_step")
+"""What Lightning writes into the checkpoint of a run that can be resumed."""
+_OTHER = "take another checkpoint, such as the step-N.ckpt beside it"
 SCHEMA = 2
 """Layout of the config: configs/config.yaml says the same."""
 OF_THE_USE = ("system.", "reference.", "num_plane_waves", "open_shell")
@@ -51,7 +57,7 @@ def load_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
     except pickle.UnpicklingError as error:
         reason = "holds objects that could run code when loaded, which no checkpoint of lightning-vfe does"
         raise SettingError(key, path, reason, "give one that fit wrote") from error
-    if not isinstance(content, dict) or "state_dict" not in content:
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), Mapping):
         raise SettingError(key, path, "is not a checkpoint of lightning-vfe", "give one that fit wrote")
     return content
 
@@ -91,6 +97,38 @@ def _read(path: Path) -> Any:
         raise _Damaged(f"({one_line(error)[:120]})") from error
 
 
+def saved_fields(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The fields of the walkers in a checkpoint, such as protons and electrons; empty where it has none."""
+    walkers = content.get("walkers")
+    fields = walkers.get("fields") if isinstance(walkers, Mapping) else None
+    return fields if isinstance(fields, Mapping) else {}
+
+
+def check_content(content: Mapping[str, Any], path: object, parameters: Iterable[str], resumes: bool) -> None:
+    """Refuse a checkpoint that has lost entries, or holds numbers that are not finite, in one line.
+
+    Args:
+        content: of the checkpoint.
+        path: its file, for the message.
+        parameters: names of the parameters of the module.
+        resumes: it is to be trained on, and not only measured.
+
+    Raises:
+        SettingError: the first thing that is wrong.
+    """
+    missing = [name for name in TRAINING_ENTRIES if resumes and name not in content]
+    if missing:
+        raise SettingError("ckpt_path", path, f"has no {missing[0]}, which a resumed run needs", _OTHER)
+    fields = saved_fields(content)
+    numbers = {name: content["state_dict"].get(name) for name in parameters}
+    numbers |= {name: fields[name] for name in ("protons", "electrons") if name in fields}
+    for name, value in numbers.items():
+        if value is not None and not hasattr(value, "isfinite"):
+            raise SettingError("ckpt_path", path, f"holds no tensor in {name}", _OTHER)
+        if value is not None and not bool(value.isfinite().all()):
+            raise SettingError("ckpt_path", path, f"holds numbers that are not finite in {name}", _OTHER)
+
+
 def embedded_config(content: Mapping[str, Any]) -> DictConfig | None:
     """The config that the run wrote into its checkpoint; None for one written without the command line."""
     from lightning_vfe.training.run.run_folder import CONFIG_KEY
@@ -98,8 +136,12 @@ def embedded_config(content: Mapping[str, Any]) -> DictConfig | None:
     text = content.get(CONFIG_KEY)
     if text is None:
         return None
-    config = OmegaConf.create(text)
-    assert isinstance(config, DictConfig)
+    try:
+        config = OmegaConf.create(text)
+    except Exception as error:  # YAML and OmegaConf each have errors of their own
+        raise CommandError(f"the config in the checkpoint cannot be read: {one_line(error)[:200]}") from error
+    if not isinstance(config, DictConfig):
+        raise CommandError("the checkpoint holds no settings of a run; give one that fit wrote")
     check_schema(config, "the checkpoint")
     return config
 
@@ -118,6 +160,26 @@ def check_schema(config: Mapping[str, Any], where: object) -> None:
         )
 
 
+def check_readable(config: DictConfig, where: object) -> None:
+    """Refuse the config of a run that has keys which this version does not take.
+
+    Raises:
+        CommandError: it has one; the message names the version that made the run.
+    """
+    check_schema(config, where)
+    try:
+        check_types(config)
+    except SettingError as error:
+        made = config.get("version")
+        if made == __version__:
+            raise CommandError(f"{where}: {error}") from error
+        by = f"version {made}" if made else "another version"
+        raise CommandError(
+            f"{where} was made by {by} of lightning-vfe, and this is version {__version__}: {error}; continue and "
+            "measure it with that version, or start a new run with fit"
+        ) from error
+
+
 def check_same_model(config: DictConfig, checkpoint_config: DictConfig) -> None:
     """Compare system, base, flow, wavefunction and the numbers of walkers of a config with the checkpoint's.
 
@@ -130,15 +192,33 @@ def check_same_model(config: DictConfig, checkpoint_config: DictConfig) -> None:
         groups = ("system", "wavefunction")
     keys = [key for key in {**here, **there} if key.partition(".")[0] in groups]
     for key in (*keys, *WALKER_KEYS, *RUN_KEYS):
+        if is_path_key(key) and here.get(key) is not None and data_file(here[key]).is_file():
+            continue  # what a file holds is compared later, not where it lies
         if key == "system.structure" and here.get("system.protons") != "fixed":
             continue  # only where the sampled protons once began
         if here.get(key) != there.get(key):
-            advice = f"drop the override or use the checkpoint of such a run, or start one with fit {key}=..."
+            advice = f"keep that of the checkpoint, use the checkpoint of such a run, or start one with fit {key}=..."
             if key in WALKER_KEYS:
-                advice = "drop the override: the checkpoint brings walkers; datamodule.test_steps gives more samples"
+                advice = "keep that of the checkpoint, which brings walkers; datamodule.test_steps gives more samples"
             if key in RUN_KEYS:
-                advice = f"drop the override, it would change nothing or mix two runs; a new run takes fit {key}=..."
+                advice = f"keep it, the other would change nothing or mix two runs; a new run takes fit {key}=..."
             raise SettingError(key, here.get(key), f"here but {there.get(key)} in the checkpoint", advice)
+
+
+def check_same_optimizer(config: DictConfig, checkpoint_config: DictConfig) -> None:
+    """Refuse to resume with another class of optimizer or scheduler of PyTorch; settings of a class may change.
+
+    Raises:
+        CommandError: the first class that differs.
+    """
+    here, there = _flat(config), _flat(checkpoint_config)
+    if here.get("optimizer._target_") != there.get("optimizer._target_"):
+        return  # the training refuses it, by the name that the checkpoint holds
+    for part in ("optimizer", "scheduler"):
+        new, old = (flat.get(f"optimizer.{part}._target_") for flat in (here, there))
+        if new != old:
+            reason = f"but the checkpoint was trained with {old or 'none'}"
+            raise SettingError(f"optimizer.{part}", new, reason, "resume with that, or start a new run with fit")
 
 
 def check_steps_left(config: DictConfig, content: Mapping[str, Any]) -> None:

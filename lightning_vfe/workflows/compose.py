@@ -7,8 +7,9 @@ from pathlib import Path
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
-from lightning_vfe.errors import CommandError, one_line
+from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.resources import resource_folder
 from lightning_vfe.workflows.overrides import Overrides, apply
 
@@ -26,16 +27,36 @@ def compose_config(overrides: Overrides, root: str = RUN_ROOT) -> DictConfig:
     Raises:
         CommandError: unknown key, wrong type, or choices that do not fit together.
     """
+    _check_task(overrides)
     choices = [f"{group}={'null' if option is None else option}" for group, option in overrides.groups.items()]
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(resource_folder("configs"))):
             config = compose(config_name=root, overrides=choices)
-    except HydraException as error:
+    except (HydraException, OmegaConfBaseException, KeyError) as error:
         refused = re.search(r"Could not override '(\w+)'", str(error))
         if refused is not None:
             raise CommandError(_not_a_group_here(refused[1], overrides, root)) from error
         raise CommandError(f"cannot compose {' '.join(choices)}: {one_line(error)}") from error
     return override_config(config, overrides)
+
+
+def _check_task(overrides: Overrides) -> None:
+    """Refuse a task beside an experiment of another one.
+
+    Raises:
+        SettingError: it is one.
+    """
+    task, experiment = overrides.groups.get("task"), overrides.groups.get("experiment")
+    if task is None or experiment is None:
+        return
+    content = OmegaConf.load(resource_folder("configs") / "experiment" / f"{experiment}.yaml")
+    assert isinstance(content, DictConfig)
+    entries = [entry for entry in content.get("defaults", []) if not isinstance(entry, str)]
+    chosen = [option for entry in entries for key, option in entry.items() if str(key).endswith("/task")]
+    own = chosen[0] if chosen else "variational"
+    if task != own:
+        remedy = "leave it out: the experiment brings its task"
+        raise SettingError("task", task, f"is not that of experiment={experiment}, which is {own}", remedy)
 
 
 def groups_of(root: str) -> tuple[str, ...]:

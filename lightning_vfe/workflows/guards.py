@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import hydra
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe.errors import CommandError, RunError, SettingError, one_line
 from lightning_vfe.workflows.imports import import_parts
@@ -18,6 +18,8 @@ from lightning_vfe.workflows.keys import locate
 TRAINER = "lightning.Trainer"
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """Of a disk that is full, beyond its quota, or broken."""
+SIZES = ("system.num_atoms", "sampler.num_proton_walkers", "sampler.num_electron_walkers")
+"""Keys on which the memory depends most."""
 
 
 @contextmanager
@@ -45,8 +47,10 @@ def memory_bound(config: DictConfig) -> Iterator[None]:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        remedy = "use fewer walkers, more processes, or a lower max_chunk_elements"
-        raise CommandError(f"out of memory ({one_line(error)[:200]}); {remedy}") from error
+        sizes = {key: OmegaConf.select(config, key) for key in SIZES}
+        shown = "".join(f", {key} = {value}" for key, value in sizes.items() if value is not None)
+        remedy = "lower one of them, max_chunk_elements or optimizer.score_chunk, use fewer walkers, or more processes"
+        raise CommandError(f"out of memory ({one_line(error)[:200]}){shown}; {remedy}") from error
 
 
 @contextmanager

@@ -16,6 +16,15 @@ def followed(raw: Any) -> str | None:
     return match[1] if match else None
 
 
+def references(raw: Any) -> set[str]:
+    """All keys that the values below a raw node follow, also inside longer texts."""
+    if isinstance(raw, dict):
+        return set().union(*map(references, raw.values()))
+    if isinstance(raw, list):
+        return set().union(*map(references, raw))
+    return set(_REFERENCE.findall(raw)) if isinstance(raw, str) else set()
+
+
 def walk(node: Any, prefix: str = "") -> list[tuple[str, Any]]:
     """Dotted names and raw values of all nodes under a plain dict."""
     found: list[tuple[str, Any]] = []

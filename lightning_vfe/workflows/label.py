@@ -23,8 +23,9 @@ from lightning_vfe.labels.rounds import LabelRun
 from lightning_vfe.labels.workers import ProcessLabeller
 from lightning_vfe.resources import data_file
 from lightning_vfe.signals import signal_of
-from lightning_vfe.workflows.checkpoints import checkpoint_of, embedded_config, load_checkpoint
+from lightning_vfe.workflows.checkpoints import check_readable, checkpoint_of, embedded_config, load_checkpoint
 from lightning_vfe.workflows.guards import instantiate, key_errors
+from lightning_vfe.workflows.memory import check_memory
 from lightning_vfe.workflows.paths import check_file
 from lightning_vfe.workflows.restore import restore
 from lightning_vfe.workflows.system import strata_of
@@ -128,6 +129,7 @@ def _vmc_labeller(
     trained = embedded_config(content)
     if trained is None or "wavefunction" not in trained:
         raise SettingError(key, path, "holds no config with a wavefunction", "give a run made by fit")
+    check_readable(trained, path)
     densities = [point.rs for point in strata_of(trained).points]
     for state in states:
         if state.num_atoms != trained.system.num_atoms or state.rs not in densities:
@@ -161,6 +163,10 @@ def states_of(config: DictConfig) -> list[State]:
         raise CommandError("label.num_atoms and label.rs must be lists of different numbers, such as [8,16] and [1.25]")
     for state in states:
         state.cell  # noqa: B018  refuses impossible numbers
+        if state.num_atoms % 2:
+            reason = f"must be even in {list(config.label.num_atoms)}: half of the electrons are up, half are down"
+            raise SettingError("label.num_atoms", state.num_atoms, reason, f"set it to {state.num_atoms + 1}")
+        check_memory(state.num_atoms, "label.num_atoms")
     return states
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from lightning_vfe.analysis.figures import draw_pair_correlation, draw_terms, draw_training
@@ -20,9 +20,11 @@ from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
-from lightning_vfe.workflows.checkpoints import check_schema, embedded_config, load_checkpoint
+from lightning_vfe.workflows.build import resume_structure
+from lightning_vfe.workflows.checkpoints import check_readable, embedded_config, load_checkpoint
 from lightning_vfe.workflows.guards import default_dtype, key_errors, memory_bound
 from lightning_vfe.workflows.restore import restore
+from lightning_vfe.workflows.run_config import CONFIG_FILE, read_config
 from lightning_vfe.workflows.tasks import task_of
 
 
@@ -48,17 +50,17 @@ class LoadedRun:
         file = self.folder / "checkpoints" / "last.ckpt" if checkpoint is None else Path(checkpoint)
         content = load_checkpoint(file, key="run")
         config = embedded_config(content)
-        if config is None and (self.folder / "config.yaml").is_file():
-            loaded = OmegaConf.load(self.folder / "config.yaml")
-            config = loaded if isinstance(loaded, DictConfig) else None
+        if config is None and (self.folder / CONFIG_FILE).is_file():
+            config = read_config(self.folder)
         if config is None or "state" not in config:
             raise SettingError("run", self.folder, "is no run of the variational free energy", "give one that fit made")
-        check_schema(config, self.folder)
+        check_readable(config, self.folder)
         self.config: DictConfig = config
         with default_dtype(config.dtype), key_errors(config), memory_bound(config):
             self.module: VariationalFreeEnergy = task_of(config).build(config)[0]
             restore(self.module, content, "", "run", file)
             self.state: VariationalState = self.module.state
+            resume_structure(config, self.state, content)
             self.state.place()
             if content.get("walkers"):
                 self.state.load_state_dict(content["walkers"])

@@ -17,7 +17,7 @@ from lightning_vfe import __version__
 from lightning_vfe.analysis.figures import FILE_DPI, save_figures
 from lightning_vfe.analysis.overlap import draw_overlap
 from lightning_vfe.errors import SettingError
-from lightning_vfe.files import whole_file, write_json
+from lightning_vfe.files import write_json
 from lightning_vfe.log_z.classical import classical_estimates, sample_potential
 from lightning_vfe.log_z.integrate import integrate
 from lightning_vfe.log_z.result import LogZResult
@@ -31,7 +31,9 @@ from lightning_vfe.physics.system import System
 from lightning_vfe.resources import data_file
 from lightning_vfe.training.variational.summary import MAX_R_HAT, write_pair_correlation, write_summary
 from lightning_vfe.workflows.guards import instantiate, key_errors
+from lightning_vfe.workflows.memory import check_memory
 from lightning_vfe.workflows.paths import check_file
+from lightning_vfe.workflows.run_config import write_config
 from lightning_vfe.workflows.system import strata_of
 
 Progress = Callable[[str, int, int], None]
@@ -72,6 +74,7 @@ def log_z_with(config: DictConfig, command: str, progress: Progress) -> LogZRun:
             a file that cannot be written.
     """
     system, file = System(config.system.num_atoms, config.system.nucleus), data_file(config.potential.path)
+    check_memory(config.system.num_atoms)
     point = strata_of(config).single
     cell = point.cell(system.num_atoms)
     potential, metadata = load_potential(file)
@@ -88,8 +91,7 @@ def log_z_with(config: DictConfig, command: str, progress: Progress) -> LogZRun:
     path = [model.to(device).requires_grad_(False) for model in (yukawa, potential)]
     run_dir = Path(config.run_dir)
     (run_dir / "figures").mkdir(parents=True, exist_ok=True)
-    with whole_file(run_dir / "config.yaml") as stream:
-        OmegaConf.save(config, stream)
+    write_config(run_dir, config)
 
     started = time.monotonic()
     result = integrate([chunked_energy(model, cell) for model in path], cell, point.kT, settings, device, progress)

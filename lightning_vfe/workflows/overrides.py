@@ -1,5 +1,6 @@
 """The words `key=value` of the command line: read them, and apply them to a config; `schema.py` checks the types."""
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,13 @@ from lightning_vfe.workflows.keys import followed, walk
 
 # last parts of the keys that hold the path of a file or folder
 PATH_ENDINGS = ("path", "run_dir", "structure", "database", "trajectory", "flow_ckpt", "init_from")
+FIXED_KEYS = ("schema", "version")
+"""Keys that describe a config, and change nothing in a run."""
+OWN_PATHS = ("run_dir", "ckpt_path")
+"""Keys that are read before the config is composed."""
+NAME_LISTS = ("runs", "labels")
+"""Keys that hold a list of folders or names; an entry with a comma stands in quotes."""
+_ENTRY = re.compile(r"""(?:"[^"]*"|'[^']*'|[^,])+""")
 # groups whose entries are optional parts of a run
 DELETABLE = ("callbacks", "logger")
 
@@ -49,10 +57,21 @@ def is_path_key(key: str) -> bool:
 def quote_path(word: str) -> str:
     """Put the value of a path key in quotes: Hydra's grammar refuses `~`, `=` and other characters of file names."""
     key, _, value = word.partition("=")
-    if not is_path_key(key) or value in ("", "null") or value[0] in "'\"":
+    if key in NAME_LISTS and value[:1] == "[" and value[-1:] == "]":
+        return f"{key}=[{','.join(quote(name.strip()) for name in _ENTRY.findall(value[1:-1]))}]"
+    if not is_path_key(key) or value in ("", "null"):
         return word
-    path = str(Path(value).expanduser()).replace("\\", "\\\\").replace('"', '\\"')
-    return f'{key}="{path}"'
+    return f"{key}={quote(value)}"
+
+
+def quote(path: str) -> str:
+    """A path in double quotes, as Hydra's grammar reads it; one in quotes stays as it is."""
+    if path[:1] in ("'", '"'):
+        return path
+    # in Hydra's grammar a backslash is one of its own but in front of a quote
+    given = str(Path(path).expanduser())
+    inner = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + found[2].replace('"', '\\"'), given)
+    return f'"{inner}"'
 
 
 def parse(words: Iterable[str]) -> Overrides:
@@ -79,6 +98,9 @@ def parse(words: Iterable[str]) -> Overrides:
             )
         if is_path_key(override.key_or_group) and override.value() == "":
             raise CommandError(f"'{word}' names no file or folder; give its path, or leave {override.key_or_group} out")
+        if override.key_or_group in OWN_PATHS and "${" in str(override.value()):
+            reason = "holds ${, with which references to other keys begin"
+            raise SettingError(override.key_or_group, override.value(), reason, "write the path out, without a $")
         if override.key_or_group in options and not override.is_delete() and not isinstance(override.value(), dict):
             _add_group(overrides, override, options)
         else:
@@ -104,6 +126,8 @@ def apply(config: DictConfig, overrides: Iterable[Override]) -> None:
     """
     for override in overrides:
         key, value = override.key_or_group, override.value()
+        if key in FIXED_KEYS:
+            raise SettingError(key, value, "is written by fit for later versions, and changes nothing", "drop it")
         try:
             if override.is_delete():
                 _require(config, key)

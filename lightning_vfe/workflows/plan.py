@@ -7,21 +7,25 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_vfe.errors import CommandError, SettingError, one_line
+from lightning_vfe import __version__
+from lightning_vfe.errors import SettingError
 from lightning_vfe.workflows.compose import compose_config, override_config
+from lightning_vfe.workflows.effects import check_effects
 from lightning_vfe.workflows.folders import RUNS, free_folder, is_used, numbered
-from lightning_vfe.workflows.overrides import Overrides
+from lightning_vfe.workflows.keys import followed, walk
+from lightning_vfe.workflows.overrides import Overrides, is_path_key
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.processes import is_first_process, started_together
+from lightning_vfe.workflows.run_config import CONFIG_FILE, read_config
 
 HANDOVER = "LIGHTNING_VFE_PLAN"
 """Environment variable by which the first process tells those that Lightning starts what it has decided."""
 
 
-INPUT_FILES = ("system.structure", "datamodule.database", "data.source.database", "data.source.trajectory")
-"""Keys of files that a run reads, or of names of other things."""
-INPUT_PATHS = ("flow_ckpt", "init_from")
-"""Keys of checkpoints or run folders that a run reads."""
+OUTPUT_PATHS = ("run_dir", "ckpt_path")
+"""Keys of paths that are decided here."""
+INPUT_FOLDERS = ("init_from",)
+"""Keys of files that a run reads, which may also be run folders."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ def make_plan(verb: str, overrides: Overrides) -> Plan:
         ckpt_path = None if begins_again else "last"
     if ckpt_path is None:
         config = compose_config(overrides)
+        check_effects(verb, config, overrides)
         if not run_dir and (started_together() or config.trainer.num_nodes > 1):
             raise SettingError(
                 "run_dir",
@@ -120,6 +125,7 @@ def make_plan(verb: str, overrides: Overrides) -> Plan:
         checkpoint, notes = Path(str(ckpt_path)), ()
     home = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else None
     config = _config_of(checkpoint, home, overrides)
+    check_effects(verb, config, overrides)
     goal = Path(run_dir) if run_dir else home
     if goal is not None:
         folder, is_new = goal, not is_used(goal)
@@ -133,12 +139,12 @@ def make_plan(verb: str, overrides: Overrides) -> Plan:
 def _plan(
     verb: str, config: DictConfig, folder: Path, checkpoint: Path | None, is_new: bool, notes: tuple[str, ...]
 ) -> Plan:
-    for key in INPUT_FILES + INPUT_PATHS:
-        value = OmegaConf.select(config, key)
-        if isinstance(value, str) and (Path(value).is_file() or (key in INPUT_PATHS and Path(value).exists())):
+    for key, value in walk(OmegaConf.to_container(config, resolve=False)):
+        is_input = is_path_key(key) and key not in OUTPUT_PATHS and isinstance(value, str) and followed(value) is None
+        if is_input and (Path(value).is_file() or (key in INPUT_FOLDERS and Path(value).exists())):
             # the run may be looked at from another working directory
             OmegaConf.update(config, key, str(Path(value).resolve()))
-    config.run_dir = str(folder)
+    config.version, config.run_dir = __version__, str(folder)
     config.ckpt_path = None if checkpoint is None else str(checkpoint)
     return Plan(verb, config, folder, checkpoint, is_new, notes)
 
@@ -194,19 +200,18 @@ def _config_of(checkpoint: Path, home: Path | None, overrides: Overrides) -> Dic
     Raises:
         CommandError: the config cannot be read, or an experiment is chosen that is not the run's.
     """
-    from lightning_vfe.workflows.checkpoints import check_schema, embedded_config, load_checkpoint
+    from lightning_vfe.workflows.checkpoints import check_readable, embedded_config, load_checkpoint
 
-    if home is not None and (home / "config.yaml").is_file() and checkpoint.is_file():
-        try:
-            stored: object = OmegaConf.load(home / "config.yaml")
-        except Exception as error:
-            raise CommandError(f"{home / 'config.yaml'} cannot be read: {one_line(error)}") from error
+    stored: DictConfig | None
+    if home is not None and (home / CONFIG_FILE).is_file() and checkpoint.is_file():
+        stored = read_config(home)
     else:
         stored = embedded_config(load_checkpoint(checkpoint))
-    if not isinstance(stored, DictConfig) or "name" not in stored:
+    if stored is None or "name" not in stored:
         return compose_config(overrides)
-    check_schema(stored, checkpoint if home is None else home)
-    stored.setdefault("max_chunk_elements", None)  # runs of version 0.2 and earlier lack the key
+    for key in ("max_chunk_elements", "version"):
+        stored.setdefault(key, None)  # runs of version 0.2 and earlier lack it
+    check_readable(stored, checkpoint if home is None else home)
     chosen, name = overrides.groups, overrides.value("name") or overrides.groups.get("experiment")
     is_other = {
         "experiment": "experiment" in chosen and str(name) != str(stored.name),

@@ -5,9 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
+from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from lightning_vfe.errors import CommandError, SettingError
+
+POTENTIAL_FILES = {
+    "proton_density.base.potential": "base.potential_path",
+    "target.potential": "data.target.potential_path",
+    "potential.baseline": "potential.baseline.path",
+}
+"""Parts of a module with parameters from a file, and the keys of these files."""
 
 
 def check_same_shapes(own: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
@@ -19,6 +28,23 @@ def check_same_shapes(own: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
     difference = _first_difference(own, saved)
     if difference is not None:
         raise CommandError(f"{difference} in the checkpoint; it is of another model")
+
+
+def check_same_potential(config: DictConfig, module: nn.Module, content: Mapping[str, Any]) -> None:
+    """Compare the potentials that files bring into a module with those of a checkpoint, number by number.
+
+    The path of a potential says nothing: the file may have moved, or may have been written anew since.
+
+    Raises:
+        SettingError: a potential has other parameters.
+    """
+    own, saved = module.state_dict(), content["state_dict"]
+    for part, key in POTENTIAL_FILES.items():
+        names = [name for name in own if name.startswith(f"{part}.") and name in saved]
+        differing = [name for name in names if not torch.equal(own[name].cpu(), saved[name].to(own[name].dtype).cpu())]
+        if differing:
+            reason = "holds another potential than that of the checkpoint"
+            raise SettingError(key, OmegaConf.select(config, key), reason, f"give {key}=FILE with that one")
 
 
 def restore(

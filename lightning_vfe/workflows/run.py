@@ -12,18 +12,25 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_vfe.analysis.run import RunFolder, results_table
-from lightning_vfe.errors import SettingError
-from lightning_vfe.files import whole_file
+from lightning_vfe.analysis.run import RunFolder, check_files, results_table
+from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.workflows.boundary import base_note
 from lightning_vfe.workflows.build import build_trainer
-from lightning_vfe.workflows.checkpoints import check_same_model, check_steps_left, embedded_config, load_checkpoint
+from lightning_vfe.workflows.checkpoints import (
+    check_content,
+    check_same_model,
+    check_same_optimizer,
+    check_steps_left,
+    embedded_config,
+    load_checkpoint,
+)
 from lightning_vfe.workflows.folders import free_folder, made_folder
 from lightning_vfe.workflows.guards import default_dtype, disk_errors, key_errors, memory_bound
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import HANDOVER, Plan
 from lightning_vfe.workflows.processes import is_first_process
 from lightning_vfe.workflows.restore import check_same_shapes
+from lightning_vfe.workflows.run_config import CONFIG_FILE, write_config
 from lightning_vfe.workflows.schema import check_types
 from lightning_vfe.workflows.start import start_networks
 from lightning_vfe.workflows.tasks import Rows, Task, task_of
@@ -84,6 +91,7 @@ def run(plan: Plan, observer: Observer | None = None) -> RunResult:
     config, is_first, task = plan.config, is_first_process(), task_of(plan.config)
     if is_first:
         check_folder("run_dir", plan.run_dir)
+        _check_files(plan)
     check_types(config)
     if plan.verb == "fit":
         _check_limits(config)
@@ -113,19 +121,25 @@ def _run(plan: Plan, observer: Observer, task: Task, is_first: bool) -> RunResul
     stored = embedded_config(content)
     if stored is not None:
         check_same_model(config, stored)
+        if plan.verb == "fit":
+            check_same_optimizer(config, stored)
     if plan.verb == "fit" and not plan.may_be_done:
         check_steps_left(config, content)
     configure_logging_and_seed(config.seed)
     with default_dtype(config.dtype), key_errors(config), memory_bound(config):
         module, datamodule = task.build(config)
         if content:
+            names = [name for name, _ in module.named_parameters()]
+            check_content(content, plan.ckpt_path, names, resumes=plan.verb == "fit")
             check_same_shapes(module.state_dict(), content["state_dict"])
+            lines = [task.resume(config, module, content)]
         else:
-            for line in start_networks(module, config):
-                if is_first:
-                    observer.say(line)
-        if plan.verb == "fit" and is_first and (line := base_note(config)):
-            observer.say(line)
+            lines = start_networks(module, config)
+        if plan.verb == "fit":
+            lines.append(base_note(config))
+        for line in lines if is_first else ():
+            if line:
+                observer.say(line)
         trainer = build_trainer(config, plan.verb, observer.say, observer.progress)
         task.check(config, module, datamodule, trainer)
         if is_first:
@@ -162,6 +176,30 @@ def _way_back(plan: Plan) -> str:
     return "then start again: nothing was saved"
 
 
+def rehearse(config: DictConfig, may_round: bool, with_trainer: bool) -> None:
+    """Build and look over all that a new run would, and write nothing.
+
+    Args:
+        config: the composed config.
+        may_round: the number of proton walkers is a default.
+        with_trainer: build Lightning's Trainer, too, for a run on this machine.
+
+    Raises:
+        CommandError: a value that cannot be used.
+    """
+    check_types(config)
+    _check_limits(config)
+    task = task_of(config)
+    task.prepare(config, may_round)
+    from lightning_vfe.training.run.launch import configure_logging
+
+    configure_logging()
+    with default_dtype(config.dtype), key_errors(config), memory_bound(config):
+        module, datamodule = task.build(config)
+        if with_trainer:
+            task.check(config, module, datamodule, build_trainer(config, "test", silent, progress=False))
+
+
 def _messages(trainer: Any) -> tuple[Any, ...]:
     from lightning_vfe.training.run.messages import Reporter
 
@@ -180,17 +218,29 @@ def _check_limits(config: DictConfig) -> None:
         limit = config.trainer.get(key)
         if limit is not None and limit != -1 and limit < 1:
             raise SettingError(f"trainer.{key}", limit, "must be at least 1, or -1 for no limit")
+    every = config.trainer.get("log_every_n_steps")
+    if every is not None and every < 1:
+        raise SettingError("trainer.log_every_n_steps", every, "must be at least 1", "1 keeps each step")
+
+
+def _check_files(plan: Plan) -> None:
+    """Look at the files of a run that goes on in its folder."""
+    try:
+        if not plan.is_new:
+            check_files(plan.run_dir, measures=plan.verb == "test")
+    except ValueError as error:
+        raise CommandError(one_line(error)) from error
 
 
 def _prepare_folder(plan: Plan) -> None:
-    """Make the run folder and write config.yaml, whose interpolations are kept: overrides then reach all their uses."""
+    """Make the run folder and write config.yaml."""
     if plan.is_new:
         plan.run_dir.mkdir(parents=True, exist_ok=True)
         if any(plan.run_dir.iterdir()):
             raise SettingError("run_dir", plan.run_dir, "was taken by another command meanwhile", "run this one again")
-    if plan.is_new or plan.verb == "fit":
-        with whole_file(plan.run_dir / "config.yaml") as stream:
-            stream.write(OmegaConf.to_yaml(plan.config))
+    is_missing = plan.verb == "test" and not (plan.run_dir / CONFIG_FILE).is_file()
+    if plan.is_new or plan.verb == "fit" or is_missing:
+        write_config(plan.run_dir, plan.config)
 
 
 @contextmanager

@@ -21,14 +21,17 @@ from pydantic_core import SchemaError
 
 from lightning_vfe.errors import SettingError, nearest, one_line
 from lightning_vfe.workflows.imports import import_parts
-from lightning_vfe.workflows.keys import locate
+from lightning_vfe.workflows.keys import locate, references, walk
 
 LARGEST_SEED = 2**32 - 1
 """NumPy takes no larger one."""
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 OptionalPath = str | None
 PLAIN_KEYS: dict[str, Any] = {
+    "schema": int,
+    "version": str | None,
     "name": str,
+    "task": str,
     "seed": Seed,
     "dtype": Literal["float64", "float32"],
     "max_chunk_elements": Annotated[int, Field(ge=1)] | None,
@@ -63,6 +66,8 @@ PLAIN_KEYS: dict[str, Any] = {
     "potential.path": str,
 }
 """Types of the keys that are no argument of an object."""
+STATE_KEYS = ("rs", "temperature_kelvin", "states", "twists", "twist_symmetry", "twist_shift")
+"""Keys below `system` whose types are those of `Strata.of`, and which some verbs read without an object of it."""
 COMPLETED_BY_CODE = ("module", "datamodule", "calculator")
 """Nodes that get some of their arguments when they are built."""
 HYDRA_KEYS = ("_target_", "_partial_", "_convert_", "_recursive_", "_args_")
@@ -86,10 +91,11 @@ def check_types(config: DictConfig) -> None:
     The modules that the config imports come first, so that own classes are known.
 
     Raises:
-        SettingError: the first key whose value has another type, or that its class does not take; or a module that
-            cannot be imported.
+        SettingError: the first key whose value has another type, that its class does not take, or that nothing reads;
+            or a module that cannot be imported.
     """
     content: Any = OmegaConf.to_container(config, resolve=True)
+    _check_used(OmegaConf.to_container(config, resolve=False), content)
     _check("imports", content.get("imports", []), PLAIN_KEYS["imports"])
     import_parts(config)
     for key, kind in PLAIN_KEYS.items():
@@ -115,6 +121,17 @@ def check_types(config: DictConfig) -> None:
                 raise SettingError(key, value, f"is no argument of {values['_target_']}", close)
             if types is not None and not any(True for _ in _nodes(value)):
                 _check(key, value, types.get(name, Any))
+
+
+def _check_used(raw: Any, content: Any) -> None:
+    """Refuse a key that no object takes, no other key follows, and no code reads."""
+    objects = [node for node, _ in _nodes(content)]
+    readers = (*PLAIN_KEYS, *(f"system.{key}" for key in STATE_KEYS), *references(raw), *objects)
+    leaves = [(key, value) for key, value in walk(raw) if not (isinstance(value, dict) and value)]
+    for key, value in leaves:
+        if not any(key == reader or key.startswith(f"{reader}.") for reader in readers):
+            close = nearest(key, [name for name, _ in leaves if name != key]).removeprefix("; ")
+            raise SettingError(key, value, "is read by nothing", close or "leave it out")
 
 
 def _select(content: Any, key: str) -> tuple[Any, bool]:

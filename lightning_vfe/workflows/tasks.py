@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from omegaconf import DictConfig
 from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
-from lightning_vfe.workflows.build import build_state, check_structure, round_walkers
+from lightning_vfe.workflows.build import build_state, check_structure, resume_structure, round_walkers
+from lightning_vfe.workflows.checkpoints import embedded_config
 from lightning_vfe.workflows.guards import instantiate, key_errors
+from lightning_vfe.workflows.memory import check_memory, check_walkers
+from lightning_vfe.workflows.restore import check_same_potential
 from lightning_vfe.workflows.system import strata_of
 
 Rows = list[tuple[str, str]]
@@ -32,6 +36,14 @@ class Task(Protocol):
 
     def build(self, config: DictConfig) -> tuple[Any, Any]:
         """The LightningModule and the LightningDataModule, in the current default dtype."""
+        ...
+
+    def resume(self, config: DictConfig, module: Any, content: Mapping[str, Any]) -> str:
+        """Take from a checkpoint what the module is built with; returns a line for the user, or nothing.
+
+        Raises:
+            SettingError: what the module was built with is not what the checkpoint's run had.
+        """
         ...
 
     def check(self, config: DictConfig, module: Any, datamodule: Any, trainer: Any) -> None:
@@ -59,6 +71,8 @@ class VariationalTask(Task):
             raise SettingError("sampler.num_groups", config.sampler.num_groups, "must be at least 1")
         with key_errors(config):
             strata_of(config)
+            check_memory(config.system.num_atoms)
+            check_walkers(config)
             return round_walkers(config) if may_round else ""
 
     @override
@@ -68,10 +82,22 @@ class VariationalTask(Task):
         return instantiate(config.module, state=state), instantiate(config.datamodule, state=state)
 
     @override
+    def resume(self, config: DictConfig, module: Any, content: Mapping[str, Any]) -> str:
+        """The protons' structure, and the potential of the base."""
+        check_same_potential(config, module, content)
+        note, stored = resume_structure(config, module.state, content), embedded_config(content)
+        if note and stored is not None and stored.system.structure != config.system.structure:
+            reason = f"holds other positions than those of the checkpoint, which began at {stored.system.structure}"
+            remedy = "drop it, or start a new run with fit"
+            raise SettingError("system.structure", config.system.structure, reason, remedy)
+        return note
+
+    @override
     def check(self, config: DictConfig, module: Any, datamodule: Any, trainer: Any) -> None:
         """Walker groups divide into the processes, and the protons' structure fits the cell."""
         module.state.counts.share(trainer.world_size)
-        check_structure(config, module.state.strata)
+        if isinstance(module.state.structure, str):
+            check_structure(config, module.state.strata)
 
     @override
     def describe(self, verb: str, module: Any, datamodule: Any, num_processes: int) -> Rows:
@@ -96,6 +122,12 @@ class DataTask(Task):
     def build(self, config: DictConfig) -> tuple[Any, Any]:
         """Each of its own node."""
         return instantiate(config.module), instantiate(config.datamodule)
+
+    @override
+    def resume(self, config: DictConfig, module: Any, content: Mapping[str, Any]) -> str:
+        """The potential that a correction is added to."""
+        check_same_potential(config, module, content)
+        return ""
 
     @override
     def check(self, config: DictConfig, module: Any, datamodule: Any, trainer: Any) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from lightning_vfe.workflows.compose import compose_config
+from lightning_vfe.workflows.effects import check_effects
 from lightning_vfe.workflows.guards import default_dtype, disk_errors, key_errors, memory_bound
 from lightning_vfe.workflows.label import LabelResult, label_with
 from lightning_vfe.workflows.log_z import LogZRun, Progress, log_z_with
@@ -95,7 +96,9 @@ def compute_log_z(*settings: str, run_dir: PathLike = None, progress: Progress =
 
 def compose_verb(verb: str, settings: tuple[str, ...], run_dir: PathLike = None) -> DictConfig:
     """The checked config of a verb that is no stage of Lightning's Trainer."""
-    config = compose_config(parse(_words(settings, run_dir=run_dir)), root=verb)
+    overrides = parse(_words(settings, run_dir=run_dir))
+    config = compose_config(overrides, root=verb)
+    check_effects(verb, config, overrides)
     check_folder("run_dir", config.run_dir)
     check_types(config)
     return config

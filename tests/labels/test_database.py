@@ -159,6 +159,99 @@ def test_numbers_that_are_not_finite_are_one_line(tmp_path: Path) -> None:
         LabelDatabase.open(path)
 
 
+def write_without_checksum(path: Path, row: int, **changes: object) -> None:
+    """Change a row as it could stand in a database of version 0.2, which has no checksums."""
+    connection = connect(path)
+    connection.update(row, delete_keys=["checksum"], **changes)
+
+
+def test_rows_that_no_calculation_can_leave_are_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "labels.db"
+    filled(path)
+    whole = path.read_bytes()
+    atoms = connect(path).get_atoms(id=2)
+    broken, double = atoms.copy(), atoms.copy()
+    broken.positions[1, 0] = math.nan
+    double.positions[1] = double.positions[0] + [atoms.cell[0, 0], 0.0, 1e-4]
+    for changes, message in [
+        ({"atoms": broken}, "row 2 has positions that are not finite"),
+        ({"atoms": double}, r"row 2 has atoms 0 and 1 \(counted from 0\) on one site"),
+        ({"data": {"pressure_gpa": np.array([math.inf])}}, "row 2 has numbers that are not finite"),
+        ({"data": {"forces": np.zeros((3, 3))}}, "row 2 has forces of another number of atoms"),
+        ({"state": "donf"}, "row 2 has the state 'donf'"),
+    ]:
+        write_without_checksum(path, 2, **changes)
+        with pytest.raises(ValueError, match=message):
+            LabelDatabase.open(path)
+        path.write_bytes(whole)
+    write_without_checksum(path, 2)
+    assert len(LabelDatabase.open(path)) == 6
+
+
+def test_a_changed_number_is_found_by_its_checksum(tmp_path: Path) -> None:
+    path = tmp_path / "labels.db"
+    filled(path, leave=1)
+    whole = path.read_bytes()
+    atoms = connect(path).get_atoms(id=2)
+    atoms.positions[1, 2] += 1e-9
+    for row, changes in [
+        (2, {"atoms": atoms}),
+        (2, {"temperature_kelvin": 6001.0}),
+        (2, {"data": {"free_energy": connect(path).get(id=2).data["free_energy"] + 1e-9}}),
+        (2, {"state": "pending"}),
+        (6, {"round": 1}),
+    ]:
+        connect(path).update(row, **changes)
+        with pytest.raises(ValueError, match=rf"^database = .* is damaged: row {row} does not have its checksum; take"):
+            LabelDatabase.open(path)
+        with pytest.raises(ValueError, match=f"row {row} does not have its checksum"):
+            LabelStore(path, STATES, CALCULATOR)
+        path.write_bytes(whole)
+    set_metadata(path, program="another")
+    with pytest.raises(ValueError, match="is damaged: its metadata do not have their checksum"):
+        LabelDatabase.open(path)
+
+
+def test_a_row_keeps_a_right_checksum_through_failure_and_retry(tmp_path: Path) -> None:
+    store = filled(tmp_path / "labels.db", leave=1)
+    ((row, _, configuration),) = store.pending()
+    store.finish(row, "RuntimeError: 12")
+    assert len(LabelDatabase.open(tmp_path / "labels.db")) == 5
+    LabelStore(tmp_path / "labels.db", STATES, CALCULATOR).retry_failed()
+    store.finish(row, label_of(configuration))
+    assert len(LabelDatabase.open(tmp_path / "labels.db")) == 6
+
+
+def opened(path: Path) -> tuple[LabelDatabase | None, str]:
+    """The database, or the message that refuses it."""
+    try:
+        return LabelDatabase.open(path), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+def test_no_flipped_bit_gives_other_labels(tmp_path: Path) -> None:
+    """Any bit of the file: the same labels as before, or one line."""
+    path = tmp_path / "labels.db"
+    filled(path)
+    whole, before = path.read_bytes(), LabelDatabase.open(path)
+    rng, refused = np.random.default_rng(3), 0
+    for place in rng.integers(len(whole), size=60):
+        flipped = bytes([whole[place] ^ (1 << int(rng.integers(8)))])
+        path.write_bytes(whole[:place] + flipped + whole[place + 1 :])
+        after, message = opened(path)
+        if after is None:
+            assert message.startswith("database = ")
+            assert "\n" not in message
+            refused += 1
+            continue
+        assert after.groups() == before.groups()
+        for group in before.groups():
+            for name, array in before.arrays(*group).items():
+                np.testing.assert_array_equal(after.arrays(*group)[name], array)
+    assert refused > 5
+
+
 @pytest.mark.parametrize("content", ["text\n" * 100, ""])
 def test_files_that_are_no_database(tmp_path: Path, content: str) -> None:
     path = tmp_path / "labels.db"

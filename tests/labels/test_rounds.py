@@ -3,13 +3,14 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
 import torch
 
 from lightning_vfe.labels.committee import CommitteeSettings
 from lightning_vfe.labels.database import LabelDatabase, LabelStore, State
-from lightning_vfe.labels.files import read_configurations
+from lightning_vfe.labels.files import find_configurations, read_configurations
 from lightning_vfe.labels.label import Configuration, Label, ase_label
 from lightning_vfe.labels.rounds import LabelRun
 from lightning_vfe.models.potential.yukawa import YukawaPotential
@@ -141,6 +142,28 @@ def test_configurations_of_a_database(tmp_path: Path) -> None:
     (tmp_path / "text.xyz").write_text("nothing")
     with pytest.raises(ValueError, match=r"^configurations_path = .* cannot be read by ASE"):
         read_configurations(tmp_path / "text.xyz", STATES, 3)
+
+
+def test_frames_of_other_states_and_rounded_boxes(tmp_path: Path) -> None:
+    """A box of few digits is that of the state; others are counted; the message lists what is there."""
+    state, (first, second) = State(2, 1.25, 0.0), (State(2, 1.25, 0.0).cell.length, State(2, 1.3, 0.0).cell.length)
+    positions = np.array([[0.1, 0.2, 0.3], [1.1, 0.9, 0.7]])
+    frames = [Configuration(positions, length).to_atoms() for length in (first * (1 + 5e-6), second, first)]
+    ase.io.write(tmp_path / "some.xyz", frames)
+    found = find_configurations(tmp_path / "some.xyz", [state], 10)
+    assert (found.num_frames, found.num_other) == (3, 1)
+    for configuration in found.chosen[state]:
+        assert configuration.length == pytest.approx(first, rel=1e-8)
+        np.testing.assert_allclose(configuration.positions, positions, rtol=2e-5)
+    with pytest.raises(ValueError, match=r"it holds 2 of N = 2, rs = 1.25; 1 of N = 2, rs = 1.3; set label.num_atoms"):
+        find_configurations(tmp_path / "some.xyz", [State(2, 2.0, 0.0)], 10)
+    keys = ("system.num_atoms", "system.rs")
+    with pytest.raises(ValueError, match=r"^trajectory = .* set system.num_atoms and system.rs to what it holds"):
+        find_configurations(tmp_path / "some.xyz", [State(2, 2.0, 0.0)], 10, "trajectory", keys)
+    frames[1].positions[1, 0] = np.nan
+    ase.io.write(tmp_path / "broken.xyz", frames)
+    with pytest.raises(ValueError, match="frame 1 has positions that are not finite"):
+        find_configurations(tmp_path / "broken.xyz", [state], 10)
 
 
 def test_given_configurations_are_labelled(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Density functional theory with Gaussian orbitals by PySCF, which `pip install lightning-vfe[dft]` brings."""
+"""Density functional theory with Gaussian orbitals by PySCF, which `pip install pyscf` brings."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class PySCFCalculator(Calculator):
     ) -> None:
         check_temperature(temperature_kelvin)
         if find_spec("pyscf") is None:
-            raise ValueError("calculator = pyscf needs PySCF; install it with: pip install 'lightning-vfe[dft]'")
+            raise ValueError("calculator = pyscf needs PySCF; install it with: pip install pyscf")
         if len(kpts) != 3 or min(kpts) < 1:
             raise SettingError("kpts", list(kpts), "must be three positive integers such as [2, 2, 2]")
         super().__init__()  # type: ignore[no-untyped-call]  # of ASE

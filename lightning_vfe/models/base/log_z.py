@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from lightning_vfe.errors import SettingError
-from lightning_vfe.files import write_json
+from lightning_vfe.files import CHECKSUM, checksum, has_changed, write_json
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.resources import resource_folder
 
@@ -46,6 +48,9 @@ class LogZEntry:
         return self.num_atoms == num_atoms and same_rs and math.isclose(self.temperature_kelvin, temperature_kelvin)
 
 
+_ENTRY = TypeAdapter(LogZEntry)
+
+
 def log_z_file(potential_path: str | Path) -> Path:
     """The file beside a potential that holds its ln Z."""
     path = Path(potential_path)
@@ -62,11 +67,10 @@ def read_entries(path: str | Path) -> list[LogZEntry]:
         return []
     try:
         rows = json.loads(Path(path).read_text())["entries"]
-        required = {each.name for each in fields(LogZEntry)} - {"reasons", "provenance"}
-        entries = [LogZEntry(**{**row, "reasons": tuple(row.get("reasons", ()))}) for row in rows]
-        sound = all(required <= set(row) for row in rows) and all(
-            math.isfinite(entry.log_z) and math.isfinite(entry.log_z_error) for entry in entries
-        )
+        if any(has_changed(row) for row in rows):
+            raise _damaged(path)
+        entries = [_ENTRY.validate_python({key: row[key] for key in row if key != CHECKSUM}) for row in rows]
+        sound = all(math.isfinite(entry.log_z) and math.isfinite(entry.log_z_error) for entry in entries)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise _damaged(path) from None
     if not sound:
@@ -84,7 +88,11 @@ def store_entry(path: str | Path, entry: LogZEntry) -> None:
     path, state_point = Path(path), (entry.num_atoms, entry.rs, entry.temperature_kelvin)
     entries = [old for old in read_entries(path) if not old.is_at(*state_point)] + [entry]
     entries.sort(key=lambda each: (each.num_atoms, each.rs, each.temperature_kelvin))
-    content = {"potential_hash": entry.potential_hash, "entries": [asdict(each) for each in entries]}
+    rows = [asdict(each) for each in entries]
+    content = {
+        "potential_hash": entry.potential_hash,
+        "entries": [row | {CHECKSUM: checksum(row)} for row in rows],
+    }
     write_json(path, content)
 
 

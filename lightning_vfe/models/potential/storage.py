@@ -88,7 +88,12 @@ def load_potential(path: str | Path) -> tuple[Potential, dict[str, Any]]:
         ValueError: the file is missing, damaged, or of another kind.
     """
     if not Path(path).is_file():
-        raise SettingError("path", path, ": no such file", "train a potential with lightning-vfe fit, or set another")
+        raise SettingError(
+            "path",
+            path,
+            ": no such file",
+            "give the path that the file has now, or train a potential with lightning-vfe fit",
+        )
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -64,7 +64,7 @@ class ConfigurationDataModule(L.LightningDataModule):
     def description(self) -> dict[str, str]:
         """What the banner says."""
         system = f"N = {self.cell.num_atoms}, rs = {self.cell.rs:g}, L = {self.cell.length:.4f} bohr"
-        return {"system": f"hydrogen, {system}", "configurations": type(self.source).__name__}
+        return {"system": f"hydrogen, {system}", "configurations": self.source.description()}
 
     def part(self, number: int) -> Tensor:
         """Training (0), validation (1) or test (2) configurations in bohr, drawn when first asked for. # (C, N, 3)"""

@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.database import LabelDatabase, State
-from lightning_vfe.labels.files import read_configurations
+from lightning_vfe.labels.files import GivenConfigurations, find_configurations
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.strata import Strata
@@ -33,6 +33,10 @@ class Source(abc.ABC):
         Raises:
             ValueError: it cannot be used for this cell.
         """
+
+    def description(self) -> str:
+        """What the banner says of it, after `check`."""
+        return type(self).__name__
 
     @abc.abstractmethod
     def draw(self, cell: PeriodicCell, seed: int) -> Tensor:
@@ -126,6 +130,7 @@ class TrajectorySource(Source):
         if skip < 0:
             raise SettingError("skip", skip, "must not be negative")
         self.path, self.skip = Path(trajectory), skip
+        self._found: tuple[PeriodicCell, GivenConfigurations] | None = None
 
     def check(self, cell: PeriodicCell) -> None:
         """The file has frames of this cell."""
@@ -136,12 +141,23 @@ class TrajectorySource(Source):
         """Read them."""
         return cell.wrap(torch.as_tensor(self._frames(cell)).to(torch.get_default_dtype()))
 
+    @override
+    def description(self) -> str:
+        """How many frames are taken, and how many are not."""
+        if self._found is None:
+            return super().description()
+        cell, given = self._found
+        used = given.num_frames - given.num_other - self.skip
+        other = f"; {given.num_other} of another N or box left out" if given.num_other else ""
+        skipped = f"; the first {self.skip} skipped" if self.skip else ""
+        return f"{used} of {given.num_frames} frames of {self.path} (N = {cell.num_atoms}){other}{skipped}"
+
     def _frames(self, cell: PeriodicCell) -> np.ndarray:
-        state = State(cell.num_atoms, cell.rs, 0.0)  # the temperature of a file is not known
-        try:
-            found = read_configurations(self.path, [state], ALL)[state]
-        except SettingError as error:
-            raise error.at("trajectory") from None
+        if self._found is None or self._found[0] != cell:
+            state = State(cell.num_atoms, cell.rs, 0.0)  # the temperature of a file is not known
+            keys = ("system.num_atoms", "system.rs")
+            self._found = cell, find_configurations(self.path, [state], ALL, "trajectory", keys)
+        (found,) = self._found[1].chosen.values()
         if len(found) <= self.skip:
             raise SettingError("skip", self.skip, f"leaves none of the {len(found)} frames of {self.path}")
         return np.stack([configuration.positions for configuration in found[self.skip :]])

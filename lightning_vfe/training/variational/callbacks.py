@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from typing_extensions import override
 
 from lightning_vfe.analysis.figures import save_figures
+from lightning_vfe.errors import one_line
 from lightning_vfe.training.run.messages import Reporter
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
 from lightning_vfe.training.variational.result_table import result_tables
@@ -93,9 +94,12 @@ class WriteSummary(Reporter):
             self._draw()
 
     def _draw(self) -> None:
-        if (self.run_dir / "config.yaml").is_file():
-            for file in save_figures(self.run_dir):
-                self.messages.append(f"figure: {file}")
+        if not (self.run_dir / "config.yaml").is_file():
+            return
+        try:
+            self.messages += [f"figure: {file}" for file in save_figures(self.run_dir)]
+        except (ValueError, OSError) as error:  # a file that was damaged meanwhile must not take the result along
+            self.messages.append(f"no figures: {one_line(error)}")
 
     @override
     @rank_zero_only

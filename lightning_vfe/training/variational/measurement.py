@@ -142,7 +142,8 @@ class Measurement:
         num_twists = math.inf if twists.is_random else float(twists.num_averaged)
         if num_twists == 1 and not twists.is_gamma:
             num_twists = math.nan
-        return nearest_published(self.system(), state, num_twists, self.state.structure)
+        structure = self.state.structure if isinstance(self.state.structure, str) else ""
+        return nearest_published(self.system(), state, num_twists, structure)
 
     @property
     def _is_direct(self) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
-from lightning_vfe.errors import SettingError
+from lightning_vfe.errors import SettingError, one_line
 from lightning_vfe.models.wavefunction.wavefunction import log_psi_of_walkers
 from lightning_vfe.optim.collectives import Collectives
 from lightning_vfe.optim.solve import ScoreBlock
@@ -216,7 +216,11 @@ class VariationalFreeEnergy(L.LightningModule):
             if not checkpoint.get("walkers"):
                 path = getattr(self._trainer, "ckpt_path", None) or "the checkpoint"
                 raise SettingError("ckpt_path", path, "holds no walkers", "give one that fit wrote")
-            self.state.load_state_dict(checkpoint["walkers"])
+            try:
+                self.state.load_state_dict(checkpoint["walkers"])
+            except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+                path = getattr(self._trainer, "ckpt_path", None) or "the checkpoint"
+                raise SettingError("ckpt_path", path, f"holds walkers that do not fit: {one_line(error)}") from error
 
 
 def _learns(module: nn.Module) -> bool:

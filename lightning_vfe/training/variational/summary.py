@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning_vfe.files import whole_file, write_json
+from lightning_vfe.files import CHECKSUM, checksum, whole_file, write_json
 from lightning_vfe.physics.observables import RadialDistribution
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.statistics import Estimate
@@ -198,8 +198,11 @@ def _diagnostics(values: dict[str, float]) -> dict[str, Any]:
 
 
 def write_summary(folder: Path, content: Mapping[str, Any]) -> None:
-    """summary.json, the results of a run: each term as {"value":, "error":}, diagnostics, converged and reasons."""
-    write_json(folder / "summary.json", content)
+    """summary.json, the results of a run: each term as {"value":, "error":}, diagnostics, converged and reasons.
+
+    The checksum in it shows whether it has changed since.
+    """
+    write_json(folder / "summary.json", {**content, CHECKSUM: checksum(content)})
 
 
 def plain(value: float) -> float | None:

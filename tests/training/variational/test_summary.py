@@ -62,7 +62,8 @@ def test_layout_of_one_state(tmp_path: Path, keys: dict, moves: dict, added: set
     trainer(1, WriteSummary(tmp_path)).test(module, datamodule, verbose=False)
     content = json.loads((tmp_path / "summary.json").read_text())
     terms = [f"{name}_per_atom" for name in [*TERMS, *([] if keys else OF_THE_MAP)]] + ["pressure_gpa"]
-    assert list(content) == ["system", "step", *terms, "diagnostics", "converged", "reasons", "published"]
+    last = ["diagnostics", "converged", "reasons", "published", "checksum"]
+    assert list(content) == ["system", "step", *terms, *last]
     system = {"num_atoms": 2, "nucleus": "H", "rs": 2.0, "protons": "fixed" if keys else "sampled"}
     assert content["system"] == system | ({} if keys else {"temperature_kelvin": 6000.0})
     assert all(set(content[name]) == {"value", "error"} for name in terms)
@@ -94,7 +95,7 @@ def test_layout_of_several_states(tmp_path: Path) -> None:
     system = {"num_atoms": 2, "nucleus": "H", "protons": "sampled", "states": [[1.2, 4000.0], [1.3, 6000.0]]}
     TestResult(system, 30, states, SOUND).write(tmp_path)
     content = json.loads((tmp_path / "summary.json").read_text())
-    assert list(content) == ["system", "step", "states", "diagnostics", "converged", "reasons"]
+    assert list(content) == ["system", "step", "states", "diagnostics", "converged", "reasons", "checksum"]
     assert content["system"] == system
     assert content["step"] == 30
     assert content["diagnostics"] == SOUND

@@ -1,0 +1,48 @@
+"""Refuse settings of the command line that would change nothing."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from lightning_vfe.errors import SettingError
+from lightning_vfe.workflows.overrides import Overrides
+
+TWISTS = ("system.twists", "system.twist_symmetry", "system.twist_shift")
+UNUSED = {
+    "label": {
+        "system.protons": "label samples the protons",
+        "system.structure": "label.configurations_path names given configurations",
+        "system.states": "label.num_atoms and label.rs list the states",
+        **dict.fromkeys(TWISTS, "the calculator chooses its points in the Brillouin zone"),
+    },
+    "log-z": {
+        "system.protons": "log-z integrates over all protons",
+        "system.structure": "log-z starts its chains at random",
+        **dict.fromkeys(TWISTS, "a potential has no twists"),
+    },
+}
+"""Keys that a verb does not read, with what holds in their place."""
+
+
+def check_effects(verb: str, config: DictConfig, overrides: Overrides) -> None:
+    """Refuse overrides without an effect.
+
+    Args:
+        verb: of the command.
+        config: with the overrides.
+        overrides: of the command line.
+
+    Raises:
+        SettingError: the first such key.
+    """
+    system, unused = config.get("system") or {}, dict(UNUSED.get(verb, {}))
+    if system.get("states") is not None:
+        unused |= dict.fromkeys(("system.rs", "system.temperature_kelvin"), "system.states lists the states")
+    if "state" in config and system.get("protons") == "fixed":
+        unused["system.temperature_kelvin"] = "fixed protons have no temperature"
+        unused |= dict.fromkeys(("base", "flow"), "fixed protons have no distribution")
+    for override in overrides.keys:
+        key = override.key_or_group
+        home = next((name for name in unused if key == name or key.startswith(f"{name}.")), None)
+        if home is not None:
+            raise SettingError(key, override.value(), f"has no effect, since {unused[home]}", "drop it")

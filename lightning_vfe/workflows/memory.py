@@ -1,0 +1,58 @@
+"""Refuse sizes that no memory can hold, before the system ends the process without a word."""
+
+from __future__ import annotations
+
+from omegaconf import DictConfig
+
+from lightning_vfe.errors import SettingError
+
+NUMBER = 8
+"""Bytes of a number."""
+COPIES = 3
+"""Of the electrons: where they stand, where they are proposed to go, and the gradient there."""
+
+
+def check_memory(num_atoms: int, key: str = "system.num_atoms") -> None:
+    """Compare the displacements of all pairs of one configuration with the free memory of this machine.
+
+    Displacements, their nearest images and a temporary are 9 N^2 numbers at once.
+
+    Args:
+        num_atoms: N.
+        key: the setting that N comes from.
+
+    Raises:
+        SettingError: the memory cannot hold them; names the key, the estimate and what is free.
+    """
+    _compare(key, num_atoms, 9 * num_atoms**2, "the pairs of one configuration")
+
+
+def check_walkers(config: DictConfig) -> None:
+    """Compare the electrons of all walkers with the free memory of this machine.
+
+    Args:
+        config: with the groups `system` and `sampler`.
+
+    Raises:
+        SettingError: the memory cannot hold them; names the larger of the two numbers of walkers.
+    """
+    sampler = config.sampler
+    key = max(("num_proton_walkers", "num_electron_walkers"), key=lambda name: int(sampler[name]))
+    count = COPIES * 3 * config.system.num_atoms * sampler.num_proton_walkers * sampler.num_electron_walkers
+    purpose = f"the electrons of {sampler.num_proton_walkers} x {sampler.num_electron_walkers} walkers"
+    _compare(f"sampler.{key}", sampler[key], count, purpose)
+
+
+def _compare(key: str, value: int, count: int, purpose: str) -> None:
+    import torch
+
+    from lightning_vfe.physics.memory import free_memory
+
+    free = free_memory(torch.device("cpu"))
+    if free is not None and NUMBER * count > free:
+        reason = f"needs at least {_size(NUMBER * count)} for {purpose}, and {_size(free)} are free"
+        raise SettingError(key, value, reason, "lower it, or use a machine with more memory")
+
+
+def _size(count: int) -> str:
+    return f"{count / 2**30:.3g} GiB"
