@@ -102,8 +102,8 @@ def read_rows() -> list[dict[str, Any]]:
 def table_head() -> list[str]:
     """Titles of the columns."""
     return [
-        "| record | system | quantity | this package | compared with | value | difference in mHa | steps | cost |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| record | quantity | this package | compared with | value | difference in mHa | steps | cost |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
 
 
@@ -111,7 +111,7 @@ def lines(name: str, row: dict[str, Any]) -> list[str]:
     """The table's lines of a record: one for each value that it is compared with."""
     record, value, error = RECORDS[name], float(row["value"]), float(row["error"])
     own = f"{bracket(value, error)}" + ("" if str(row["converged"]) == "True" else " (not converged)")
-    head = f"| `{name}` | {record['system']} | {SYMBOLS[record['quantity']]} | {own} |"
+    head = f"| `{name}` | {SYMBOLS[record['quantity']]} | {own} |"
     tail = f"{row['steps']} | {row['cpu_minutes']} min, {row['device']} |"
     found = []
     for other in record["compare"]:

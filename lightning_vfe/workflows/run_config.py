@@ -33,6 +33,7 @@ def read_config(folder: Path) -> DictConfig:
     try:
         text = file.read_text()
         config = OmegaConf.create(text)
+        OmegaConf.to_container(config, resolve=True)  # a part of a config refers to groups that it lacks
     except Exception as error:  # YAML and OmegaConf each have errors of their own
         raise CommandError(f"{file} cannot be read: {one_line(error)[:200]}; {_REMEDY}") from error
     if has_changed_text(text) or not isinstance(config, DictConfig) or "name" not in config:
