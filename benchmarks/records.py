@@ -6,9 +6,9 @@
     python benchmarks/records.py --table
 
 A record is a training and a `test` in runs/records/NAME, with the settings that records.yaml gives and those of the
-command line after them. After --minutes it saves and stops; the same command goes on from there, as often as wanted.
-A finished record writes its row to benchmarks/results/records.csv, in place of its former one, and --table writes the
-table of docs/benchmarks.md anew from these rows.
+command line after them. After --minutes it saves and stops. The same command resumes it, as often as wanted.
+A finished record writes its row to benchmarks/results/records.csv, in place of its former one, and --table updates
+the table of docs/benchmarks.md from these rows.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def compute(name: str, more: list[str], deadline: float) -> bool:
             seconds += json.loads(spent.read_text()) if spent.exists() else 0.0
             spent.write_text(json.dumps(seconds))
         if code:
-            print(f"{name}: {verb} ended with code {code}; the same command goes on from there")
+            print(f"{name}: {verb} ended with code {code}; the same command resumes it")
             return False
     write_row(name, json.loads((folder / "summary.json").read_text()), json.loads(spent.read_text()))
     return True
