@@ -1,6 +1,5 @@
 """What README and docs show works: their Python, their commands, their links, and the page of all keys."""
 
-import importlib.util
 import itertools
 import re
 import shlex
@@ -15,6 +14,7 @@ from lightning_vfe.resources import resource_folder
 from lightning_vfe.workflows.compose import compose_config
 from lightning_vfe.workflows.guards import default_dtype, instantiate
 from lightning_vfe.workflows.overrides import group_options, parse
+from tests.helpers.scripts import load_script
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -73,12 +73,7 @@ def test_the_readme_is_short_and_shows_the_two_lines_that_others_call() -> None:
 
 
 def test_the_page_of_all_keys_is_up_to_date() -> None:
-    spec = importlib.util.spec_from_file_location("make_keys", ROOT / "docs" / "make_keys.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert PAGES["docs/keys.md"] == module.page(), "run python docs/make_keys.py"
+    assert PAGES["docs/keys.md"] == load_script(ROOT / "docs" / "make_keys.py").page(), "run python docs/make_keys.py"
     for name in group_options()["experiment"]:
         assert f"`{name}`" in PAGES["docs/keys.md"]
 

@@ -1,6 +1,5 @@
 """The headline numbers: each record can be run, and the table in the docs is that of the stored rows."""
 
-import importlib.util
 from pathlib import Path
 from types import ModuleType
 
@@ -8,18 +7,14 @@ import pytest
 
 from lightning_vfe.workflows.compose import compose_config
 from lightning_vfe.workflows.overrides import parse
+from tests.helpers.scripts import load_script
 
 PROJECT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
 def records() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("records", PROJECT / "benchmarks" / "records.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(PROJECT / "benchmarks" / "records.py")
 
 
 def test_settings_of_all_records_compose(records: ModuleType) -> None:
