@@ -1,4 +1,4 @@
-"""Benchmarks are run by hand: the names that they take from the package must exist, and the accelerator's check runs."""
+"""Benchmarks are run by hand: their names from the package must exist, and the check of an accelerator runs."""
 
 import ast
 import importlib
