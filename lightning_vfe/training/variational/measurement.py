@@ -15,6 +15,7 @@ from lightning_vfe.physics.observables import RadialDistributions
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
+from lightning_vfe.training.variational.bracket import BracketSeries
 from lightning_vfe.training.variational.metrics import FreeEnergyMetric, of_reached_protons, with_base_error
 from lightning_vfe.training.variational.summary import StateResult, TestResult
 
@@ -90,12 +91,14 @@ class Measurement:
     def __init__(self, state: VariationalState) -> None:
         self.state = state
         self.metric = FreeEnergyMetric(state.strata)
+        self.gaps = BracketSeries(state)
         self.radial: RadialDistributions | None = None
         self._stratum: Tensor | None = None
 
     def reset(self) -> None:
         """Start again."""
         self.metric.reset()
+        self.gaps = BracketSeries(self.state)
         self.radial = RadialDistributions(self.state.system.cell, num_up=self.state.system.num_up)
 
     def add(self, batch: Batch, sample: Sample) -> None:
@@ -103,6 +106,7 @@ class Measurement:
         assert self.radial is not None, "call reset() first"
         strata = self.state.independent_strata(batch)
         self.metric.update(sample.terms, strata, walker_diagnostics(sample), batch.stratum, batch.report)
+        self.gaps.add(sample)
         rs = batch.states.rs[:, None, None]
         self.radial.update(batch.protons / rs, batch.electrons / rs.unsqueeze(1))
         self._stratum = batch.stratum
@@ -122,18 +126,20 @@ class Measurement:
         common = self.metric.common_diagnostics()
         if "num_failed_inversions" in common:
             common["unreached_fraction"] = self._unreached_fraction(common)
+        measured = self.metric.compute(), self.metric.state_diagnostics(collectives.gather)
         states = []
-        for number, (found, diagnostics) in enumerate(
-            zip(self.metric.compute(), self.metric.state_diagnostics(collectives.gather), strict=True)
+        for number, (found, diagnostics, gaps) in enumerate(
+            zip(*measured, self.gaps.result(stratum, collectives.gather), strict=True)
         ):
             point, own = strata.points[number], strata.state_index(stratum) == number
             weights = strata.weights(stratum[own])
             g = self.radial.result({name: values[own] for name, values in radial.items()}, weights, point.rs)
-            if "unreached_fraction" in common:
-                found = of_reached_protons(found, common["unreached_fraction"], point.kT, self.state.system.num_atoms)
-            found = self._with_base_error(found, point)
+            found = self._with_what_no_scatter_shows(found, point, common)
+            if gaps.flow is not None and gaps.flow.free_energy is not None:
+                of_psi = {"free_energy_per_atom": gaps.flow.free_energy}
+                gaps.of_psi = self._with_what_no_scatter_shows(of_psi, point, common)["free_energy_per_atom"]
             known = self._published(point)
-            states.append(StateResult(point, found, diagnostics, g, steps_key, self._is_direct, known))
+            states.append(StateResult(point, found, diagnostics, g, steps_key, self._is_direct, known, gaps))
         return TestResult(self.system(), step, states, common)
 
     def _published(self, point: StatePoint) -> list[dict[str, Any]]:
@@ -161,7 +167,12 @@ class Measurement:
         moved = 1.0 - (1.0 - diagnostics["proton_acceptance"]) ** getattr(self.state.sampler, "num_proton_steps", 1)
         return min(failed / moved, MAX_FRACTION) if moved > 0 else MAX_FRACTION * (failed > 0)
 
-    def _with_base_error(self, found: dict[str, Any], point: StatePoint) -> dict[str, Any]:
+    def _with_what_no_scatter_shows(
+        self, found: dict[str, Any], point: StatePoint, common: dict[str, float]
+    ) -> dict[str, Any]:
+        """The estimates with base protons that have no x, and with the error of ln Z_ML."""
+        if "unreached_fraction" in common:
+            found = of_reached_protons(found, common["unreached_fraction"], point.kT, self.state.system.num_atoms)
         if self.state.proton_density is None:
             return found
         like = torch.zeros((), dtype=torch.float64)

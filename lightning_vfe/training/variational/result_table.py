@@ -7,6 +7,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lightning_vfe.analysis.bracket import bracket_lines
 from lightning_vfe.analysis.published import published_lines
 from lightning_vfe.analysis.terms import TERMS, value_in_brackets
 from lightning_vfe.training.variational.summary import TestResult
@@ -16,7 +17,7 @@ ROWS = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "pressure
 
 
 def result_tables(result: TestResult) -> list[RenderableType]:
-    """The table, published values beside it, the diagnostics and the verdict."""
+    """The table, the exact F from above and below, published values beside it, the diagnostics and the verdict."""
     shown = Table(title="diagnostics")
     shown.add_column("what")
     shown.add_column("value", justify="right")
@@ -26,11 +27,23 @@ def result_tables(result: TestResult) -> list[RenderableType]:
     verdict = [Text(f"NOT CONVERGED: {reason}", style="bold red") for reason in result.reasons]
     return [
         _of_one_state(result) if len(result.states) == 1 else _of_states(result),
+        *(Text(line) for line in _bracket_of(result)),
         *(Text(line) for state in result.states for line in published_lines(state.published)),
         shown,
         *(Text(f"note: {note}") for note in result.notes),
         *(verdict or [Text("converged")]),
     ]
+
+
+def _bracket_of(result: TestResult) -> list[str]:
+    """Lines of the exact F, with the state point where there are several."""
+    lines = []
+    for state in result.states:
+        place = f"{state.point}: " if len(result.states) > 1 else ""
+        is_fixed = state.gaps is not None and state.gaps.flow is None
+        for content in state.bracket().values():
+            lines += [place + line for line in bracket_lines(content, is_fixed)]
+    return lines
 
 
 def _of_one_state(result: TestResult) -> Table:
