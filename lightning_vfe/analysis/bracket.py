@@ -45,6 +45,13 @@ def bracket_lines(content: Mapping[str, Any], is_fixed: bool = False) -> list[st
     return lines
 
 
+def short_line(content: Mapping[str, Any]) -> str:
+    """Both gaps and the estimate in one line, for many states; `-` stands for what is not given."""
+    names = ("flow_gap_per_atom", "psi_gap_per_atom", "exact_free_energy_per_atom")
+    gap, psi, exact = ("-" if content[name]["value"] is None else _number(content[name]) for name in names)
+    return f"gap of the flow {gap}, gap of psi {psi}, exact F, estimate {exact}"
+
+
 def _number(entry: Mapping[str, Any]) -> str:
     error = math.nan if entry["error"] is None else float(entry["error"])
     return f"{value_in_brackets(float(entry['value']), error)} {entry['unit']}".rstrip()

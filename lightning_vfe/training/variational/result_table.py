@@ -7,7 +7,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lightning_vfe.analysis.bracket import bracket_lines
+from lightning_vfe.analysis.bracket import bracket_lines, short_line
 from lightning_vfe.analysis.published import published_lines
 from lightning_vfe.analysis.terms import TERMS, value_in_brackets
 from lightning_vfe.training.variational.summary import TestResult
@@ -36,14 +36,14 @@ def result_tables(result: TestResult) -> list[RenderableType]:
 
 
 def _bracket_of(result: TestResult) -> list[str]:
-    """Lines of the exact F, with the state point where there are several."""
-    lines = []
-    for state in result.states:
-        place = f"{state.point}: " if len(result.states) > 1 else ""
-        is_fixed = state.gaps is not None and state.gaps.flow is None
-        for content in state.bracket().values():
-            lines += [place + line for line in bracket_lines(content, is_fixed)]
-    return lines
+    """Lines of the exact F: one for each part, or one for each state where there are several."""
+    if len(result.states) > 1:
+        return [
+            f"{state.point}: {short_line(content)}" for state in result.states for content in state.bracket().values()
+        ]
+    (only,) = result.states
+    is_fixed = only.gaps is not None and only.gaps.flow is None
+    return [line for content in only.bracket().values() for line in bracket_lines(content, is_fixed)]
 
 
 def _of_one_state(result: TestResult) -> Table:
