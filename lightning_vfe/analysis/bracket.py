@@ -52,9 +52,19 @@ def short_line(content: Mapping[str, Any]) -> str:
     return f"gap of the flow {gap}, gap of psi {psi}, exact F, estimate {exact}"
 
 
+def exact_free_energy(summary: Mapping[str, Any]) -> tuple[float, float]:
+    """The estimate of the exact F with its error, Ha per atom; nan where a summary of one state has none."""
+    bracket = summary.get("bracket")
+    return _pair(bracket["exact_free_energy_per_atom"]) if isinstance(bracket, Mapping) else (math.nan, math.nan)
+
+
+def _pair(entry: Mapping[str, Any]) -> tuple[float, float]:
+    value, error = (math.nan if entry[part] is None else float(entry[part]) for part in ("value", "error"))
+    return value, error
+
+
 def _number(entry: Mapping[str, Any]) -> str:
-    error = math.nan if entry["error"] is None else float(entry["error"])
-    return f"{value_in_brackets(float(entry['value']), error)} {entry['unit']}".rstrip()
+    return f"{value_in_brackets(*_pair(entry))} {entry['unit']}".rstrip()
 
 
 def bracket_table(run: RunFolder) -> pd.DataFrame:
@@ -79,7 +89,6 @@ def bracket_table(run: RunFolder) -> pd.DataFrame:
     is_fixed = run.system.get("protons") == "fixed"
     for key, title in (OF_FIXED_PROTONS if is_fixed else ROWS).items():
         entry = content[key]
-        numbers = (math.nan if entry[part] is None else float(entry[part]) for part in ("value", "error"))
-        rows[key] = (title, *numbers, entry["unit"], entry["note"])
+        rows[key] = (title, *_pair(entry), entry["unit"], entry["note"])
     table = pd.DataFrame.from_dict(rows, orient="index", columns=["quantity", "value", "error", "unit", "note"])
     return table.rename_axis("term")
