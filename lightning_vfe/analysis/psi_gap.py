@@ -68,7 +68,7 @@ def fit_variance_line(metrics: pd.DataFrame, num_atoms: int, energy: str, last_s
     Args:
         metrics: the rows of metrics.csv at one state point, by step.
         num_atoms: N.
-        energy: column of E: energy_per_atom for fixed protons, free_energy_per_atom for sampled ones.
+        energy: column of E: energy_per_atom for fixed protons, free_energy_of_psi_per_atom for sampled ones.
         last_step: number of training steps that count.
 
     Raises:

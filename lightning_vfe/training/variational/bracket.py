@@ -22,6 +22,35 @@ from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.state.batch import Sample
 from lightning_vfe.state.variational_state import VariationalState
 
+OF_PSI = "free_energy_of_psi_per_atom"
+"""Column of metrics.csv: F of one step without the gap of the flow."""
+
+
+def energy_noise(total: Tensor) -> Tensor:
+    """Variance of the mean of Re E_loc over the B electron walkers of each proton walker, Ha^2.  # (W, B) -> (W,)"""
+    energy, count = total.real, total.shape[1]
+    return (energy - energy.mean(1, keepdim=True)).square().sum(1) / max(count - 1, 1) / count
+
+
+def walker_free_energy_of_psi(
+    free_energy: Tensor, noise: Tensor, kT: Tensor, num_atoms: int, stratum: Tensor, num_strata: int
+) -> Tensor:
+    """F - kT/2 Var(A) / N of a single step, as a number of each walker whose mean is that: see physics/flow_gap.py.
+
+    Args:
+        free_energy: F of each proton walker, per atom in Ha.  # (W,)
+        noise: `energy_noise` of each.  # (W,)
+        kT: of each, in Ha.  # (W,)
+        num_atoms: N.
+        stratum: of each; every stratum has at least two.  # (W,)
+        num_strata: of the run.
+    """
+    member = (stratum.unsqueeze(1) == torch.arange(num_strata, device=stratum.device)).to(free_energy)  # (W, strata)
+    count = member.sum(0)
+    mean, size = member @ (free_energy @ member / count), member @ count
+    squares = (free_energy - mean).square() * size / (size - 1.0) - noise / num_atoms**2
+    return free_energy - squares * num_atoms / (2.0 * kT)
+
 
 class BracketSeries:
     """Collects what the gaps need of every proton walker and step.
@@ -37,12 +66,10 @@ class BracketSeries:
     def add(self, sample: Sample) -> None:
         """Count a batch."""
         total = sample.electronic.total  # (W, B)
-        energy, count = total.real, total.shape[1]
-        centred = total - total.mean(1, keepdim=True)
-        spread = centred.abs().square().sum(1) / max(count - 1, 1)
-        noise = centred.real.square().sum(1) / max(count - 1, 1) / count
+        spread = (total - total.mean(1, keepdim=True)).abs().square().sum(1) / max(total.shape[1] - 1, 1)
         free = sample.terms["free_energy_per_atom"].view(len(total), -1).mean(1)
-        self._steps.append(torch.stack([free, noise, spread, energy.mean(1)], dim=-1).double())
+        numbers = [free, energy_noise(total), spread, total.real.mean(1)]
+        self._steps.append(torch.stack(numbers, dim=-1).double())
 
     def result(self, stratum: Tensor, gather: Callable[[Tensor], Tensor]) -> list[Gaps]:
         """Both gaps at each state point, as far as the walkers know them.
@@ -100,7 +127,7 @@ class Gaps:
             last_step: training steps of the measured parameters.
             several: whether the run has several state points.
         """
-        energy = "energy_per_atom" if self.flow is None else "free_energy_per_atom"
+        energy = "energy_per_atom" if self.flow is None else OF_PSI
         file = run_dir / "metrics.csv"
         try:
             if not file.is_file():
@@ -108,6 +135,8 @@ class Gaps:
             metrics = RunFolder(run_dir).metrics
             if several:
                 metrics = state_columns(metrics, State(self.point.rs, self.point.temperature_kelvin), file)
+            if energy not in metrics:
+                raise ValueError(f"{file} has no column {energy}: each twist needs two proton walkers in fit")
             self.line = fit_variance_line(metrics, self.num_atoms, energy, last_step)
         except (ValueError, OSError) as error:
             self.line_reason = one_line(error)
@@ -169,7 +198,7 @@ class Gaps:
     def _line_note(self) -> str:
         if self.line is None:
             return self.line_reason
-        name = "E" if self.flow is None else "F"
+        name = "E" if self.flow is None else "F of psi"
         return (
             f"{name} against the variance of E_loc from step {self.line.first_step} on, "
             f"chi^2 {self.line.chi2:.2f} per degree of freedom"

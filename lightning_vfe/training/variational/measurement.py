@@ -15,7 +15,12 @@ from lightning_vfe.physics.observables import RadialDistributions
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
-from lightning_vfe.training.variational.bracket import BracketSeries
+from lightning_vfe.training.variational.bracket import (
+    OF_PSI,
+    BracketSeries,
+    energy_noise,
+    walker_free_energy_of_psi,
+)
 from lightning_vfe.training.variational.metrics import FreeEnergyMetric, of_reached_protons, with_base_error
 from lightning_vfe.training.variational.summary import StateResult, TestResult
 
@@ -47,7 +52,8 @@ def step_values(state: VariationalState, batch: Batch, sample: Sample) -> dict[s
     They are for watching, not results.
     """
     strata, values = state.strata, {}
-    stratum, terms = _of_all_processes(state.independent_strata(batch), sample.terms)
+    stratum, terms = _of_all_processes(state.independent_strata(batch), sample.terms | _noise(state, batch, sample))
+    terms |= _free_energy_of_psi(state, terms, stratum)
     of_walker, diagnostics = _of_all_processes(batch.stratum, walker_diagnostics(sample))
     weight, walker_weight = strata.weights(stratum), strata.weights(of_walker)
     for number in range(strata.num_states):
@@ -60,6 +66,21 @@ def step_values(state: VariationalState, batch: Batch, sample: Sample) -> dict[s
         for name, term in diagnostics.items():
             values[column(name, strata.points, number)] = _mean(term[own], walker_weight[own])[0]
     return values
+
+
+def _noise(state: VariationalState, batch: Batch, sample: Sample) -> dict[str, Tensor]:
+    """What `_free_energy_of_psi` takes, if every stratum has two proton walkers; else nothing.  # (W,) each"""
+    if state.is_fixed or state.counts.num_proton_walkers < 2 * len(state.strata):
+        return {}
+    return {"noise": energy_noise(sample.electronic.total), "kT": batch.states.kT}
+
+
+def _free_energy_of_psi(state: VariationalState, terms: dict[str, Tensor], stratum: Tensor) -> dict[str, Tensor]:
+    """The column OF_PSI of each walker of all processes; takes its ingredients out of the terms."""
+    if "noise" not in terms:
+        return {}
+    given = terms["free_energy_per_atom"], terms.pop("noise"), terms.pop("kT"), state.system.num_atoms
+    return {OF_PSI: walker_free_energy_of_psi(*given, stratum, len(state.strata))}
 
 
 def has_finite_free_energy(state: VariationalState, values: dict[str, Tensor]) -> bool:

@@ -20,9 +20,9 @@ from lightning_vfe.physics.flow_gap import FlowGap, flow_gap
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.state.variational_state import VariationalState
-from lightning_vfe.training.variational.bracket import Gaps
+from lightning_vfe.training.variational.bracket import OF_PSI, Gaps, walker_free_energy_of_psi
 from lightning_vfe.training.variational.callbacks import WriteSummary
-from lightning_vfe.training.variational.measurement import Measurement
+from lightning_vfe.training.variational.measurement import Measurement, step_values
 from lightning_vfe.training.variational.result_table import result_tables
 from lightning_vfe.training.variational.summary import StateResult
 from tests.analysis.test_psi_gap import training
@@ -201,7 +201,7 @@ def test_what_is_missing_has_a_reason(changes: dict[str, Any], is_refused: bool,
             assert any(line.endswith(f": not given: {entry['note']}") for line in bracket_lines(content))
 
 
-def write_training(folder: Path, suffix: str = "", column: str = "free_energy_per_atom") -> Path:
+def write_training(folder: Path, suffix: str = "", column: str = "free_energy_of_psi_per_atom") -> Path:
     """A run folder whose metrics.csv has the synthetic training."""
     folder.mkdir(exist_ok=True)
     table = training(steps=100).rename(columns=lambda name: name.replace("energy_per_atom", column) + suffix)
@@ -211,8 +211,8 @@ def write_training(folder: Path, suffix: str = "", column: str = "free_energy_pe
 
 @pytest.mark.parametrize("fixed", [False, True], ids=["sampled", "fixed"])
 def test_test_writes_and_prints_the_bracket(tmp_path: Path, fixed: bool) -> None:
-    """From metrics.csv of the run folder; F is fitted where protons are sampled, E where they are fixed."""
-    column = "energy_per_atom" if fixed else "free_energy_per_atom"
+    """From metrics.csv of the run folder; F of psi is fitted where protons are sampled, E where they are fixed."""
+    column = "energy_per_atom" if fixed else "free_energy_of_psi_per_atom"
     folder = write_training(tmp_path / "run", column=column)
     module, datamodule = build_run({"protons": "fixed"} if fixed else {}, test_steps=4)
     module.trained_steps += 100
@@ -261,3 +261,43 @@ def test_without_a_training_there_is_a_reason(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("loss\n1\n")
     gaps.fit_line(tmp_path, 100, several=False)
     assert gaps.line_reason.startswith(f"{tmp_path / 'metrics.csv'} has no column step")
+
+
+def test_a_step_logs_the_free_energy_of_psi() -> None:
+    """The mean of the walkers' numbers is F - kT/2 Var(A) / N, with the unbiased variance within each stratum."""
+    noisy = torch.tensor([-0.9, -1.1, -0.8, -0.5, -1.0, -0.4], dtype=torch.float64)
+    noise, stratum = 0.001 * torch.arange(6.0, dtype=torch.float64), torch.tensor([0, 1, 0, 1, 0, 1])
+    kT, N = torch.full((6,), 0.25, dtype=torch.float64), 3
+    each = walker_free_energy_of_psi(noisy, noise, kT, N, stratum, 2)
+    for number in (0, 1):
+        own = stratum == number
+        variance = (N / 0.25) ** 2 * noisy[own].var() - noise[own].mean() / 0.25**2
+        expected = noisy[own].mean() - 0.5 * 0.25 / N * variance
+        assert float(each[own].mean()) == pytest.approx(float(expected))
+    state = build_state({"temperature_kelvin": 6e5}, num_proton_walkers=16)
+    batch = state.batch()
+    sample = state.energies(batch)
+    values = step_values(state, batch, sample)
+    noise = sample.electronic.total.real.var(1) / 2
+    one = walker_free_energy_of_psi(
+        sample.terms["free_energy_per_atom"], noise, batch.states.kT, 2, batch.stratum, len(state.strata)
+    )
+    assert float(values[OF_PSI]) == pytest.approx(float(one.mean()))
+    assert float(values[f"{OF_PSI}_error"]) > 0
+    assert "noise" not in values
+    fixed = build_state({"protons": "fixed"})
+    batch = fixed.batch()
+    assert OF_PSI not in step_values(fixed, batch, fixed.energies(batch))
+
+
+def test_one_proton_walker_for_each_twist_logs_no_free_energy_of_psi(tmp_path: Path) -> None:
+    state = build_state({"twists": [[0.0, 0.0, 0.0], [0.25, 0.1, -0.3]]}, num_proton_walkers=2, num_groups=1)
+    batch = state.batch()
+    values = step_values(state, batch, state.energies(batch))
+    assert "free_energy_per_atom" in values
+    assert OF_PSI not in values
+    write_training(tmp_path, column="free_energy_per_atom")
+    gaps = complete()
+    gaps.line = None
+    gaps.fit_line(tmp_path, 100, several=False)
+    assert gaps.line_reason.endswith(f"has no column {OF_PSI}: each twist needs two proton walkers in fit")
