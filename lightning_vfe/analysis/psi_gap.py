@@ -10,7 +10,12 @@ import pandas as pd
 from scipy.optimize import least_squares
 from scipy.stats import chi2
 
+FREE_ENERGY = "free_energy_per_atom"
+OF_PSI = "free_energy_of_psi_per_atom"
+"""F of a step without the gap of the flow, to second order."""
 VARIANCE = "local_energy_variance"
+SETTLED = 0.05
+"""Gap of the flow in kT per atom: above it, the flow moves F, and not psi alone."""
 MOST_BLOCKS = 30
 LEAST_STEPS = 5
 """Steps of a block: their scatter gives its error."""
@@ -53,6 +58,23 @@ class VarianceLine:
         return self.chi2 <= MAX_CHI2 and abs(self.bend) <= MAX_BEND
 
 
+def after_the_flow(metrics: pd.DataFrame, kT: float) -> pd.DataFrame:
+    """The steps after the last one whose gap of the flow, F - F of psi, is above 0.05 kT per atom by two errors.
+
+    The gap is a running mean over a tenth of the steps, at least 20. A gap within its noise leaves all steps.
+
+    Args:
+        metrics: the rows of metrics.csv at one state point, by step.
+        kT: in Ha.
+    """
+    window = max(20, len(metrics) // 10)
+    gap, variance = metrics[FREE_ENERGY] - metrics[OF_PSI], metrics[f"{OF_PSI}_error"] ** 2
+    mean, square = (each.rolling(window, center=True, min_periods=1).mean() for each in (gap, variance))
+    count = gap.rolling(window, center=True, min_periods=1).count()
+    moving = mean.index[mean - 2.0 * np.sqrt(square / count) > SETTLED * kT]
+    return metrics[metrics.index > moving.max()] if len(moving) else metrics
+
+
 def fit_variance_line(metrics: pd.DataFrame, num_atoms: int, energy: str, last_step: int) -> VarianceLine:
     """The line of the longest last part of a training that is straight.
 
@@ -68,7 +90,7 @@ def fit_variance_line(metrics: pd.DataFrame, num_atoms: int, energy: str, last_s
     Args:
         metrics: the rows of metrics.csv at one state point, by step.
         num_atoms: N.
-        energy: column of E: energy_per_atom for fixed protons, free_energy_of_psi_per_atom for sampled ones.
+        energy: column of E: energy_per_atom for fixed protons, free_energy_per_atom for sampled ones.
         last_step: number of training steps that count.
 
     Raises:
@@ -81,7 +103,7 @@ def fit_variance_line(metrics: pd.DataFrame, num_atoms: int, energy: str, last_s
         raise ValueError("the variance of E_loc is zero: psi is exact, or each proton walker has one electron walker")
     blocks = _blocks(used, energy)
     if len(blocks) < LEAST_BLOCKS:
-        raise ValueError(f"fewer than {LEAST_BLOCKS * LEAST_STEPS} training steps have an energy with its error")
+        raise ValueError(f"fewer than {LEAST_BLOCKS * LEAST_STEPS} training steps count")
     blocks[["variance", "variance_error"]] /= num_atoms
     lines = (_line(blocks[start:]) for start in range(len(blocks) - LEAST_BLOCKS + 1))
     line = next((line for line in lines if line.is_straight and line.lever <= FARTHEST), None)

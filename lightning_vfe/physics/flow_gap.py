@@ -12,8 +12,8 @@ from lightning_vfe.physics.statistics import Estimate, Series, estimate, integra
 
 MIN_INDEPENDENT = 20.0
 """Independent proton samples of a twist that a variance needs."""
-MAX_GAP = 0.5
-"""In kT per atom: farther away, the second cumulant says little."""
+MAX_GAP = 0.25
+"""In kT per atom: farther away, the second cumulant is too large by much, since rare x have a large A."""
 MIN_WEIGHTED = 100.0
 """Effective samples that the exponential average needs at each twist."""
 MIN_FRACTION = 0.1

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lightning_vfe.analysis.psi_gap import fit_variance_line
+from lightning_vfe.analysis.psi_gap import after_the_flow, fit_variance_line
 
 NUM_ATOMS, EXACT, SLOPE = 4, -0.5, 0.6
 
@@ -113,3 +113,17 @@ def test_slow_waves_are_no_line() -> None:
     table["energy_per_atom"] += 0.02 * np.sin(np.arange(300) / 12.0)
     with pytest.raises(ValueError, match=r"E is no straight line in the variance \(chi\^2 .* per degree of freedom"):
         fit_variance_line(table, NUM_ATOMS, "energy_per_atom", 300)
+
+
+@pytest.mark.parametrize(("noise", "first"), [(1e-4, 150), (0.05, 0)])
+def test_steps_on_which_the_flow_still_moves_do_not_count(noise: float, first: int) -> None:
+    """A gap that decays in 60 steps from kT is below 0.05 kT after 180 steps. In large noise it is not seen."""
+    kT, steps = 0.02, np.arange(300)
+    table = training()
+    table = table.rename(columns=lambda name: name.replace("energy", "free_energy") if "per_atom" in name else name)
+    gap = kT * np.exp(-steps / 60.0) + noise * np.random.default_rng(5).normal(size=300)
+    table["free_energy_of_psi_per_atom"] = table["free_energy_per_atom"] - gap
+    table["free_energy_of_psi_per_atom_error"] = noise
+    used = after_the_flow(table, kT)
+    assert first <= used.index[0] <= first + 50
+    assert used.index[-1] == 299

@@ -160,7 +160,7 @@ def test_what_cannot_be_given_has_a_reason() -> None:
     assert far.gap is None
     assert far.reason.startswith("Var(A) = ")
     assert far.reason.endswith("p(x) is too far away")
-    thin = gaussian(2.9, 0.1, 4, seed=10, shape=(50, 16))
+    thin = gaussian(1.6, 0.1, 4, seed=10, shape=(30, 16))
     assert thin.cumulant is not None
     assert thin.exponential is None
     assert thin.weights_reason.startswith("the weights exp(-A) do not carry all orders")

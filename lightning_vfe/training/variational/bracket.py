@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_vfe.analysis.files import state_columns
 from lightning_vfe.analysis.folder import RunFolder
-from lightning_vfe.analysis.psi_gap import VarianceLine, fit_variance_line
+from lightning_vfe.analysis.psi_gap import FREE_ENERGY, OF_PSI, VarianceLine, after_the_flow, fit_variance_line
 from lightning_vfe.analysis.states import State
 from lightning_vfe.errors import one_line
 from lightning_vfe.physics.flow_gap import FlowGap, flow_gap
@@ -21,9 +21,6 @@ from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.state.batch import Sample
 from lightning_vfe.state.variational_state import VariationalState
-
-OF_PSI = "free_energy_of_psi_per_atom"
-"""Column of metrics.csv: F of one step without the gap of the flow."""
 
 
 def energy_noise(total: Tensor) -> Tensor:
@@ -127,7 +124,7 @@ class Gaps:
             last_step: training steps of the measured parameters.
             several: whether the run has several state points.
         """
-        energy = "energy_per_atom" if self.flow is None else OF_PSI
+        energy = "energy_per_atom" if self.flow is None else FREE_ENERGY
         file = run_dir / "metrics.csv"
         try:
             if not file.is_file():
@@ -135,8 +132,10 @@ class Gaps:
             metrics = RunFolder(run_dir).metrics
             if several:
                 metrics = state_columns(metrics, State(self.point.rs, self.point.temperature_kelvin), file)
-            if energy not in metrics:
-                raise ValueError(f"{file} has no column {energy}: each twist needs two proton walkers in fit")
+            if self.flow is not None:
+                if OF_PSI not in metrics:
+                    raise ValueError(f"{file} has no column {OF_PSI}: each twist needs two proton walkers in fit")
+                metrics = after_the_flow(metrics, self.point.kT)
             self.line = fit_variance_line(metrics, self.num_atoms, energy, last_step)
         except (ValueError, OSError) as error:
             self.line_reason = one_line(error)
@@ -198,7 +197,7 @@ class Gaps:
     def _line_note(self) -> str:
         if self.line is None:
             return self.line_reason
-        name = "E" if self.flow is None else "F of psi"
+        name = "E" if self.flow is None else "F"
         return (
             f"{name} against the variance of E_loc from step {self.line.first_step} on, "
             f"chi^2 {self.line.chi2:.2f} per degree of freedom"

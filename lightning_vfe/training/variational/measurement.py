@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_vfe.analysis.psi_gap import OF_PSI
 from lightning_vfe.analysis.published import nearest_published
 from lightning_vfe.analysis.states import State, state_suffix
 from lightning_vfe.optim.collectives import Collectives
@@ -15,12 +16,7 @@ from lightning_vfe.physics.observables import RadialDistributions
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
-from lightning_vfe.training.variational.bracket import (
-    OF_PSI,
-    BracketSeries,
-    energy_noise,
-    walker_free_energy_of_psi,
-)
+from lightning_vfe.training.variational.bracket import BracketSeries, energy_noise, walker_free_energy_of_psi
 from lightning_vfe.training.variational.metrics import FreeEnergyMetric, of_reached_protons, with_base_error
 from lightning_vfe.training.variational.summary import StateResult, TestResult
 

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 
 from lightning_vfe.analysis.bracket import bracket_lines, bracket_table
-from lightning_vfe.analysis.psi_gap import fit_variance_line
+from lightning_vfe.analysis.psi_gap import OF_PSI, fit_variance_line
 from lightning_vfe.analysis.run import RunFolder
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
 from lightning_vfe.models.potential.yukawa import YukawaPotential
@@ -20,7 +20,7 @@ from lightning_vfe.physics.flow_gap import FlowGap, flow_gap
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.state.variational_state import VariationalState
-from lightning_vfe.training.variational.bracket import OF_PSI, Gaps, walker_free_energy_of_psi
+from lightning_vfe.training.variational.bracket import Gaps, walker_free_energy_of_psi
 from lightning_vfe.training.variational.callbacks import WriteSummary
 from lightning_vfe.training.variational.measurement import Measurement, step_values
 from lightning_vfe.training.variational.result_table import result_tables
@@ -201,18 +201,21 @@ def test_what_is_missing_has_a_reason(changes: dict[str, Any], is_refused: bool,
             assert any(line.endswith(f": not given: {entry['note']}") for line in bracket_lines(content))
 
 
-def write_training(folder: Path, suffix: str = "", column: str = "free_energy_of_psi_per_atom") -> Path:
-    """A run folder whose metrics.csv has the synthetic training."""
+def write_training(folder: Path, suffix: str = "", column: str = "free_energy_per_atom", settled: bool = True) -> Path:
+    """A run folder whose metrics.csv has the synthetic training, with a flow that has no gap if it has settled."""
     folder.mkdir(exist_ok=True)
     table = training(steps=100).rename(columns=lambda name: name.replace("energy_per_atom", column) + suffix)
+    if column == "free_energy_per_atom" and settled:
+        table[f"{OF_PSI}{suffix}"] = table[f"free_energy_per_atom{suffix}"]
+        table[f"{OF_PSI}_error{suffix}"] = table[f"free_energy_per_atom_error{suffix}"]
     table.to_csv(folder / "metrics.csv")
     return folder
 
 
 @pytest.mark.parametrize("fixed", [False, True], ids=["sampled", "fixed"])
 def test_test_writes_and_prints_the_bracket(tmp_path: Path, fixed: bool) -> None:
-    """From metrics.csv of the run folder; F of psi is fitted where protons are sampled, E where they are fixed."""
-    column = "energy_per_atom" if fixed else "free_energy_of_psi_per_atom"
+    """From metrics.csv of the run folder; F is fitted where protons are sampled, E where they are fixed."""
+    column = "energy_per_atom" if fixed else "free_energy_per_atom"
     folder = write_training(tmp_path / "run", column=column)
     module, datamodule = build_run({"protons": "fixed"} if fixed else {}, test_steps=4)
     module.trained_steps += 100
@@ -296,7 +299,7 @@ def test_one_proton_walker_for_each_twist_logs_no_free_energy_of_psi(tmp_path: P
     values = step_values(state, batch, state.energies(batch))
     assert "free_energy_per_atom" in values
     assert OF_PSI not in values
-    write_training(tmp_path, column="free_energy_per_atom")
+    write_training(tmp_path, settled=False)
     gaps = complete()
     gaps.line = None
     gaps.fit_line(tmp_path, 100, several=False)
