@@ -75,7 +75,7 @@ def after_the_flow(metrics: pd.DataFrame, kT: float) -> pd.DataFrame:
     return metrics[metrics.index > moving.max()] if len(moving) else metrics
 
 
-def fit_variance_line(metrics: pd.DataFrame, num_atoms: int, energy: str, last_step: int) -> VarianceLine:
+def fit_variance_line(metrics: pd.DataFrame, num_atoms: int, energy: str) -> VarianceLine:
     """The line of the longest last part of a training that is straight.
 
     E and the variance of E_loc are both of second order in the error of psi: E - E_0 = slope * variance / N near the
@@ -88,20 +88,18 @@ def fit_variance_line(metrics: pd.DataFrame, num_atoms: int, energy: str, last_s
     of the slope grows with a chi^2 above one.
 
     Args:
-        metrics: the rows of metrics.csv at one state point, by step.
+        metrics: the rows of metrics.csv at one state point, by step, up to the measured parameters.
         num_atoms: N.
         energy: column of E: energy_per_atom for fixed protons, free_energy_per_atom for sampled ones.
-        last_step: number of training steps that count.
 
     Raises:
         ValueError: no straight part, or one that says nothing about zero variance; one line with the numbers.
 
     Source: Kwon, Ceperley and Martin, Phys. Rev. B 48, 12037 (1993); York et al., Am. J. Phys. 72, 367 (2004).
     """
-    used = metrics[metrics.index < last_step]
-    if VARIANCE in used and not used[VARIANCE].any():
+    if VARIANCE in metrics and not metrics[VARIANCE].any():
         raise ValueError("the variance of E_loc is zero: psi is exact, or each proton walker has one electron walker")
-    blocks = _blocks(used, energy)
+    blocks = _blocks(metrics, energy)
     if len(blocks) < LEAST_BLOCKS:
         raise ValueError(f"fewer than {LEAST_BLOCKS * LEAST_STEPS} training steps count")
     blocks[["variance", "variance_error"]] /= num_atoms

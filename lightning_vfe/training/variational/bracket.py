@@ -132,11 +132,12 @@ class Gaps:
             metrics = RunFolder(run_dir).metrics
             if several:
                 metrics = state_columns(metrics, State(self.point.rs, self.point.temperature_kelvin), file)
+            metrics = metrics[metrics.index < last_step]
             if self.flow is not None:
                 if OF_PSI not in metrics:
                     raise ValueError(f"{file} has no column {OF_PSI}: each twist needs two proton walkers in fit")
                 metrics = after_the_flow(metrics, self.point.kT)
-            self.line = fit_variance_line(metrics, self.num_atoms, energy, last_step)
+            self.line = fit_variance_line(metrics, self.num_atoms, energy)
         except (ValueError, OSError) as error:
             self.line_reason = one_line(error)
 

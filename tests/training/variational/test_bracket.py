@@ -126,7 +126,7 @@ def complete() -> Gaps:
     """F = -0.980(3), a flow gap of 0.002(1), and a line of slope 0.6."""
     found = Gaps(POINT, 2, 4, flow(weights_reason="too noisy"), estimate_of(0.02, 0.001), -1.7)
     found.of_psi = found.flow.free_energy if found.flow else None
-    found.line = fit_variance_line(training(), 4, "energy_per_atom", 300)
+    found.line = fit_variance_line(training(), 4, "energy_per_atom")
     return found
 
 
@@ -222,7 +222,7 @@ def test_test_writes_and_prints_the_bracket(tmp_path: Path, fixed: bool) -> None
     callback = WriteSummary(folder)
     trainer(1, callback).test(module, datamodule, verbose=False)
     content = json.loads((folder / "summary.json").read_text())["bracket"]
-    line = fit_variance_line(training(steps=100), 2, "energy_per_atom", 100)
+    line = fit_variance_line(training(steps=100), 2, "energy_per_atom")
     assert content["line"]["slope"] == pytest.approx(line.slope)
     logged = json.loads((folder / "summary.json").read_text())["diagnostics"]["local_energy_variance"]
     assert content["psi_gap_per_atom"]["value"] == pytest.approx(line.slope * logged / 2, rel=1e-6)
@@ -253,6 +253,17 @@ def test_several_states_have_lines_of_their_own(tmp_path: Path, capsys: pytest.C
     printed = capsys.readouterr().out
     assert "rs = 1.8, T = 5000 K: gap of the flow -, gap of psi " in printed
     assert "rs = 2.3, T = 9000 K: gap of the flow -, gap of psi -, exact F, estimate -" in printed
+
+
+def test_steps_after_the_measured_ones_do_not_count(tmp_path: Path) -> None:
+    """The checkpoint of an earlier step has the training up to there."""
+    gaps, lines = complete(), []
+    for last_step in (60, 100):
+        gaps.fit_line(write_training(tmp_path), last_step, several=False)
+        lines.append(gaps.line)
+    assert lines[0] == fit_variance_line(training(steps=100)[:60], 2, "energy_per_atom")
+    assert lines[1] == fit_variance_line(training(steps=100), 2, "energy_per_atom")
+    assert lines[0] != lines[1]
 
 
 def test_without_a_training_there_is_a_reason(tmp_path: Path) -> None:
