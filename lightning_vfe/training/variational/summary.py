@@ -13,6 +13,7 @@ from lightning_vfe.files import CHECKSUM, checksum, whole_file, write_json
 from lightning_vfe.physics.observables import RadialDistribution
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.statistics import Estimate
+from lightning_vfe.training.variational.bracket import Gaps
 
 NEEDS_INVERTIBLE_MAP = ("free_energy_per_atom", "entropy_per_atom")
 MAX_R_HAT = 1.05
@@ -35,6 +36,7 @@ class StateResult:
         is_direct: whether protons are found from base protons. Then the density that is sampled is normalised even
             where the map folds (see metrics.of_reached_protons).
         published: rows of analysis/published.py, the published values nearest to this state.
+        gaps: how far F lies above the exact one; None where nobody measured it.
         reasons: why the numbers are not to be trusted; empty if they are.
     """
 
@@ -45,6 +47,7 @@ class StateResult:
     steps_key: str = "datamodule.test_steps"
     is_direct: bool = False
     published: list[dict[str, Any]] = field(default_factory=list)
+    gaps: Gaps | None = None
     reasons: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -89,6 +92,13 @@ class StateResult:
             value, error = (found.value, found.error) if known else (math.nan, math.nan)
             content[name] = {"value": plain(value), "error": plain(error)}
         return content
+
+    def bracket(self) -> dict[str, Any]:
+        """{"bracket": ...}, the exact F from above and below; empty where nobody measured it."""
+        if self.gaps is None:
+            return {}
+        upper = None if self._is_refused else self.estimates["free_energy_per_atom"]
+        return {"bracket": self.gaps.as_dict(upper)}
 
 
 @dataclass
@@ -163,24 +173,32 @@ class TestResult:
     def as_dict(self) -> dict[str, Any]:
         """What summary.json holds.
 
-        With one state point: {"value":, "error":} of each term, diagnostics, converged, reasons and the published
-        values nearest to it. With several: a list of these under `states`, and what they have in common.
+        With one state point: {"value":, "error":} of each term, the bracket, diagnostics, converged, reasons and the
+        published values nearest to it. With several: a list of these under `states`, and what they have in common.
         """
         content: dict[str, Any] = {"system": dict(self.system), "step": self.step}
         verdict = {"converged": not self.reasons, "reasons": self.reasons}
         if len(self.states) == 1:
             (only,) = self.states
             known = {"published": only.published}
-            return content | only.terms() | _diagnostics(self.diagnostics | only.diagnostics) | verdict | known
+            numbers = only.terms() | only.bracket() | _diagnostics(self.diagnostics | only.diagnostics)
+            return content | numbers | verdict | known
         content["states"] = [
             _state_point(result.point)
             | result.terms()
+            | result.bracket()
             | _diagnostics(result.diagnostics)
             | {"converged": not (result.reasons or self.common_reasons), "reasons": result.reasons}
             | {"published": result.published}
             for result in self.states
         ]
         return content | _diagnostics(self.diagnostics) | verdict
+
+    def fit_lines(self, run_dir: Path) -> None:
+        """Estimate the gap of psi at each state point from the training in a run folder."""
+        for result in self.states:
+            if result.gaps is not None:
+                result.gaps.fit_line(run_dir, self.step, several=len(self.states) > 1)
 
     def write(self, folder: Path) -> None:
         """summary.json and pair_correlation.csv."""
