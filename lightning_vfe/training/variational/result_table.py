@@ -42,7 +42,7 @@ def _of_one_state(result: TestResult) -> Table:
     for name, term in TERMS.items():
         if name in content:
             value, error = content[name]["value"], content[name]["error"]
-            digits = 2 if name == "pressure_gpa" else 5
+            digits = 2 if term.unit == "GPa" else 5
             cells = ["-" if x is None else f"{x:.{digits}f}" for x in (value, error)]
             table.add_row(term.plain_title, *cells, term.unit)
     return table
