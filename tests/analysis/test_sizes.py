@@ -104,7 +104,7 @@ def test_two_sizes_have_no_line(folders: list[Path], capsys: pytest.CaptureFixtu
 
 
 def test_points_that_are_not_on_a_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    folders = [write_run(tmp_path / f"h{n}", n, slope=-0.4 - 0.02 * (n == 14)) for n in (8, 14, 32)]
+    folders = [write_run(tmp_path / f"h{n}", n, slope=-0.4 - 0.004 * (n == 14)) for n in (8, 14, 32)]
     assert main(["report", f"runs=[{','.join(map(str, folders))}]", f"run_dir={tmp_path / 'report'}"]) == 0
     assert "chi^2 per dof above 4" not in capsys.readouterr().out
     folders.append(write_run(tmp_path / "h16", 16, slope=-0.6))
