@@ -108,6 +108,7 @@ def test_corrections_stand_beside_the_terms(tmp_path: Path, capsys: pytest.Captu
     shown = capsys.readouterr().out
     (line,) = (line for line in shown.splitlines() if "finite-size correction of E, two-body" in line)
     assert f"{found['value']:.5f}" in line
+    assert "in no other row" in " ".join(shown.split())
     test_result.write(tmp_path)
     run = RunFolder(tmp_path)
     assert run.result("finite_size_energy_per_atom")[0] == found["value"]
