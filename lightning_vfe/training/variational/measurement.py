@@ -11,12 +11,19 @@ from torch import Tensor
 from lightning_vfe.analysis.published import nearest_published
 from lightning_vfe.analysis.states import State, state_suffix
 from lightning_vfe.optim.collectives import Collectives
-from lightning_vfe.physics.observables import RadialDistributions
+from lightning_vfe.physics.radial_series import RadialSeries
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
+from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
-from lightning_vfe.training.variational.metrics import FreeEnergyMetric, of_reached_protons, with_base_error
-from lightning_vfe.training.variational.summary import StateResult, TestResult
+from lightning_vfe.training.variational.error_budget import Budget, error_budget
+from lightning_vfe.training.variational.metrics import (
+    FreeEnergyMetric,
+    of_reached_protons,
+    start_of_average,
+    with_base_error,
+)
+from lightning_vfe.training.variational.summary import MeasurementInfo, StateResult, TestResult
 
 MAX_FRACTION = 0.99
 """Largest fraction that is taken for unreached: beyond it there is nothing to correct."""
@@ -85,18 +92,23 @@ class Measurement:
 
     Args:
         state: networks and walkers.
+
+    Attributes:
+        num_steps: batches so far.
     """
 
     def __init__(self, state: VariationalState) -> None:
         self.state = state
         self.metric = FreeEnergyMetric(state.strata)
-        self.radial: RadialDistributions | None = None
+        self.num_steps = 0
+        self.radial: RadialSeries | None = None
         self._stratum: Tensor | None = None
 
     def reset(self) -> None:
         """Start again."""
         self.metric.reset()
-        self.radial = RadialDistributions(self.state.system.cell, num_up=self.state.system.num_up)
+        self.num_steps = 0
+        self.radial = RadialSeries(self.state.system.cell, self.state.system.num_up)
 
     def add(self, batch: Batch, sample: Sample) -> None:
         """Count a batch."""
@@ -106,35 +118,80 @@ class Measurement:
         rs = batch.states.rs[:, None, None]
         self.radial.update(batch.protons / rs, batch.electrons / rs.unsqueeze(1))
         self._stratum = batch.stratum
+        self.num_steps += 1
 
-    def result(self, step: int, steps_key: str = "datamodule.test_steps") -> TestResult:
+    def estimates(self) -> list[tuple[dict[str, Estimate], Budget]]:
+        """Every term so far with its whole error, and what the error consists of, for each state point.
+
+        All processes call it together.
+
+        Raises:
+            FloatingPointError: samples that are not finite.
+        """
+        common, found = self._common(), []
+        for point, statistical in zip(self.state.strata.points, self.metric.compute(), strict=True):
+            base_error, fraction = self.base_error(point), common.get("unreached_fraction", 0.0)
+            given = base_error, fraction, point.kT, self.state.system.num_atoms
+            whole = of_reached_protons(statistical, *given[1:]) if fraction else statistical
+            whole = with_base_error(whole, base_error, point.kT) if base_error else whole
+            found.append((whole, error_budget(statistical, *given)))
+        return found
+
+    def _common(self) -> dict[str, float]:
+        """Diagnostic numbers of the whole run."""
+        common = self.metric.common_diagnostics()
+        if "num_failed_inversions" in common:
+            common["unreached_fraction"] = self._unreached_fraction(common)
+        return common
+
+    def result(
+        self, step: int, steps_key: str = "datamodule.test_steps", info: MeasurementInfo | None = None
+    ) -> TestResult:
         """The result of all batches, on all processes.
 
         Args:
             step: optimizer steps of the measured parameters.
             steps_key: setting of the number of measured steps, for advice.
+            info: how it was measured.
         """
         assert self.radial is not None
         assert self._stratum is not None
         strata, collectives = self.state.strata, Collectives()
-        radial = {name: collectives.gather(values).cpu() for name, values in self.radial.per_walker().items()}
         stratum = collectives.gather(self._stratum).cpu()
-        common = self.metric.common_diagnostics()
-        if "num_failed_inversions" in common:
-            common["unreached_fraction"] = self._unreached_fraction(common)
         states = []
-        for number, (found, diagnostics) in enumerate(
-            zip(self.metric.compute(), self.metric.state_diagnostics(collectives.gather), strict=True)
+        for number, ((found, budget), diagnostics) in enumerate(
+            zip(self.estimates(), self.metric.state_diagnostics(collectives.gather), strict=True)
         ):
             point, own = strata.points[number], strata.state_index(stratum) == number
+            unequilibrated = self.metric.unequilibrated[number]
+            start = start_of_average(unequilibrated, self.num_steps)
+            walkers = {name: collectives.gather(rows).cpu() for name, rows in self.radial.per_walker(start).items()}
             weights = strata.weights(stratum[own])
-            g = self.radial.result({name: values[own] for name, values in radial.items()}, weights, point.rs)
-            if "unreached_fraction" in common:
-                found = of_reached_protons(found, common["unreached_fraction"], point.kT, self.state.system.num_atoms)
-            found = self._with_base_error(found, point)
-            known = self._published(point)
-            states.append(StateResult(point, found, diagnostics, g, steps_key, self._is_direct, known))
-        return TestResult(self.system(), step, states, common)
+            g = self.radial.bins.result({name: rows[own] for name, rows in walkers.items()}, weights, point.rs)
+            diagnostics["discarded_steps"] = float(start)
+            states.append(
+                StateResult(
+                    point,
+                    found,
+                    diagnostics,
+                    g,
+                    steps_key,
+                    self._is_direct,
+                    self._published(point),
+                    budget,
+                    has_equilibrated=2 * unequilibrated <= self.num_steps,
+                )
+            )
+        return TestResult(self.system(), step, states, self._common(), info or self.info(steps_key))
+
+    def info(self, ended_by: str, target_error: dict[str, float] | None = None) -> MeasurementInfo:
+        """How it was measured.
+
+        Args:
+            ended_by: what ended it; of a setting, its name.
+            target_error: errors that it was to reach.
+        """
+        return MeasurementInfo(self.state.seed, self.num_steps, ended_by.rpartition(".")[2], target_error or {})
 
     def _published(self, point: StatePoint) -> list[dict[str, Any]]:
         """The published values nearest to a state point."""
@@ -161,13 +218,13 @@ class Measurement:
         moved = 1.0 - (1.0 - diagnostics["proton_acceptance"]) ** getattr(self.state.sampler, "num_proton_steps", 1)
         return min(failed / moved, MAX_FRACTION) if moved > 0 else MAX_FRACTION * (failed > 0)
 
-    def _with_base_error(self, found: dict[str, Any], point: StatePoint) -> dict[str, Any]:
+    def base_error(self, point: StatePoint) -> float:
+        """Standard error of -kT ln Z_ML per atom at a state point, in Ha; 0 where there is no base."""
         if self.state.proton_density is None:
-            return found
+            return 0.0
         like = torch.zeros((), dtype=torch.float64)
         states = WalkerStates.at(point.rs, point.temperature_kelvin, like=like)
-        error = float(self.state.proton_density.base.free_energy_error(states)) / self.state.system.num_atoms
-        return with_base_error(found, error, point.kT)
+        return float(self.state.proton_density.base.free_energy_error(states)) / self.state.system.num_atoms
 
     def system(self) -> dict[str, Any]:
         """What is computed, as checkpoints and summaries say it."""
