@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from lightning_vfe.analysis.compare import comparison_table, draw_comparison
 from lightning_vfe.analysis.figures import FILE_DPI
 from lightning_vfe.analysis.run import load_run
+from lightning_vfe.analysis.training_scatter import training_scatter
 from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.files import whole_file
 
@@ -24,11 +25,14 @@ class Comparison:
     Attributes:
         table: a row for each run (and state), with a column for each term and its error.
         figure: the same drawn.
-        files: where both are stored; empty where they are not.
+        scatter: how much trainings differ that have all settings in common but the seed (analysis/training_scatter.py);
+            empty where there are none.
+        files: where they are stored, without an empty one; empty where they are not.
     """
 
     table: pd.DataFrame
     figure: Figure
+    scatter: pd.DataFrame
     files: tuple[Path, ...] = ()
 
 
@@ -38,7 +42,7 @@ def report(runs: Sequence[str | Path], labels: Sequence[str] = (), run_dir: str 
     Args:
         runs: folders that `test` or `log-z` has written a summary.json into.
         labels: a name for each run; left out, the names of the folders.
-        run_dir: folder of comparison.csv and comparison.png; None writes nothing.
+        run_dir: folder of comparison.csv, comparison.png and training_scatter.csv; None writes nothing.
 
     Raises:
         CommandError: no run, a folder without a result, runs of different systems or states, or labels that do not fit.
@@ -46,19 +50,26 @@ def report(runs: Sequence[str | Path], labels: Sequence[str] = (), run_dir: str 
     folders = [Path(str(folder)) for folder in runs]
     try:
         found = {label: load_run(folder) for label, folder in zip(_names(labels, folders), folders, strict=True)}
-        table = comparison_table(found)
+        table, scatter = comparison_table(found), training_scatter(found)
     except (FileNotFoundError, ValueError) as error:
         raise CommandError(one_line(error)) from error
     figure = draw_comparison(found)
     if run_dir is None:
-        return Comparison(table, figure)
+        return Comparison(table, figure, scatter)
     home = Path(run_dir)
     home.mkdir(parents=True, exist_ok=True)
-    files = home / "comparison.csv", home / "comparison.png"
-    with whole_file(files[0], newline="") as stream:
-        table.to_csv(stream)
+    files = [home / "comparison.csv", home / "comparison.png"]
+    _write(table, files[0])
     figure.savefig(files[1], dpi=FILE_DPI)
-    return Comparison(table, figure, files)
+    if not scatter.empty:
+        files.append(home / "training_scatter.csv")
+        _write(scatter, files[2])
+    return Comparison(table, figure, scatter, tuple(files))
+
+
+def _write(table: pd.DataFrame, file: Path) -> None:
+    with whole_file(file, newline="") as stream:
+        table.to_csv(stream)
 
 
 def _names(labels: Sequence[str], folders: Sequence[Path]) -> list[str]:

@@ -95,12 +95,14 @@ class Measurement:
 
     Attributes:
         num_steps: batches so far.
+        training_seed: of the training whose networks are measured; None is that of the state.
     """
 
     def __init__(self, state: VariationalState) -> None:
         self.state = state
         self.metric = FreeEnergyMetric(state.strata)
         self.num_steps = 0
+        self.training_seed: int | None = None
         self.radial: RadialSeries | None = None
         self._stratum: Tensor | None = None
 
@@ -191,7 +193,9 @@ class Measurement:
             ended_by: what ended it; of a setting, its name.
             target_error: errors that it was to reach.
         """
-        return MeasurementInfo(self.state.seed, self.num_steps, ended_by.rpartition(".")[2], target_error or {})
+        seed, end = self.state.seed, ended_by.rpartition(".")[2]
+        trained = seed if self.training_seed is None else self.training_seed
+        return MeasurementInfo(seed, trained, self.num_steps, end, target_error or {})
 
     def _published(self, point: StatePoint) -> list[dict[str, Any]]:
         """The published values nearest to a state point."""

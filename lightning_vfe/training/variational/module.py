@@ -245,6 +245,7 @@ class VariationalFreeEnergy(L.LightningModule):
                 path = getattr(self._trainer, "ckpt_path", None) or "the checkpoint"
                 raise SettingError("ckpt_path", path, f"holds walkers that do not fit: {one_line(error)}") from error
             random = self.state.walkers.random
+            self.measurement.training_seed = random.seed
             if self._trainer is not None and self.trainer.state.fn != "fit" and random.seed != self.state.seed:
                 random.reseed(self.state.seed)
 

@@ -27,6 +27,7 @@ class MeasurementInfo:
 
     Attributes:
         seed: of the random numbers; where it is that of the training, the chains of the checkpoint go on.
+        training_seed: of the training.
         steps: sweeps that were measured, with those that are left out.
         ended_by: test_steps or validation_steps where their number was given; else target_error, max_test_steps or
             max_time, whichever came first.
@@ -34,13 +35,15 @@ class MeasurementInfo:
     """
 
     seed: int
+    training_seed: int
     steps: int
     ended_by: str
     target_error: Mapping[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The entry `measurement` of summary.json."""
-        content: dict[str, Any] = {"seed": self.seed, "steps": self.steps, "ended_by": self.ended_by}
+        content: dict[str, Any] = {"seed": self.seed, "training_seed": self.training_seed}
+        content |= {"steps": self.steps, "ended_by": self.ended_by}
         return content | ({"target_error": dict(self.target_error)} if self.target_error else {})
 
 

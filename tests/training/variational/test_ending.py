@@ -49,6 +49,7 @@ def test_it_measures_until_all_states_have_the_error() -> None:
     content = found.as_dict()["measurement"]
     assert content == {
         "seed": 42,
+        "training_seed": 42,
         "steps": steps,
         "ended_by": "target_error",
         "target_error": {"free_energy_per_atom": wanted},
@@ -162,6 +163,7 @@ def test_a_seed_repeats_a_measurement_bit_for_bit(tmp_path: Path) -> None:
         assert module.result is not None
         content = module.result.as_dict()
         assert content["measurement"]["seed"] == seed
+        assert content["measurement"]["training_seed"] == 42
         values.append({key: value for key, value in content.items() if key != "measurement"})
     assert values[1] == values[2]
     energies = [value["energy_per_atom"]["value"] for value in values]

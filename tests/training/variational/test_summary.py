@@ -66,7 +66,7 @@ def test_layout_of_one_state(tmp_path: Path, keys: dict, moves: dict, added: set
     last = ["error_budget", "diagnostics", "converged", "reasons", "published", "checksum"]
     assert list(content) == ["system", "step", "trainings", "measurement", *terms, *last]
     assert content["trainings"] == 1
-    assert content["measurement"] == {"seed": 42, "steps": 8, "ended_by": "test_steps"}
+    assert content["measurement"] == {"seed": 42, "training_seed": 42, "steps": 8, "ended_by": "test_steps"}
     assert list(content["error_budget"]) == [f"{name}_per_atom" for name in ("free_energy", "energy", "entropy")] + [
         "pressure_gpa"
     ]
@@ -104,12 +104,18 @@ def test_layout_of_several_states(tmp_path: Path) -> None:
     """A list of what one state has, each with its density and temperature, and what they have in common."""
     states = [result_at(POINTS[0], -1.0), result_at(POINTS[1], -2.0)]
     system = {"num_atoms": 2, "nucleus": "H", "protons": "sampled", "states": [[1.2, 4000.0], [1.3, 6000.0]]}
-    how = MeasurementInfo(7, 50, "target_error", WANTED)
+    how = MeasurementInfo(7, 42, 50, "target_error", WANTED)
     TestResult(system, 30, states, SOUND, how).write(tmp_path)
     content = json.loads((tmp_path / "summary.json").read_text())
     first = ["system", "step", "trainings", "measurement", "states"]
     assert list(content) == [*first, "diagnostics", "converged", "reasons", "checksum"]
-    assert content["measurement"] == {"seed": 7, "steps": 50, "ended_by": "target_error", "target_error": WANTED}
+    assert content["measurement"] == {
+        "seed": 7,
+        "training_seed": 42,
+        "steps": 50,
+        "ended_by": "target_error",
+        "target_error": WANTED,
+    }
     assert content["system"] == system
     assert content["step"] == 30
     assert content["diagnostics"] == SOUND
@@ -210,7 +216,7 @@ def test_steps_that_are_left_out_are_said(capsys: pytest.CaptureFixture[str]) ->
     state = result_at(POINTS[0], -1.0)
     state.diagnostics["discarded_steps"] = 12.0
     state.budget = {"free_energy_per_atom": {"statistical": 0.008, "log_z": 0.006, "unreached_fraction": 0.0}}
-    show(TestResult({}, 0, [state], SOUND, MeasurementInfo(7, 50, "test_steps")))
+    show(TestResult({}, 0, [state], SOUND, MeasurementInfo(7, 42, 50, "test_steps")))
     printed = capsys.readouterr().out
     assert "note: the first 12 of 50 steps are not equilibrated and do not count" in printed
     assert "error of F: 0.00800 statistical, 0.00600 ln Z of the base\n" in printed
