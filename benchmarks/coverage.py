@@ -98,10 +98,13 @@ def table() -> str:
     for case in dict.fromkeys(row["case"] for row in rows):
         own = {row["quantity"]: row for row in rows if row["case"] == case}
         first = next(iter(own.values()))
-        shares = [[float(own[name][part]) for part in ("within_one", "within_two")] for name in names if name in own]
-        cells = [f"{100 * one:.0f}, {100 * two:.0f}" for one, two in shares]
+        cells = [percent(own[name]) if name in own else "" for name in names]
         lines.append(f"| {case} | {first['repeats']} | {first['steps']} | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def percent(row: dict[str, str]) -> str:
+    return ", ".join(f"{100 * float(row[part]):.0f}" for part in ("within_one", "within_two"))
 
 
 def main() -> int:
