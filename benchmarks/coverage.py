@@ -39,7 +39,9 @@ def measure(run: Path, folder: Path, seed: int, steps: int, more: list[str]) -> 
     """One measurement in its own folder, unless it is there."""
     if not (folder / "summary.json").is_file():
         checkpoint = run / "checkpoints" / "last.ckpt"
-        lv.test(f"seed={seed}", f"datamodule.test_steps={steps}", *more, ckpt_path=checkpoint, run_dir=folder)
+        settings = f"seed={seed}", f"datamodule.test_steps={steps}", *more
+        if lv.test(*settings, ckpt_path=checkpoint, run_dir=folder).signal:
+            raise SystemExit("stopped; the same command continues")
     return folder
 
 

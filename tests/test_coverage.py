@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ BINS = 20
 def drawn(error: float, true_error: float) -> Any:
     """Stands for `lv.test`: results around 1 that claim an error; the seed before the first is that of the long one."""
 
-    def test(seed: str, steps: str, *_more: str, ckpt_path: Path, run_dir: Path) -> None:
+    def test(seed: str, steps: str, *_more: str, ckpt_path: Path, run_dir: Path) -> SimpleNamespace:
         number = int(seed.removeprefix("seed="))
         is_long = number == coverage.FIRST_SEED - 1
         claimed = 0.0001 if is_long else error
@@ -34,6 +35,7 @@ def drawn(error: float, true_error: float) -> Any:
         (run_dir / "pair_correlation.csv").write_text(
             "r_bohr,proton_proton,proton_proton_error\n" + "\n".join(rows) + "\n"
         )
+        return SimpleNamespace(signal=0)
 
     return test
 
