@@ -310,7 +310,14 @@ def test_checkpoint_of_another_system(capsys: pytest.CaptureFixture[str]) -> Non
         ("test", "dtype=float32", ["dtype = float32 here but float64", "mix two runs"]),
         ("fit", "dtype=float32", ["dtype = float32 here but float64"]),
         ("fit", "seed=7", ["seed = 7 here but 42", "would change nothing"]),
-        ("validate", "seed=7", ["seed = 7 here but 42"]),
+        ("test", "seed=1.5", ["seed = 1.5 must be a whole number"]),
+        ("validate", "seed=-1", ["seed = -1 must be at least 0"]),
+        ("test", "target_error=0", ["target_error = 0 must be positive; give"]),
+        ("test", "target_error=-0.001", ["target_error = -0.001 must be positive"]),
+        ("test", "target_error=small", ["target_error = small must be a number"]),
+        ("test", "target_error={presure_gpa:2}", ["presure_gpa is no term", "did you mean 'pressure_gpa'"]),
+        ("test", "target_error={pressure_gpa:0}", ["target_error = {'pressure_gpa': 0} must be positive"]),
+        ("test", "datamodule.max_test_steps=9", ["max_test_steps = 9 has no effect, since target_error is null"]),
     ]:
         line = error_line([verb, "ckpt_path=runs/smoke/checkpoints/last.ckpt", word], capsys)
         for part in parts:

@@ -35,6 +35,7 @@ EXAMPLES = {
     "test": (
         "lightning-vfe test",
         "lightning-vfe test run_dir=runs/default datamodule.test_steps=500",
+        "lightning-vfe test target_error=0.0005 seed=7",
         "lightning-vfe test ckpt_path=runs/default/checkpoints/last.ckpt",
     ),
     "label": ("lightning-vfe label system.num_atoms=8",),

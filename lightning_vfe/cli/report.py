@@ -10,6 +10,7 @@ from lightning_vfe.analysis.compare import COMPARED, EXACT
 from lightning_vfe.analysis.sizes import EXTRAPOLATED, KINDS, MIN_SIZES
 from lightning_vfe.analysis.states import State
 from lightning_vfe.analysis.terms import TERMS, value_with_error
+from lightning_vfe.analysis.training_scatter import SIGNIFICANT
 from lightning_vfe.workflows.report import report
 from lightning_vfe.workflows.verbs import compose_verb
 
@@ -25,9 +26,29 @@ def run(words: Sequence[str]) -> int:
         _print(found.table)
     else:
         _print_sizes(found.table, found.extrapolation)
-    for kind, file in zip(("table", "figure", "extrapolation"), found.files, strict=False):
+    _print_scatter(found.scatter)
+    for kind, file in found.files.items():
         print(f"{kind}: {file}")
     return 0
+
+
+def _print_scatter(scatter: pd.DataFrame) -> None:
+    """A block for each group of trainings and state, with a verdict for each term."""
+    if scatter.empty:
+        print("one training of each: the errors do not contain how much trainings differ")
+        return
+    for (_, rs, kelvin), rows in scatter.groupby(level=[0, 1, 2], sort=False):
+        where = f"{State(rs, kelvin).label}; " if rs == rs else ""
+        shown = Table(title=f"{where}{rows['num_trainings'].iloc[0]} trainings that differ by their seed")
+        for heading in ("", "mean", "std. dev.", "stat. error", "chi^2", "p", "differ"):
+            shown.add_column(heading, justify="right")
+        for (*_, name), row in rows.iterrows():
+            digits = 2 if name == "pressure_gpa" else 5
+            numbers = [f"{row[column]:.{digits}f}" for column in ("mean", "standard_deviation", "statistical_error")]
+            verdict = "yes" if row["p_value"] < SIGNIFICANT else "no"
+            label = f"{TERMS[name].plain_symbol}, {TERMS[name].unit}"
+            shown.add_row(label, *numbers, f"{row['chi2']:.1f}", f"{row['p_value']:.2g}", verdict)
+        Console().print(shown)
 
 
 def _print(table: pd.DataFrame) -> None:

@@ -76,16 +76,16 @@ def estimate(
     Source: Cochran, Sampling Techniques (1977), ch. 5; Kish, Survey Sampling (1965), ch. 11; Chodera et al., J. Chem.
     Theory Comput. 3, 26 (2007).
     """
-    values, labels = _checked(series, strata)
-    relative = _checked_weights(weights, values.shape[1])
+    values, labels = checked_series(series, strata)
+    relative = checked_weights(weights, values.shape[1])
     omega = relative / relative.sum()
     samples = values.shape[0] * float(relative.sum() ** 2 / (relative**2).sum())
-    if _is_constant(values):
+    if is_constant(values):
         # One sample is constant too, but says nothing about its error.
         error = 0.0 if values.size > 1 else math.nan
         return Estimate(float(values[0, 0]), error, 1.0, samples, 1.0)
     mean_series = values @ omega
-    errors = [_chain_error(values, labels, omega), _time_error(mean_series)]
+    errors = [chain_error(values, labels, omega), _time_error(mean_series)]
     known = [error for error in errors if error is not None]
     tau = integrated_autocorrelation_time(values, labels)
     return Estimate(
@@ -113,9 +113,9 @@ def split_r_hat(series: Series, strata: Sequence[int] | Series | None = None) ->
 
     Source: Gelman et al., Bayesian Data Analysis (2013), sec. 11.4; Vehtari et al., Bayesian Anal. 16, 667 (2021).
     """
-    values, labels = _checked(series, strata)
+    values, labels = checked_series(series, strata)
     length = values.shape[0] // 2
-    if _is_constant(values):
+    if is_constant(values):
         return 1.0
     if length < 2:
         return math.nan
@@ -138,9 +138,9 @@ def integrated_autocorrelation_time(series: Series, strata: Sequence[int] | Seri
 
     Source: Geyer, Stat. Sci. 7, 473 (1992); Vehtari et al., Bayesian Anal. 16, 667 (2021), eq. 10 to 13.
     """
-    values, labels = _checked(series, strata)
+    values, labels = checked_series(series, strata)
     steps = values.shape[0]
-    if steps < MIN_STEPS_FOR_BLOCKING or _is_constant(values):
+    if steps < MIN_STEPS_FOR_BLOCKING or is_constant(values):
         return 1.0
     within, total = _variances(values, labels)
     if within <= 0:
@@ -174,8 +174,14 @@ def _variances_of_chain_means(values: np.ndarray, labels: np.ndarray) -> np.ndar
     return np.bincount(labels, weights=(means - centres[labels]) ** 2) / (counts - 1)
 
 
-def _chain_error(values: np.ndarray, labels: np.ndarray, omega: np.ndarray) -> float | None:
-    """Error (a) of `estimate`."""
+def chain_error(values: np.ndarray, labels: np.ndarray, omega: np.ndarray) -> float | None:
+    """Error (a) of `estimate`; None when every chain is a stratum of its own.
+
+    Args:
+        values: float64.  # (steps, chains)
+        labels: numbers of the strata, from 0.  # (chains,)
+        omega: weights that add up to one.  # (chains,)
+    """
     variances = _variances_of_chain_means(values, labels)
     return None if variances is None else math.sqrt((omega**2 * variances[labels]).sum())
 
@@ -185,7 +191,7 @@ def _time_error(mean_series: np.ndarray) -> float | None:
     steps = mean_series.size
     if steps < MIN_STEPS_FOR_BLOCKING:
         return None
-    if _is_constant(mean_series):
+    if is_constant(mean_series):
         return 0.0
     return math.sqrt(load_pymbar().timeseries.statistical_inefficiency(mean_series) * mean_series.var(ddof=1) / steps)
 
@@ -204,12 +210,12 @@ def load_pymbar() -> Any:
     return pymbar
 
 
-def _is_constant(values: np.ndarray) -> bool:
+def is_constant(values: np.ndarray) -> bool:
     """True when the values differ by rounding only."""
     return bool(np.ptp(values) <= 8 * np.finfo(np.float64).eps * np.abs(values).max())
 
 
-def _checked(series: Series, strata: Sequence[int] | Series | None) -> tuple[np.ndarray, np.ndarray]:
+def checked_series(series: Series, strata: Sequence[int] | Series | None) -> tuple[np.ndarray, np.ndarray]:
     """The series in float64 and the strata numbered from 0; raises ValueError in one line."""
     array = series.detach().cpu().numpy() if isinstance(series, Tensor) else np.asarray(series)
     if array.ndim != 2 or array.size == 0:
@@ -235,7 +241,7 @@ def _checked(series: Series, strata: Sequence[int] | Series | None) -> tuple[np.
     return values, labels
 
 
-def _checked_weights(weights: Sequence[float] | Series | None, chains: int) -> np.ndarray:
+def checked_weights(weights: Sequence[float] | Series | None, chains: int) -> np.ndarray:
     """The weights in float64, the largest one; raises ValueError in one line."""
     if weights is None:
         return np.ones(chains)

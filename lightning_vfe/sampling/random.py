@@ -43,8 +43,13 @@ class WalkerRandom:
         if self.seed < 0:
             raise SettingError("seed", self.seed, "must not be negative", "give a whole number such as 42")
         self._generators = [torch.Generator(self.device) for _ in self.groups]
+        self.reseed(self.seed)
+
+    def reseed(self, seed: int) -> None:
+        """Begin the streams of another seed."""
+        self.seed = seed
         for group, generator in zip(self.groups, self._generators, strict=True):
-            generator.manual_seed(group_seed(self.seed, group))
+            generator.manual_seed(group_seed(seed, group))
 
     def walkers_per_group(self, num_walkers: int) -> int:
         """Number of walkers in each group when num_walkers of them live here.

@@ -180,8 +180,13 @@ def check_readable(config: DictConfig, where: object) -> None:
         ) from error
 
 
-def check_same_model(config: DictConfig, checkpoint_config: DictConfig) -> None:
+def check_same_model(config: DictConfig, checkpoint_config: DictConfig, other_seed: bool = False) -> None:
     """Compare system, base, flow, wavefunction and the numbers of walkers of a config with the checkpoint's.
+
+    Args:
+        config: of the command.
+        checkpoint_config: of the run that wrote the checkpoint.
+        other_seed: the seed may be another one.
 
     Raises:
         CommandError: the first key that differs, with both values.
@@ -191,7 +196,7 @@ def check_same_model(config: DictConfig, checkpoint_config: DictConfig) -> None:
     if here.get("system.protons") == there.get("system.protons") == "fixed":
         groups = ("system", "wavefunction")
     keys = [key for key in {**here, **there} if key.partition(".")[0] in groups]
-    for key in (*keys, *WALKER_KEYS, *RUN_KEYS):
+    for key in (*keys, *WALKER_KEYS, *(key for key in RUN_KEYS if not (other_seed and key == "seed"))):
         if is_path_key(key) and here.get(key) is not None and data_file(here[key]).is_file():
             continue  # what a file holds is compared later, not where it lies
         if key == "system.structure" and here.get("system.protons") != "fixed":

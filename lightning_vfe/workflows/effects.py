@@ -41,6 +41,8 @@ def check_effects(verb: str, config: DictConfig, overrides: Overrides) -> None:
     if "state" in config and system.get("protons") == "fixed":
         unused["system.temperature_kelvin"] = "fixed protons have no temperature"
         unused |= dict.fromkeys(("base", "flow"), "fixed protons have no distribution")
+    if "target_error" in config and config.target_error is None:
+        unused["datamodule.max_test_steps"] = "target_error is null"
     for override in overrides.keys:
         key = override.key_or_group
         home = next((name for name in unused if key == name or key.startswith(f"{name}.")), None)

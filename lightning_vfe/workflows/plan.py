@@ -194,6 +194,18 @@ def _last_checkpoint(run_dir: str | None, overrides: Overrides) -> tuple[Path, t
     )
 
 
+def _complete(stored: DictConfig) -> None:
+    """Give the config of an earlier version the keys that it lacks, with values that change nothing."""
+    for key in ("max_chunk_elements", "version"):
+        stored.setdefault(key, None)
+    if isinstance(stored.get("trainer"), DictConfig):
+        stored.trainer.setdefault("max_time", None)
+    if "state" in stored and isinstance(stored.get("datamodule"), DictConfig):
+        stored.setdefault("target_error", None)
+        stored.datamodule.setdefault("target_error", "${target_error}")
+        stored.datamodule.setdefault("max_test_steps", 10_000)
+
+
 def _config_of(checkpoint: Path, home: Path | None, overrides: Overrides) -> DictConfig:
     """Config of the checkpoint's run, with the chosen groups in the place of its own and the single keys on top.
 
@@ -209,8 +221,7 @@ def _config_of(checkpoint: Path, home: Path | None, overrides: Overrides) -> Dic
         stored = embedded_config(load_checkpoint(checkpoint))
     if stored is None or "name" not in stored:
         return compose_config(overrides)
-    for key in ("max_chunk_elements", "version"):
-        stored.setdefault(key, None)  # runs of version 0.2 and earlier lack it
+    _complete(stored)
     check_readable(stored, checkpoint if home is None else home)
     chosen, name = overrides.groups, overrides.value("name") or overrides.groups.get("experiment")
     is_other = {

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
@@ -14,6 +14,7 @@ from lightning_vfe.analysis.compare import comparison_table, draw_comparison
 from lightning_vfe.analysis.figures import FILE_DPI
 from lightning_vfe.analysis.run import load_run
 from lightning_vfe.analysis.sizes import draw_sizes, extrapolate, size_table
+from lightning_vfe.analysis.training_scatter import training_scatter
 from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.files import whole_file
 
@@ -25,14 +26,17 @@ class Comparison:
     Attributes:
         table: a row for each run (and state), with a column for each term and its error.
         figure: the same drawn.
-        files: where all are stored; empty where they are not.
+        scatter: how much trainings differ that have all settings in common but the seed (analysis/training_scatter.py);
+            empty where there are none.
         extrapolation: of runs that differ in N, the lines against 1/N, empty with fewer than three N; else None.
+        files: where each is stored; empty where they are not.
     """
 
     table: pd.DataFrame
     figure: Figure
-    files: tuple[Path, ...] = ()
+    scatter: pd.DataFrame
     extrapolation: pd.DataFrame | None = None
+    files: Mapping[str, Path] = field(default_factory=dict)
 
 
 def report(runs: Sequence[str | Path], labels: Sequence[str] = (), run_dir: str | Path | None = None) -> Comparison:
@@ -41,8 +45,8 @@ def report(runs: Sequence[str | Path], labels: Sequence[str] = (), run_dir: str 
     Args:
         runs: folders that `test` or `log-z` has written a summary.json into.
         labels: a name for each run; left out, the names of the folders.
-        run_dir: folder of comparison.csv and comparison.png, and of extrapolation.csv for several numbers of atoms;
-            None writes nothing.
+        run_dir: folder of comparison.csv and comparison.png, of extrapolation.csv for several numbers of atoms, and of
+            training_scatter.csv; None writes nothing.
 
     Raises:
         CommandError: no run, a folder without a result, runs of different systems or states, or labels that do not fit.
@@ -51,24 +55,30 @@ def report(runs: Sequence[str | Path], labels: Sequence[str] = (), run_dir: str 
     try:
         found = {label: load_run(folder) for label, folder in zip(_names(labels, folders), folders, strict=True)}
         has_sizes = len({run.system.get("num_atoms") for run in found.values()}) > 1
-        table = size_table(found) if has_sizes else comparison_table(found)
+        table, scatter = size_table(found) if has_sizes else comparison_table(found), training_scatter(found)
     except (FileNotFoundError, ValueError) as error:
         raise CommandError(one_line(error)) from error
     figure = draw_sizes(found) if has_sizes else draw_comparison(found)
     extrapolation = extrapolate(table) if has_sizes else None
     if run_dir is None:
-        return Comparison(table, figure, extrapolation=extrapolation)
+        return Comparison(table, figure, scatter, extrapolation)
     home = Path(run_dir)
     home.mkdir(parents=True, exist_ok=True)
-    files: tuple[Path, ...] = (home / "comparison.csv", home / "comparison.png")
-    with whole_file(files[0], newline="") as stream:
-        table.to_csv(stream)
-    figure.savefig(files[1], dpi=FILE_DPI)
+    files = {"table": home / "comparison.csv", "figure": home / "comparison.png"}
+    _write(table, files["table"])
+    figure.savefig(files["figure"], dpi=FILE_DPI)
     if extrapolation is not None:
-        files = *files, home / "extrapolation.csv"
-        with whole_file(files[2], newline="") as stream:
-            extrapolation.to_csv(stream)
-    return Comparison(table, figure, files, extrapolation)
+        files["extrapolation"] = home / "extrapolation.csv"
+        _write(extrapolation, files["extrapolation"])
+    if not scatter.empty:
+        files["trainings"] = home / "training_scatter.csv"
+        _write(scatter, files["trainings"])
+    return Comparison(table, figure, scatter, extrapolation, files)
+
+
+def _write(table: pd.DataFrame, file: Path) -> None:
+    with whole_file(file, newline="") as stream:
+        table.to_csv(stream)
 
 
 def _names(labels: Sequence[str], folders: Sequence[Path]) -> list[str]:

@@ -22,7 +22,8 @@ KEYS = {"rs": 2.0, "temperature_kelvin": 6000.0}
 """The keys system.* that are not left to their defaults."""
 MOVES = {"num_proton_steps": 2, "num_electron_steps": 2}
 WALKERS = {"num_proton_walkers": 8, "num_electron_walkers": 2, "num_groups": 4, "equilibration_sweeps": 2}
-STEPS = {"equilibration_steps": 2, "steps_per_epoch": 3, "validation_steps": 4, "test_steps": 8}
+STEPS: dict[str, Any] = {"equilibration_steps": 2, "steps_per_epoch": 3, "validation_steps": 4, "test_steps": 8}
+STEPS |= {"target_error": None, "max_test_steps": 10_000}
 
 
 def build_state(

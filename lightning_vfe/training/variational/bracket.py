@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from lightning_vfe.analysis.states import State
 from lightning_vfe.errors import one_line
 from lightning_vfe.physics.flow_gap import FlowGap, flow_gap
 from lightning_vfe.physics.state_point import StatePoint
-from lightning_vfe.physics.statistics import Estimate
+from lightning_vfe.physics.statistics import Estimate, estimate
 from lightning_vfe.state.batch import Sample
 from lightning_vfe.state.variational_state import VariationalState
 
@@ -68,25 +68,30 @@ class BracketSeries:
         numbers = [free, energy_noise(total), spread, total.real.mean(1)]
         self._steps.append(torch.stack(numbers, dim=-1).double())
 
-    def result(self, stratum: Tensor, gather: Callable[[Tensor], Tensor]) -> list[Gaps]:
+    def result(self, stratum: Tensor, gather: Callable[[Tensor], Tensor], starts: Sequence[int]) -> list[Gaps]:
         """Both gaps at each state point, as far as the walkers know them.
 
         Args:
             stratum: of all proton walkers of all processes.  # (W,)
             gather: concatenates the rows of all processes.
+            starts: the first step that counts at each state point.
         """
         series = gather(torch.stack(self._steps, dim=1)).cpu()  # (W, steps, 4)
-        free, noise, spread, energy = series.transpose(0, 1).unbind(-1)  # (steps, W) each
-        strata, system, count = self.state.strata, self.state.system, self.state.counts.num_electron_walkers
+        strata, num_atoms, count = (
+            self.state.strata,
+            self.state.system.num_atoms,
+            self.state.counts.num_electron_walkers,
+        )
         found = []
-        variances, energies = strata.estimate(spread, stratum), strata.estimate(energy, stratum)
-        for number, point in enumerate(strata.points):
+        for number, (point, start) in enumerate(zip(strata.points, starts, strict=True)):
             own = strata.state_index(stratum) == number
+            free, noise, spread, energy = series[own, start:].transpose(0, 1).unbind(-1)  # (steps, walkers) each
             gap, labels = None, stratum[own]
+            weights = strata.weights(labels)
             if not self.state.is_fixed:
-                weights = strata.weights(labels)
-                gap = flow_gap(free[:, own], noise[:, own], count, point.kT, system.num_atoms, labels, weights)
-            found.append(Gaps(point, system.num_atoms, count, gap, variances[number], energies[number].value))
+                gap = flow_gap(free, noise, count, point.kT, num_atoms, labels, weights)
+            variance, mean = estimate(spread, labels, weights), estimate(energy, labels, weights).value
+            found.append(Gaps(point, num_atoms, count, gap, variance, mean))
         return found
 
 

@@ -34,6 +34,13 @@ class ProgressBar(TQDMProgressBar):
         # Where nobody watches, a line now and then is enough.
         super().__init__(refresh_rate=1 if sys.stdout.isatty() else 50)
 
+    @override
+    def on_test_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """The errors so far, where some are to be reached."""
+        if isinstance(pl_module, VariationalFreeEnergy):
+            self.test_progress_bar.set_postfix(pl_module.ending.progress(), refresh=False)
+        super().on_test_batch_end(trainer, pl_module, *args)
+
     def get_metrics(
         self, trainer: L.Trainer, pl_module: L.LightningModule
     ) -> dict[str, int | str | float | dict[str, float]]:

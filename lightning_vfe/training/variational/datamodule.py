@@ -14,6 +14,7 @@ from typing_extensions import override
 from lightning_vfe.errors import SettingError
 from lightning_vfe.state.batch import Batch
 from lightning_vfe.state.variational_state import VariationalState
+from lightning_vfe.training.variational.ending import wanted_errors
 
 
 class MCMCDataModule(L.LightningDataModule):
@@ -28,10 +29,14 @@ class MCMCDataModule(L.LightningDataModule):
         equilibration_steps: sweeps before the first batch of `fit`, and afresh before `validate` and `test`.
         steps_per_epoch: batches between two ends of an epoch of `fit`.
         validation_steps: batches of `validate`.
-        test_steps: batches of `test`.
+        test_steps: batches of `test`; with a target_error the least number of them.
+        target_error: error of F per atom in Ha at which `test` ends, at all state points; or the errors of several
+            terms by their names in summary.json, {"free_energy_per_atom": 0.0005, "pressure_gpa": 2.0}. None measures
+            test_steps.
+        max_test_steps: batches of `test` at most, where there is a target_error.
 
     Raises:
-        ValueError: a number is below one.
+        ValueError: a number is below one, max_test_steps is below test_steps, or the target_error cannot be used.
     """
 
     def __init__(
@@ -41,15 +46,22 @@ class MCMCDataModule(L.LightningDataModule):
         steps_per_epoch: int = 50,
         validation_steps: int = 50,
         test_steps: int = 200,
+        target_error: float | dict[str, float] | None = None,
+        max_test_steps: int = 10_000,
     ) -> None:
         super().__init__()
         counts = {"equilibration_steps": equilibration_steps, "steps_per_epoch": steps_per_epoch}
-        counts |= {"validation_steps": validation_steps, "test_steps": test_steps}
+        counts |= {"validation_steps": validation_steps, "test_steps": test_steps, "max_test_steps": max_test_steps}
         for name, value in counts.items():
             if value < 1:
                 raise SettingError(name, value, "must be at least 1")
+        self.wanted_errors, self.test_steps = wanted_errors(target_error), test_steps
+        if self.wanted_errors and max_test_steps < test_steps:
+            reason = f"is below datamodule.test_steps = {test_steps}, the least number"
+            raise SettingError("max_test_steps", max_test_steps, reason, "lower that, or raise this")
         self.state, self.equilibration_steps = state, equilibration_steps
-        self.steps = {"fit": steps_per_epoch, "validate": validation_steps, "test": test_steps}
+        most = max_test_steps if self.wanted_errors else test_steps
+        self.steps = {"fit": steps_per_epoch, "validate": validation_steps, "test": most}
 
     @override
     def setup(self, stage: str) -> None:
@@ -106,5 +118,8 @@ class _Sweeps(IterableDataset[Batch]):
 
     def __iter__(self) -> Iterator[Batch]:
         self.datamodule.equilibrate(self.stage)
+        trainer = self.datamodule.trainer
         for _ in range(self.num_steps):
+            if self.stage == "test" and trainer is not None and trainer.should_stop:
+                return
             yield self.datamodule.state.batch(adapt=self.stage == "fit")

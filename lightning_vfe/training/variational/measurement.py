@@ -12,15 +12,23 @@ from lightning_vfe.analysis.psi_gap import OF_PSI
 from lightning_vfe.analysis.published import nearest_published
 from lightning_vfe.analysis.states import State, state_suffix
 from lightning_vfe.optim.collectives import Collectives
+from lightning_vfe.physics.block_series import BlockSeries
 from lightning_vfe.physics.finite_size import two_body_corrections
 from lightning_vfe.physics.observables import RadialDistributions
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.static_structure import BOND_CUTOFF, StructureFactors, molecular_fraction
+from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
-from lightning_vfe.training.variational.bracket import BracketSeries, energy_noise, walker_free_energy_of_psi
-from lightning_vfe.training.variational.metrics import FreeEnergyMetric, of_reached_protons, with_base_error
-from lightning_vfe.training.variational.summary import StateResult, TestResult
+from lightning_vfe.training.variational.bracket import BracketSeries, Gaps, energy_noise, walker_free_energy_of_psi
+from lightning_vfe.training.variational.error_budget import Budget, error_budget
+from lightning_vfe.training.variational.metrics import (
+    FreeEnergyMetric,
+    of_reached_protons,
+    start_of_average,
+    with_base_error,
+)
+from lightning_vfe.training.variational.summary import MeasurementInfo, StateResult, TestResult
 
 MAX_FRACTION = 0.99
 """Largest fraction that is taken for unreached: beyond it there is nothing to correct."""
@@ -105,22 +113,30 @@ class Measurement:
 
     Args:
         state: networks and walkers.
+
+    Attributes:
+        num_steps: batches so far.
+        training_seed: of the training whose networks are measured; None is that of the state.
     """
 
     def __init__(self, state: VariationalState) -> None:
         self.state = state
         self.metric = FreeEnergyMetric(state.strata)
         self.gaps = BracketSeries(state)
-        self.radial: RadialDistributions | None = None
-        self.structure: StructureFactors | None = None
+        self.num_steps = 0
+        self.training_seed: int | None = None
+        self.radial: BlockSeries[RadialDistributions] | None = None
+        self.structure: BlockSeries[StructureFactors] | None = None
         self._stratum: Tensor | None = None
 
     def reset(self) -> None:
         """Start again."""
         self.metric.reset()
         self.gaps = BracketSeries(self.state)
-        self.radial = RadialDistributions(self.state.system.cell, num_up=self.state.system.num_up)
-        self.structure = StructureFactors(self.state.system.cell)
+        self.num_steps = 0
+        cell, num_up = self.state.system.cell, self.state.system.num_up
+        self.radial = BlockSeries(lambda: RadialDistributions(cell, num_up=num_up))
+        self.structure = BlockSeries(lambda: StructureFactors(cell))
 
     def add(self, batch: Batch, sample: Sample) -> None:
         """Count a batch."""
@@ -138,44 +154,107 @@ class Measurement:
         self.radial.update(protons, electrons)
         self.structure.update(protons, electrons)
         self._stratum = batch.stratum
+        self.num_steps += 1
 
-    def result(self, step: int, steps_key: str = "datamodule.test_steps") -> TestResult:
+    def estimates(self) -> list[tuple[dict[str, Estimate], Budget]]:
+        """Every term so far with its whole error, and what the error consists of, for each state point.
+
+        All processes call it together.
+
+        Raises:
+            FloatingPointError: samples that are not finite.
+        """
+        common, found = self._common(), []
+        for point, statistical in zip(self.state.strata.points, self.metric.compute(), strict=True):
+            fraction = common.get("unreached_fraction", 0.0)
+            budget = error_budget(statistical, self.base_error(point), fraction, point.kT, self.state.system.num_atoms)
+            found.append((self._whole(statistical, point, common), budget))
+        return found
+
+    def _whole(
+        self, statistical: dict[str, Estimate], point: StatePoint, common: dict[str, float]
+    ) -> dict[str, Estimate]:
+        """The estimates with base protons that have no x, and with the error of ln Z_ML: no scatter shows them."""
+        base_error, fraction = self.base_error(point), common.get("unreached_fraction", 0.0)
+        whole = of_reached_protons(statistical, fraction, point.kT, self.state.system.num_atoms)
+        return with_base_error(whole, base_error, point.kT) if base_error else whole
+
+    def _common(self) -> dict[str, float]:
+        """Diagnostic numbers of the whole run."""
+        common = self.metric.common_diagnostics()
+        if "num_failed_inversions" in common:
+            common["unreached_fraction"] = self._unreached_fraction(common)
+        return common
+
+    def result(
+        self, step: int, steps_key: str = "datamodule.test_steps", info: MeasurementInfo | None = None
+    ) -> TestResult:
         """The result of all batches, on all processes.
 
         Args:
             step: optimizer steps of the measured parameters.
             steps_key: setting of the number of measured steps, for advice.
+            info: how it was measured.
         """
+        assert self._stratum is not None
+        collectives = Collectives()
+        stratum = collectives.gather(self._stratum).cpu()
+        measured = list(zip(self.estimates(), self.metric.state_diagnostics(collectives.gather), strict=True))
+        starts = [start_of_average(unequilibrated, self.num_steps) for unequilibrated in self.metric.unequilibrated]
+        states: list[StateResult] = []
+        for gaps, ((found, budget), diagnostics) in zip(
+            self.gaps.result(stratum, collectives.gather, starts), measured, strict=True
+        ):
+            number = len(states)
+            radial, structure = self._curves(number, starts[number], stratum)
+            fluctuation = structure.get("electron_fluctuation")
+            result = StateResult(
+                gaps.point,
+                found,
+                diagnostics | {"discarded_steps": float(starts[number])},
+                radial,
+                steps_key,
+                self._is_direct,
+                self._published(gaps.point),
+                budget,
+                has_equilibrated=2 * self.metric.unequilibrated[number] <= self.num_steps,
+                gaps=self._with_exact_free_energy(gaps),
+                structure=structure,
+                finite_size=two_body_corrections(gaps.point, self.state.system.num_atoms, fluctuation),
+            )
+            states.append(result)
+        return TestResult(self.system(), step, states, self._common(), info or self.info(steps_key))
+
+    def _with_exact_free_energy(self, gaps: Gaps) -> Gaps:
+        """The exact free energy of psi gets the errors that F has."""
+        if gaps.flow is not None and gaps.flow.free_energy is not None:
+            found = self._whole({"free_energy_per_atom": gaps.flow.free_energy}, gaps.point, self._common())
+            gaps.of_psi = found["free_energy_per_atom"]
+        return gaps
+
+    def _curves(self, number: int, start: int, stratum: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
+        """g(r) and S(k) of a state point over the steps that count."""
         assert self.radial is not None
         assert self.structure is not None
-        assert self._stratum is not None
-        strata, collectives = self.state.strata, Collectives()
-        radial = {name: collectives.gather(values).cpu() for name, values in self.radial.per_walker().items()}
-        structure = {name: collectives.gather(values).cpu() for name, values in self.structure.per_walker().items()}
-        stratum = collectives.gather(self._stratum).cpu()
-        common = self.metric.common_diagnostics()
-        if "num_failed_inversions" in common:
-            common["unreached_fraction"] = self._unreached_fraction(common)
-        measured = self.metric.compute(), self.metric.state_diagnostics(collectives.gather)
-        states = []
-        for number, (found, diagnostics, gaps) in enumerate(
-            zip(*measured, self.gaps.result(stratum, collectives.gather), strict=True)
-        ):
-            point, own = strata.points[number], strata.state_index(stratum) == number
-            weights = strata.weights(stratum[own])
-            g = self.radial.result({name: values[own] for name, values in radial.items()}, weights, point.rs)
-            found = self._with_what_no_scatter_shows(found, point, common)
-            if gaps.flow is not None and gaps.flow.free_energy is not None:
-                of_psi = {"free_energy_per_atom": gaps.flow.free_energy}
-                gaps.of_psi = self._with_what_no_scatter_shows(of_psi, point, common)["free_energy_per_atom"]
-            known = self._published(point)
-            result = StateResult(point, found, diagnostics, g, steps_key, self._is_direct, known, gaps)
-            own_structure = {name: values[own] for name, values in structure.items()}
-            result.structure = self.structure.result(own_structure, weights, point.rs)
-            fluctuation = result.structure.get("electron_fluctuation")
-            result.finite_size = two_body_corrections(point, self.state.system.num_atoms, fluctuation)
-            states.append(result)
-        return TestResult(self.system(), step, states, common)
+        strata, gather = self.state.strata, Collectives().gather
+        own, rs = strata.state_index(stratum) == number, strata.points[number].rs
+        radial, structure = (
+            {name: gather(rows).cpu()[own] for name, rows in series.per_walker(start).items()}
+            for series in (self.radial, self.structure)
+        )
+        weights = strata.weights(stratum[own])
+        return self.radial.empty.result(radial, weights, rs), self.structure.empty.result(structure, weights, rs)
+
+    def info(self, ended_by: str, target_error: dict[str, float] | None = None) -> MeasurementInfo:
+        """How it was measured.
+
+        Args:
+            ended_by: what ended it; of a setting, its name.
+            target_error: errors that it was to reach.
+        """
+        seed, end = self.state.seed, ended_by.rpartition(".")[2]
+        trained = seed if self.training_seed is None else self.training_seed
+        return MeasurementInfo(seed, trained, self.num_steps, end, target_error or {})
 
     def _published(self, point: StatePoint) -> list[dict[str, Any]]:
         """The published values nearest to a state point."""
@@ -202,18 +281,13 @@ class Measurement:
         moved = 1.0 - (1.0 - diagnostics["proton_acceptance"]) ** getattr(self.state.sampler, "num_proton_steps", 1)
         return min(failed / moved, MAX_FRACTION) if moved > 0 else MAX_FRACTION * (failed > 0)
 
-    def _with_what_no_scatter_shows(
-        self, found: dict[str, Any], point: StatePoint, common: dict[str, float]
-    ) -> dict[str, Any]:
-        """The estimates with base protons that have no x, and with the error of ln Z_ML."""
-        if "unreached_fraction" in common:
-            found = of_reached_protons(found, common["unreached_fraction"], point.kT, self.state.system.num_atoms)
+    def base_error(self, point: StatePoint) -> float:
+        """Standard error of -kT ln Z_ML per atom at a state point, in Ha; 0 where there is no base."""
         if self.state.proton_density is None:
-            return found
+            return 0.0
         like = torch.zeros((), dtype=torch.float64)
         states = WalkerStates.at(point.rs, point.temperature_kelvin, like=like)
-        error = float(self.state.proton_density.base.free_energy_error(states)) / self.state.system.num_atoms
-        return with_base_error(found, error, point.kT)
+        return float(self.state.proton_density.base.free_energy_error(states)) / self.state.system.num_atoms
 
     def system(self) -> dict[str, Any]:
         """What is computed, as checkpoints and summaries say it."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_vfe.physics.equilibration import block_length, equilibration_steps
 from lightning_vfe.physics.statistics import Estimate, estimate
 from lightning_vfe.physics.strata import Strata
 
@@ -20,8 +21,15 @@ class FreeEnergyMetric(Metric):
     The errors come from the walkers' means over time and from blocking over time (physics/statistics.py), never from
     the number of electron samples. State points and twists are strata: they are chosen, and no random variables.
 
+    Steps at the start that are not equilibrated (physics/equilibration.py) do not count, the same for all terms of a
+    state, so that sums of terms stay sums; at most half of the steps.
+
     Args:
         strata: of the run.
+
+    Attributes:
+        unequilibrated: steps at the start of each state that `compute` has found not to be equilibrated, those of the
+            slowest term; all steps where the chains drift to the end.
     """
 
     full_state_update = False
@@ -43,6 +51,7 @@ class FreeEnergyMetric(Metric):
         self.names: list[str] = []
         self.walker_names: list[str] = []
         self.common_names: list[str] = []
+        self.unequilibrated: list[int] = []
 
     def update(
         self,
@@ -90,8 +99,17 @@ class FreeEnergyMetric(Metric):
                     f"{name} is not finite for {broken} of {series.numel()} samples: the networks, or a chain, broke "
                     "down there; measure an earlier checkpoint of the run with ckpt_path=..."
                 )
-        by_term = {name: self.strata.estimate(series, stratum) for name, series in terms.items()}
-        return [{name: found[i] for name, found in by_term.items()} for i in range(self.strata.num_states)]
+        self.unequilibrated, found = [], []
+        for number in range(self.strata.num_states):
+            own = self.strata.state_index(stratum) == number
+            chains = stratum[own].cpu()
+            arguments = chains, self.strata.weights(chains)
+            series_of = {name: series[:, own].cpu() for name, series in terms.items()}
+            slowest = max(equilibration_steps(each, *arguments) for each in series_of.values())
+            start = start_of_average(slowest, next(iter(series_of.values())).shape[0])
+            self.unequilibrated.append(slowest)
+            found.append({name: estimate(each[start:], *arguments) for name, each in series_of.items()})
+        return found
 
     def common_diagnostics(self) -> dict[str, float]:
         """Each diagnostic number of the whole run, averaged over the steps, and the error of the electrons' drift."""
@@ -121,6 +139,12 @@ def _whole(state: list[Tensor] | Tensor) -> Tensor:
     return state[0] if isinstance(state, list) else state
 
 
+def start_of_average(unequilibrated: int, num_steps: int) -> int:
+    """The first step that counts: at most half of the steps are left out, in whole blocks."""
+    block = block_length(num_steps)
+    return min(unequilibrated, num_steps // 2 // block * block)
+
+
 def with_base_error(estimates: dict[str, Estimate], base_error: float, kT: float) -> dict[str, Estimate]:
     """The estimates with the error of ln Z_ML in those that contain it.
 
@@ -131,14 +155,19 @@ def with_base_error(estimates: dict[str, Estimate], base_error: float, kT: float
         base_error: standard error of -kT ln Z_ML per atom in Ha; 0 for the uniform base.
         kT: in Ha; S = (E - F)/kT inherits the error of F.
     """
-    added = {
-        "free_energy_per_atom": base_error,
-        "base_free_energy_per_atom": base_error,
-        "entropy_per_atom": base_error / kT,
-    }
+    added = base_errors(base_error, kT)
     return {
         name: found._replace(error=math.hypot(found.error, added[name])) if name in added else found
         for name, found in estimates.items()
+    }
+
+
+def base_errors(base_error: float, kT: float) -> dict[str, float]:
+    """What the error of -kT ln Z_ML per atom in Ha contributes to the error of each term that contains it."""
+    return {
+        "free_energy_per_atom": base_error,
+        "base_free_energy_per_atom": base_error,
+        "entropy_per_atom": base_error / kT,
     }
 
 
@@ -161,11 +190,16 @@ def of_reached_protons(
         kT: in Ha.
         num_atoms: N.
     """
-    lost = -math.log1p(-fraction) / num_atoms  # of S/k_B
-    shifts = {"free_energy_per_atom": kT * lost, "entropy_per_atom": -lost}
+    shifts = unreached_shifts(fraction, kT, num_atoms)
     return {
         name: found._replace(value=found.value + shifts[name], error=math.hypot(found.error, shifts[name]))
         if name in shifts
         else found
         for name, found in estimates.items()
     }
+
+
+def unreached_shifts(fraction: float, kT: float, num_atoms: int) -> dict[str, float]:
+    """By how much F in Ha and S in k_B per atom change where a fraction of the base protons is not reached."""
+    lost = -math.log1p(-fraction) / num_atoms  # of S/k_B
+    return {"free_energy_per_atom": kT * lost, "entropy_per_atom": -lost}

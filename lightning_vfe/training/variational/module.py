@@ -18,6 +18,7 @@ from lightning_vfe.optim.collectives import Collectives
 from lightning_vfe.optim.solve import ScoreBlock
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
+from lightning_vfe.training.variational.ending import Ending
 from lightning_vfe.training.variational.measurement import Measurement, has_finite_free_energy, step_values
 from lightning_vfe.training.variational.objective import Groups, flow_loss, wavefunction_loss
 from lightning_vfe.training.variational.optimizers import NaturalGradient, OptimizerSettings
@@ -65,6 +66,7 @@ class VariationalFreeEnergy(L.LightningModule):
         self.register_buffer("trained_steps", torch.zeros((), dtype=torch.int64))
         self.measurement = Measurement(state)
         self.is_finite = True  # F of the last step, on all processes
+        self.ending = Ending({}, 1)
         self.result: TestResult | None = None
         self.recent: deque[Tensor] = deque(maxlen=RECENT_STEPS)  # (terms, samples) of this process
 
@@ -157,25 +159,44 @@ class VariationalFreeEnergy(L.LightningModule):
         """Start measuring."""
         self.measurement.reset()
 
-    on_test_epoch_start = on_validation_epoch_start
+    def on_test_epoch_start(self) -> None:
+        """Start measuring, until the errors of the datamodule or the number of its steps are reached.
+
+        Raises:
+            SettingError: errors that cannot be reached.
+        """
+        self.measurement.reset()
+        self.trainer.should_stop = False
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        self.ending = Ending(getattr(datamodule, "wanted_errors", {}), getattr(datamodule, "test_steps", 1))
+        self.ending.check(self.measurement)
 
     @override
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure with frozen parameters."""
         self.measurement.add(batch, self.state.energies(batch))
 
-    test_step = validation_step
+    @override
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """Measure with frozen parameters, and see whether it is enough."""
+        self.measurement.add(batch, self.state.energies(batch))
+        self.ending.look(self.measurement, self.trainer)
 
     def on_validation_epoch_end(self) -> None:
         """Put the result together, on all processes."""
         self.result = self.measurement.result(int(self.trained_steps), steps_key=self._steps_key())
 
-    on_test_epoch_end = on_validation_epoch_end
+    def on_test_epoch_end(self) -> None:
+        """Put the result together, on all processes."""
+        wanted, key = self.ending.wanted, self._steps_key()
+        info = self.measurement.info(self.ending.ended_by or key, wanted)
+        self.result = self.measurement.result(int(self.trained_steps), key, info)
 
     def _steps_key(self) -> str:
         """The setting that says how many steps are measured."""
-        verb = "validation" if self._trainer is not None and self.trainer.state.fn == "validate" else "test"
-        return f"datamodule.{verb}_steps"
+        if self._trainer is not None and self.trainer.state.fn == "validate":
+            return "datamodule.validation_steps"
+        return f"datamodule.{'max_test_steps' if self.ending.wanted else 'test_steps'}"
 
     def configure_optimizers(self) -> Any:
         """Both blocks in one optimizer."""
@@ -191,6 +212,8 @@ class VariationalFreeEnergy(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Continue the walkers; refuse those of another system, and to train on with another optimizer.
+
+        `validate` and `test` begin the random numbers of the state's seed where it is not that of the checkpoint.
 
         Raises:
             ValueError: naming the key and both values.
@@ -221,6 +244,10 @@ class VariationalFreeEnergy(L.LightningModule):
             except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
                 path = getattr(self._trainer, "ckpt_path", None) or "the checkpoint"
                 raise SettingError("ckpt_path", path, f"holds walkers that do not fit: {one_line(error)}") from error
+            random = self.state.walkers.random
+            self.measurement.training_seed = random.seed
+            if self._trainer is not None and self.trainer.state.fn != "fit" and random.seed != self.state.seed:
+                random.reseed(self.state.seed)
 
 
 def _learns(module: nn.Module) -> bool:

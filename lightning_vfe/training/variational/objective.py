@@ -14,6 +14,8 @@ from torch import Tensor
 
 Gather = Callable[[Tensor], Tensor]
 """Concatenates the values (W, ...) of all processes along the first dimension."""
+_ROUNDS = 4
+"""Means of the absolute deviation: of all values, then of clipped ones."""
 
 
 class Groups(NamedTuple):
@@ -44,23 +46,21 @@ class Groups(NamedTuple):
 
 
 def clip_deviation(deviation: Tensor, width: float, gather: Gather, groups: Groups) -> Tensor:
-    """Clip to `width` times the mean absolute deviation around the median of the group.
+    """Clip to `width` times the mean absolute deviation around the median, both of the group.
 
-    The mean is over the samples of all groups: among the few samples of one group, an outlier would widen its own
-    bounds. Only gradients are clipped, never reported energies. A few electrons close to a node, or protons close to
-    each other, would otherwise dominate a step (Spencer et al., arXiv:2011.07125; Pfau et al. 2020).
-
-    Args:
-        deviation: values in a scale that is common to all groups.  # (W, ...)
-        width: of the bounds.
-        gather: over the processes.
-        groups: walkers with one median.
+    The mean is taken again over the clipped values, three times in all: among the few samples of a group, an outlier
+    would else widen its own bounds, up to where it is not clipped. Only gradients are clipped, never reported energies.
+    A few electrons close to a node, or protons close to each other, would otherwise dominate a step (Spencer et al.,
+    arXiv:2011.07125; Pfau et al. 2020).
     """
     everything = groups.collect(deviation, gather).flatten(1)
     median = everything.median(1).values
-    spread = (everything - median.unsqueeze(1)).abs().mean() * width
+    distance = (everything - median.unsqueeze(1)).abs()
+    spread = distance.mean(1)
+    for _ in range(_ROUNDS - 1):
+        spread = torch.minimum(distance, width * spread.unsqueeze(1)).mean(1)
     shape = (-1, *(1,) * (deviation.ndim - 1))
-    low, high = ((median + sign * spread)[groups.label].view(shape) for sign in (-1.0, 1.0))
+    low, high = ((median + sign * width * spread)[groups.label].view(shape) for sign in (-1.0, 1.0))
     return torch.minimum(torch.maximum(deviation, low), high)
 
 

@@ -10,6 +10,7 @@ from rich.text import Text
 from lightning_vfe.analysis.bracket import bracket_lines, short_line
 from lightning_vfe.analysis.published import published_lines
 from lightning_vfe.analysis.terms import TERMS, value_in_brackets
+from lightning_vfe.training.variational.error_budget import CAUSES
 from lightning_vfe.training.variational.summary import TestResult
 
 ROWS = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "pressure_gpa")
@@ -28,6 +29,7 @@ def result_tables(result: TestResult) -> list[RenderableType]:
     return [
         _of_one_state(result) if len(result.states) == 1 else _of_states(result),
         *(Text(line) for line in _bracket_of(result)),
+        *map(Text, _error_lines(result)),
         *(Text(line) for state in result.states for line in published_lines(state.published)),
         shown,
         *(Text(f"note: {note}") for note in result.notes),
@@ -44,6 +46,20 @@ def _bracket_of(result: TestResult) -> list[str]:
     (only,) = result.states
     is_fixed = only.gaps is not None and only.gaps.flow is None
     return [line for content in only.bracket().values() for line in bracket_lines(content, is_fixed)]
+
+
+def _error_lines(result: TestResult) -> list[str]:
+    """How it was measured, what the error of F consists of, and what it does not contain."""
+    lines, how = [], result.measurement
+    if how is not None:
+        wanted = ", ".join(f"{TERMS[name].plain_symbol} {error:g}" for name, error in how.target_error.items())
+        end = f"; ended by {how.ended_by}" + (f" (wanted error: {wanted})" if wanted else "")
+        lines.append(f"{how.steps} measured steps, seed {how.seed}{end}")
+    budget = result.states[0].budget.get("free_energy_per_atom", {}) if len(result.states) == 1 else {}
+    parts = [f"{part:.5f} {CAUSES[cause]}" for cause, part in budget.items() if part or cause == "statistical"]
+    if parts:
+        lines.append(f"error of F: {', '.join(parts)}")
+    return [*lines, "one training: the errors do not contain how much trainings differ"]
 
 
 def _of_one_state(result: TestResult) -> Table:

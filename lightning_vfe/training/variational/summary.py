@@ -8,14 +8,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning_vfe.files import CHECKSUM, checksum, write_json
 from lightning_vfe.physics.finite_size import Correction
 from lightning_vfe.physics.observables import RadialDistribution
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.static_structure import StructureFactor
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.training.variational.bracket import Gaps
-from lightning_vfe.training.variational.curve_files import write_pair_correlation, write_structure_factor
+from lightning_vfe.training.variational.summary_files import (
+    write_pair_correlation,
+    write_structure_factor,
+    write_summary,
+)
 
 NEEDS_INVERTIBLE_MAP = ("free_energy_per_atom", "entropy_per_atom")
 MAX_R_HAT = 1.05
@@ -23,6 +26,32 @@ MIN_EFFECTIVE_SAMPLES = 100.0
 MAX_ELECTRON_DRIFT = 0.05
 MAX_UNREACHED = 0.01
 """Fraction of the base protons without an x, above which the training is to blame."""
+
+
+@dataclass(frozen=True)
+class MeasurementInfo:
+    """How a result was measured.
+
+    Attributes:
+        seed: of the random numbers; where it is that of the training, the chains of the checkpoint go on.
+        training_seed: of the training.
+        steps: sweeps that were measured, with those that are left out.
+        ended_by: test_steps or validation_steps where their number was given; else target_error, max_test_steps or
+            max_time, whichever came first.
+        target_error: by term, the error that was to be reached; empty where none was.
+    """
+
+    seed: int
+    training_seed: int
+    steps: int
+    ended_by: str
+    target_error: Mapping[str, float] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The entry `measurement` of summary.json."""
+        content: dict[str, Any] = {"seed": self.seed, "training_seed": self.training_seed}
+        content |= {"steps": self.steps, "ended_by": self.ended_by}
+        return content | ({"target_error": dict(self.target_error)} if self.target_error else {})
 
 
 @dataclass
@@ -38,6 +67,8 @@ class StateResult:
         is_direct: whether protons are found from base protons. Then the density that is sampled is normalised even
             where the map folds (see metrics.of_reached_protons).
         published: rows of analysis/published.py, the published values nearest to this state.
+        budget: what the errors of F, E, S and P consist of.
+        has_equilibrated: whether at most half of the steps had to be left out.
         gaps: how far F lies above the exact one; None where nobody measured it.
         structure: S(k) of all kinds.
         finite_size: two-body corrections, which stand beside the terms and are in none of them.
@@ -51,6 +82,8 @@ class StateResult:
     steps_key: str = "datamodule.test_steps"
     is_direct: bool = False
     published: list[dict[str, Any]] = field(default_factory=list)
+    budget: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    has_equilibrated: bool = True
     gaps: Gaps | None = None
     structure: dict[str, StructureFactor] = field(default_factory=dict)
     finite_size: dict[str, Correction] = field(default_factory=dict)
@@ -67,6 +100,11 @@ class StateResult:
 
     def _reasons(self) -> list[str]:
         found, given = [], self.diagnostics
+        if not self.has_equilibrated:
+            found.append(
+                "the chains have not equilibrated in the first half of the measured steps, or drift still; "
+                f"raise datamodule.equilibration_steps and {self.steps_key}"
+            )
         if not given["r_hat"] <= MAX_R_HAT:
             found.append(
                 f"R-hat = {given['r_hat']:.3f} is above {MAX_R_HAT}: the chains have not equilibrated; "
@@ -111,6 +149,18 @@ class StateResult:
         upper = None if self._is_refused else self.estimates["free_energy_per_atom"]
         return {"bracket": self.gaps.as_dict(upper)}
 
+    def error_budget(self) -> dict[str, Any]:
+        """The entry `error_budget`: the parts of each error; null where F and S are refused."""
+        return {
+            "error_budget": {
+                name: {
+                    cause: None if self._is_refused and name in NEEDS_INVERTIBLE_MAP else plain(part)
+                    for cause, part in parts.items()
+                }
+                for name, parts in self.budget.items()
+            }
+        }
+
 
 @dataclass
 class TestResult:
@@ -121,6 +171,7 @@ class TestResult:
         step: optimizer steps of the measured parameters.
         states: the results at each state point.
         diagnostics: of the chains of all states together.
+        measurement: how it was measured.
         common_reasons: why no number is to be trusted; empty if they are.
     """
 
@@ -130,6 +181,7 @@ class TestResult:
     step: int
     states: list[StateResult]
     diagnostics: dict[str, float]
+    measurement: MeasurementInfo | None = None
     common_reasons: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -159,7 +211,7 @@ class TestResult:
         """What has been taken into account, and is worth knowing."""
         unreached = self.diagnostics.get("unreached_fraction", 0.0)
         folded = max((state.diagnostics.get("negative_determinants", 0.0) for state in self.states), default=0.0)
-        found = []
+        found = [note for state in self.states if (note := self._equilibration(state))]
         if 0.0 < unreached <= MAX_UNREACHED:
             found.append(
                 f"the flow could not be inverted for a fraction {unreached:.1e} of the base protons; F contains "
@@ -171,6 +223,15 @@ class TestResult:
                 "an upper bound"
             )
         return found
+
+    def _equilibration(self, state: StateResult) -> str:
+        discarded = state.diagnostics.get("discarded_steps", 0.0)
+        if not discarded or self.measurement is None:
+            return ""
+        where = f"{state.point}: " if len(self.states) > 1 else ""
+        return (
+            f"{where}the first {discarded:.0f} of {self.measurement.steps} steps are not equilibrated and do not count"
+        )
 
     @property
     def reasons(self) -> list[str]:
@@ -187,17 +248,21 @@ class TestResult:
         With one state point: {"value":, "error":} of each term, the bracket, diagnostics, converged, reasons and the
         published values nearest to it. With several: a list of these under `states`, and what they have in common.
         """
-        content: dict[str, Any] = {"system": dict(self.system), "step": self.step}
+        # `report` tells how much trainings of one state differ; this run knows of none but its own
+        content: dict[str, Any] = {"system": dict(self.system), "step": self.step, "trainings": 1}
+        if self.measurement is not None:
+            content["measurement"] = self.measurement.as_dict()
         verdict = {"converged": not self.reasons, "reasons": self.reasons}
         if len(self.states) == 1:
             (only,) = self.states
             known = {"published": only.published}
-            numbers = only.terms() | only.bracket() | _diagnostics(self.diagnostics | only.diagnostics)
-            return content | numbers | verdict | known
+            numbers = only.terms() | only.bracket() | only.error_budget()
+            return content | numbers | _diagnostics(self.diagnostics | only.diagnostics) | verdict | known
         content["states"] = [
             _state_point(result.point)
             | result.terms()
             | result.bracket()
+            | result.error_budget()
             | _diagnostics(result.diagnostics)
             | {"converged": not (result.reasons or self.common_reasons), "reasons": result.reasons}
             | {"published": result.published}
@@ -225,14 +290,6 @@ def _state_point(point: StatePoint) -> dict[str, float]:
 
 def _diagnostics(values: dict[str, float]) -> dict[str, Any]:
     return {"diagnostics": {name: plain(value) for name, value in values.items()}}
-
-
-def write_summary(folder: Path, content: Mapping[str, Any]) -> None:
-    """summary.json, the results of a run: each term as {"value":, "error":}, diagnostics, converged and reasons.
-
-    The checksum in it shows whether it has changed since.
-    """
-    write_json(folder / "summary.json", {**content, CHECKSUM: checksum(content)})
 
 
 def plain(value: float) -> float | None:

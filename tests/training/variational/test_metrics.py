@@ -7,6 +7,7 @@ import torch
 
 from lightning_vfe.physics.statistics import Estimate, estimate
 from lightning_vfe.physics.strata import Strata
+from lightning_vfe.training.variational.error_budget import error_budget
 from lightning_vfe.training.variational.metrics import FreeEnergyMetric, of_reached_protons, with_base_error
 
 TWISTS = [[0.0, 0.0, 0.0, 1.0], [0.25, 0.1, -0.3, 3.0]]
@@ -77,6 +78,34 @@ def test_one_state_and_twist_is_the_plain_estimate():
     metric.reset()
     fill(metric, steps[:3], stratum, torch.arange(6))
     assert metric.series()["energy_per_atom"].shape == (3, 12)
+
+
+def test_the_start_of_the_slowest_term_is_left_out_of_all_terms_of_its_state():
+    strata = Strata.of(states=STATES[:2])
+    stratum, steps = torch.arange(16) % 2, random_steps(16, 64)
+    first = (stratum == 0)[:, None]
+    for step in steps[:10]:
+        step["energy_per_atom"] = step["energy_per_atom"] + 9.0 * first
+    metric = fill(FreeEnergyMetric(strata), steps, stratum, torch.arange(16))
+    drifting, equilibrated = metric.compute()
+    start, zero = metric.unequilibrated
+    assert 10 <= start <= 16
+    assert zero == 0
+    for state, found, left_out in ((0, drifting, start), (1, equilibrated, 0)):
+        for name, value in found.items():
+            series = torch.stack([step[name][stratum == state].flatten() for step in steps[left_out:]])
+            assert value.value == pytest.approx(float(series.mean()), rel=1e-12), (state, name)
+
+
+def test_the_budget_adds_up_to_the_error():
+    names = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "pressure_gpa")
+    statistical = {name: Estimate(1.0, 0.003, 1.0, 100.0, 1.0) for name in names}
+    budget = error_budget(statistical, 0.004, 0.1, 0.02, num_atoms=2)
+    whole = of_reached_protons(with_base_error(statistical, 0.004, 0.02), 0.1, 0.02, num_atoms=2)
+    for name in names:
+        assert math.hypot(*budget[name].values()) == pytest.approx(whole[name].error, rel=1e-12)
+    assert budget["energy_per_atom"] == {"statistical": 0.003, "log_z": 0.0, "unreached_fraction": 0.0}
+    assert budget["entropy_per_atom"]["unreached_fraction"] == pytest.approx(math.log(10.0 / 9.0) / 2.0)
 
 
 def test_error_of_ln_z_enters_free_energy_and_entropy():

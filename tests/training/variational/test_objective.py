@@ -102,6 +102,9 @@ def test_noise_of_the_energy_leaves_the_flow_gradient_unbiased():
 def test_clipping_around_the_median():
     deviation = torch.tensor([[0.0, 1.0, -1.0], [2.0, -2.0, 94.0], [0.5, -0.5, 0.0]])
     spread = 101.0 / 9.0  # mean absolute deviation around the median 0
+    for _ in range(3):
+        spread = (7.0 + min(94.0, 2.0 * spread)) / 9.0  # of values clipped to twice the last one
+    assert 2.0 < 2.0 * spread < 2.3
 
     def clip(values, width):
         return clip_deviation(values, width, one_process, one_group(values))
@@ -113,23 +116,27 @@ def test_clipping_around_the_median():
 
 
 def test_clipping_around_the_median_of_each_group():
-    """Groups in mixed order, as walkers are dealt, with medians of their own and one width."""
+    """Groups in mixed order, as walkers are dealt, with medians and widths of their own."""
     groups = Groups(torch.tensor([1, 0, 0, 1, 1, 0]), 2, torch.ones(6))
     deviation = torch.tensor([100.0, 0.0, 1.0, 101.0, 401.0, -8.0])
-    # medians 0 and 101, mean absolute deviation (9 + 301) / 6
-    expected = torch.tensor([100.0, 0.0, 1.0, 101.0, 101.0 + 310.0 / 6.0, -8.0])
-    torch.testing.assert_close(clip_deviation(deviation, 1.0, one_process, groups), expected)
+    # medians 0 and 101; distances 0, 1, 8 and 1, 0, 300; clipped to 2.5 spreads
+    spreads = [9.0 / 3.0, 301.0 / 3.0]
+    for _ in range(3):
+        spreads = [(1.0 + min(far, 2.5 * spread)) / 3.0 for far, spread in zip((8.0, 300.0), spreads, strict=True)]
+    low, high = -2.5 * spreads[0], 101.0 + 2.5 * spreads[1]
+    expected = torch.tensor([100.0, 0.0, 1.0, 101.0, high, low])
+    torch.testing.assert_close(clip_deviation(deviation, 2.5, one_process, groups), expected)
     several = torch.stack([deviation, deviation], dim=1)
-    torch.testing.assert_close(clip_deviation(several, 1.0, one_process, groups), torch.stack([expected] * 2, dim=1))
+    torch.testing.assert_close(clip_deviation(several, 2.5, one_process, groups), torch.stack([expected] * 2, dim=1))
 
 
 def test_outlier_in_a_small_group_is_clipped():
-    """64 twists with 4 samples each: an outlier would widen the bounds of its own group to more than itself."""
-    groups = Groups(torch.arange(256) % 64, 64, torch.ones(256))
+    """16 samples for each twist: an outlier widens the bounds of its own group to a third of itself in one round."""
+    groups = Groups(torch.arange(256) % 16, 16, torch.ones(256))
     deviation = torch.randn(256)
     deviation[17] = 200.0
     clipped = clip_deviation(deviation, 5.0, one_process, groups)
-    assert clipped[17] < 10.0
+    assert clipped[17] < 12.0
     others = torch.arange(256) != 17
     torch.testing.assert_close(clipped[others], deviation[others], rtol=0, atol=0)
 

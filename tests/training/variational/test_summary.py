@@ -19,7 +19,7 @@ from lightning_vfe.physics.static_structure import KINDS
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.training.variational.callbacks import WriteSummary
 from lightning_vfe.training.variational.result_table import result_tables
-from lightning_vfe.training.variational.summary import StateResult, TestResult
+from lightning_vfe.training.variational.summary import MeasurementInfo, StateResult, TestResult
 from tests.helpers.variational import build_run
 from tests.training.variational.test_module import FIXED, trainer
 
@@ -48,6 +48,7 @@ OF_ALL = {
     "r_hat",
     "autocorrelation_time",
     "effective_sample_size",
+    "discarded_steps",
 }
 OF_PROTONS = {"proton_acceptance", "proton_width_rs", "negative_determinants"}
 PAIRS = ["proton_proton", "proton_electron", "electron_electron_unlike"]
@@ -76,8 +77,16 @@ def test_layout_of_one_state(tmp_path: Path, keys: dict, moves: dict, added: set
     content = json.loads((tmp_path / "summary.json").read_text())
     terms = [f"{name}_per_atom" for name in [*TERMS, *([] if keys else OF_THE_MAP)]] + ["pressure_gpa"]
     terms += [] if keys else ["molecular_fraction"]
-    last = ["bracket", "diagnostics", "converged", "reasons", "published", "checksum"]
-    assert list(content) == ["system", "step", *terms, *FINITE_SIZE, *last]
+    last = ["bracket", "error_budget", "diagnostics", "converged", "reasons", "published", "checksum"]
+    assert list(content) == ["system", "step", "trainings", "measurement", *terms, *FINITE_SIZE, *last]
+    assert content["trainings"] == 1
+    assert content["measurement"] == {"seed": 42, "training_seed": 42, "steps": 8, "ended_by": "test_steps"}
+    assert list(content["error_budget"]) == [f"{name}_per_atom" for name in ("free_energy", "energy", "entropy")] + [
+        "pressure_gpa"
+    ]
+    for name, parts in content["error_budget"].items():
+        assert list(parts) == ["statistical", "log_z", "unreached_fraction"]
+        assert content[name]["error"] == pytest.approx(math.hypot(*parts.values()), rel=1e-12)
     system = {"num_atoms": 2, "nucleus": "H", "rs": 2.0, "protons": "fixed" if keys else "sampled"}
     assert content["system"] == system | ({} if keys else {"temperature_kelvin": 6000.0})
     assert all(set(content[name]) == {"value", "error"} for name in terms)
@@ -122,10 +131,12 @@ def result_at(point: StatePoint, value: float, r_hat: float = 1.0, negative: flo
     r = np.array([0.5, 1.0]) * point.rs
     radial = {"proton_proton": RadialDistribution(r, np.array([value, 1.0]), np.array([0.1, math.nan]))}
     diagnostics = {"local_energy_variance": 0.1, "negative_determinants": negative}
-    return StateResult(point, dict.fromkeys(names, found), diagnostics, radial)
+    budget = {"entropy_per_atom": {"statistical": 0.008, "log_z": 0.006}}
+    return StateResult(point, dict.fromkeys(names, found), diagnostics, radial, budget=budget)
 
 
 POINTS = [StatePoint(1.2, 4000.0), StatePoint(1.3, 6000.0)]
+WANTED = {"free_energy_per_atom": 0.02}
 SOUND = {"num_stranded": 0.0, "electron_drift": 0.0, "electron_drift_error": 0.001, "electron_acceptance": 0.5}
 
 
@@ -133,9 +144,18 @@ def test_layout_of_several_states(tmp_path: Path) -> None:
     """A list of what one state has, each with its density and temperature, and what they have in common."""
     states = [result_at(POINTS[0], -1.0), result_at(POINTS[1], -2.0)]
     system = {"num_atoms": 2, "nucleus": "H", "protons": "sampled", "states": [[1.2, 4000.0], [1.3, 6000.0]]}
-    TestResult(system, 30, states, SOUND).write(tmp_path)
+    how = MeasurementInfo(7, 42, 50, "target_error", WANTED)
+    TestResult(system, 30, states, SOUND, how).write(tmp_path)
     content = json.loads((tmp_path / "summary.json").read_text())
-    assert list(content) == ["system", "step", "states", "diagnostics", "converged", "reasons", "checksum"]
+    first = ["system", "step", "trainings", "measurement", "states"]
+    assert list(content) == [*first, "diagnostics", "converged", "reasons", "checksum"]
+    assert content["measurement"] == {
+        "seed": 7,
+        "training_seed": 42,
+        "steps": 50,
+        "ended_by": "target_error",
+        "target_error": WANTED,
+    }
     assert content["system"] == system
     assert content["step"] == 30
     assert content["diagnostics"] == SOUND
@@ -148,7 +168,9 @@ def test_layout_of_several_states(tmp_path: Path) -> None:
         assert terms["energy_per_atom"] == {"value": value, "error": 0.01}
         place = {"rs": point.rs, "temperature_kelvin": point.temperature_kelvin}
         verdict = {"converged": True, "reasons": [], "published": []}
-        assert own == place | terms | {"diagnostics": own["diagnostics"]} | verdict
+        budget = {"error_budget": one["error_budget"]}
+        assert budget["error_budget"]["entropy_per_atom"] == {"statistical": 0.008, "log_z": 0.006}
+        assert own == place | terms | budget | {"diagnostics": own["diagnostics"]} | verdict
         assert own["diagnostics"] | SOUND == one["diagnostics"]
     with (tmp_path / "pair_correlation.csv").open() as file:
         rows = list(csv.reader(file))
@@ -228,3 +250,23 @@ def test_folds_and_few_unreached_protons_of_direct_sampling_are_noted(capsys: py
     assert "note: the flow could not be inverted for a fraction 1.0e-04 of the base protons" in printed
     assert "note: the map folds for a fraction 1.0e-03 of the samples" in printed
     assert printed.rstrip().endswith("converged")
+
+
+def test_steps_that_are_left_out_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    state = result_at(POINTS[0], -1.0)
+    state.diagnostics["discarded_steps"] = 12.0
+    state.budget = {"free_energy_per_atom": {"statistical": 0.008, "log_z": 0.006, "unreached_fraction": 0.0}}
+    show(TestResult({}, 0, [state], SOUND, MeasurementInfo(7, 42, 50, "test_steps")))
+    printed = capsys.readouterr().out
+    assert "note: the first 12 of 50 steps are not equilibrated and do not count" in printed
+    assert "error of F: 0.00800 statistical, 0.00600 ln Z of the base\n" in printed
+    assert "one training: " in printed
+    assert "50 measured steps, seed 7; ended by test_steps\n" in printed
+
+
+def test_chains_that_have_not_equilibrated_are_not_trusted() -> None:
+    state = result_at(POINTS[0], -1.0)
+    state = StateResult(state.point, state.estimates, state.diagnostics, state.radial, has_equilibrated=False)
+    (reason,) = TestResult({}, 0, [state], SOUND).reasons
+    assert reason.startswith("the chains have not equilibrated in the first half of the measured steps")
+    assert "raise datamodule.equilibration_steps and datamodule.test_steps" in reason

@@ -1,20 +1,29 @@
-"""CSV files of g(r) and S(k)."""
+"""The files of a result: summary.json, and the CSV files of g(r) and S(k)."""
 
 from __future__ import annotations
 
 import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from lightning_vfe.files import whole_file
+from lightning_vfe.files import CHECKSUM, checksum, whole_file, write_json
 from lightning_vfe.physics.observables import RadialDistribution
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.static_structure import StructureFactor
 
 Curve = tuple[np.ndarray, np.ndarray, np.ndarray]
 """Places, values and errors."""
+
+
+def write_summary(folder: Path, content: Mapping[str, Any]) -> None:
+    """summary.json, the results of a run: each term as {"value":, "error":}, diagnostics, converged and reasons.
+
+    The checksum in it shows whether it has changed since.
+    """
+    write_json(folder / "summary.json", {**content, CHECKSUM: checksum(content)})
 
 
 def write_pair_correlation(folder: Path, results: Sequence[tuple[StatePoint, dict[str, RadialDistribution]]]) -> None:

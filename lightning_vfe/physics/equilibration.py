@@ -1,0 +1,96 @@
+"""The part of a series at its start that is not equilibrated yet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.stats import t
+
+from lightning_vfe.physics.statistics import (
+    Series,
+    chain_error,
+    checked_series,
+    checked_weights,
+    is_constant,
+    load_pymbar,
+)
+
+MOST_BLOCKS = 64
+"""Blocks of steps at most: what is left out are whole blocks."""
+MIN_STEPS = 16
+"""Of fewer steps nothing can be said."""
+START_CHANCE = 0.01
+"""Probability that an equilibrated series loses its first part."""
+DRIFT_CHANCE = 0.001
+"""Probability that an equilibrated series is said to drift, and that a further block goes."""
+
+
+def block_length(num_steps: int) -> int:
+    """Steps in a block: the smallest power of two that makes at most MOST_BLOCKS blocks of a series."""
+    return int(2 ** max(0, math.ceil(math.log2(max(1, num_steps) / MOST_BLOCKS))))
+
+
+def equilibration_steps(
+    series: Series, strata: Sequence[int] | Series | None = None, weights: Sequence[float] | Series | None = None
+) -> int:
+    """Number of steps at the start of a series that are not equilibrated.
+
+    1. The mean over the chains at each step has its noise lowered by their number, so that a common drift stands out.
+       t_0 is the start that leaves the most effective samples, (steps - t_0) / g(t_0).
+    2. On noise alone this t_0 is a random one. It counts only where the chains' means over the steps before t_0 differ
+       from those after it. The chains are independent, so that the scatter of these differences gives their error
+       without a model of correlations in time. Where every chain is a stratum of its own, the statistical inefficiency
+       gives it.
+    3. The first block of the rest must not differ in the same way from the steps after it, or it goes, too.
+    4. The two halves of the rest must not differ in the same way, or the chains drift still.
+
+    Args:
+        series: real samples.  # (steps, chains)
+        strata: label of each chain, as of `statistics.estimate`.  # (chains,)
+        weights: what each chain counts in the mean.  # (chains,)
+
+    Returns:
+        0 where all steps are equilibrated, and for fewer than MIN_STEPS steps; a multiple of `block_length`. The number
+        of all steps where the chains drift to the end.
+
+    Raises:
+        ValueError: as `statistics.estimate`.
+
+    Source: Chodera, J. Chem. Theory Comput. 12, 1799 (2016), for 1.
+    """
+    values, labels = checked_series(series, strata)
+    omega = checked_weights(weights, values.shape[1])
+    omega /= omega.sum()
+    mean_series, steps = values @ omega, len(values)
+    if steps < MIN_STEPS or is_constant(values) or is_constant(mean_series):
+        return 0
+    block = block_length(steps)
+    start = int(load_pymbar().timeseries.detect_equilibration(mean_series, nskip=block)[0])
+    if not _differs(values, start, labels, omega, START_CHANCE):
+        start = 0
+    while start <= steps // 2 and _differs(values[start:], block, labels, omega, DRIFT_CHANCE):
+        start += block
+    rest = values[start:]
+    drifts = len(rest) >= MIN_STEPS and _differs(rest, len(rest) // 2, labels, omega, DRIFT_CHANCE)
+    return steps if drifts else start
+
+
+def _differs(values: np.ndarray, border: int, labels: np.ndarray, omega: np.ndarray, chance: float) -> bool:
+    """Whether the means before and after a border differ by more than they do with this probability."""
+    if not 0 < border < len(values):
+        return False
+    difference = values[:border].mean(axis=0) - values[border:].mean(axis=0)  # (chains,)
+    error = chain_error(difference[None], labels, omega)
+    if error is not None:
+        known = len(omega) - labels.max() - 1.0
+    else:
+        rest = values[border:] @ omega
+        if len(rest) < MIN_STEPS or is_constant(rest):
+            return False
+        inefficiency = load_pymbar().timeseries.statistical_inefficiency(rest)
+        error = math.sqrt(inefficiency * rest.var(ddof=1) * (1 / border + 1 / len(rest)))
+        known = max(1.0, len(rest) / inefficiency - 1.0)
+    # Student's t: the error itself is known from so many deviations only
+    return bool(abs(difference @ omega) > t.isf(chance / 2, known) * error)
