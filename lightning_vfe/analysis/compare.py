@@ -28,8 +28,12 @@ STATE = ("rs", "temperature_kelvin")
 COLORS = (BLUE, VERMILION, GREEN, PURPLE, GREY)
 
 
-def check_same_state(runs: Mapping[str, RunFolder]) -> None:
+def check_same_state(runs: Mapping[str, RunFolder], any_size: bool = False) -> None:
     """Only runs of one system can be compared, and of the same states in any order.
+
+    Args:
+        runs: by their names.
+        any_size: whether runs of a single state may differ in the number of atoms.
 
     Raises:
         ValueError: no run at all, or two of different num_atoms, nuclei, or states.
@@ -40,6 +44,8 @@ def check_same_state(runs: Mapping[str, RunFolder]) -> None:
     for label, run in others:
         several = max(len(first.states), len(run.states)) > 1
         keys = COMMON | ({"protons": "sampled"} if several else dict.fromkeys(STATE))
+        if any_size and not several:
+            del keys["num_atoms"]
         systems = first.system, run.system
         for key, default in keys.items():
             one, other = (system.get(key, default) for system in systems)

@@ -12,8 +12,10 @@ from lightning_vfe.analysis.psi_gap import OF_PSI
 from lightning_vfe.analysis.published import nearest_published
 from lightning_vfe.analysis.states import State, state_suffix
 from lightning_vfe.optim.collectives import Collectives
+from lightning_vfe.physics.finite_size import two_body_corrections
 from lightning_vfe.physics.observables import RadialDistributions
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
+from lightning_vfe.physics.static_structure import BOND_CUTOFF, StructureFactors, molecular_fraction
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.variational.bracket import BracketSeries, energy_noise, walker_free_energy_of_psi
@@ -110,6 +112,7 @@ class Measurement:
         self.metric = FreeEnergyMetric(state.strata)
         self.gaps = BracketSeries(state)
         self.radial: RadialDistributions | None = None
+        self.structure: StructureFactors | None = None
         self._stratum: Tensor | None = None
 
     def reset(self) -> None:
@@ -117,15 +120,23 @@ class Measurement:
         self.metric.reset()
         self.gaps = BracketSeries(self.state)
         self.radial = RadialDistributions(self.state.system.cell, num_up=self.state.system.num_up)
+        self.structure = StructureFactors(self.state.system.cell)
 
     def add(self, batch: Batch, sample: Sample) -> None:
         """Count a batch."""
         assert self.radial is not None, "call reset() first"
+        assert self.structure is not None
         strata = self.state.independent_strata(batch)
-        self.metric.update(sample.terms, strata, walker_diagnostics(sample), batch.stratum, batch.report)
-        self.gaps.add(sample)
         rs = batch.states.rs[:, None, None]
-        self.radial.update(batch.protons / rs, batch.electrons / rs.unsqueeze(1))
+        protons, electrons = batch.protons / rs, batch.electrons / rs.unsqueeze(1)
+        terms = dict(sample.terms)
+        if not self.state.is_fixed:
+            bond = BOND_CUTOFF / batch.states.rs
+            terms["molecular_fraction"] = molecular_fraction(protons, self.state.system.cell, bond)
+        self.metric.update(terms, strata, walker_diagnostics(sample), batch.stratum, batch.report)
+        self.gaps.add(sample)
+        self.radial.update(protons, electrons)
+        self.structure.update(protons, electrons)
         self._stratum = batch.stratum
 
     def result(self, step: int, steps_key: str = "datamodule.test_steps") -> TestResult:
@@ -136,9 +147,11 @@ class Measurement:
             steps_key: setting of the number of measured steps, for advice.
         """
         assert self.radial is not None
+        assert self.structure is not None
         assert self._stratum is not None
         strata, collectives = self.state.strata, Collectives()
         radial = {name: collectives.gather(values).cpu() for name, values in self.radial.per_walker().items()}
+        structure = {name: collectives.gather(values).cpu() for name, values in self.structure.per_walker().items()}
         stratum = collectives.gather(self._stratum).cpu()
         common = self.metric.common_diagnostics()
         if "num_failed_inversions" in common:
@@ -156,7 +169,12 @@ class Measurement:
                 of_psi = {"free_energy_per_atom": gaps.flow.free_energy}
                 gaps.of_psi = self._with_what_no_scatter_shows(of_psi, point, common)["free_energy_per_atom"]
             known = self._published(point)
-            states.append(StateResult(point, found, diagnostics, g, steps_key, self._is_direct, known, gaps))
+            result = StateResult(point, found, diagnostics, g, steps_key, self._is_direct, known, gaps)
+            own_structure = {name: values[own] for name, values in structure.items()}
+            result.structure = self.structure.result(own_structure, weights, point.rs)
+            fluctuation = result.structure.get("electron_fluctuation")
+            result.finite_size = two_body_corrections(point, self.state.system.num_atoms, fluctuation)
+            states.append(result)
         return TestResult(self.system(), step, states, common)
 
     def _published(self, point: StatePoint) -> list[dict[str, Any]]:

@@ -49,13 +49,15 @@ def _bracket_of(result: TestResult) -> list[str]:
 def _of_one_state(result: TestResult) -> Table:
     """Every term with its error, a row each."""
     content = result.as_dict()
-    table = Table(title=f"after {result.step} steps; errors are one standard error")
+    note = "Finite-size corrections are estimates, and are in no other row. Their errors are those of S(k) alone."
+    caption = note if result.states[0].finite_size else None
+    table = Table(title=f"after {result.step} steps; errors are one standard error", caption=caption)
     for heading, side in (("quantity", "left"), ("value", "right"), ("error", "right"), ("unit", "left")):
         table.add_column(heading, justify=side)  # type: ignore[arg-type]
     for name, term in TERMS.items():
         if name in content:
             value, error = content[name]["value"], content[name]["error"]
-            digits = 2 if name == "pressure_gpa" else 5
+            digits = 2 if term.unit == "GPa" else 5
             cells = ["-" if x is None else f"{x:.{digits}f}" for x in (value, error)]
             table.add_row(term.plain_title, *cells, term.unit)
     return table

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning_vfe.files import CHECKSUM, checksum, whole_file, write_json
+from lightning_vfe.files import CHECKSUM, checksum, write_json
+from lightning_vfe.physics.finite_size import Correction
 from lightning_vfe.physics.observables import RadialDistribution
 from lightning_vfe.physics.state_point import StatePoint
+from lightning_vfe.physics.static_structure import StructureFactor
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.training.variational.bracket import Gaps
+from lightning_vfe.training.variational.curve_files import write_pair_correlation, write_structure_factor
 
 NEEDS_INVERTIBLE_MAP = ("free_energy_per_atom", "entropy_per_atom")
 MAX_R_HAT = 1.05
@@ -37,6 +39,8 @@ class StateResult:
             where the map folds (see metrics.of_reached_protons).
         published: rows of analysis/published.py, the published values nearest to this state.
         gaps: how far F lies above the exact one; None where nobody measured it.
+        structure: S(k) of all kinds.
+        finite_size: two-body corrections, which stand beside the terms and are in none of them.
         reasons: why the numbers are not to be trusted; empty if they are.
     """
 
@@ -48,6 +52,8 @@ class StateResult:
     is_direct: bool = False
     published: list[dict[str, Any]] = field(default_factory=list)
     gaps: Gaps | None = None
+    structure: dict[str, StructureFactor] = field(default_factory=dict)
+    finite_size: dict[str, Correction] = field(default_factory=dict)
     reasons: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -85,12 +91,17 @@ class StateResult:
         return not self.is_direct and self.diagnostics.get("negative_determinants", 0.0) > 0.0
 
     def terms(self) -> dict[str, Any]:
-        """{"value":, "error":} of each term; F and S are null where they are refused."""
+        """{"value":, "error":} of each term; F and S are null where they are refused.
+
+        The finite-size corrections follow, with their unit and method.
+        """
         content: dict[str, Any] = {}
         for name, found in self.estimates.items():
             known = not (self._is_refused and name in NEEDS_INVERTIBLE_MAP)
             value, error = (found.value, found.error) if known else (math.nan, math.nan)
             content[name] = {"value": plain(value), "error": plain(error)}
+        for name, correction in self.finite_size.items():
+            content[name] = asdict(correction) | {"error": plain(correction.error)}
         return content
 
     def bracket(self) -> dict[str, Any]:
@@ -201,9 +212,10 @@ class TestResult:
                 result.gaps.fit_line(run_dir, self.step, several=len(self.states) > 1)
 
     def write(self, folder: Path) -> None:
-        """summary.json and pair_correlation.csv."""
+        """summary.json, pair_correlation.csv and structure_factor.csv."""
         write_summary(folder, self.as_dict())
         write_pair_correlation(folder, [(result.point, result.radial) for result in self.states])
+        write_structure_factor(folder, [(result.point, result.structure) for result in self.states])
 
 
 def _state_point(point: StatePoint) -> dict[str, float]:
@@ -226,21 +238,3 @@ def write_summary(folder: Path, content: Mapping[str, Any]) -> None:
 def plain(value: float) -> float | None:
     """JSON knows no nan."""
     return float(value) if math.isfinite(value) else None
-
-
-def write_pair_correlation(folder: Path, results: Sequence[tuple[StatePoint, dict[str, RadialDistribution]]]) -> None:
-    """pair_correlation.csv: g(r) of all kinds of pairs, each with its error, by the distance in bohr.
-
-    With several state points the rows of each follow those of the one before, and begin with its rs and temperature.
-    """
-    several = len(results) > 1
-    with whole_file(folder / "pair_correlation.csv", newline="") as stream:
-        writer = csv.writer(stream)
-        names = list(results[0][1])
-        columns = [column for name in names for column in (name, f"{name}_error")]
-        writer.writerow((["rs", "temperature_kelvin"] if several else []) + ["r_bohr", *columns])
-        for point, radial in results:
-            state = [point.rs, point.temperature_kelvin] if several else []
-            for i, r in enumerate(radial[names[0]].r if names else ()):
-                values = [value for name in names for value in (radial[name].g[i], radial[name].error[i])]
-                writer.writerow([*state, float(r), *map(float, values)])
