@@ -140,7 +140,9 @@ class Gaps:
             metrics = metrics[metrics.index < last_step]
             if self.flow is not None:
                 if OF_PSI not in metrics:
-                    raise ValueError(f"{file} has no column {OF_PSI}: each twist needs two proton walkers in fit")
+                    raise ValueError(
+                        f"{file} has no column {OF_PSI}; fit writes it if each twist has two proton walkers or more"
+                    )
                 metrics = after_the_flow(metrics, self.point.kT)
             self.line = fit_variance_line(metrics, self.num_atoms, energy)
         except (ValueError, OSError) as error:

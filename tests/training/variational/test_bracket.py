@@ -314,4 +314,6 @@ def test_one_proton_walker_for_each_twist_logs_no_free_energy_of_psi(tmp_path: P
     gaps = complete()
     gaps.line = None
     gaps.fit_line(tmp_path, 100, several=False)
-    assert gaps.line_reason.endswith(f"has no column {OF_PSI}: each twist needs two proton walkers in fit")
+    assert gaps.line_reason.endswith(
+        f"has no column {OF_PSI}; fit writes it if each twist has two proton walkers or more"
+    )
