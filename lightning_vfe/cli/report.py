@@ -6,7 +6,7 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from lightning_vfe.analysis.compare import COMPARED
+from lightning_vfe.analysis.compare import COMPARED, EXACT
 from lightning_vfe.analysis.sizes import EXTRAPOLATED, KINDS, MIN_SIZES
 from lightning_vfe.analysis.states import State
 from lightning_vfe.analysis.terms import TERMS, value_with_error
@@ -54,6 +54,9 @@ def _rows(table: pd.DataFrame) -> list[list[str]]:
     for name in COMPARED:
         cells = [value_with_error(*pair) for pair in zip(table[name], table[f"{name}_error"], strict=True)]
         rows.append([f"{TERMS[name].plain_symbol}, {TERMS[name].unit}", *cells])
+    if EXACT in table and table[EXACT].notna().any():
+        pairs = zip(table[EXACT], table[f"{EXACT}_error"], strict=True)
+        rows.append(["exact F, estimate, Ha/atom", *(value_with_error(*pair) for pair in pairs)])
     above = ["-" if value != value else f"{1000 * value:.2f}" for value in table["above_lowest_f"]]
     rows.append(["above lowest F, mHa/atom", *above])
     rows.append(["converged", *("yes" if good else "NO" for good in table["converged"])])

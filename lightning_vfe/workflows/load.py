@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor
 
+from lightning_vfe.analysis.bracket import bracket_table
 from lightning_vfe.analysis.figures import draw_pair_correlation, draw_structure_factor, draw_terms, draw_training
 from lightning_vfe.analysis.run import RunFolder, literature, results_table
 from lightning_vfe.errors import SettingError
@@ -133,6 +134,11 @@ class LoadedRun:
     def results(self) -> pd.DataFrame:
         """What `test` found: quantity, value, error and unit of each term."""
         return results_table(self.files)
+
+    @property
+    def bracket(self) -> pd.DataFrame:
+        """The exact F from above and below, as `test` found it, see `analysis.bracket.bracket_table`."""
+        return bracket_table(self.files)
 
     @property
     def pair_correlation(self) -> pd.DataFrame:

@@ -82,6 +82,7 @@ class WriteSummary(Reporter):
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Files, figures and table."""
         result = _result(pl_module)
+        result.fit_lines(self.run_dir)
         result.write(self.run_dir)
         self.messages += result_tables(result)
         self._draw()
@@ -105,7 +106,9 @@ class WriteSummary(Reporter):
     @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Table."""
-        self.messages += result_tables(_result(pl_module))
+        result = _result(pl_module)
+        result.fit_lines(self.run_dir)
+        self.messages += result_tables(result)
 
 
 def _result(module: L.LightningModule) -> TestResult:

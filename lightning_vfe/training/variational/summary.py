@@ -14,6 +14,7 @@ from lightning_vfe.physics.observables import RadialDistribution
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.static_structure import StructureFactor
 from lightning_vfe.physics.statistics import Estimate
+from lightning_vfe.training.variational.bracket import Gaps
 from lightning_vfe.training.variational.curve_files import write_pair_correlation, write_structure_factor
 
 NEEDS_INVERTIBLE_MAP = ("free_energy_per_atom", "entropy_per_atom")
@@ -37,6 +38,7 @@ class StateResult:
         is_direct: whether protons are found from base protons. Then the density that is sampled is normalised even
             where the map folds (see metrics.of_reached_protons).
         published: rows of analysis/published.py, the published values nearest to this state.
+        gaps: how far F lies above the exact one; None where nobody measured it.
         structure: S(k) of all kinds.
         finite_size: two-body corrections, which stand beside the terms and are in none of them.
         reasons: why the numbers are not to be trusted; empty if they are.
@@ -49,6 +51,7 @@ class StateResult:
     steps_key: str = "datamodule.test_steps"
     is_direct: bool = False
     published: list[dict[str, Any]] = field(default_factory=list)
+    gaps: Gaps | None = None
     structure: dict[str, StructureFactor] = field(default_factory=dict)
     finite_size: dict[str, Correction] = field(default_factory=dict)
     reasons: list[str] = field(init=False)
@@ -100,6 +103,13 @@ class StateResult:
         for name, correction in self.finite_size.items():
             content[name] = asdict(correction) | {"error": plain(correction.error)}
         return content
+
+    def bracket(self) -> dict[str, Any]:
+        """{"bracket": ...}, the exact F from above and below; empty where nobody measured it."""
+        if self.gaps is None:
+            return {}
+        upper = None if self._is_refused else self.estimates["free_energy_per_atom"]
+        return {"bracket": self.gaps.as_dict(upper)}
 
 
 @dataclass
@@ -174,24 +184,32 @@ class TestResult:
     def as_dict(self) -> dict[str, Any]:
         """What summary.json holds.
 
-        With one state point: {"value":, "error":} of each term, diagnostics, converged, reasons and the published
-        values nearest to it. With several: a list of these under `states`, and what they have in common.
+        With one state point: {"value":, "error":} of each term, the bracket, diagnostics, converged, reasons and the
+        published values nearest to it. With several: a list of these under `states`, and what they have in common.
         """
         content: dict[str, Any] = {"system": dict(self.system), "step": self.step}
         verdict = {"converged": not self.reasons, "reasons": self.reasons}
         if len(self.states) == 1:
             (only,) = self.states
             known = {"published": only.published}
-            return content | only.terms() | _diagnostics(self.diagnostics | only.diagnostics) | verdict | known
+            numbers = only.terms() | only.bracket() | _diagnostics(self.diagnostics | only.diagnostics)
+            return content | numbers | verdict | known
         content["states"] = [
             _state_point(result.point)
             | result.terms()
+            | result.bracket()
             | _diagnostics(result.diagnostics)
             | {"converged": not (result.reasons or self.common_reasons), "reasons": result.reasons}
             | {"published": result.published}
             for result in self.states
         ]
         return content | _diagnostics(self.diagnostics) | verdict
+
+    def fit_lines(self, run_dir: Path) -> None:
+        """Estimate the gap of psi at each state point from the training in a run folder."""
+        for result in self.states:
+            if result.gaps is not None:
+                result.gaps.fit_line(run_dir, self.step, several=len(self.states) > 1)
 
     def write(self, folder: Path) -> None:
         """summary.json, pair_correlation.csv and structure_factor.csv."""

@@ -76,7 +76,7 @@ def test_layout_of_one_state(tmp_path: Path, keys: dict, moves: dict, added: set
     content = json.loads((tmp_path / "summary.json").read_text())
     terms = [f"{name}_per_atom" for name in [*TERMS, *([] if keys else OF_THE_MAP)]] + ["pressure_gpa"]
     terms += [] if keys else ["molecular_fraction"]
-    last = ["diagnostics", "converged", "reasons", "published", "checksum"]
+    last = ["bracket", "diagnostics", "converged", "reasons", "published", "checksum"]
     assert list(content) == ["system", "step", *terms, *FINITE_SIZE, *last]
     system = {"num_atoms": 2, "nucleus": "H", "rs": 2.0, "protons": "fixed" if keys else "sampled"}
     assert content["system"] == system | ({} if keys else {"temperature_kelvin": 6000.0})
