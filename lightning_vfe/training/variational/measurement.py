@@ -133,7 +133,8 @@ class Measurement:
                 found = of_reached_protons(found, common["unreached_fraction"], point.kT, self.state.system.num_atoms)
             found = self._with_base_error(found, point)
             known = self._published(point)
-            states.append(StateResult(point, found, diagnostics, g, steps_key, self._is_direct, known))
+            ways = self._samples("direct"), self._samples("ceimc")
+            states.append(StateResult(point, found, diagnostics, g, steps_key, *ways, known))
         return TestResult(self.system(), step, states, common)
 
     def _published(self, point: StatePoint) -> list[dict[str, Any]]:
@@ -145,10 +146,9 @@ class Measurement:
         structure = self.state.structure if isinstance(self.state.structure, str) else ""
         return nearest_published(self.system(), state, num_twists, structure)
 
-    @property
-    def _is_direct(self) -> bool:
-        """Whether the protons are found from base protons, so that folds of the map do no harm."""
-        return not self.state.is_fixed and self.state.sampler.proton_sampling == "direct"
+    def _samples(self, proton_sampling: str) -> bool:
+        """Whether the protons are sampled in this way."""
+        return not self.state.is_fixed and self.state.sampler.proton_sampling == proton_sampling
 
     def _unreached_fraction(self, diagnostics: dict[str, float]) -> float:
         """Fraction of the base protons that the map does not reach.
