@@ -67,7 +67,7 @@ class MCMCDataModule(L.LightningDataModule):
         """
         if not self.state.is_fixed and self.state.sampler.proton_sampling == "ceimc":
             reason = "is for validate and test: its protons are not those of p(x), so that fit finds no gradient"
-            raise SettingError("proton_sampling", "ceimc", reason, "train with direct")
+            raise SettingError("proton_sampling", "ceimc", reason, "train with sampler.proton_sampling=direct")
 
     # --- loaders ----------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from lightning_vfe.analysis.folder import tables_folder
 from lightning_vfe.physics.observables import RadialDistribution
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.statistics import Estimate
@@ -37,6 +38,8 @@ OF_ALL = {
     "effective_sample_size",
 }
 OF_PROTONS = {"proton_acceptance", "proton_width_rs", "negative_determinants"}
+CEIMC = {"proton_sampling": "ceimc", "ceimc_electron_walkers": 8}
+OF_ENERGIES = {f"ceimc_{name}" for name in ("acceptance", "noise", "noise_per_freedom", "penalty", "failed_warps")}
 PAIRS = ["proton_proton", "proton_electron", "electron_electron_unlike"]
 
 
@@ -52,15 +55,17 @@ def show(result: TestResult) -> None:
         ({}, {}, OF_PROTONS),
         ({}, {"proton_sampling": "direct"}, OF_PROTONS | {"num_failed_inversions", "unreached_fraction"}),
         ({}, {"proton_sampling": "delayed"}, OF_PROTONS | {"delayed_acceptance"}),
+        ({}, CEIMC, OF_PROTONS | OF_ENERGIES),
         (FIXED, {}, set()),
     ],
-    ids=["metropolis", "direct", "delayed", "fixed"],
+    ids=["metropolis", "direct", "delayed", "ceimc", "fixed"],
 )
 def test_layout_of_one_state(tmp_path: Path, keys: dict, moves: dict, added: set[str]) -> None:
     """Files of users rely on it: every name at its place, and no other."""
     module, datamodule = build_run(keys, moves)
     trainer(1, WriteSummary(tmp_path)).test(module, datamodule, verbose=False)
-    content = json.loads((tmp_path / "summary.json").read_text())
+    folder = tables_folder(tmp_path, moves.get("proton_sampling", ""))
+    content = json.loads((folder / "summary.json").read_text())
     terms = [f"{name}_per_atom" for name in [*TERMS, *([] if keys else OF_THE_MAP)]] + ["pressure_gpa"]
     last = ["diagnostics", "converged", "reasons", "published", "checksum"]
     assert list(content) == ["system", "step", *terms, *last]
@@ -69,7 +74,7 @@ def test_layout_of_one_state(tmp_path: Path, keys: dict, moves: dict, added: set
     assert all(set(content[name]) == {"value", "error"} for name in terms)
     assert set(content["diagnostics"]) == OF_ALL | added
     assert all(isinstance(value, float | int) or value is None for value in content["diagnostics"].values())
-    with (tmp_path / "pair_correlation.csv").open() as file:
+    with (folder / "pair_correlation.csv").open() as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["r_bohr", *(column for name in PAIRS for column in (name, f"{name}_error"))]
     assert {len(row) for row in rows} == {7}
