@@ -27,8 +27,8 @@ from hydra.utils import instantiate
 
 from lightning_vfe.resources import resource_folder
 from lightning_vfe.training.run.launch import configure_logging_and_seed
-from lightning_vfe.training.variational.callbacks import NaNGuard
-from lightning_vfe.workflows.build import build_parts
+from lightning_vfe.training.variational.nan_guard import NaNGuard
+from lightning_vfe.workflows.tasks import VariationalTask
 
 RESULTS = Path(__file__).parent / "results" / "optimizers"
 QUANTITIES = {"free_energy_per_atom": "F in Ha per atom", "local_energy_variance": "variance of E_loc in Ha$^2$"}
@@ -62,7 +62,7 @@ def train(experiment: str, optimizer: str, steps: int, overrides: list[str]) -> 
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
     configure_logging_and_seed(config.seed)
-    (module, datamodule), recorder = build_parts(config), Recorder()
+    (module, datamodule), recorder = VariationalTask().build(config), Recorder()
     module.state.equilibrate(datamodule.equilibration_steps)
     trainer = instantiate(
         config.trainer,

@@ -16,6 +16,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 from graph_check import compare_graphs
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -45,6 +47,10 @@ from lightning_vfe.training.variational.module import VariationalFreeEnergy
 SIZES = ("16:16x8", "16:1024x8", "14:16x8", "14:1024x8", "54:16x8", "54:1024x8")
 MOVES = 100
 """Electron moves of a sweep in the table."""
+PROFILED = 3
+"""The step of the training that is profiled; the one before it has recorded the graphs."""
+KERNELS = 30
+"""Lines of the profile."""
 EVALUATIONS = 10
 """Evaluations of ln|psi|^2 in the table."""
 
@@ -336,13 +342,13 @@ def _timed(work: Callable[[], object], device: str) -> float | None:
 
 def train(report: Report, device: str, experiment: str, overrides: list[str]) -> None:
     """Train an experiment for the time that is left."""
-    from lightning_vfe.workflows.build import build_parts
     from lightning_vfe.workflows.compose import compose_config
     from lightning_vfe.workflows.overrides import parse
+    from lightning_vfe.workflows.tasks import VariationalTask
 
     config = compose_config(parse([f"experiment={experiment}", *overrides]))
     torch.manual_seed(config.seed)
-    module, datamodule = build_parts(config)
+    module, datamodule = VariationalTask().build(config)
     module.to(device)
     state = module.state
     state.place(device)
@@ -353,10 +359,11 @@ def train(report: Report, device: str, experiment: str, overrides: list[str]) ->
     step, longest = 0, 0.0
     while report.left > longest + 1.0:
         began = time.monotonic()
-        batch = state.batch(adapt=True)
-        sample = state.energies(batch)
-        optimizer.step(closure=lambda batch=batch, sample=sample: module.score_blocks(batch, sample))
-        schedule.step()
+        with profiled(report, device, wanted=step == PROFILED):
+            batch = state.batch(adapt=True)
+            sample = state.energies(batch)
+            optimizer.step(closure=lambda batch=batch, sample=sample: module.score_blocks(batch, sample))
+            schedule.step()
         step, seconds = step + 1, time.monotonic() - began
         longest = max(longest, seconds)
         terms = {
@@ -373,6 +380,23 @@ def train(report: Report, device: str, experiment: str, overrides: list[str]) ->
     torch.save({"state_dict": module.state_dict(), "experiment": experiment}, report.file.with_suffix(".ckpt"))
 
 
+@contextmanager
+def profiled(report: Report, device: str, wanted: bool) -> Iterator[None]:
+    """Print what takes the time on the accelerator inside it: kernels by the sum of their seconds."""
+    if not wanted or device != "cuda":
+        yield
+        return
+    with profile(activities=[ProfilerActivity.CUDA]) as found:
+        yield
+        torch.cuda.synchronize()
+    rows = sorted(found.key_averages(), key=lambda row: -row.device_time_total)
+    total, launches = sum(row.device_time_total for row in rows), sum(row.count for row in rows)
+    report.say(f"profile of one step: {total * 1e-6:.3f} s in {launches} kernels and copies")
+    report.content["profile"] = [(row.key, row.count, row.device_time_total * 1e-6) for row in rows[:100]]
+    for name, count, seconds in report.content["profile"][:KERNELS]:
+        report.say(f"{seconds:9.4f} s {count:>8}  {name[:100]}")
+
+
 def _while_time(sweeps: Any, report: Report, share: float) -> Any:
     """The sweeps, as long as they take no more than a share of the time that is left."""
     until = report.left * (1.0 - share)
@@ -380,6 +404,15 @@ def _while_time(sweeps: Any, report: Report, share: float) -> Any:
         if report.left < until:
             return
         yield sweep
+
+
+def attempt(report: Report, part: Callable[[], bool | None]) -> bool:
+    """Run a part; one that fails is shown with its traceback, and the next one runs all the same."""
+    try:
+        return part() is not False
+    except Exception:
+        report.say(f"a part FAILED:\n{traceback.format_exc()}")
+        return False
 
 
 def main() -> int:
@@ -399,12 +432,12 @@ def main() -> int:
     name = torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu"
     report.content["device"] = f"{name}, torch {torch.__version__}, Python {sys.version.split()[0]}"
     report.say(report.content["device"])
-    good = check_numbers(report, arguments.device)
-    good &= check_graphs(report, arguments.device)
-    if arguments.device == "cuda":
-        good &= check_kernels(report, arguments.device)
-    table(report, arguments.device, list(arguments.sizes), arguments.training_share * arguments.seconds)
-    train(report, arguments.device, arguments.experiment, arguments.override)
+    device, until = arguments.device, arguments.training_share * arguments.seconds
+    good = attempt(report, lambda: check_numbers(report, device))
+    good &= attempt(report, lambda: check_graphs(report, device))
+    good &= attempt(report, lambda: device != "cuda" or check_kernels(report, device))
+    good &= attempt(report, lambda: table(report, device, list(arguments.sizes), until))
+    good &= attempt(report, lambda: train(report, device, arguments.experiment, arguments.override))
     report.say("done" if good else "done; NUMBERS DIFFER")
     return 0 if good else 1
 

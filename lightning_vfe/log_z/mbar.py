@@ -166,6 +166,8 @@ def _solve(reduced: np.ndarray, coefficients: np.ndarray, steps: Sequence[np.nda
     samples = np.concatenate([each.reshape(-1, each.shape[-1]) for each in own])  # (n, S)
     counts = np.array([each.shape[0] * each.shape[1] for each in own])
     pymbar, logger = load_pymbar(), logging.getLogger("pymbar")
+    # From f = 0 the solvers can fail, or need very long, where neighbouring windows differ by hundreds of kT.
+    start = options if "initial_f_k" in options else options | {"initialize": "BAR"}
     level = logger.level
     # It reports each solver that it tries; the solution is checked below.
     logger.setLevel(logging.ERROR)
@@ -173,7 +175,7 @@ def _solve(reduced: np.ndarray, coefficients: np.ndarray, steps: Sequence[np.nda
         with warnings.catch_warnings():
             # weights far from a window underflow to zero, as they should
             warnings.simplefilter("ignore", RuntimeWarning)
-            mbar = pymbar.MBAR(coefficients @ samples.T, counts, solver_protocol=_SOLVERS, **options)
+            mbar = pymbar.MBAR(coefficients @ samples.T, counts, solver_protocol=_SOLVERS, **start)
     finally:
         logger.setLevel(level)
     largest = np.abs(mbar.weights().sum(axis=0) - 1.0).max()

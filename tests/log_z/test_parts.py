@@ -79,6 +79,20 @@ def _again(seed: int) -> tuple:
     return reduced, c, steps, reweight(reduced, c, steps).log_z
 
 
+def test_windows_far_apart_in_energy_have_a_solution() -> None:
+    """A harmonic well in 162 dimensions, as for 54 atoms: neighbouring windows differ by hundreds of kT.
+
+    E/kT = s (x^2/2 + 3000) at s: ln Z = -81 ln s - 3000 s up to a constant. The solver once hung, starting from zero.
+    """
+    points = np.exp(np.linspace(-2.8, 0.0, 27))
+    squares = np.random.default_rng(0).chisquare(162, (40, 27, 16))
+    reduced = (squares / 2.0 / points[None, :, None] + 3000.0)[..., None]
+    found = reweight(reduced, points[:, None], [np.arange(40)] * 27)
+    exact = -81.0 * np.log(points / points[0]) - 3000.0 * (points - points[0])
+    assert abs(found.log_z[-1] - exact[-1]) < 3.0 * found.asymptotic_error
+    assert found.asymptotic_error < 0.3
+
+
 def test_equilibration_and_correlation_are_seen() -> None:
     """A transient of 40 sweeps is cut, an autoregressive series is thinned, a chain that sits elsewhere is reported."""
     generator = np.random.default_rng(1)

@@ -9,7 +9,7 @@ import math
 import pytest
 import torch
 
-from lightning_vfe.training.variational.objective import Groups, clip_deviation, flow_loss
+from lightning_vfe.training.variational.objective import Groups, clip_deviation, flow_loss, flow_residuals
 from tests.helpers.derivatives import central_differences
 from tests.helpers.processes import one_process, run_processes
 
@@ -113,14 +113,37 @@ def test_clipping_around_the_median():
 
 
 def test_clipping_around_the_median_of_each_group():
-    """Groups in mixed order, as walkers are dealt, with medians and widths of their own."""
+    """Groups in mixed order, as walkers are dealt, with medians of their own and one width."""
     groups = Groups(torch.tensor([1, 0, 0, 1, 1, 0]), 2, torch.ones(6))
     deviation = torch.tensor([100.0, 0.0, 1.0, 101.0, 401.0, -8.0])
-    # medians 0 and 101, mean absolute deviations 9/3 and 301/3
-    expected = torch.tensor([100.0, 0.0, 1.0, 101.0, 101.0 + 301.0 / 3.0, -3.0])
+    # medians 0 and 101, mean absolute deviation (9 + 301) / 6
+    expected = torch.tensor([100.0, 0.0, 1.0, 101.0, 101.0 + 310.0 / 6.0, -8.0])
     torch.testing.assert_close(clip_deviation(deviation, 1.0, one_process, groups), expected)
     several = torch.stack([deviation, deviation], dim=1)
     torch.testing.assert_close(clip_deviation(several, 1.0, one_process, groups), torch.stack([expected] * 2, dim=1))
+
+
+def test_outlier_in_a_small_group_is_clipped():
+    """64 twists with 4 samples each: an outlier would widen the bounds of its own group to more than itself."""
+    groups = Groups(torch.arange(256) % 64, 64, torch.ones(256))
+    deviation = torch.randn(256)
+    deviation[17] = 200.0
+    clipped = clip_deviation(deviation, 5.0, one_process, groups)
+    assert clipped[17] < 10.0
+    others = torch.arange(256) != 17
+    torch.testing.assert_close(clipped[others], deviation[others], rtol=0, atol=0)
+
+
+def test_energies_are_clipped_in_their_common_scale():
+    """Two state points whose energies differ by a factor of 100 that the scale takes out."""
+    groups, kT = Groups(torch.arange(40) % 2, 2, torch.ones(40)), torch.ones(40)
+    factor = torch.where(torch.arange(40) % 2 == 0, 1.0, 100.0)
+    energy, log_prob = torch.randn(40), torch.zeros(40)
+    energy[::20] += 50.0
+    plain = flow_residuals(log_prob, energy, kT, 5.0, one_process, groups)
+    scaled = flow_residuals(log_prob, energy * factor, kT, 5.0, one_process, groups, 1.0 / factor)
+    assert plain.abs().max() < 30.0
+    torch.testing.assert_close(scaled, plain)
 
 
 def test_clipping_bounds_the_flow_gradient():
