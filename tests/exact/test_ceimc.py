@@ -121,10 +121,10 @@ def test_protons_are_those_of_the_energy_of_psi() -> None:
     flat = float(distance(pairs).mean())
     state = make_state()
     state.equilibrate(10, adapt=False)
-    batches = [state.batch() for _ in range(60)]
+    batches = [state.batch() for _ in range(36)]
     found = []
     for function in (exact_energy, distance):
-        values = torch.stack([function(batch.protons) for batch in batches[::3]]).mean(0)  # (W,)
+        values = torch.stack([function(batch.protons) for batch in batches[::2]]).mean(0)  # (W,)
         found.append((float(values.mean()), float(values.std() / len(values) ** 0.5)))
     for (value, error), reference in zip(found, exact, strict=True):
         assert abs(value - reference) < 4 * error, f"{value:.4f} +- {error:.4f}, exact {reference:.4f}"
