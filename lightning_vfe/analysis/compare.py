@@ -10,6 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lightning_vfe.analysis.bracket import exact_free_energy
 from lightning_vfe.analysis.compare_states import draw_state_comparison
 from lightning_vfe.analysis.run import RunFolder
 from lightning_vfe.analysis.state_lines import Look
@@ -19,14 +20,20 @@ from lightning_vfe.analysis.terms import TERMS
 
 COMPARED = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "pressure_gpa")
 """What the table and the figure show, by the names of summary.json."""
+EXACT = "exact_free_energy_per_atom"
+"""The estimate of the exact F, where `test` could give one."""
 COMMON: dict[str, Any] = {"num_atoms": None, "nucleus": "H"}
 """What all runs must share besides their states, and what holds where a folder does not say it."""
 STATE = ("rs", "temperature_kelvin")
 COLORS = (BLUE, VERMILION, GREEN, PURPLE, GREY)
 
 
-def check_same_state(runs: Mapping[str, RunFolder]) -> None:
+def check_same_state(runs: Mapping[str, RunFolder], any_size: bool = False) -> None:
     """Only runs of one system can be compared, and of the same states in any order.
+
+    Args:
+        runs: by their names.
+        any_size: whether runs of a single state may differ in the number of atoms.
 
     Raises:
         ValueError: no run at all, or two of different num_atoms, nuclei, or states.
@@ -37,6 +44,8 @@ def check_same_state(runs: Mapping[str, RunFolder]) -> None:
     for label, run in others:
         several = max(len(first.states), len(run.states)) > 1
         keys = COMMON | ({"protons": "sampled"} if several else dict.fromkeys(STATE))
+        if any_size and not several:
+            del keys["num_atoms"]
         systems = first.system, run.system
         for key, default in keys.items():
             one, other = (system.get(key, default) for system in systems)
@@ -69,7 +78,8 @@ def comparison_table(runs: Mapping[str, RunFolder]) -> pd.DataFrame:
 
     Returns:
         Columns NAME and NAME_error for each of COMPARED (nan where a run does not report it), above_lowest_f in Ha per
-        atom, and converged. The index is the run; with several states it is rs, temperature_kelvin and the run, and
+        atom, and converged. Where a run has an estimate of the exact F, also exact_free_energy_per_atom and its error.
+        The index is the run; with several states it is rs, temperature_kelvin and the run, and
         the lowest F is that of the state.
 
     Raises:
@@ -98,8 +108,11 @@ def _state_table(runs: Mapping[str, RunFolder]) -> pd.DataFrame:
         row: dict[str, object] = {}
         for name in COMPARED:
             row[name], row[f"{name}_error"] = run.result(name)
+        row[EXACT], row[f"{EXACT}_error"] = exact_free_energy(run.summary)
         rows.append(row | {"converged": bool(run.summary.get("converged", False))})
     table = pd.DataFrame(rows, index=pd.Index(list(runs), name="run"))
+    if table[EXACT].isna().all():
+        table = table.drop(columns=[EXACT, f"{EXACT}_error"])
     free_energy = table["free_energy_per_atom"]
     table.insert(2, "above_lowest_f", free_energy - free_energy.min())
     return table

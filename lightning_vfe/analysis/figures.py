@@ -6,15 +6,18 @@ from pathlib import Path
 
 from lightning_vfe.analysis.measurements import draw_pair_correlation, draw_terms
 from lightning_vfe.analysis.run import load_run
+from lightning_vfe.analysis.structure import draw_structure_factor
 from lightning_vfe.analysis.training_curves import draw_training
 
-__all__ = ["draw_pair_correlation", "draw_terms", "draw_training", "save_figures"]
+__all__ = ["draw_pair_correlation", "draw_structure_factor", "draw_terms", "draw_training", "save_figures"]
 
 FILE_DPI = 160
 
 
 def save_figures(folder: str | Path) -> list[Path]:
-    """Write training.png, terms.png and pair_correlation.png into a run's folder figures/, those that its files allow.
+    """Write the figures of a run into its folder figures/, those that its files allow.
+
+    They are training.png, terms.png, pair_correlation.png and structure_factor.png.
 
     Returns:
         The files written.
@@ -31,6 +34,8 @@ def save_figures(folder: str | Path) -> list[Path]:
         figures["terms"] = draw_terms(run)
     if (run.folder / "pair_correlation.csv").is_file():
         figures["pair_correlation"] = draw_pair_correlation(run)
+    if (run.folder / "structure_factor.csv").is_file():
+        figures["structure_factor"] = draw_structure_factor(run)
     (run.folder / "figures").mkdir(exist_ok=True)
     files = []
     for name, figure in figures.items():

@@ -159,7 +159,7 @@ def state_columns(metrics: pd.DataFrame, state: State, file: Path) -> pd.DataFra
 
 
 def state_rows(table: pd.DataFrame, state: State, file: Path) -> pd.DataFrame:
-    """g(r) of one state: its block of rows in a pair_correlation.csv of several states.
+    """g(r) or S(k) of one state: its block of rows in a file of several states.
 
     Raises:
         ValueError: the state has no block, or the file is that of a single state.

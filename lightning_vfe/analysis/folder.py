@@ -100,6 +100,11 @@ class RunFolder:
         return read_table(self._file("pair_correlation.csv", "test"), "r_bohr").set_index("r_bohr")
 
     @cached_property
+    def structure_factor(self) -> pd.DataFrame:
+        """S(k) of all kinds, each with its `_error`, by the wavenumber `k_per_bohr`; states as in g(r)."""
+        return read_table(self._file("structure_factor.csv", "test"), "k_per_bohr").set_index("k_per_bohr")
+
+    @cached_property
     def states(self) -> tuple[State, ...]:
         """The states of the run; none where no file names one.
 
@@ -242,6 +247,11 @@ class RunAtState(RunFolder):
     def pair_correlation(self) -> pd.DataFrame:
         """g(r) of the state."""
         return state_rows(self.whole.pair_correlation, self.state, self.folder / "pair_correlation.csv")
+
+    @cached_property
+    def structure_factor(self) -> pd.DataFrame:
+        """S(k) of the state."""
+        return state_rows(self.whole.structure_factor, self.state, self.folder / "structure_factor.csv")
 
     @cached_property
     def states(self) -> tuple[State, ...]:

@@ -36,7 +36,7 @@ def check_files(folder: str | Path, measures: bool) -> None:
 
     Args:
         folder: the run folder.
-        measures: whether the run writes summary.json and pair_correlation.csv anew.
+        measures: whether the run writes summary.json and the curves anew.
 
     Raises:
         ValueError: one line that names the file, what is wrong with it and what to do.
@@ -51,6 +51,8 @@ def check_files(folder: str | Path, measures: bool) -> None:
         _ = run.summary, run.states
     if (run.folder / "pair_correlation.csv").is_file():
         _ = run.pair_correlation
+    if (run.folder / "structure_factor.csv").is_file():
+        _ = run.structure_factor
 
 
 def latest_run(folder: str | Path | None = None) -> Path:

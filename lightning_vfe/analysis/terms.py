@@ -50,6 +50,12 @@ TERMS = {
     "base_free_energy_per_atom": Term("base free energy", r"$-kT\,\ln Z_\mathrm{ML}$", "Ha/atom", "-kT ln Z_ML"),
     "base_energy_per_atom": Term("base energy", r"$E_\mathrm{ML}(z)$", "Ha/atom", "E_ML(z)"),
     "log_det_per_atom": Term("flow log-determinant", r"$\ln|\det\,dz/dx|$", "1/atom", "ln|det dz/dx|"),
+    "molecular_fraction": Term("protons in molecules", r"$x_\mathrm{mol}$", "1", "x_mol"),
+    "finite_size_free_energy_per_atom": Term("finite-size correction of F, two-body", r"$\Delta F$", "Ha/atom", "dF"),
+    "finite_size_energy_per_atom": Term("finite-size correction of E, two-body", r"$\Delta E$", "Ha/atom", "dE"),
+    "finite_size_kinetic_energy_per_atom": Term("finite-size correction, kinetic", r"$\Delta K$", "Ha/atom", "dT_kin"),
+    "finite_size_potential_energy_per_atom": Term("finite-size correction, Coulomb", r"$\Delta V$", "Ha/atom", "dV"),
+    "finite_size_pressure_gpa": Term("finite-size correction of P, two-body", r"$\Delta P$", "GPa", "dP"),
     "local_energy_variance": Term("variance, whole cell", r"$\sigma^2(E_\mathrm{loc})$", "Ha^2", "var E_loc"),
 }
 """By their names in metrics.csv and summary.json, in the order of tables. The variance is the whole cell's."""

@@ -6,19 +6,26 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from lightning_vfe.analysis.compare import COMPARED
+from lightning_vfe.analysis.compare import COMPARED, EXACT
+from lightning_vfe.analysis.sizes import EXTRAPOLATED, KINDS, MIN_SIZES
 from lightning_vfe.analysis.states import State
 from lightning_vfe.analysis.terms import TERMS, value_with_error
 from lightning_vfe.workflows.report import report
 from lightning_vfe.workflows.verbs import compose_verb
+
+MAX_CHI2 = 4.0
+"""chi^2 per degree of freedom above which points are said not to be on a line."""
 
 
 def run(words: Sequence[str]) -> int:
     """Compare, and print the table; returns the exit code."""
     config = compose_verb("report", tuple(words))
     found = report(config.runs, config.labels, config.run_dir)
-    _print(found.table)
-    for kind, file in zip(("table", "figure"), found.files, strict=True):
+    if found.extrapolation is None:
+        _print(found.table)
+    else:
+        _print_sizes(found.table, found.extrapolation)
+    for kind, file in zip(("table", "figure", "extrapolation"), found.files, strict=False):
         print(f"{kind}: {file}")
     return 0
 
@@ -47,7 +54,32 @@ def _rows(table: pd.DataFrame) -> list[list[str]]:
     for name in COMPARED:
         cells = [value_with_error(*pair) for pair in zip(table[name], table[f"{name}_error"], strict=True)]
         rows.append([f"{TERMS[name].plain_symbol}, {TERMS[name].unit}", *cells])
+    if EXACT in table and table[EXACT].notna().any():
+        pairs = zip(table[EXACT], table[f"{EXACT}_error"], strict=True)
+        rows.append(["exact F, estimate, Ha/atom", *(value_with_error(*pair) for pair in pairs)])
     above = ["-" if value != value else f"{1000 * value:.2f}" for value in table["above_lowest_f"]]
     rows.append(["above lowest F, mHa/atom", *above])
     rows.append(["converged", *("yes" if good else "NO" for good in table["converged"])])
     return rows
+
+
+def _print_sizes(table: pd.DataFrame, lines: pd.DataFrame) -> None:
+    """A block for each quantity: a row for each run, the smallest N first, and the line's value at 1/N = 0."""
+    for name in EXTRAPOLATED:
+        shown = Table(title=f"{TERMS[name].plain_symbol}, {TERMS[name].unit}; errors are one standard error")
+        for heading in ("", "N", "measured", "corrected"):
+            shown.add_column(heading, justify="right" if heading else "left")
+        for label, row in table.iterrows():
+            pairs = [(row[f"{name}{ending}"], row[f"{name}{ending}_error"]) for ending, *_ in KINDS.values()]
+            shown.add_row(str(label), str(row["num_atoms"]), *(value_with_error(*pair) for pair in pairs))
+        fits = [lines.loc[(name, kind)] if (name, kind) in lines.index else None for kind in KINDS]
+        if any(fit is not None for fit in fits):
+            ends = ["-" if fit is None else value_with_error(fit["value"], fit["error"]) for fit in fits]
+            quality = ["-" if fit is None else f"{fit['chi2_per_dof']:.1f}" for fit in fits]
+            shown.add_row("line at 1/N = 0", "", *ends)
+            shown.add_row("chi^2 per dof", "", *quality)
+        Console().print(shown)
+    if lines.empty:
+        print(f"no line against 1/N: it needs values with errors of at least {MIN_SIZES} numbers of atoms")
+    elif lines["chi2_per_dof"].max() > MAX_CHI2:
+        print(f"chi^2 per dof above {MAX_CHI2:g}: the points are not on a line, and the error at 1/N = 0 is too small")

@@ -118,15 +118,10 @@ class RadialDistributions:
         centres = 0.5 * (self.edges[1:] + self.edges[:-1]) * unit
         distributions = {}
         for name, values in walkers.items():
-            table = values.cpu().numpy()
-            count = table.shape[0]
-            omega = np.full(count, 1.0 / count) if weights is None else (weights / weights.sum()).cpu().numpy()
-            # equal weights: the standard error of the mean
-            scale = math.sqrt(float((omega**2).sum()))
-            error = table.std(axis=0, ddof=1) * scale if count > 1 else np.full(self.num_bins, math.nan)
+            mean, error = mean_of_walkers(values, weights)
             # No pair in a bin is no proof that there are none: the scatter of zeros is not an error.
-            error[table.sum(axis=0) == 0] = math.nan
-            distributions[name] = RadialDistribution(centres, omega @ table, error)
+            error[values.cpu().numpy().sum(axis=0) == 0] = math.nan
+            distributions[name] = RadialDistribution(centres, mean, error)
         return distributions
 
     def _add(self, name: str, displacement: Tensor) -> None:
@@ -146,6 +141,25 @@ class RadialDistributions:
         else:
             self._counts[name] = counts.to(torch.float64)
         self._expected[name] = self._expected.get(name, 0) + distance.shape[1]
+
+
+def mean_of_walkers(values: Tensor, weights: Tensor | None = None) -> tuple[np.ndarray, np.ndarray]:
+    """Weighted mean over independent walkers, and its standard error from their spread; nan with a single walker.
+
+    Args:
+        values: time averages of each walker.  # (W, bins)
+        weights: what each walker counts, in any unit; None is equal weights.  # (W,)
+
+    Returns:
+        Mean and error.  # (bins,) each
+    """
+    table = values.cpu().numpy()
+    count = table.shape[0]
+    omega = np.full(count, 1.0 / count) if weights is None else (weights / weights.sum()).cpu().numpy()
+    # equal weights: the standard error of the mean
+    scale = math.sqrt(float((omega**2).sum()))
+    error = table.std(axis=0, ddof=1) * scale if count > 1 else np.full(table.shape[1], math.nan)
+    return omega @ table, error
 
 
 def ball_in_cube_volume(radius: float) -> float:

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor
 
-from lightning_vfe.analysis.figures import draw_pair_correlation, draw_terms, draw_training
+from lightning_vfe.analysis.bracket import bracket_table
+from lightning_vfe.analysis.figures import draw_pair_correlation, draw_structure_factor, draw_terms, draw_training
 from lightning_vfe.analysis.run import RunFolder, literature, results_table
 from lightning_vfe.errors import SettingError
 from lightning_vfe.models.wavefunction.wavefunction import log_psi_of_walkers
@@ -135,9 +136,19 @@ class LoadedRun:
         return results_table(self.files)
 
     @property
+    def bracket(self) -> pd.DataFrame:
+        """The exact F from above and below, as `test` found it, see `analysis.bracket.bracket_table`."""
+        return bracket_table(self.files)
+
+    @property
     def pair_correlation(self) -> pd.DataFrame:
         """g(r) of all kinds of pairs with errors, from `test`."""
         return self.files.pair_correlation
+
+    @property
+    def structure_factor(self) -> pd.DataFrame:
+        """S(k) of protons, electrons and charge with errors, from `test`."""
+        return self.files.structure_factor
 
     @property
     def literature(self) -> pd.DataFrame:
@@ -155,6 +166,10 @@ class LoadedRun:
     def plot_pair_correlation(self) -> Figure:
         """g(r)."""
         return draw_pair_correlation(self.files)
+
+    def plot_structure_factor(self) -> Figure:
+        """S(k)."""
+        return draw_structure_factor(self.files)
 
 
 def load(folder: str | Path, checkpoint: str | Path | None = None) -> LoadedRun:

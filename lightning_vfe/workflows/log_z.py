@@ -29,7 +29,8 @@ from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.physics.system import System
 from lightning_vfe.resources import data_file
-from lightning_vfe.training.variational.summary import MAX_R_HAT, write_pair_correlation, write_summary
+from lightning_vfe.training.variational.curve_files import write_pair_correlation
+from lightning_vfe.training.variational.summary import MAX_R_HAT, write_summary
 from lightning_vfe.workflows.guards import instantiate, key_errors
 from lightning_vfe.workflows.memory import check_memory
 from lightning_vfe.workflows.paths import check_file

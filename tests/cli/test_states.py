@@ -14,6 +14,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from lightning_vfe.analysis.compare import COMPARED
 from lightning_vfe.cli import main
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE, NUCLEAR_MASSES
 from lightning_vfe.training.run.run_folder import CONFIG_KEY
@@ -125,7 +126,7 @@ def test_the_result_of_every_state(trained: Path, capsys: pytest.CaptureFixture[
         assert block.r_bohr.iloc[-1] + 0.5 * width == pytest.approx(half, rel=1e-9)
         assert block.proton_proton.notna().all()
         assert block.proton_electron.notna().all()
-    for name in ("training", "terms", "pair_correlation"):
+    for name in ("training", "terms", "pair_correlation", "structure_factor"):
         assert (trained / "figures" / f"{name}.png").stat().st_size > 10_000
 
 
@@ -453,18 +454,22 @@ def test_mixed_states_resume(mixed: dict[int, Path], tmp_path: Path, ranks: int)
 def test_results_of_mixed_states_do_not_depend_on_the_number_of_processes(
     mixed: dict[int, Path], tmp_path: Path
 ) -> None:
-    summaries, pairs = [], []
+    summaries, pairs, factors = [], [], []
     for ranks in (1, 2):
         folder = tmp_path / f"{ranks}"
         words = ["test", f"ckpt_path={mixed[1] / 'checkpoints' / 'last.ckpt'}", f"run_dir={folder}"]
         run_ranks(words, ranks, folder)
         summaries.append(json.loads((folder / "summary.json").read_text()))
         pairs.append(pd.read_csv(folder / "pair_correlation.csv"))
+        factors.append(pd.read_csv(folder / "structure_factor.csv"))
     for one, other in zip(*(summary["states"] for summary in summaries), strict=True):
-        for name in ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "pressure_gpa"):
+        for name in (*COMPARED, "molecular_fraction"):
             for part in ("value", "error"):
                 assert one[name][part] == pytest.approx(other[name][part], abs=1e-10), name
+        value = one["finite_size_energy_per_atom"]["value"]
+        assert value == pytest.approx(other["finite_size_energy_per_atom"]["value"], abs=1e-10)
     assert_same_tables(*pairs)
+    assert_same_tables(*factors)
 
 
 def test_random_twists_do_not_depend_on_the_number_of_processes(tmp_path: Path) -> None:

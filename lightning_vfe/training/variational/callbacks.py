@@ -85,6 +85,7 @@ class WriteSummary(Reporter):
         result = _result(pl_module)
         folder = tables_folder(self.run_dir, "ceimc" if result.is_ceimc else "")
         folder.mkdir(exist_ok=True)
+        result.fit_lines(self.run_dir)
         result.write(folder)
         self.messages += result_tables(result)
         if result.is_ceimc:
@@ -111,7 +112,9 @@ class WriteSummary(Reporter):
     @rank_zero_only
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Table."""
-        self.messages += result_tables(_result(pl_module))
+        result = _result(pl_module)
+        result.fit_lines(self.run_dir)
+        self.messages += result_tables(result)
 
 
 def _result(module: L.LightningModule) -> TestResult:

@@ -8,13 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lightning_vfe.analysis.psi_gap import OF_PSI
 from lightning_vfe.analysis.published import nearest_published
 from lightning_vfe.analysis.states import State, state_suffix
 from lightning_vfe.optim.collectives import Collectives
+from lightning_vfe.physics.finite_size import two_body_corrections
 from lightning_vfe.physics.observables import RadialDistributions
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
+from lightning_vfe.physics.static_structure import BOND_CUTOFF, StructureFactors, molecular_fraction
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
+from lightning_vfe.training.variational.bracket import BracketSeries, energy_noise, walker_free_energy_of_psi
 from lightning_vfe.training.variational.metrics import FreeEnergyMetric, of_reached_protons, with_base_error
 from lightning_vfe.training.variational.summary import StateResult, TestResult
 
@@ -46,7 +50,8 @@ def step_values(state: VariationalState, batch: Batch, sample: Sample) -> dict[s
     They are for watching, not results.
     """
     strata, values = state.strata, {}
-    stratum, terms = _of_all_processes(state.independent_strata(batch), sample.terms)
+    stratum, terms = _of_all_processes(state.independent_strata(batch), sample.terms | _noise(state, batch, sample))
+    terms |= _free_energy_of_psi(state, terms, stratum)
     of_walker, diagnostics = _of_all_processes(batch.stratum, walker_diagnostics(sample))
     weight, walker_weight = strata.weights(stratum), strata.weights(of_walker)
     for number in range(strata.num_states):
@@ -59,6 +64,21 @@ def step_values(state: VariationalState, batch: Batch, sample: Sample) -> dict[s
         for name, term in diagnostics.items():
             values[column(name, strata.points, number)] = _mean(term[own], walker_weight[own])[0]
     return values
+
+
+def _noise(state: VariationalState, batch: Batch, sample: Sample) -> dict[str, Tensor]:
+    """What `_free_energy_of_psi` takes, if every stratum has two proton walkers; else nothing.  # (W,) each"""
+    if state.is_fixed or state.counts.num_proton_walkers < 2 * len(state.strata):
+        return {}
+    return {"noise": energy_noise(sample.electronic.total), "kT": batch.states.kT}
+
+
+def _free_energy_of_psi(state: VariationalState, terms: dict[str, Tensor], stratum: Tensor) -> dict[str, Tensor]:
+    """The column OF_PSI of each walker of all processes; takes its ingredients out of the terms."""
+    if "noise" not in terms:
+        return {}
+    given = terms["free_energy_per_atom"], terms.pop("noise"), terms.pop("kT"), state.system.num_atoms
+    return {OF_PSI: walker_free_energy_of_psi(*given, stratum, len(state.strata))}
 
 
 def has_finite_free_energy(state: VariationalState, values: dict[str, Tensor]) -> bool:
@@ -90,21 +110,33 @@ class Measurement:
     def __init__(self, state: VariationalState) -> None:
         self.state = state
         self.metric = FreeEnergyMetric(state.strata)
+        self.gaps = BracketSeries(state)
         self.radial: RadialDistributions | None = None
+        self.structure: StructureFactors | None = None
         self._stratum: Tensor | None = None
 
     def reset(self) -> None:
         """Start again."""
         self.metric.reset()
+        self.gaps = BracketSeries(self.state)
         self.radial = RadialDistributions(self.state.system.cell, num_up=self.state.system.num_up)
+        self.structure = StructureFactors(self.state.system.cell)
 
     def add(self, batch: Batch, sample: Sample) -> None:
         """Count a batch."""
         assert self.radial is not None, "call reset() first"
+        assert self.structure is not None
         strata = self.state.independent_strata(batch)
-        self.metric.update(sample.terms, strata, walker_diagnostics(sample), batch.stratum, batch.report)
         rs = batch.states.rs[:, None, None]
-        self.radial.update(batch.protons / rs, batch.electrons / rs.unsqueeze(1))
+        protons, electrons = batch.protons / rs, batch.electrons / rs.unsqueeze(1)
+        terms = dict(sample.terms)
+        if not self.state.is_fixed:
+            bond = BOND_CUTOFF / batch.states.rs
+            terms["molecular_fraction"] = molecular_fraction(protons, self.state.system.cell, bond)
+        self.metric.update(terms, strata, walker_diagnostics(sample), batch.stratum, batch.report)
+        self.gaps.add(sample)
+        self.radial.update(protons, electrons)
+        self.structure.update(protons, electrons)
         self._stratum = batch.stratum
 
     def result(self, step: int, steps_key: str = "datamodule.test_steps") -> TestResult:
@@ -115,26 +147,35 @@ class Measurement:
             steps_key: setting of the number of measured steps, for advice.
         """
         assert self.radial is not None
+        assert self.structure is not None
         assert self._stratum is not None
         strata, collectives = self.state.strata, Collectives()
         radial = {name: collectives.gather(values).cpu() for name, values in self.radial.per_walker().items()}
+        structure = {name: collectives.gather(values).cpu() for name, values in self.structure.per_walker().items()}
         stratum = collectives.gather(self._stratum).cpu()
         common = self.metric.common_diagnostics()
         if "num_failed_inversions" in common:
             common["unreached_fraction"] = self._unreached_fraction(common)
+        measured = self.metric.compute(), self.metric.state_diagnostics(collectives.gather)
         states = []
-        for number, (found, diagnostics) in enumerate(
-            zip(self.metric.compute(), self.metric.state_diagnostics(collectives.gather), strict=True)
+        for number, (found, diagnostics, gaps) in enumerate(
+            zip(*measured, self.gaps.result(stratum, collectives.gather), strict=True)
         ):
             point, own = strata.points[number], strata.state_index(stratum) == number
             weights = strata.weights(stratum[own])
             g = self.radial.result({name: values[own] for name, values in radial.items()}, weights, point.rs)
-            if "unreached_fraction" in common:
-                found = of_reached_protons(found, common["unreached_fraction"], point.kT, self.state.system.num_atoms)
-            found = self._with_base_error(found, point)
+            found = self._with_what_no_scatter_shows(found, point, common)
+            if gaps.flow is not None and gaps.flow.free_energy is not None:
+                of_psi = {"free_energy_per_atom": gaps.flow.free_energy}
+                gaps.of_psi = self._with_what_no_scatter_shows(of_psi, point, common)["free_energy_per_atom"]
             known = self._published(point)
-            ways = self._samples("direct"), self._samples("ceimc")
-            states.append(StateResult(point, found, diagnostics, g, steps_key, *ways, known))
+            ways = self._samples("direct"), self._samples("ceimc")  # chains of the latter say nothing of p(x)
+            result = StateResult(point, found, diagnostics, g, steps_key, *ways, known, None if ways[1] else gaps)
+            own_structure = {name: values[own] for name, values in structure.items()}
+            result.structure = self.structure.result(own_structure, weights, point.rs)
+            fluctuation = result.structure.get("electron_fluctuation")
+            result.finite_size = two_body_corrections(point, self.state.system.num_atoms, fluctuation)
+            states.append(result)
         return TestResult(self.system(), step, states, common)
 
     def _published(self, point: StatePoint) -> list[dict[str, Any]]:
@@ -161,7 +202,12 @@ class Measurement:
         moved = 1.0 - (1.0 - diagnostics["proton_acceptance"]) ** getattr(self.state.sampler, "num_proton_steps", 1)
         return min(failed / moved, MAX_FRACTION) if moved > 0 else MAX_FRACTION * (failed > 0)
 
-    def _with_base_error(self, found: dict[str, Any], point: StatePoint) -> dict[str, Any]:
+    def _with_what_no_scatter_shows(
+        self, found: dict[str, Any], point: StatePoint, common: dict[str, float]
+    ) -> dict[str, Any]:
+        """The estimates with base protons that have no x, and with the error of ln Z_ML."""
+        if "unreached_fraction" in common:
+            found = of_reached_protons(found, common["unreached_fraction"], point.kT, self.state.system.num_atoms)
         if self.state.proton_density is None:
             return found
         like = torch.zeros((), dtype=torch.float64)

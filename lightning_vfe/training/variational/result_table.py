@@ -7,6 +7,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from lightning_vfe.analysis.bracket import bracket_lines, short_line
 from lightning_vfe.analysis.published import published_lines
 from lightning_vfe.analysis.terms import TERMS, value_in_brackets
 from lightning_vfe.training.variational.summary import TestResult
@@ -16,7 +17,7 @@ ROWS = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "pressure
 
 
 def result_tables(result: TestResult) -> list[RenderableType]:
-    """The table, published values beside it, the diagnostics and the verdict."""
+    """The table, the exact F from above and below, published values beside it, the diagnostics and the verdict."""
     shown = Table(title="diagnostics")
     shown.add_column("what")
     shown.add_column("value", justify="right")
@@ -26,6 +27,7 @@ def result_tables(result: TestResult) -> list[RenderableType]:
     verdict = [Text(f"NOT CONVERGED: {reason}", style="bold red") for reason in result.reasons]
     return [
         _of_one_state(result) if len(result.states) == 1 else _of_states(result),
+        *(Text(line) for line in _bracket_of(result)),
         *(Text(line) for state in result.states for line in published_lines(state.published)),
         shown,
         *(Text(f"note: {note}") for note in result.notes),
@@ -33,16 +35,29 @@ def result_tables(result: TestResult) -> list[RenderableType]:
     ]
 
 
+def _bracket_of(result: TestResult) -> list[str]:
+    """Lines of the exact F: one for each part, or one for each state where there are several."""
+    if len(result.states) > 1:
+        return [
+            f"{state.point}: {short_line(content)}" for state in result.states for content in state.bracket().values()
+        ]
+    (only,) = result.states
+    is_fixed = only.gaps is not None and only.gaps.flow is None
+    return [line for content in only.bracket().values() for line in bracket_lines(content, is_fixed)]
+
+
 def _of_one_state(result: TestResult) -> Table:
     """Every term with its error, a row each."""
     content = result.as_dict()
-    table = Table(title=f"after {result.step} steps; errors are one standard error")
+    note = "Finite-size corrections are estimates, and are in no other row. Their errors are those of S(k) alone."
+    caption = note if result.states[0].finite_size else None
+    table = Table(title=f"after {result.step} steps; errors are one standard error", caption=caption)
     for heading, side in (("quantity", "left"), ("value", "right"), ("error", "right"), ("unit", "left")):
         table.add_column(heading, justify=side)  # type: ignore[arg-type]
     for name, term in TERMS.items():
         if name in content:
             value, error = content[name]["value"], content[name]["error"]
-            digits = 2 if name == "pressure_gpa" else 5
+            digits = 2 if term.unit == "GPa" else 5
             cells = ["-" if x is None else f"{x:.{digits}f}" for x in (value, error)]
             table.add_row(term.plain_title, *cells, term.unit)
     return table

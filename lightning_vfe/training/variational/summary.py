@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lightning_vfe.files import CHECKSUM, checksum, whole_file, write_json
+from lightning_vfe.files import CHECKSUM, checksum, write_json
+from lightning_vfe.physics.finite_size import Correction
 from lightning_vfe.physics.observables import RadialDistribution
 from lightning_vfe.physics.state_point import StatePoint
+from lightning_vfe.physics.static_structure import StructureFactor
 from lightning_vfe.physics.statistics import Estimate
+from lightning_vfe.training.variational.bracket import Gaps
+from lightning_vfe.training.variational.curve_files import write_pair_correlation, write_structure_factor
 
 NEEDS_INVERTIBLE_MAP = ("free_energy_per_atom", "entropy_per_atom")
 MAX_R_HAT = 1.05
@@ -40,6 +43,9 @@ class StateResult:
             where the map folds (see metrics.of_reached_protons).
         is_ceimc: whether the protons are those of exp(-E/kT), which has no known norm, in place of p(x).
         published: rows of analysis/published.py, the published values nearest to this state.
+        gaps: how far F lies above the exact one; None where nobody measured it.
+        structure: S(k) of all kinds.
+        finite_size: two-body corrections, which stand beside the terms and are in none of them.
         reasons: why the numbers are not to be trusted; empty if they are.
     """
 
@@ -51,6 +57,9 @@ class StateResult:
     is_direct: bool = False
     is_ceimc: bool = False
     published: list[dict[str, Any]] = field(default_factory=list)
+    gaps: Gaps | None = None
+    structure: dict[str, StructureFactor] = field(default_factory=dict)
+    finite_size: dict[str, Correction] = field(default_factory=dict)
     reasons: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -88,13 +97,25 @@ class StateResult:
         return not self.is_direct and not self.is_ceimc and self.diagnostics.get("negative_determinants", 0.0) > 0.0
 
     def terms(self) -> dict[str, Any]:
-        """{"value":, "error":} of each term; F and S are null where they are refused or not known."""
+        """{"value":, "error":} of each term; F and S are null where they are refused or not known.
+
+        The finite-size corrections follow, with their unit and method.
+        """
         content: dict[str, Any] = {}
         for name, found in self.estimates.items():
             known = not ((self._is_refused or self.is_ceimc) and name in NEEDS_INVERTIBLE_MAP)
             value, error = (found.value, found.error) if known else (math.nan, math.nan)
             content[name] = {"value": plain(value), "error": plain(error)}
+        for name, correction in self.finite_size.items():
+            content[name] = asdict(correction) | {"error": plain(correction.error)}
         return content
+
+    def bracket(self) -> dict[str, Any]:
+        """{"bracket": ...}, the exact F from above and below; empty where nobody measured it."""
+        if self.gaps is None:
+            return {}
+        upper = None if self._is_refused else self.estimates["free_energy_per_atom"]
+        return {"bracket": self.gaps.as_dict(upper)}
 
 
 @dataclass
@@ -187,18 +208,20 @@ class TestResult:
     def as_dict(self) -> dict[str, Any]:
         """What summary.json holds.
 
-        With one state point: {"value":, "error":} of each term, diagnostics, converged, reasons and the published
-        values nearest to it. With several: a list of these under `states`, and what they have in common.
+        With one state point: {"value":, "error":} of each term, the bracket, diagnostics, converged, reasons and the
+        published values nearest to it. With several: a list of these under `states`, and what they have in common.
         """
         content: dict[str, Any] = {"system": dict(self.system), "step": self.step}
         verdict = {"converged": not self.reasons, "reasons": self.reasons}
         if len(self.states) == 1:
             (only,) = self.states
             known = {"published": only.published}
-            return content | only.terms() | _diagnostics(self.diagnostics | only.diagnostics) | verdict | known
+            numbers = only.terms() | only.bracket() | _diagnostics(self.diagnostics | only.diagnostics)
+            return content | numbers | verdict | known
         content["states"] = [
             _state_point(result.point)
             | result.terms()
+            | result.bracket()
             | _diagnostics(result.diagnostics)
             | {"converged": not (result.reasons or self.common_reasons), "reasons": result.reasons}
             | {"published": result.published}
@@ -206,10 +229,17 @@ class TestResult:
         ]
         return content | _diagnostics(self.diagnostics) | verdict
 
+    def fit_lines(self, run_dir: Path) -> None:
+        """Estimate the gap of psi at each state point from the training in a run folder."""
+        for result in self.states:
+            if result.gaps is not None:
+                result.gaps.fit_line(run_dir, self.step, several=len(self.states) > 1)
+
     def write(self, folder: Path) -> None:
-        """summary.json and pair_correlation.csv."""
+        """summary.json, pair_correlation.csv and structure_factor.csv."""
         write_summary(folder, self.as_dict())
         write_pair_correlation(folder, [(result.point, result.radial) for result in self.states])
+        write_structure_factor(folder, [(result.point, result.structure) for result in self.states])
 
 
 def _state_point(point: StatePoint) -> dict[str, float]:
@@ -232,21 +262,3 @@ def write_summary(folder: Path, content: Mapping[str, Any]) -> None:
 def plain(value: float) -> float | None:
     """JSON knows no nan."""
     return float(value) if math.isfinite(value) else None
-
-
-def write_pair_correlation(folder: Path, results: Sequence[tuple[StatePoint, dict[str, RadialDistribution]]]) -> None:
-    """pair_correlation.csv: g(r) of all kinds of pairs, each with its error, by the distance in bohr.
-
-    With several state points the rows of each follow those of the one before, and begin with its rs and temperature.
-    """
-    several = len(results) > 1
-    with whole_file(folder / "pair_correlation.csv", newline="") as stream:
-        writer = csv.writer(stream)
-        names = list(results[0][1])
-        columns = [column for name in names for column in (name, f"{name}_error")]
-        writer.writerow((["rs", "temperature_kelvin"] if several else []) + ["r_bohr", *columns])
-        for point, radial in results:
-            state = [point.rs, point.temperature_kelvin] if several else []
-            for i, r in enumerate(radial[names[0]].r if names else ()):
-                values = [value for name in names for value in (radial[name].g[i], radial[name].error[i])]
-                writer.writerow([*state, float(r), *map(float, values)])

@@ -11,6 +11,7 @@ import torch
 
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
 from lightning_vfe.models.potential.yukawa import YukawaPotential
+from lightning_vfe.physics.static_structure import KINDS
 from lightning_vfe.state.batch import Batch
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.variational.callbacks import recent_estimates
@@ -80,6 +81,12 @@ def test_each_state_has_the_values_of_a_measurement_of_its_own(keys: dict[str, A
         for name, pairs in only.radial.items():
             for array in ("r", "g", "error"):
                 np.testing.assert_allclose(getattr(found.radial[name], array), getattr(pairs, array), rtol=1e-10)
+        assert set(found.structure) == set(only.structure) == set(KINDS)
+        for name, factor in only.structure.items():
+            for array in ("k", "s", "error"):
+                np.testing.assert_allclose(getattr(found.structure[name], array), getattr(factor, array), rtol=1e-8)
+        for name, correction in only.finite_size.items():
+            assert found.finite_size[name].value == pytest.approx(correction.value, rel=1e-8), name
         length = found.point.cell(2).length
         assert length / 2 - length / 50 < found.radial["proton_proton"].r[-1] < length
 

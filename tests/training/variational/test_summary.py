@@ -12,8 +12,11 @@ import pytest
 from rich.console import Console
 
 from lightning_vfe.analysis.folder import tables_folder
+from lightning_vfe.analysis.run import RunFolder, results_table
+from lightning_vfe.physics.finite_size import two_body_corrections
 from lightning_vfe.physics.observables import RadialDistribution
 from lightning_vfe.physics.state_point import StatePoint
+from lightning_vfe.physics.static_structure import KINDS
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.training.variational.callbacks import WriteSummary
 from lightning_vfe.training.variational.result_table import result_tables
@@ -23,6 +26,16 @@ from tests.training.variational.test_module import FIXED, trainer
 
 TERMS = ["free_energy", "energy", "kinetic_energy", "electron_kinetic_energy", "v_pp", "v_pe", "v_ee", "entropy"]
 OF_THE_MAP = ["base_free_energy", "base_energy", "log_det"]
+FINITE_SIZE = [
+    f"finite_size_{name}"
+    for name in (
+        "free_energy_per_atom",
+        "energy_per_atom",
+        "kinetic_energy_per_atom",
+        "potential_energy_per_atom",
+        "pressure_gpa",
+    )
+]
 OF_ALL = {
     "local_energy_variance",
     "electron_acceptance",
@@ -67,17 +80,45 @@ def test_layout_of_one_state(tmp_path: Path, keys: dict, moves: dict, added: set
     folder = tables_folder(tmp_path, moves.get("proton_sampling", ""))
     content = json.loads((folder / "summary.json").read_text())
     terms = [f"{name}_per_atom" for name in [*TERMS, *([] if keys else OF_THE_MAP)]] + ["pressure_gpa"]
-    last = ["diagnostics", "converged", "reasons", "published", "checksum"]
-    assert list(content) == ["system", "step", *terms, *last]
+    terms += [] if keys else ["molecular_fraction"]
+    last = ["bracket"] if moves != CEIMC else []  # chains of exp(-E/kT) say nothing of F
+    last += ["diagnostics", "converged", "reasons", "published", "checksum"]
+    assert list(content) == ["system", "step", *terms, *FINITE_SIZE, *last]
     system = {"num_atoms": 2, "nucleus": "H", "rs": 2.0, "protons": "fixed" if keys else "sampled"}
     assert content["system"] == system | ({} if keys else {"temperature_kelvin": 6000.0})
     assert all(set(content[name]) == {"value", "error"} for name in terms)
+    assert all(set(content[name]) == {"value", "error", "unit", "method"} for name in FINITE_SIZE)
     assert set(content["diagnostics"]) == OF_ALL | added
     assert all(isinstance(value, float | int) or value is None for value in content["diagnostics"].values())
     with (folder / "pair_correlation.csv").open() as file:
         rows = list(csv.reader(file))
     assert rows[0] == ["r_bohr", *(column for name in PAIRS for column in (name, f"{name}_error"))]
     assert {len(row) for row in rows} == {7}
+    with (folder / "structure_factor.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0] == ["k_per_bohr", *(column for name in KINDS for column in (name, f"{name}_error"))]
+    assert float(rows[1][0]) == pytest.approx(2 * math.pi / StatePoint(2.0).cell(2).length)
+
+
+def test_corrections_stand_beside_the_terms(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the table with unit and error, and in no other number."""
+    result = result_at(POINTS[1], -1.0)
+    result.finite_size = two_body_corrections(POINTS[1], 16)
+    assert result.terms()["energy_per_atom"] == {"value": -1.0, "error": 0.01}
+    found = result.terms()["finite_size_energy_per_atom"]
+    assert found["value"] == pytest.approx(math.sqrt(3 / 1.3**3) / 32 - 0.3324 / 1.3**2 / 16 ** (4 / 3), rel=1e-4)
+    assert found["error"] is None
+    assert (found["unit"], found["method"]) == ("Ha", "plasmon")
+    test_result = TestResult({"num_atoms": 16}, 30, [result], SOUND)
+    show(test_result)
+    shown = capsys.readouterr().out
+    (line,) = (line for line in shown.splitlines() if "finite-size correction of E, two-body" in line)
+    assert f"{found['value']:.5f}" in line
+    assert "in no other row" in " ".join(shown.split())
+    test_result.write(tmp_path)
+    run = RunFolder(tmp_path)
+    assert run.result("finite_size_energy_per_atom")[0] == found["value"]
+    assert results_table(run).loc["finite_size_pressure_gpa", "unit"] == "GPa"
 
 
 def result_at(point: StatePoint, value: float, r_hat: float = 1.0, negative: float = 0.0) -> StateResult:
