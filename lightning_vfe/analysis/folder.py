@@ -26,6 +26,14 @@ from lightning_vfe.analysis.files import (
 from lightning_vfe.analysis.states import State, states_of
 
 
+def tables_folder(run_dir: Path, proton_sampling: str) -> Path:
+    """Where `test` writes summary.json and pair_correlation.csv: the run folder.
+
+    For protons of exp(-E/kT) it is RUN/ceimc, so that the results of p(x) stay.
+    """
+    return run_dir / "ceimc" if proton_sampling == "ceimc" else run_dir
+
+
 @dataclass(frozen=True)
 class RunFolder:
     """The folder of a run; each file is read when it is first asked for.

@@ -17,6 +17,7 @@ from lightning_vfe.sampling.adaptation import (
     adapt_num_steps,
     log_width_limits,
 )
+from lightning_vfe.sampling.coupled import CoupledDensity, ElectronSteps
 from lightning_vfe.sampling.electron_moves import ElectronTarget, describe, move_electrons
 from lightning_vfe.sampling.metropolis import num_not_finite
 from lightning_vfe.sampling.moves import global_fraction
@@ -43,6 +44,11 @@ SweepReport = dict[str, Tensor]
     num_stranded: chains that stand where ln p is not finite; not zero means a broken density.
     num_failed_inversions: proton walkers whose map could not be inverted, and which stayed.
     delayed_acceptance: accepted fraction of the ends of the chains on the surrogate density.
+    ceimc_acceptance: the same where they are accepted by the energies of psi_x.
+    ceimc_noise: mean of (s/kT)^2, s the standard error of a difference of energies.
+    ceimc_noise_per_freedom: mean of the same over the degrees of freedom of s.
+    ceimc_penalty: mean of what the noise takes off the logarithm of the acceptance.
+    ceimc_failed_warps: fraction of the proposals that are rejected since their electrons cannot be carried along.
 """
 
 
@@ -64,8 +70,10 @@ class NestedSampler:
         initial_electron_width: width of the first electron moves in units of rs.
         adaptation_gain: change of ln(width) per sweep and unit of acceptance off the target.
         proton_sampling: "metropolis" moves the protons x on p(x); "direct" moves the base protons z, on p_base(z), and
-            inverts the map; "delayed" moves x on a cheaper density and decides once, at the end, by p(x). It says what
-            `step` is to be given.
+            inverts the map; "delayed" moves x on a cheaper density and decides once, at the end, by p(x); "ceimc" does
+            the same by the energies of psi_x, for exp(-E(x)/kT) in place of p(x). It says what `step` is to be given.
+        ceimc_electron_walkers: electron walkers of a difference of energies of "ceimc", for each proton walker.
+        ceimc_proton_width: width of the proton moves of "ceimc" in units of rs; it does not adapt.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -84,6 +92,8 @@ class NestedSampler:
         initial_electron_width: float = 0.24,
         adaptation_gain: float = 1.0,
         proton_sampling: str = "metropolis",
+        ceimc_electron_walkers: int = 64,
+        ceimc_proton_width: float = 0.08,
     ) -> None:
         self.cell = system.cell
         self.proton_sampling = check_proton_sampling(proton_sampling)
@@ -100,6 +110,8 @@ class NestedSampler:
         self.initial_proton_width = positive("initial_proton_width", initial_proton_width)
         self.initial_electron_width = positive("initial_electron_width", initial_electron_width)
         self.adaptation_gain = positive("adaptation_gain", adaptation_gain)
+        self.ceimc_electron_walkers = positive_integer("ceimc_electron_walkers", ceimc_electron_walkers)
+        self.ceimc_proton_width = positive("ceimc_proton_width", ceimc_proton_width)
 
     def start(
         self,
@@ -189,8 +201,10 @@ class NestedSampler:
         add_up: Callable[[Tensor], Tensor],
     ) -> Tensor:
         """Move the protons with their electrons, add to the report, and count the stranded walkers of this process."""
-        width = walkers.log_widths["protons"].exp()
-        move = move_protons(walkers, target, self.proton_proposal, width, self.num_proton_steps, self.cell)
+        width, electrons = walkers.log_widths["protons"].exp(), None
+        if isinstance(target, CoupledDensity):
+            width, electrons = torch.full_like(width, self.ceimc_proton_width), self._ceimc_steps(walkers)
+        move = move_protons(walkers, target, self.proton_proposal, width, self.num_proton_steps, self.cell, electrons)
         if "electrons" in walkers.fields:
             shift = space_warp(self.cell, walkers.electrons, walkers.protons, move.displacement)
             walkers["electrons"] = self.cell.wrap(walkers.electrons + shift)
@@ -221,6 +235,11 @@ class NestedSampler:
                 memory, gain = float(report["electron_memory"]), float(report["electron_gain"])
                 walkers.electron_steps = adapt_num_steps(walkers.electron_steps, memory, gain)
         return num_not_finite(move.state.log_prob)
+
+    def _ceimc_steps(self, walkers: Walkers) -> ElectronSteps:
+        """Moves of the electrons before a decision by energies: those of a sweep."""
+        width, num_steps = walkers.log_widths["electrons"].exp(), self._electron_steps(walkers)
+        return ElectronSteps(self.ceimc_electron_walkers, self.electron_proposal, width, num_steps)
 
     def _electron_steps(self, walkers: Walkers) -> int:
         """Moves of the electrons in the next sweep; four equal quarters where they adapt."""

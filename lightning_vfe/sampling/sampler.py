@@ -19,7 +19,7 @@ class Sampler(Protocol):
     """How walkers start and move. `NestedSampler` is one; a subclass of it changes only what it wants to."""
 
     proton_sampling: str
-    """How `step` is given p(x): "metropolis", "direct" or "delayed", see `ProtonTarget`."""
+    """How `step` is given p(x): "metropolis", "direct", "delayed" or "ceimc", see `ProtonTarget`."""
 
     def start(
         self,

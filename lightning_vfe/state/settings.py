@@ -8,6 +8,7 @@ import torch
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.strata import Strata
+from lightning_vfe.sampling.sampler import Sampler
 
 CHAIN_PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
@@ -105,3 +106,21 @@ def chain_dtype(name: str | None) -> torch.dtype | None:
     if name not in CHAIN_PRECISIONS:
         raise SettingError("chain_precision", name, "is unknown", f"choose {' or '.join(CHAIN_PRECISIONS)}")
     return CHAIN_PRECISIONS[name]
+
+
+def check_energy_moves(sampler: Sampler, strata: Strata) -> None:
+    """Refuse settings with which protons cannot be moved by the energies of psi_x.
+
+    Raises:
+        ValueError: random twists, or electron walkers that cannot be dealt to the twists.
+    """
+    if sampler.proton_sampling != "ceimc":
+        return
+    if strata.twists.is_random:
+        reason = "needs the same twists in every sweep, but they are random"
+        raise SettingError("proton_sampling", "ceimc", reason, "set system.twists to a grid such as [2, 2, 2]")
+    count, block = getattr(sampler, "ceimc_electron_walkers", 0), 2 * len(strata.twists)
+    if count < 2 * block or count % block:
+        reason = f"must be a multiple of {block}, twice the number of twists, and at least {2 * block}"
+        nearest = max(2, round(count / block)) * block
+        raise SettingError("ceimc_electron_walkers", count, reason, f"set it to {nearest}")

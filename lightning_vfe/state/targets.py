@@ -5,6 +5,8 @@ Here, and only here, the walkers' positions become bohr.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,8 @@ from lightning_vfe.models.chain_density import chain_log_prob
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.models.twin import Twin
 from lightning_vfe.models.wavefunction.conditional import electron_density, plain_log_prob
+from lightning_vfe.physics.ewald import Ewald
+from lightning_vfe.physics.local_energy import local_energy
 from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.sampling.delayed import DelayedDensity
 from lightning_vfe.sampling.direct import TransportedDensity
@@ -37,7 +41,7 @@ class ProtonTargets:
 
     Args:
         density: p(x).
-        proton_sampling: "metropolis", "direct" or "delayed".
+        proton_sampling: "metropolis", "direct", "delayed" or "ceimc". The last one gives the surrogate density alone.
         dtype: precision of chains on p(x), or on the density that stands in for it; None keeps that of p(x). The exact
             decisions of "delayed", and all of "direct", are not affected.
     """
@@ -53,9 +57,9 @@ class ProtonTargets:
         if self._proton_sampling == "direct":
             return base_density(self._density, states)
         twin = None if self._twin is None else self._twin.module()
-        coarse = self._proton_sampling == "delayed"
+        coarse = self._proton_sampling in ("delayed", "ceimc")
         chain = in_units_of_rs(chain_log_prob(self._density, states, twin, coarse), states.rs)
-        if not coarse:
+        if self._proton_sampling != "delayed":
             return chain
         return DelayedDensity(in_units_of_rs(lambda x: self._density.log_prob(x, states), states.rs), chain)
 
@@ -100,3 +104,14 @@ def electron_target(wavefunction: nn.Module, twin: Twin[nn.Module] | None) -> El
         return in_units_of_rs(plain_log_prob(wavefunction, protons, states, chain), states.rs)
 
     return prepare
+
+
+def walker_energies(ewald: Ewald, wavefunction: nn.Module) -> Callable[[Walkers], Tensor]:
+    """Real part of E_loc of the electrons of walkers, whole cell, Ha.  # (W, B)"""
+
+    def energies(walkers: Walkers) -> Tensor:
+        rs = walkers["rs"][:, None, None]
+        protons, electrons = walkers.protons * rs, walkers.electrons * rs.unsqueeze(1)
+        return local_energy(ewald, wavefunction, protons, electrons, walkers.states).total.real
+
+    return energies

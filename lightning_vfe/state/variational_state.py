@@ -22,14 +22,16 @@ from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.structures import make_structure
 from lightning_vfe.physics.system import System
 from lightning_vfe.physics.units import check_temperature
+from lightning_vfe.sampling.coupled import CoupledDensity
+from lightning_vfe.sampling.electron_moves import ElectronTarget
 from lightning_vfe.sampling.nested import SweepReport
 from lightning_vfe.sampling.proton_moves import ProtonTarget
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.sampling.sampler import Sampler
 from lightning_vfe.sampling.walkers import CONSTANT, Walkers, merge_walker_states
 from lightning_vfe.state.batch import Batch, Sample
-from lightning_vfe.state.settings import WalkerCounts, chain_dtype
-from lightning_vfe.state.targets import ProtonTargets, electron_target
+from lightning_vfe.state.settings import WalkerCounts, chain_dtype, check_energy_moves
+from lightning_vfe.state.targets import ProtonTargets, electron_target, walker_energies
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
 """Wraps the numbers of the sweeps, as tqdm does."""
@@ -89,6 +91,8 @@ class VariationalState:
             check_temperature(point.temperature_kelvin, "for T = 0 fix the protons with proton_density=None")
         self.counts = WalkerCounts(num_proton_walkers, num_electron_walkers, num_groups)
         self.counts.check(strata, sampled=proton_density is not None)
+        if proton_density is not None:
+            check_energy_moves(sampler, strata)
         self.system, self.strata = system, strata
         self.wavefunction, self.proton_density = wavefunction, proton_density
         self.sampler, self.structure, self.seed = sampler, structure, seed
@@ -212,11 +216,13 @@ class VariationalState:
         walkers = self.place()
         if self.strata.twists.is_random:
             walkers["twist"] = 0.5 - walkers.random.uniform(walkers["twist"].shape, dtype=walkers["twist"].dtype)
-        electrons = electron_target(self.wavefunction, self._wavefunction_twin())
-        return self.sampler.step(walkers, self.proton_target(), electrons, adapt, Collectives().sum)
+        return self.sampler.step(walkers, self.proton_target(), self._electron_target(), adapt, Collectives().sum)
+
+    def _electron_target(self) -> ElectronTarget:
+        return electron_target(self.wavefunction, self._wavefunction_twin())
 
     def proton_target(self) -> ProtonTarget | None:
-        """p(x) of the walkers as the sampler takes it, with the parameters that the networks have.
+        """p(x), or exp(-E(x)/kT), of the walkers as the sampler takes it, with the parameters that the networks have.
 
         None for fixed protons.
         """
@@ -225,7 +231,12 @@ class VariationalState:
         if self._proton_targets is None:
             sampling = self.sampler.proton_sampling
             self._proton_targets = ProtonTargets(self.proton_density, sampling, self._chain_dtype)
-        return self._proton_targets.at(self.place().states)
+        target = self._proton_targets.at(self.place().states)
+        if self.sampler.proton_sampling != "ceimc":
+            return target
+        assert callable(target)
+        energies, twists = walker_energies(self.ewald, self.wavefunction), self.strata.twists
+        return CoupledDensity(target, self._electron_target(), energies, twists.fractions, twists.weights)
 
     def _wavefunction_twin(self) -> Twin[nn.Module] | None:
         if self._chain_dtype is None or self._chain_dtype == next(self.wavefunction.parameters()).dtype:

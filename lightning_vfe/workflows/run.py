@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 from omegaconf import DictConfig, OmegaConf
 
+from lightning_vfe.analysis.folder import tables_folder
 from lightning_vfe.analysis.run import RunFolder, check_files, results_table
 from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.workflows.boundary import base_note
@@ -47,17 +48,19 @@ class RunResult:
         signal: number of the signal that stopped it; 0 where none did.
         messages: tables and lines of the callbacks, as rich prints them.
         is_saved: whether the folder holds a checkpoint to resume or to measure.
+        tables: where the tables of `test` are, if not in the run folder itself.
     """
 
     folder: Path
     signal: int
     messages: tuple[Any, ...]
     is_saved: bool
+    tables: Path | None = None
 
     @property
     def results(self) -> pd.DataFrame:
         """What `test` found: quantity, value, error and unit of each term."""
-        return results_table(RunFolder(self.folder))
+        return results_table(RunFolder(self.tables or self.folder))
 
 
 def silent(*_: object) -> None:
@@ -129,6 +132,8 @@ def _run(plan: Plan, observer: Observer, task: Task, is_first: bool) -> RunResul
     configure_logging_and_seed(config.seed)
     with default_dtype(config.dtype), key_errors(config), memory_bound(config):
         module, datamodule = task.build(config)
+        if plan.verb == "fit" and hasattr(datamodule, "check_fit"):
+            datamodule.check_fit()
         if content:
             names = [name for name, _ in module.named_parameters()]
             check_content(content, plan.ckpt_path, names, resumes=plan.verb == "fit")
@@ -150,7 +155,8 @@ def _run(plan: Plan, observer: Observer, task: Task, is_first: bool) -> RunResul
         with _handed_over(plan):
             stopped_by = launch(trainer, plan.verb, module, datamodule, plan.config.ckpt_path)
     is_saved = (plan.run_dir / "checkpoints" / "last.ckpt").is_file()
-    return RunResult(plan.run_dir, stopped_by, _messages(trainer), is_saved)
+    tables = tables_folder(plan.run_dir, str(OmegaConf.select(config, "sampler.proton_sampling")))
+    return RunResult(plan.run_dir, stopped_by, _messages(trainer), is_saved, tables)
 
 
 @contextmanager

@@ -301,6 +301,6 @@ def test_trajectories_do_not_depend_on_the_number_of_processes(base):
 
 
 def test_unknown_way_is_one_clear_line():
-    message = "proton_sampling = gibbs is unknown; choose metropolis, direct or delayed"
+    message = "proton_sampling = gibbs is unknown; choose metropolis, direct, delayed or ceimc"
     with pytest.raises(ValueError, match=message):
         NestedSampler(System(2), proton_sampling="gibbs")

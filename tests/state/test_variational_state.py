@@ -104,6 +104,7 @@ CHAINS = {
     "random twists": ({"rs": [1.8, 2.3], "twists": "random"}, {}, {}),
     "fixed protons": (FIXED | TWISTED, {}, {}),
     "direct": (MIXED, {"proton_sampling": "direct"}, {}),
+    "ceimc": (TWISTED, {"proton_sampling": "ceimc", "ceimc_electron_walkers": 8}, {}),
     "float32 chains": (MIXED, {"proton_sampling": "delayed"}, {"chain_precision": "float32"}),
 }
 

@@ -12,6 +12,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from typing_extensions import override
 
 from lightning_vfe.analysis.figures import save_figures
+from lightning_vfe.analysis.folder import tables_folder
 from lightning_vfe.errors import one_line
 from lightning_vfe.training.run.messages import Reporter
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
@@ -89,10 +90,15 @@ class WriteSummary(Reporter):
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Files, figures and table."""
         result = _result(pl_module)
+        folder = tables_folder(self.run_dir, "ceimc" if result.is_ceimc else "")
+        folder.mkdir(exist_ok=True)
         result.fit_lines(self.run_dir)
-        result.write(self.run_dir)
+        result.write(folder)
         self.messages += result_tables(result)
-        self._draw()
+        if result.is_ceimc:
+            self.messages.append(f"tables: {folder}")
+        else:
+            self._draw()
 
     @override
     @rank_zero_only

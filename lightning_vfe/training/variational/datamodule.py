@@ -67,7 +67,19 @@ class MCMCDataModule(L.LightningDataModule):
     def setup(self, stage: str) -> None:
         """Place this process's walkers, unless they exist already."""
         assert self.trainer is not None
+        if stage == "fit":
+            self.check_fit()
         self.state.place(self.trainer.strategy.root_device, self.trainer.global_rank, self.trainer.world_size)
+
+    def check_fit(self) -> None:
+        """Refuse to train on protons that are not those of p(x).
+
+        Raises:
+            ValueError: the protons are moved by the energies of psi_x.
+        """
+        if not self.state.is_fixed and self.state.sampler.proton_sampling == "ceimc":
+            reason = "is for validate and test: its protons are not those of p(x), so that fit finds no gradient"
+            raise SettingError("proton_sampling", "ceimc", reason, "train with sampler.proton_sampling=direct")
 
     # --- loaders ----------------------------------------------------------------------------------------------------
 

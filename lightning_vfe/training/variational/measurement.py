@@ -205,7 +205,7 @@ class Measurement:
         for gaps, ((found, budget), diagnostics) in zip(
             self.gaps.result(stratum, collectives.gather, starts), measured, strict=True
         ):
-            number = len(states)
+            number, is_ceimc = len(states), self._samples("ceimc")
             radial, structure = self._curves(number, starts[number], stratum)
             fluctuation = structure.get("electron_fluctuation")
             result = StateResult(
@@ -214,11 +214,13 @@ class Measurement:
                 diagnostics | {"discarded_steps": float(starts[number])},
                 radial,
                 steps_key,
-                self._is_direct,
+                self._samples("direct"),
+                is_ceimc,
                 self._published(gaps.point),
                 budget,
                 has_equilibrated=2 * self.metric.unequilibrated[number] <= self.num_steps,
-                gaps=self._with_exact_free_energy(gaps),
+                # chains on exp(-E/kT) say nothing of p(x)
+                gaps=None if is_ceimc else self._with_exact_free_energy(gaps),
                 structure=structure,
                 finite_size=two_body_corrections(gaps.point, self.state.system.num_atoms, fluctuation),
             )
@@ -265,10 +267,9 @@ class Measurement:
         structure = self.state.structure if isinstance(self.state.structure, str) else ""
         return nearest_published(self.system(), state, num_twists, structure)
 
-    @property
-    def _is_direct(self) -> bool:
-        """Whether the protons are found from base protons, so that folds of the map do no harm."""
-        return not self.state.is_fixed and self.state.sampler.proton_sampling == "direct"
+    def _samples(self, proton_sampling: str) -> bool:
+        """Whether the protons are sampled in this way."""
+        return not self.state.is_fixed and self.state.sampler.proton_sampling == proton_sampling
 
     def _unreached_fraction(self, diagnostics: dict[str, float]) -> float:
         """Fraction of the base protons that the map does not reach.

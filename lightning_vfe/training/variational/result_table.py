@@ -55,7 +55,8 @@ def _error_lines(result: TestResult) -> list[str]:
         wanted = ", ".join(f"{TERMS[name].plain_symbol} {error:g}" for name, error in how.target_error.items())
         end = f"; ended by {how.ended_by}" + (f" (wanted error: {wanted})" if wanted else "")
         lines.append(f"{how.steps} measured steps, seed {how.seed}{end}")
-    budget = result.states[0].budget.get("free_energy_per_atom", {}) if len(result.states) == 1 else {}
+    has_free_energy = len(result.states) == 1 and not result.is_ceimc
+    budget = result.states[0].budget.get("free_energy_per_atom", {}) if has_free_energy else {}
     parts = [f"{part:.5f} {CAUSES[cause]}" for cause, part in budget.items() if part or cause == "statistical"]
     if parts:
         lines.append(f"error of F: {', '.join(parts)}")

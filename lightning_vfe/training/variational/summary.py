@@ -24,6 +24,10 @@ NEEDS_INVERTIBLE_MAP = ("free_energy_per_atom", "entropy_per_atom")
 MAX_R_HAT = 1.05
 MIN_EFFECTIVE_SAMPLES = 100.0
 MAX_ELECTRON_DRIFT = 0.05
+MAX_NOISE = 2.0
+"""Of (s/kT)^2, the noise of the energy differences of ceimc: beyond it, more electrons cost less than rejections."""
+MAX_NOISE_PER_FREEDOM = 0.25
+"""Of the same over the degrees of freedom of s: beyond it, the penalty is not exact."""
 MAX_UNREACHED = 0.01
 """Fraction of the base protons without an x, above which the training is to blame."""
 
@@ -66,6 +70,7 @@ class StateResult:
         steps_key: setting of the number of measured steps, for advice.
         is_direct: whether protons are found from base protons. Then the density that is sampled is normalised even
             where the map folds (see metrics.of_reached_protons).
+        is_ceimc: whether the protons are those of exp(-E/kT), which has no known norm, in place of p(x).
         published: rows of analysis/published.py, the published values nearest to this state.
         budget: what the errors of F, E, S and P consist of.
         has_equilibrated: whether at most half of the steps had to be left out.
@@ -81,6 +86,7 @@ class StateResult:
     radial: dict[str, RadialDistribution]
     steps_key: str = "datamodule.test_steps"
     is_direct: bool = False
+    is_ceimc: bool = False
     published: list[dict[str, Any]] = field(default_factory=list)
     budget: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     has_equilibrated: bool = True
@@ -126,16 +132,16 @@ class StateResult:
 
     @property
     def _is_refused(self) -> bool:
-        return not self.is_direct and self.diagnostics.get("negative_determinants", 0.0) > 0.0
+        return not self.is_direct and not self.is_ceimc and self.diagnostics.get("negative_determinants", 0.0) > 0.0
 
     def terms(self) -> dict[str, Any]:
-        """{"value":, "error":} of each term; F and S are null where they are refused.
+        """{"value":, "error":} of each term; F and S are null where they are refused or not known.
 
         The finite-size corrections follow, with their unit and method.
         """
         content: dict[str, Any] = {}
         for name, found in self.estimates.items():
-            known = not (self._is_refused and name in NEEDS_INVERTIBLE_MAP)
+            known = not ((self._is_refused or self.is_ceimc) and name in NEEDS_INVERTIBLE_MAP)
             value, error = (found.value, found.error) if known else (math.nan, math.nan)
             content[name] = {"value": plain(value), "error": plain(error)}
         for name, correction in self.finite_size.items():
@@ -154,7 +160,7 @@ class StateResult:
         return {
             "error_budget": {
                 name: {
-                    cause: None if self._is_refused and name in NEEDS_INVERTIBLE_MAP else plain(part)
+                    cause: None if (self._is_refused or self.is_ceimc) and name in NEEDS_INVERTIBLE_MAP else plain(part)
                     for cause, part in parts.items()
                 }
                 for name, parts in self.budget.items()
@@ -196,6 +202,12 @@ class TestResult:
                 "others; lower optimizer.flow_max_norm and start again, or measure with "
                 "sampler.proton_sampling=delayed sampler.num_proton_steps=20"
             )
+        if given.get("ceimc_noise_per_freedom", 0.0) > MAX_NOISE_PER_FREEDOM:
+            found.append(
+                f"the noise of the energy differences, (s/kT)^2 = {given['ceimc_noise']:.2g}, is too large for so few "
+                "electrons: the penalty is not exact; raise sampler.ceimc_electron_walkers, or lower "
+                "sampler.ceimc_proton_width"
+            )
         if given["num_stranded"] > 0.0:
             found.append("chains stand where the density is zero or not finite; start from another system.structure")
         if abs(given["electron_drift"]) > max(MAX_ELECTRON_DRIFT, 4.0 * given["electron_drift_error"]):
@@ -207,11 +219,23 @@ class TestResult:
         return found
 
     @property
+    def is_ceimc(self) -> bool:
+        """Whether the protons are those of exp(-E/kT), in place of p(x)."""
+        return any(state.is_ceimc for state in self.states)
+
+    @property
     def notes(self) -> list[str]:
         """What has been taken into account, and is worth knowing."""
         unreached = self.diagnostics.get("unreached_fraction", 0.0)
         folded = max((state.diagnostics.get("negative_determinants", 0.0) for state in self.states), default=0.0)
         found = [note for state in self.states if (note := self._equilibration(state))]
+        if self.is_ceimc:
+            found.append("the protons are those of exp(-E/kT) in place of p(x); their chains do not give F and S")
+        if self.diagnostics.get("ceimc_noise", 0.0) > MAX_NOISE:
+            found.append(
+                f"the noise of the energy differences is large, (s/kT)^2 = {self.diagnostics['ceimc_noise']:.2g}: many "
+                "moves are rejected for it; raise sampler.ceimc_electron_walkers, or lower sampler.ceimc_proton_width"
+            )
         if 0.0 < unreached <= MAX_UNREACHED:
             found.append(
                 f"the flow could not be inverted for a fraction {unreached:.1e} of the base protons; F contains "
