@@ -44,6 +44,9 @@ MAX_S = 0.75
 MAX_RELATIVE_ERROR = 0.1
 """Largest relative error of a that is measured."""
 
+MAX_PLASMON_S = 0.5
+"""Largest S that plasmons have at the first shell of a cell with corrections: smaller cells hold no long waves."""
+
 LATTICE_SUM = -0.2665963
 """sum_{n != 0} |n| over the simple cubic lattice less its integral, with a smooth cutoff that goes to infinity."""
 
@@ -63,6 +66,16 @@ class Correction:
     error: float
     unit: str
     method: str
+
+
+def holds_long_waves(point: StatePoint, num_atoms: int) -> bool:
+    """Whether the first shell lies where S(k) is still small, so that an expansion around k = 0 says something.
+
+    1 - exp(-k^2 / (2 omega_p)) of plasmons is at most 0.5 there. At rs = 1.25 this needs N = 14 or more: the correction
+    of N = 8 is far too large (docs/results.md).
+    """
+    k = 2.0 * math.pi / point.cell(num_atoms).length
+    return -math.expm1(-(k**2) / (2.0 * plasma_frequency(point.rs))) <= MAX_PLASMON_S
 
 
 def long_wavelength_slope(fluctuation: StructureFactor | None, rs: float) -> tuple[float, float, str]:

@@ -13,6 +13,7 @@ from lightning_vfe.physics.electron_gas import plasma_frequency
 from lightning_vfe.physics.finite_size import (
     LATTICE_SUM,
     Correction,
+    holds_long_waves,
     long_wavelength_slope,
     two_body_corrections,
 )
@@ -39,6 +40,12 @@ def test_electron_gas_at_leading_order(rs: float) -> None:
     found = values(two_body_corrections(StatePoint(rs), 10**9))
     assert found["potential_energy_per_atom"] * 1e9 == pytest.approx(quarter)
     assert found["kinetic_energy_per_atom"] * 1e9 == pytest.approx(quarter, rel=2e-3 * math.sqrt(1.25 / rs) + 1e-9)
+
+
+def test_small_cells_hold_no_long_waves() -> None:
+    assert [holds_long_waves(POINT, num_atoms) for num_atoms in (2, 8, 14, 16, 54)] == [False, False, True, True, True]
+    assert holds_long_waves(StatePoint(4.0), 8)
+    assert not holds_long_waves(StatePoint(1.0), 14)
 
 
 def test_scaling_with_atoms() -> None:

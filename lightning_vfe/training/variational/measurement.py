@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from lightning_vfe.analysis.published import nearest_published
 from lightning_vfe.analysis.states import State, state_suffix
 from lightning_vfe.optim.collectives import Collectives
 from lightning_vfe.physics.block_series import BlockSeries
-from lightning_vfe.physics.finite_size import two_body_corrections
+from lightning_vfe.physics.finite_size import Correction, holds_long_waves, two_body_corrections
 from lightning_vfe.physics.observables import RadialDistributions
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.static_structure import BOND_CUTOFF, StructureFactors, molecular_fraction
@@ -207,7 +208,7 @@ class Measurement:
         ):
             number, is_ceimc = len(states), self._samples("ceimc")
             radial, structure = self._curves(number, starts[number], stratum)
-            fluctuation = structure.get("electron_fluctuation")
+            corrections = self._finite_size(gaps.point, structure)
             result = StateResult(
                 gaps.point,
                 found,
@@ -222,10 +223,17 @@ class Measurement:
                 # chains on exp(-E/kT) say nothing of p(x)
                 gaps=None if is_ceimc else self._with_exact_free_energy(gaps),
                 structure=structure,
-                finite_size=two_body_corrections(gaps.point, self.state.system.num_atoms, fluctuation),
+                finite_size=corrections,
             )
             states.append(result)
         return TestResult(self.system(), step, states, self._common(), info or self.info(steps_key))
+
+    def _finite_size(self, point: StatePoint, structure: Mapping[str, Any]) -> dict[str, Correction]:
+        """Two-body corrections; none where the cell is too small for them."""
+        num_atoms = self.state.system.num_atoms
+        if not holds_long_waves(point, num_atoms):
+            return {}
+        return two_body_corrections(point, num_atoms, structure.get("electron_fluctuation"))
 
     def _with_exact_free_energy(self, gaps: Gaps) -> Gaps:
         """The exact free energy of psi gets the errors that F has."""

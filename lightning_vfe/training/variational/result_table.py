@@ -66,8 +66,11 @@ def _error_lines(result: TestResult) -> list[str]:
 def _of_one_state(result: TestResult) -> Table:
     """Every term with its error, a row each."""
     content = result.as_dict()
-    note = "Finite-size corrections are estimates, and are in no other row. Their errors are those of S(k) alone."
-    caption = note if result.states[0].finite_size else None
+    caption = "no finite-size corrections: the cell is too small for them"
+    if result.states[0].finite_size:
+        caption = (
+            "Finite-size corrections are estimates, and are in no other row. Their errors are those of S(k) alone."
+        )
     table = Table(title=f"after {result.step} steps; errors are one standard error", caption=caption)
     for heading, side in (("quantity", "left"), ("value", "right"), ("error", "right"), ("unit", "left")):
         table.add_column(heading, justify=side)  # type: ignore[arg-type]
