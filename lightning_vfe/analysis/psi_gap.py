@@ -127,6 +127,8 @@ def _blocks(metrics: pd.DataFrame, energy: str) -> pd.DataFrame:
     used = metrics[np.isfinite(metrics[[energy, f"{energy}_error", VARIANCE]]).all(axis=1)]
     length = max(LEAST_STEPS, math.ceil(len(used) / MOST_BLOCKS))
     count = len(used) // length
+    if count < LEAST_BLOCKS:
+        return pd.DataFrame()
     used = used[len(used) - count * length :]
     shape = (count, length)
     values, errors, variance = (used[name].to_numpy().reshape(shape) for name in (energy, f"{energy}_error", VARIANCE))
