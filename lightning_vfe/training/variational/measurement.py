@@ -198,7 +198,7 @@ class Measurement:
             info: how it was measured.
         """
         assert self._stratum is not None
-        collectives = Collectives()
+        collectives, common = Collectives(), self._common()
         stratum = collectives.gather(self._stratum).cpu()
         measured = list(zip(self.estimates(), self.metric.state_diagnostics(collectives.gather), strict=True))
         starts = [start_of_average(unequilibrated, self.num_steps) for unequilibrated in self.metric.unequilibrated]
@@ -221,12 +221,12 @@ class Measurement:
                 budget,
                 has_equilibrated=2 * self.metric.unequilibrated[number] <= self.num_steps,
                 # chains on exp(-E/kT) say nothing of p(x)
-                gaps=None if is_ceimc else self._with_exact_free_energy(gaps),
+                gaps=None if is_ceimc else self._with_exact_free_energy(gaps, common),
                 structure=structure,
                 finite_size=corrections,
             )
             states.append(result)
-        return TestResult(self.system(), step, states, self._common(), info or self.info(steps_key))
+        return TestResult(self.system(), step, states, common, info or self.info(steps_key))
 
     def _finite_size(self, point: StatePoint, structure: Mapping[str, Any]) -> dict[str, Correction]:
         """Two-body corrections; none where the cell is too small for them."""
@@ -235,10 +235,10 @@ class Measurement:
             return {}
         return two_body_corrections(point, num_atoms, structure.get("electron_fluctuation"))
 
-    def _with_exact_free_energy(self, gaps: Gaps) -> Gaps:
+    def _with_exact_free_energy(self, gaps: Gaps, common: dict[str, float]) -> Gaps:
         """The exact free energy of psi gets the errors that F has."""
         if gaps.flow is not None and gaps.flow.free_energy is not None:
-            found = self._whole({"free_energy_per_atom": gaps.flow.free_energy}, gaps.point, self._common())
+            found = self._whole({"free_energy_per_atom": gaps.flow.free_energy}, gaps.point, common)
             gaps.of_psi = found["free_energy_per_atom"]
         return gaps
 

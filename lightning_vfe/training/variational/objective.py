@@ -65,14 +65,9 @@ def clip_deviation(deviation: Tensor, width: float, gather: Gather, groups: Grou
 
 
 def wavefunction_residuals(
-    local_energy: Tensor,
-    clip_width: float,
-    gather: Gather,
-    groups: Groups,
-    same_protons: Groups | None,
-    scale: Tensor | float = 1.0,
+    local_energy: Tensor, clip_width: float, gather: Gather, groups: Groups, same_protons: Groups | None
 ) -> Tensor:
-    r"""E_loc - <E_loc>_x, scaled and clipped: what the gradient of the wavefunction weighs d ln psi by.
+    r"""E_loc - <E_loc>_x, clipped: what the gradient of the wavefunction weighs d ln psi by.
 
     Args:
         local_energy: complex E_loc of the whole cell, Ha. # (W, B)
@@ -82,13 +77,12 @@ def wavefunction_residuals(
         same_protons: None if every proton walker has protons of its own: then <E_loc>_x is its mean over its B
             electron walkers. Fixed protons: the walkers that share protons, density and twist; the mean is over all
             their electron walkers.
-        scale: factor of the energies of each walker, which brings state points to one scale. # (W,)
 
     Returns:
         Complex, with a mean of zero over the samples of the same protons and twist. # (W, B)
     """
-    parts, scaled = [], local_energy * _column(scale)
-    for energy in (scaled.real, scaled.imag):
+    parts = []
+    for energy in (local_energy.real, local_energy.imag):
         # An outlier must not move the others: it is clipped before it enters the mean. And the mean comes last, or
         # clipping would give a gradient to the norm of psi.
         deviation = energy - _centres(energy, _median, gather, same_protons)
@@ -118,15 +112,11 @@ def wavefunction_loss(
             of taking it from the same samples.
         scale: factor of the energies of each walker, which brings state points to one scale. # (W,)
     """
-    residuals = wavefunction_residuals(local_energy, clip_width, gather, groups, same_protons, scale)
+    residuals = wavefunction_residuals(local_energy, clip_width, gather, groups, same_protons)
     num_electron_walkers = local_energy.shape[1]
     factor = 1.0 if same_protons is not None else num_electron_walkers / (num_electron_walkers - 1)
     products = residuals.real * log_psi.real + residuals.imag * log_psi.imag
-    return 2.0 * factor * (groups.weight.unsqueeze(1) * products).mean()
-
-
-def _column(scale: Tensor | float) -> Tensor | float:
-    return scale.unsqueeze(1) if isinstance(scale, Tensor) else scale
+    return 2.0 * factor * ((groups.weight * scale).unsqueeze(1) * products).mean()
 
 
 def _mean(values: Tensor) -> Tensor:
@@ -145,17 +135,9 @@ def _centres(values: Tensor, reduce: Callable[[Tensor], Tensor], gather: Gather,
 
 
 def flow_residuals(
-    log_prob: Tensor,
-    energy: Tensor,
-    kT: Tensor,
-    clip_width: float,
-    gather: Gather,
-    groups: Groups,
-    scale: Tensor | float = 1.0,
+    log_prob: Tensor, energy: Tensor, kT: Tensor, clip_width: float, gather: Gather, groups: Groups
 ) -> Tensor:
-    r"""kT ln p + E(x) - F, scaled and clipped: what the gradient of the flow weighs d ln p by.
-
-    Noise in E(x) does no harm.
+    r"""kT ln p + E(x) - F, clipped: what the gradient of the flow weighs d ln p by; noise in E(x) does no harm.
 
     Args:
         log_prob: ln p(x). # (W,)
@@ -164,12 +146,11 @@ def flow_residuals(
         clip_width: see clip_deviation.
         gather: over the processes.
         groups: walkers with one F.
-        scale: factor of the energies of each walker, which brings state points to one scale. # (W,)
 
     Returns:
         With a mean of zero over every group. # (W,)
     """
-    deviation = clip_deviation((kT * log_prob + energy) * scale, clip_width, gather, groups)
+    deviation = clip_deviation(kT * log_prob + energy, clip_width, gather, groups)
     return deviation - groups.collect(deviation, gather).mean(1)[groups.label]
 
 
@@ -195,5 +176,5 @@ def flow_loss(
         groups: walkers with one F.
         scale: factor of the energies of each walker, which brings state points to one scale. # (W,)
     """
-    residuals = flow_residuals(log_prob.detach(), energy, kT, clip_width, gather, groups, scale)
-    return (groups.weight * residuals * log_prob).mean()
+    residuals = flow_residuals(log_prob.detach(), energy, kT, clip_width, gather, groups)
+    return (groups.weight * scale * residuals * log_prob).mean()

@@ -39,7 +39,7 @@ def wavefunction_block(
         gather: over the processes.
         chunk_size: electron walkers whose derivatives are taken at once; None for what the free memory allows.
     """
-    residuals = wavefunction_residuals(local_energy, clip_width, gather, groups, same_protons, scale)
+    residuals = wavefunction_residuals(local_energy, clip_width, gather, groups, same_protons) * scale.unsqueeze(1)
     scores = wavefunction_scores(wavefunction, batch.protons, batch.electrons, batch.states, chunk_size)
     num_electron_walkers = local_energy.shape[1]
     compared = walkers if same_protons is None else same_protons.label
@@ -71,5 +71,5 @@ def flow_block(
         chunk_size: proton walkers whose derivatives are taken at once; None for what the free memory allows.
     """
     log_prob, scores = density.scores(batch.protons, batch.states, chunk_size)
-    residuals = flow_residuals(log_prob, energy, batch.states.kT, clip_width, gather, groups, scale)
+    residuals = flow_residuals(log_prob, energy, batch.states.kT, clip_width, gather, groups) * scale
     return ScoreBlock(scores.unsqueeze(1), residuals.unsqueeze(1), groups.label, groups.weight)

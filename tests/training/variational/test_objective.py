@@ -141,14 +141,14 @@ def test_outlier_in_a_small_group_is_clipped():
     torch.testing.assert_close(clipped[others], deviation[others], rtol=0, atol=0)
 
 
-def test_energies_are_clipped_in_their_common_scale():
-    """Two state points whose energies differ by a factor of 100 that the scale takes out."""
+def test_energies_are_clipped_in_the_scale_of_their_group():
+    """Two state points whose energies differ by a factor of 100: the residuals differ by it, too."""
     groups, kT = Groups(torch.arange(40) % 2, 2, torch.ones(40)), torch.ones(40)
     factor = torch.where(torch.arange(40) % 2 == 0, 1.0, 100.0)
     energy, log_prob = torch.randn(40), torch.zeros(40)
     energy[::20] += 50.0
     plain = flow_residuals(log_prob, energy, kT, 5.0, one_process, groups)
-    scaled = flow_residuals(log_prob, energy * factor, kT, 5.0, one_process, groups, 1.0 / factor)
+    scaled = flow_residuals(log_prob, energy * factor, kT, 5.0, one_process, groups) / factor
     assert plain.abs().max() < 30.0
     torch.testing.assert_close(scaled, plain)
 
