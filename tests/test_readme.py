@@ -79,7 +79,12 @@ def test_the_page_of_all_keys_is_up_to_date() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "printed"), [("README.md", "F = -"), ("docs/python.md", "free_energy_per_atom@rs1.9")]
+    ("name", "printed"),
+    [
+        ("README.md", "F = -"),
+        ("docs/python.md", "free_energy_per_atom@rs1.9"),
+        ("docs/own_parts.md", "tensor("),
+    ],
 )
 def test_the_python_of_a_page_runs(name: str, printed: str, tmp_path: Path) -> None:
     """The blocks of a page, one after the other."""
