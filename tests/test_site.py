@@ -31,7 +31,7 @@ def test_the_navigation_names_every_page() -> None:
 
 def test_the_reference_has_all_public_names(site: Path) -> None:
     text = (site / "api" / "index.html").read_text()
-    missing = [name for name in lv.__all__ if name != "__version__" and f".{name}\"" not in text]
+    missing = [name for name in lv.__all__ if name != "__version__" and f'.{name}"' not in text]
     assert not missing
 
 

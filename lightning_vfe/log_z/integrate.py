@@ -43,7 +43,7 @@ _MOST_INSERTIONS = 4
 # Gaussians that many standard deviations apart have too little in common for MBAR's equations to be solved.
 _GAP = 4.0
 _MOST_ADDED = 20
-# Sampling goes on until the error estimated on the way is that much below the wanted one: the bootstrap has the last
+# Sampling continues until the error estimated on the way is that much below the wanted one: the bootstrap has the last
 # word, and its own uncertainty.
 _MARGIN = 1.15
 

@@ -133,7 +133,7 @@ def test_the_progress_bar_shows_the_error() -> None:
     trainer.test(module, datamodule, verbose=False)
     assert seen[0] == {}
     assert list(seen[-1]) == ["error of F"]
-    assert seen[-1]["error of F"].endswith("(wanted 1e-06)")
+    assert seen[-1]["error of F"].endswith("(target 1e-06)")
 
 
 class _Bar:
