@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
@@ -25,16 +26,17 @@ SAME_LEVEL = 1e-4
 class JelliumWavefunction(nn.Module):
     r"""ln psi(r) = J + ln sum_K det[Phi_ij phi_ij] of N electrons in a uniform positive background.
 
-        Phi_ij = sum_{k <= N/2} exp[i (k + k_twist) . z_i] exp[i (k + k_twist) . z_j],    up electron i, down j.
+        Phi_ij = sum_k exp[i (k + k_twist) . z_i] exp[i (k' + k_twist) . z_j],    up electron i, down j.
 
-    z are the backflow positions. Phi runs over the N/2 plane waves of lowest |k + k_twist|, so that det Phi is the
-    product of the two Slater determinants of free electrons. phi_ij is the neural geminal of the hydrogen
-    wavefunction (`NeuralGeminal`), and starts close to 1. J holds the cusps, the plasmons (`PlasmonJastrow`) and a
-    neural part. The streams are those of `Backbone` without protons. psi gains the phase exp(2 pi i twist_d) when one
-    electron moves by L along d, and |psi| does not change when all move together. Electrons 0..N/2-1 are up.
+    z are the backflow positions. k and its partner k' run over the N/2 plane waves of lowest |k + k_twist|, so that
+    det Phi is the product of the two Slater determinants of free electrons. In lexicographic order the partner of the
+    first wave is the last one, and so on: at Gamma k' = -k in closed shells (N = 2, 14, 38, 54, 66), and |psi| does not
+    change when all electrons move together. Else the sums k + k' differ a little. phi_ij is the neural geminal of the
+    hydrogen wavefunction (`NeuralGeminal`), and starts close to 1. J holds the cusps, the plasmons (`PlasmonJastrow`)
+    and a neural part. The streams are those of `Backbone` without protons. psi gains the phase exp(2 pi i twist_d) when
+    one electron moves by L along d. Electrons 0..N/2-1 are up.
 
-    In an open shell the waves come in lexicographic order: such a psi has a momentum, and lacks the cubic symmetry. At
-    Gamma N = 2, 14, 38, 54 and 66 have closed shells.
+    Of an open shell the first waves are taken: such a psi has a momentum, and lacks the cubic symmetry.
 
     One network serves all densities and twists, as in `GeminalWavefunction`. Source: backflow and pair functions in
     neural wavefunctions of the electron gas, e.g. Cassella et al., PRL 130, 036401 (2023), and Pescia et al., PRB 110,
@@ -102,17 +104,18 @@ class JelliumWavefunction(nn.Module):
         z = electrons + self.backflow(single) * rs_ratio[..., None, None]
         jastrow = self.jastrow(pairs.distance, states.rs) + self.neural_jastrow(single).sum((-2, -1))
         waves = self.wavevectors(states)
-        pairing = torch.eye(up, dtype=waves.dtype, device=waves.device).to(waves.dtype.to_complex()).unsqueeze(0)
+        partners = torch.eye(up, dtype=waves.dtype, device=waves.device).flip(0)
+        pairing = partners.to(waves.dtype.to_complex()).unsqueeze(0)
         envelope = paired_plane_waves(z[..., :up, :], z[..., up:, :], waves, pairing)
         geminal = self.geminal(single[..., :up, :], single[..., up:, :], stream)
         log_psi: Tensor = jastrow + log_sum_of_determinants(envelope * geminal)
         return log_psi
 
     def wavevectors(self, states: WalkerStates) -> Tensor:
-        """The N/2 lowest k + k_twist in 1/bohr.  # (..., N/2, 3)"""
+        """The N/2 lowest k + k_twist in 1/bohr, in lexicographic order.  # (..., N/2, 3)"""
         waves = self.integers + states.twist.unsqueeze(-2)  # (..., candidates, 3)
         level = (waves.square().sum(-1) / SAME_LEVEL).round()
-        lowest = level.argsort(dim=-1, stable=True)[..., : self.system.num_down]
+        lowest = level.argsort(dim=-1, stable=True)[..., : self.system.num_down].sort(dim=-1).values
         chosen = torch.gather(waves, -2, lowest.unsqueeze(-1).expand(*lowest.shape, 3))
         return ((2.0 * math.pi / self.unit_length) / states.rs)[..., None, None] * chosen
 
@@ -157,11 +160,14 @@ class ElectronStreams(nn.Module):
 
 
 def _candidates(num_filled: int) -> Tensor:
-    """Integer vectors among which the `num_filled` lowest |n + twist| are, for every twist in (-1/2, 1/2]^3."""
+    """Integer vectors among which the `num_filled` lowest |n + twist| are, for every twist in (-1/2, 1/2]^3.
+
+    In lexicographic order.
+    """
     radius = 0
     while (4.0 / 3.0) * math.pi * max(radius - math.sqrt(0.75), 0.0) ** 3 < num_filled:
         radius += 1
     # A ball of this radius around any -twist holds enough; it reaches no farther than the twist beyond itself.
-    vectors = torch.from_numpy(integer_vectors(radius + 1).copy())
-    inside = vectors.square().sum(-1) <= (radius + math.sqrt(0.75)) ** 2
-    return vectors[inside].to(torch.get_default_dtype())
+    vectors = integer_vectors(radius + 1)
+    inside = vectors[(vectors**2).sum(-1) <= (radius + math.sqrt(0.75)) ** 2]
+    return torch.from_numpy(inside[np.lexsort(inside.T[::-1])]).to(torch.get_default_dtype())
