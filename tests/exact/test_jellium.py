@@ -19,26 +19,59 @@ MADELUNG = -2.8372974795
 """Of the simple cubic lattice: a charge, its images and the background have the energy MADELUNG / (2 L)."""
 HARTREE_FOCK = {1.0: 0.6065343, 2.0: 0.0230389, 5.0: -0.0580392, 10.0: -0.0402287}
 """Of N = 14 at Gamma, in Ha per electron, by rs."""
+GAMMA = (0.0, 0.0, 0.0)
 TWIST = (0.25, 0.1, -0.3)
 
 
-def free_electrons(num: int, rs: float, twist: tuple[float, ...] = (0.0, 0.0, 0.0)) -> tuple[float, float]:
+def filled_waves(num: int, rs: float, twist: tuple[float, ...]) -> torch.Tensor:
+    """The num / 2 lowest k + k_twist in 1/bohr, found among all in a cube.  # (num / 2, 3)"""
+    length = (4.0 * math.pi * num / 3.0) ** (1.0 / 3.0) * rs
+    waves = torch.tensor(list(itertools.product(range(-4, 5), repeat=3)), dtype=torch.float64) + torch.tensor(twist)
+    lowest = waves.square().sum(-1).argsort(stable=True)[: num // 2]
+    return 2.0 * math.pi / length * waves[lowest]
+
+
+def free_electrons(num: int, rs: float, twist: tuple[float, ...] = GAMMA) -> tuple[float, float]:
     """Kinetic energy, and exchange with the Madelung energy, of plane waves, per electron in Ha.
 
     V = sum_{k < k'} of one spin, both spins: -(4 pi / L^3) / |k - k'|^2, and N times MADELUNG / (2 L).
     """
     length = (4.0 * math.pi * num / 3.0) ** (1.0 / 3.0) * rs
-    grid = itertools.product(range(-4, 5), repeat=3)
-    waves = sorted(
-        ([2.0 * math.pi / length * (n + t) for n, t in zip(vector, twist, strict=True)] for vector in grid),
-        key=lambda k: sum(component**2 for component in k),
-    )[: num // 2]
-    kinetic = 2.0 * sum(0.5 * sum(component**2 for component in k) for k in waves)
-    exchange = 2.0 * sum(
-        -4.0 * math.pi / length**3 / sum((a - b) ** 2 for a, b in zip(k, q, strict=True))
-        for k, q in itertools.combinations(waves, 2)
-    )
+    waves = filled_waves(num, rs, twist)
+    kinetic = float(waves.square().sum())  # 1/2 k^2 of two spins
+    first, second = torch.triu_indices(num // 2, num // 2, offset=1)
+    exchange = 2.0 * float((-4.0 * math.pi / length**3 / (waves[first] - waves[second]).square().sum(-1)).sum())
     return kinetic / num, exchange / num + MADELUNG / (2.0 * length)
+
+
+def determinantal_samples(
+    waves: torch.Tensor, length: float, num_samples: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Independent electrons of one spin with the density |det exp(i k r)|^2, one after the other, by rejection.
+
+    The next electron has the density of the projector of the waves on the complement of those of the electrons before.
+    Source: Hough, Krishnapur, Peres and Virag, Probab. Surv. 3, 206 (2006).
+
+    Returns:
+        # (samples, electrons, 3)
+    """
+    num = len(waves)
+    basis = torch.zeros(num_samples, num, 0, dtype=torch.complex128)  # of the electrons so far, orthonormal
+    electrons = []
+    for _ in range(num):
+        place, open_ones = torch.zeros(num_samples, 3, dtype=torch.float64), torch.arange(num_samples)
+        while len(open_ones):
+            trial = length * torch.rand(len(open_ones), 3, generator=generator, dtype=torch.float64)
+            vector = torch.exp(1j * (trial @ waves.T)) / math.sqrt(num)
+            inside = (basis[open_ones].mH @ vector.unsqueeze(-1)).squeeze(-1).abs().square().sum(-1)
+            accepted = torch.rand(len(open_ones), generator=generator, dtype=torch.float64) < 1.0 - inside
+            place[open_ones[accepted]] = trial[accepted]
+            open_ones = open_ones[~accepted]
+        vector = torch.exp(1j * (place @ waves.T)).unsqueeze(-1)
+        vector = vector - basis @ (basis.mH @ vector)
+        basis = torch.cat([basis, vector / torch.linalg.vector_norm(vector, dim=1, keepdim=True)], dim=-1)
+        electrons.append(place)
+    return torch.stack(electrons, dim=1)
 
 
 def plane_wave_state(twist: tuple[float, ...]) -> VariationalState:
@@ -62,26 +95,42 @@ def test_the_sum_over_plane_waves_gives_the_known_energies(rs: float, expected: 
     assert sum(free_electrons(14, rs)) == pytest.approx(expected, abs=1e-7)
 
 
-@pytest.mark.parametrize("twist", [(0.0, 0.0, 0.0), TWIST])
-def test_a_determinant_of_plane_waves_has_the_hartree_fock_energy(twist: tuple[float, ...]) -> None:
-    """The local kinetic energy is constant; V_ee, with Madelung and background terms, is a mean over |psi|^2."""
+@pytest.mark.parametrize("twist", [GAMMA, TWIST])
+def test_the_wavefunction_without_networks_is_the_slater_determinant(twist: tuple[float, ...]) -> None:
+    """The same psi, and the local kinetic energy is that of the plane waves everywhere."""
     state = plane_wave_state(twist)
-    kinetic, coulomb = free_electrons(14, 5.0, twist)
-    local = state.energies().electronic.kinetic / 14
-    torch.testing.assert_close(local, torch.full_like(local, kinetic), rtol=1e-9, atol=1e-12)
-    ewald = state.ewald
+    batch, waves = state.current(), filled_waves(14, 5.0, twist)
+    local = local_energy(state.ewald, state.wavefunction, batch.protons, batch.electrons, batch.states).kinetic / 14
+    torch.testing.assert_close(local, torch.full_like(local, free_electrons(14, 5.0, twist)[0]), rtol=1e-9, atol=1e-12)
+    orbitals = torch.exp(1j * (batch.electrons @ waves.T))
+    exact = sum(torch.linalg.slogdet(orbitals[:, :, spin]).logabsdet for spin in (slice(7), slice(7, 14)))
+    found = state.wavefunction(batch.protons.unsqueeze(1), batch.electrons, batch.states.unsqueeze(1)).real
+    torch.testing.assert_close(found - found[0, 0], exact - exact[0, 0], rtol=1e-6, atol=1e-6)
 
-    def v_ee(batch: object) -> torch.Tensor:
-        return ewald.proton_energy(batch.electrons / 5.0) / 5.0 / 14  # type: ignore[attr-defined]
 
-    found = state.expect(v_ee, num_sweeps=40)[0]
-    print(f"V = {found.value:.5f} +- {found.error:.5f}, exact {coulomb:.5f}")
-    assert found.error < 1e-3
-    assert abs(found.value - coulomb) < 4.0 * found.error
-    if twist == (0.0, 0.0, 0.0):
-        for rs, expected in HARTREE_FOCK.items():  # in units of rs the determinant is the same at all densities
-            energy = (found.value * 5.0) / rs + kinetic * (5.0 / rs) ** 2
-            assert abs(energy - expected) < 4.0 * found.error * 5.0 / rs
+@pytest.mark.parametrize("twist", [GAMMA, TWIST])
+def test_independent_samples_have_the_hartree_fock_energy(twist: tuple[float, ...]) -> None:
+    """V_ee with Madelung and background terms, over electrons drawn without a Markov chain."""
+    generator, num_samples = torch.Generator().manual_seed(1), 8000
+    waves = filled_waves(14, 1.0, twist)
+    length = System(14).cell.length
+    spins = [determinantal_samples(waves, length, num_samples, generator) for _ in range(2)]
+    samples = Ewald(System(14).cell).proton_energy(torch.cat(spins, dim=1)) / 14
+    value, error = float(samples.mean()), float(samples.std()) / math.sqrt(num_samples)
+    print(f"V = {value:.5f} +- {error:.5f}, exact {free_electrons(14, 1.0, twist)[1]:.5f}")
+    assert error < 0.004
+    assert abs(value - free_electrons(14, 1.0, twist)[1]) < 4.0 * error
+    for rs, expected in HARTREE_FOCK.items() if twist == GAMMA else ():
+        # in units of rs the determinant is the same at all densities
+        assert abs(value / rs + free_electrons(14, rs)[0] - expected) < 4.0 * error / rs
+
+
+def test_chains_have_the_hartree_fock_energy() -> None:
+    state = plane_wave_state(GAMMA)
+    found = state.expect(lambda batch: state.ewald.proton_energy(batch.electrons / 5.0) / 5.0 / 14, num_sweeps=30)[0]
+    print(f"V = {found.value:.5f} +- {found.error:.5f}")
+    assert found.error < 2e-3
+    assert abs(found.value - free_electrons(14, 5.0)[1]) < 4.0 * found.error
 
 
 def test_coulomb_energy_of_one_lattice() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import numpy as np
 import torch
@@ -151,10 +152,13 @@ class ElectronStreams(nn.Module):
         streams = self.pairs(pairs.features, spin_product.unsqueeze(-1))
         for gate, update, stream in zip(self.gates, self.updates, streams, strict=True):
             of_spins = block_means(single, 2)  # (..., 2, single width): up, down
-            messages = messages_by_spin(stream, linear(single, gate.weight, self.one))
+            messages = messages_by_spin(stream, linear(single, cast(Tensor, gate.weight), self.one))
             # The sums of the messages become means through the weights, which are small.
-            weights = [layer.weight * (2.0 / num) for layer in update.messages]
-            heard = list(zip(messages, weights, strict=True))
+            layers = cast(Update, update).messages
+            heard = [
+                (message, cast(Tensor, layer.weight) * (2.0 / num))
+                for message, layer in zip(messages, layers, strict=True)
+            ]
             single = update(single, (of_spins, of_spins.flip((-2,))), heard)
         return single, stream
 
