@@ -204,7 +204,7 @@ JELLIUM = "system.protons=none wavefunction=jellium sampler=fixed"
         ("system.protons=gone", ["system.protons = gone does not exist; there is: sampled, fixed, none"]),
         ("system.protons=none", ["system.protons = none leaves no protons", "wavefunction=jellium sampler=fixed"]),
         ("wavefunction=jellium", ["wavefunction = jellium knows no protons", "set system.protons=none"]),
-        (f"{JELLIUM} base=uniform", ["base = uniform has no effect, since system.protons=none has no protons"]),
+        (f"{JELLIUM} flow.num_steps=2", ["flow.num_steps = 2 has no effect, since system.protons=none has no protons"]),
         (f"{JELLIUM} flow.cutoff=2", ["flow.cutoff = 2 has no effect"]),
         (f"{JELLIUM} system.temperature_kelvin=5000", ["system.temperature_kelvin = 5000 has no effect"]),
         (f"{JELLIUM} system.structure=bcc", ["system.structure = bcc has no effect"]),
