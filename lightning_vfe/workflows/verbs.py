@@ -13,11 +13,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
+from lightning_vfe.progress import Begin, Progress
 from lightning_vfe.workflows.compose import compose_config
 from lightning_vfe.workflows.effects import check_effects
 from lightning_vfe.workflows.guards import default_dtype, disk_errors, key_errors, memory_bound
 from lightning_vfe.workflows.label import LabelResult, label_with
-from lightning_vfe.workflows.log_z import LogZRun, Progress, log_z_with
+from lightning_vfe.workflows.log_z import LogZRun, log_z_with
 from lightning_vfe.workflows.overrides import parse
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import Plan, make_plan
@@ -62,36 +63,47 @@ def test(
     return _run("test", settings, run_dir, ckpt_path, observer)
 
 
-def label(*settings: str, run_dir: PathLike = None, say: Callable[[str], None] = silent) -> LabelResult:
+def label(
+    *settings: str,
+    run_dir: PathLike = None,
+    say: Callable[[str], None] = silent,
+    progress: Progress = silent,
+    begin: Begin = silent,
+) -> LabelResult:
     """Sample configurations and label them by a calculator.
 
     Args:
         settings: as of `lightning-vfe label`.
         run_dir: folder of the database; None takes runs/label.
         say: called with a line for each part of the work.
+        progress: called with what is done, how many parts of it are through, and how many there are.
+        begin: called once with the config and what the work is about, before it begins.
 
     Raises:
         CommandError: a setting that cannot be used.
     """
     config = compose_verb("label", settings, run_dir)
     with default_dtype(config.dtype), key_errors(config), memory_bound(config), disk_errors(_same_command):
-        return label_with(config, _command("label", settings), say)
+        return label_with(config, _command("label", settings), say, progress, begin)
 
 
-def compute_log_z(*settings: str, run_dir: PathLike = None, progress: Progress = silent) -> LogZRun:
+def compute_log_z(
+    *settings: str, run_dir: PathLike = None, progress: Progress = silent, begin: Begin = silent
+) -> LogZRun:
     """ln Z of a stored potential at one state point, stored beside the potential.
 
     Args:
         settings: as of `lightning-vfe log-z`.
         run_dir: folder of the tables and figures; None takes runs/log_z.
         progress: called while the chains run.
+        begin: called once with the config and what the work is about, before it begins.
 
     Raises:
         CommandError: a setting that cannot be used.
     """
     config = compose_verb("log-z", settings, run_dir)
     with default_dtype(config.dtype), key_errors(config), memory_bound(config), disk_errors(_same_command):
-        return log_z_with(config, _command("log-z", settings), progress)
+        return log_z_with(config, _command("log-z", settings), progress, begin)
 
 
 def compose_verb(verb: str, settings: tuple[str, ...], run_dir: PathLike = None) -> DictConfig:
