@@ -31,7 +31,7 @@ from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.physics.system import System
 from lightning_vfe.progress import Begin, Progress
 from lightning_vfe.resources import data_file
-from lightning_vfe.training.variational.summary import MAX_R_HAT
+from lightning_vfe.training.variational.diagnostics import MAX_R_HAT
 from lightning_vfe.training.variational.summary_files import write_pair_correlation, write_summary
 from lightning_vfe.workflows.guards import instantiate, key_errors
 from lightning_vfe.workflows.memory import check_memory

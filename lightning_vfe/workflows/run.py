@@ -49,6 +49,7 @@ class RunResult:
         messages: tables and lines of the callbacks, as rich prints them.
         is_saved: whether the folder holds a checkpoint to resume or to measure.
         tables: where the tables of `test` are, if not in the run folder itself.
+        is_converged: whether sampling and training are known to be good; None where nobody looked.
     """
 
     folder: Path
@@ -56,6 +57,7 @@ class RunResult:
     messages: tuple[Any, ...]
     is_saved: bool
     tables: Path | None = None
+    is_converged: bool | None = None
 
     @property
     def results(self) -> pd.DataFrame:
@@ -146,7 +148,7 @@ def _run(plan: Plan, observer: Observer, task: Task, is_first: bool) -> RunResul
         for line in lines if is_first else ():
             if line:
                 observer.say(line)
-        trainer = build_trainer(config, plan.verb, observer.say, observer.progress)
+        trainer = build_trainer(config, plan.verb, observer.say, observer.progress, plan.command)
         task.check(config, module, datamodule, trainer)
         if is_first:
             _prepare_folder(plan)
@@ -156,7 +158,8 @@ def _run(plan: Plan, observer: Observer, task: Task, is_first: bool) -> RunResul
             stopped_by = launch(trainer, plan.verb, module, datamodule, plan.config.ckpt_path)
     is_saved = (plan.run_dir / "checkpoints" / "last.ckpt").is_file()
     tables = tables_folder(plan.run_dir, str(OmegaConf.select(config, "sampler.proton_sampling")))
-    return RunResult(plan.run_dir, stopped_by, _messages(trainer), is_saved, tables)
+    is_converged = getattr(getattr(module, "result", None), "is_converged", None)
+    return RunResult(plan.run_dir, stopped_by, _messages(trainer), is_saved, tables, is_converged)
 
 
 @contextmanager

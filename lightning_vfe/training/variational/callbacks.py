@@ -83,7 +83,8 @@ class WriteSummary(Reporter):
         folder = tables_folder(self.run_dir, "ceimc" if result.is_ceimc else "")
         folder.mkdir(exist_ok=True)
         result.fit_lines(self.run_dir)
-        result.write(folder)
+        result.judge(self.run_dir)
+        result.write(folder, self.provenance())
         self.messages += result_tables(result)
         if result.is_ceimc:
             self.messages.append(f"tables: {folder}")
@@ -111,6 +112,7 @@ class WriteSummary(Reporter):
         """Table."""
         result = _result(pl_module)
         result.fit_lines(self.run_dir)
+        result.judge(self.run_dir)
         self.messages += result_tables(result)
 
 
