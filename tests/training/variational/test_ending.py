@@ -130,6 +130,8 @@ def test_the_progress_bar_shows_the_error() -> None:
     trainer = quiet_trainer(1)
     trainer.callbacks.append(bar)  # type: ignore[attr-defined]
     trainer.test(module, datamodule, verbose=False)
+    assert [state[:3] for state in seen[:3]] == [("equilibrate", number, 2) for number in range(3)]
+    seen = seen[3:]
     assert [state[:3] for state in seen] == [("test", number, 8) for number in range(1, 9)]
     assert [next(iter(state[3])) for state in (seen[0], seen[-1])] == ["F", "error of F"]
     assert seen[-1][3]["error of F"].endswith("(wanted 1e-06)")
