@@ -82,9 +82,8 @@ def _show(text: str) -> int:
 
 def _run(verb: str, settings: list[str], flags: set[str]) -> int:
     # hydra and torch take seconds to import: only when there is something to do
-    from omegaconf import OmegaConf
-
-    from lightning_vfe.workflows.compose import compose_config
+    from lightning_vfe.cli.comments import commented_yaml
+    from lightning_vfe.workflows.compose import RUN_ROOT, compose_config
     from lightning_vfe.workflows.overrides import parse
     from lightning_vfe.workflows.plan import Plan, make_plan
 
@@ -92,11 +91,11 @@ def _run(verb: str, settings: list[str], flags: set[str]) -> int:
     if verb not in TRAINER_VERBS:
         forget_stale_ranks()
         if print_only:
-            return _show(OmegaConf.to_yaml(compose_config(parse(settings), root=verb)).rstrip())
+            return _show(commented_yaml(compose_config(parse(settings), root=verb), root=verb))
         return int(import_module(f"lightning_vfe.cli.{verb.replace('-', '_')}").run(settings))
     plan = Plan.received() or make_plan(verb, parse(settings))
     if print_only:
-        return _show(OmegaConf.to_yaml(plan.config).rstrip())
+        return _show(commented_yaml(plan.config, RUN_ROOT))
 
     if plan.has_one_process:
         forget_stale_ranks()
