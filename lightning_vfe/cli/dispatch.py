@@ -19,7 +19,8 @@ MULTIRUN = ("--multirun", "-m")
 ALIASES = {"integrate": "log-z"}
 """Former names of verbs, which stay valid."""
 REQUIRE_CONVERGED = "--require-converged"
-FLAGS = (*HELP, *PRINT_CONFIG, *MULTIRUN, REQUIRE_CONVERGED, "--version")
+DRY_RUN = "--dry-run"
+FLAGS = (*HELP, *PRINT_CONFIG, *MULTIRUN, REQUIRE_CONVERGED, DRY_RUN, "--version")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,6 +72,8 @@ def _dispatch(words: list[str]) -> int:
         return run_sweep(verb, settings)
     if REQUIRE_CONVERGED in flags and verb != "test":
         raise CommandError(f"{REQUIRE_CONVERGED} goes with test")
+    if DRY_RUN in flags and verb not in TRAINER_VERBS:
+        raise CommandError(f"{DRY_RUN} goes with {', '.join(TRAINER_VERBS)}")
     return _run(verb, settings, set(flags))
 
 
@@ -99,6 +102,8 @@ def _run(verb: str, settings: list[str], flags: set[str]) -> int:
 
     if plan.has_one_process:
         forget_stale_ranks()
-    from lightning_vfe.cli.run import run_plan
+    from lightning_vfe.cli.run import run_plan, try_plan
 
+    if DRY_RUN in flags:
+        return try_plan(plan)
     return run_plan(plan, REQUIRE_CONVERGED in flags)

@@ -49,3 +49,53 @@ def test_require_converged_ends_with_its_own_code(run: Path, capsys: pytest.Capt
     capsys.readouterr()
     assert main(["fit", *SMALL, "--require-converged"]) == 2
     assert capsys.readouterr().err == "error: --require-converged goes with test\n"
+
+
+def shown_rows(text: str) -> dict[str, str]:
+    """The rows of a banner, each with its further lines."""
+    rows: dict[str, str] = {}
+    name = ""
+    for line in text.splitlines():
+        if match := re.match(r" (\S.*?)  +(\S.*)$", line):
+            name = match[1]
+            rows[name] = match[2].strip()
+        elif name and line.startswith("  "):
+            rows[name] += f" {line.strip()}"
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("words", "time"),
+    [
+        ([*SMALL, "trainer.max_steps=1000"], r"about \d+:\d\d: 1000 steps of .* s, and 2 sweeps of .* s before them"),
+        ([*SMALL, "trainer.max_steps=-1"], r".* s for a step, without a limit on their number, and 2 sweeps"),
+        (["experiment=potential_rs1p25_6000K", "trainer.accelerator=cpu"], r"about .*: \d+ steps of .* s$"),
+    ],
+    ids=["steps", "no limit", "potential"],
+)
+def test_a_dry_run_says_the_cost_and_writes_nothing(
+    words: list[str], time: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", *words, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    rows = shown_rows(printed)
+    assert re.match(time, rows["time"])
+    assert re.match(r"\d[\d.]* GiB at most", rows["memory"])
+    assert printed.endswith("dry run: a few steps were timed, nothing is written\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_of_a_checkpoint_leaves_it_alone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`fit` counts the steps that are left, `test` those that it measures."""
+    before = {file: file.stat().st_mtime_ns for file in run.rglob("*")}
+    for words, steps in ((["fit", "ckpt_path=last", "trainer.max_steps=10"], 6), (["test"], 8)):
+        capsys.readouterr()
+        assert main([*words, f"run_dir={run}", "--dry-run"]) == 0
+        assert f": {steps} steps of " in shown_rows(capsys.readouterr().out)["time"]
+    assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == before
+
+
+def test_a_dry_run_goes_with_the_trainer(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["log-z", "--dry-run"]) == 2
+    assert capsys.readouterr().err == "error: --dry-run goes with fit, validate, test\n"
