@@ -1,6 +1,7 @@
 """What a command is about, in a few lines at its start, and how far it is."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -46,7 +47,9 @@ class Watch:
         """
         self._line = ProgressLine(config.progress_seconds)
         shown = [(name, str(value)) for name, value in rows.items()]
-        print_rows(self.verb, config.name, [*shown, ("run folder", str(config.run_dir))])
+        print_rows(
+            self.verb, config.get("name") or Path(config.run_dir).name, [*shown, ("run folder", str(config.run_dir))]
+        )
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Show how many parts of a work are done."""

@@ -89,7 +89,7 @@ class VariationalFreeEnergy(L.LightningModule):
         return loss
 
     def _watch(self, sample: Sample) -> None:
-        self.recent.append(torch.stack([sample.terms[name] for name in WATCHED]).cpu())
+        self.recent.append(torch.stack([sample.terms[name] for name in WATCHED if name in sample.terms]).cpu())
 
     def _update(self, batch: Batch, sample: Sample) -> None:
         """One step of the natural gradient."""
