@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe import __version__
 from lightning_vfe.errors import SettingError
-from lightning_vfe.workflows.compose import compose_config, override_config
+from lightning_vfe.workflows.compose import companions, compose_config, override_config
 from lightning_vfe.workflows.effects import check_effects
 from lightning_vfe.workflows.folders import RUNS, free_folder, is_used, numbered
 from lightning_vfe.workflows.keys import followed, walk
@@ -119,6 +119,7 @@ def _decide(verb: str, overrides: Overrides) -> Plan:
                 "processes started by torchrun or srun, or on several nodes, need run_dir=...",
             )
         folder, notes = (Path(run_dir), ()) if run_dir else free_folder(config.name)
+        notes += tuple(f"{group}={option}, for system.protons=fixed" for group, option in companions(overrides).items())
         is_new = not (begins_again and (folder / "config.yaml").is_file())  # left by a run that was stopped early
         if is_new and run_dir and is_first_process() and is_used(folder):
             raise SettingError(
