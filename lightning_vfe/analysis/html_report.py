@@ -29,8 +29,8 @@ STORED = {
 """Figures that commands leave in the folder of a run, with title and caption."""
 PUBLISHED_COLUMNS = dict(zip(COMPARED, ("F", "E", "S", "P"), strict=True))
 NOTE = (
-    "Errors are one standard error of the Monte Carlo averages. Converged averages can be trusted. They do not say that "
-    "the training is finished."
+    "Errors are one standard error of the Monte Carlo averages. Converged averages can be trusted. They do not say "
+    "that the training is finished."
 )
 
 
