@@ -26,6 +26,7 @@ VERBS = {
     "label": ("label", "calculator"),
     "log-z": ("log_z",),
     "report": (),
+    "eos": (),
 }
 REMOVABLE = ("callbacks.", "logger.")
 """Parts that a run may leave out."""

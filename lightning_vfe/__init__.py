@@ -32,6 +32,7 @@ _HOMES = {
     "workflows.load": ("load",),
     "workflows.verbs": ("compute_log_z", "fit", "label", "test"),
     "workflows.report": ("report",),
+    "workflows.eos": ("eos",),
     "errors": ("SettingError",),
     "training.variational.module": ("VariationalFreeEnergy",),
     "training.variational.datamodule": ("MCMCDataModule",),

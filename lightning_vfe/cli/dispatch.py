@@ -81,13 +81,13 @@ def _run(verb: str, settings: list[str], print_only: bool) -> int:
     from omegaconf import OmegaConf
 
     from lightning_vfe.workflows.compose import compose_config
-    from lightning_vfe.workflows.overrides import parse
+    from lightning_vfe.workflows.overrides import parse, with_runs
     from lightning_vfe.workflows.plan import Plan, make_plan
 
     if verb not in TRAINER_VERBS:
         forget_stale_ranks()
         if print_only:
-            return _show(OmegaConf.to_yaml(compose_config(parse(settings), root=verb)).rstrip())
+            return _show(OmegaConf.to_yaml(compose_config(parse(with_runs(verb, settings)), root=verb)).rstrip())
         return int(import_module(f"lightning_vfe.cli.{verb.replace('-', '_')}").run(settings))
     plan = Plan.received() or make_plan(verb, parse(settings))
     if print_only:

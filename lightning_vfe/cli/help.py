@@ -12,6 +12,7 @@ VERBS = {
     "label": "label proton configurations with energies and forces, into a database",
     "log-z": "compute ln Z of a potential, by integration from the ideal gas on",
     "report": "compare runs of one state point: a table and a figure",
+    "eos": "an equation of state from tested runs over state points: surface F(V, T), Hugoniot",
 }
 TRAINER_VERBS = ("fit", "validate", "test")
 """Verbs of Lightning's Trainer; they share configs/config.yaml. The others have configs/VERB.yaml and a command."""
@@ -41,6 +42,7 @@ EXAMPLES = {
     "label": ("lightning-vfe label system.num_atoms=8",),
     "log-z": ("lightning-vfe log-z system.num_atoms=8",),
     "report": ("lightning-vfe report runs=[runs/default,runs/default-2]",),
+    "eos": ("lightning-vfe eos runs/default", "lightning-vfe eos runs=[runs/cold,runs/hot] hugoniot.nucleus=H"),
 }
 
 VERB_NOTES = {
@@ -60,6 +62,7 @@ VERB_NOTES = {
     "label": ("Samples configurations of system.num_atoms atoms, and continues a database that is there already.",),
     "log-z": ("Stores ln Z with its error beside the potential, for the base of fit.",),
     "report": ("Reads what test and log-z wrote into the folders; writes comparison.csv and comparison.png.",),
+    "eos": ("Reads what test wrote into the folders; writes eos.csv, eos_surface.json, hugoniot.csv and figures.",),
 }
 
 

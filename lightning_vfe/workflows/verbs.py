@@ -18,13 +18,15 @@ from lightning_vfe.workflows.effects import check_effects
 from lightning_vfe.workflows.guards import default_dtype, disk_errors, key_errors, memory_bound
 from lightning_vfe.workflows.label import LabelResult, label_with
 from lightning_vfe.workflows.log_z import LogZRun, Progress, log_z_with
-from lightning_vfe.workflows.overrides import parse
+from lightning_vfe.workflows.overrides import parse, with_runs
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import Plan, make_plan
 from lightning_vfe.workflows.run import Observer, RunResult, run, silent
 from lightning_vfe.workflows.schema import check_types
 
 PathLike = str | Path | None
+NEED_NO_FOLDER = ("eos",)
+"""Verbs that write into the folder of a run where no other is given."""
 
 
 def fit(
@@ -96,10 +98,11 @@ def compute_log_z(*settings: str, run_dir: PathLike = None, progress: Progress =
 
 def compose_verb(verb: str, settings: tuple[str, ...], run_dir: PathLike = None) -> DictConfig:
     """The checked config of a verb that is no stage of Lightning's Trainer."""
-    overrides = parse(_words(settings, run_dir=run_dir))
+    overrides = parse(_words(with_runs(verb, settings), run_dir=run_dir))
     config = compose_config(overrides, root=verb)
     check_effects(verb, config, overrides)
-    check_folder("run_dir", config.run_dir)
+    if config.run_dir is not None or verb not in NEED_NO_FOLDER:
+        check_folder("run_dir", config.run_dir)
     check_types(config)
     return config
 
