@@ -21,7 +21,8 @@ def run(words: Sequence[str]) -> int:
     start, home = InitialState.of(**config.hugoniot), home_of(config.runs, config.run_dir)
     check_folder("run_dir", home)
     found = eos(config.runs, start, home)
-    _print_states(found)
+    _print_states(found.table)
+    _print_fit(found)
     _print_derived(found.table)
     _print_hugoniot(found, start)
     for remark in found.remarks:
@@ -31,30 +32,38 @@ def run(words: Sequence[str]) -> int:
     return 0
 
 
-def _print_states(found: EquationOfState) -> None:
+def _print_states(table: pd.DataFrame) -> None:
+    shown = _table("measured", ("rs", "T, K", *(_heading(name) for name in MEASURED)))
+    for (rs, kelvin), row in table.iterrows():
+        shown.add_row(
+            f"{rs:g}", f"{kelvin:g}", *(value_in_brackets(row[name], row[f"{name}_error"]) for name in MEASURED)
+        )
+    _show(shown)
+
+
+def _print_fit(found: EquationOfState) -> None:
+    """How well each state agrees with the derivatives of F, and with the surface through all others."""
     terms = found.surface.basis.terms
     title = (
-        f"measured; surface of {terms.density} x {terms.temperature} terms in ln V and T, "
+        f"surface of {terms.density} x {terms.temperature} terms in ln V and T: "
         f"chi^2 = {found.fit.chi2:.1f} for {found.fit.dof} degrees of freedom"
     )
-    columns = [f"{TERMS[name].plain_symbol}, {TERMS[name].unit}" for name in MEASURED]
-    shown = _table(title, ("rs", "T, K", *columns, "P + dF/dV", "S + dF/dT", "left out, p"))
+    shown = _table(title, ("rs", "T, K", "P against -dF/dV", "S against -dF/dT", "left out, p"))
     for (rs, kelvin), row in found.table.iterrows():
-        numbers = [value_in_brackets(row[name], row[f"{name}_error"]) for name in MEASURED]
-        sigmas = [_sigmas(row[name]) for name in ("pressure_sigmas", "entropy_sigmas")]
-        chance = "-" if row["left_out_probability"] != row["left_out_probability"] else row["left_out_probability"]
-        last = chance if isinstance(chance, str) else f"{chance:.2g}"
-        shown.add_row(f"{rs:g}", f"{kelvin:g}", *numbers, *sigmas, last)
+        sigmas = [_number(row[name], "+.1f") for name in ("pressure_sigmas", "entropy_sigmas")]
+        shown.add_row(f"{rs:g}", f"{kelvin:g}", *sigmas, _number(row["left_out_probability"], ".2g"))
     _show(shown)
-    print("P + dF/dV, S + dF/dT: measured minus derivative of the measured F, in sigmas of the difference")
+    print("differences in sigmas, from the measured F alone; p: of the state against the surface through the others")
 
 
 def _print_derived(table: pd.DataFrame) -> None:
-    names = {f"fit_{name}": f"{TERMS[name].plain_symbol}, {TERMS[name].unit}" for name in MEASURED}
-    names |= {"fit_heat_capacity": "C_V, k_B/atom", "fit_sound_speed_km_per_s": "c, km/s"}
+    names = {f"fit_{name}": _heading(name) for name in MEASURED[2:]}
+    names |= {"fit_heat_capacity": "C_V, k_B/atom", "fit_sound_speed_km_per_s": "sound, km/s"}
     shown = _table("from the surface", ("rs", "T, K", *names.values()))
     for (rs, kelvin), row in table.iterrows():
-        numbers = [value_in_brackets(row[name], row[f"{name}_error"]) for name in names]
+        # an error that is not known would look like none
+        pairs = [(row[name], row[f"{name}_error"]) for name in names]
+        numbers = [value_in_brackets(value, error) if error == error else "-" for value, error in pairs]
         shown.add_row(f"{rs:g}", f"{kelvin:g}", *numbers)
     _show(shown)
 
@@ -64,17 +73,22 @@ def _print_hugoniot(found: EquationOfState, start: InitialState) -> None:
     if found.hugoniot.empty and found.measured_hugoniot.empty:
         print(f"the Hugoniot of {place} does not run through the states")
         return
-    shown = _table(f"Hugoniot, {place}", ("from", "T, K", "rs", "V_0/V", "P, GPa", "electrons in ground state"))
-    for source, table in (("surface", found.hugoniot), ("measured E, P", found.measured_hugoniot)):
+    shown = _table(f"Hugoniot, {place}", ("from", "T, K", "rs", "V_0/V", "P, GPa", "ground state"))
+    for source, table in (("surface", found.hugoniot), ("E, P", found.measured_hugoniot)):
         for _, row in table.iterrows():
             numbers = [value_in_brackets(row[n], row[f"{n}_error"]) for n in ("rs", "compression", "pressure_gpa")]
-            limit = "yes" if row["ground_state_electrons"] else f"NO, above {GROUND_STATE_LIMIT:g} K"
+            limit = "yes" if row["ground_state_electrons"] else "NO"
             shown.add_row(source, f"{row['temperature_kelvin']:g}", *numbers, limit)
     _show(shown)
+    print(f"ground state: electrons in it, as the model has them; above {GROUND_STATE_LIMIT:g} K they are excited")
 
 
-def _sigmas(value: float) -> str:
-    return "-" if value != value else f"{value:+.1f}"
+def _heading(name: str) -> str:
+    return f"{TERMS[name].plain_symbol}, {TERMS[name].unit}"
+
+
+def _number(value: float, form: str) -> str:
+    return "-" if value != value else format(value, form)
 
 
 def _table(title: str, headings: Sequence[str]) -> Table:

@@ -106,7 +106,9 @@ def draw_hugoniot(of_surface: pd.DataFrame, of_points: pd.DataFrame, system: Map
             panel.plot(rows["compression"], rows["P"], line, color=color, linewidth=0.9, zorder=1)
             hot = (rows["T_kelvin"] > GROUND_STATE_LIMIT).to_numpy()
             faces = ["white" if beyond else color for beyond in hot]
-            panel.scatter(rows["compression"], rows["P"], 28, faces, marker, edgecolors=color, label=method, zorder=2)
+            panel.scatter(
+                rows["compression"], rows["P"], 28, faces, marker=marker, edgecolors=color, label=method, zorder=2
+            )
         for table, color, marker, label in (
             (of_surface, BLUE, "o", "surface $F(V,T)$"),
             (of_points, VERMILION, "D", "measured $E$ and $P$"),
@@ -162,7 +164,7 @@ def _draw_published(panel: Axes, table: pd.DataFrame, system: Mapping[str, Any],
         rows = rows[rows[key].between(states[key].min() / NEAR, states[key].max() * NEAR)]
     for number, (method, own) in enumerate(rows.groupby("method")):
         values = own["P" if name == "pressure_gpa" else "F"]
-        panel.scatter(own[axis], values, 24, GREY, "sD^v<>"[number % 6], label=method, zorder=1)
+        panel.scatter(own[axis], values, 24, GREY, marker="sD^v<>"[number % 6], label=method, zorder=1)
 
 
 def _colors(count: int) -> Sequence[Any]:

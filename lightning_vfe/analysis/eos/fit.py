@@ -65,9 +65,13 @@ class Fit:
 def fit_surface(points: Sequence[Point], num_atoms: int, nuclear_mass: float) -> Fit:
     """Fit F, E and P of all points by one surface; the data choose the number of terms.
 
-    Of all sizes of the polynomial that the states determine, the one with the least chi^2 + k ln n is taken, with k
-    terms and n data (the Bayesian information criterion). A power of ln V needs a further density, and a function of T
-    a further temperature: with few states there are few terms.
+    Of all sizes of the polynomial that the states determine, the one with the least
+
+        chi^2 + 2 k + 2 k (k + 1) / (n - k - 1),    k terms, n data,
+
+    is taken (Akaike's information criterion for few data: Hurvich and Tsai, Biometrika 76, 297 (1989)). A further power
+    of ln V needs a further density, a further function of T a further temperature: with few states there are few terms.
+    Of several densities and temperatures, the polynomial has at least a slope along each.
 
     Args:
         points: at least two.
@@ -75,18 +79,22 @@ def fit_surface(points: Sequence[Point], num_atoms: int, nuclear_mass: float) ->
         nuclear_mass: in electron masses.
 
     Raises:
-        SettingError: fewer than two states.
+        SettingError: fewer than two states, or too few results.
     """
     if len(points) < 2:
         remedy = "give several runs, or train with system.rs=[1.9,2.0,2.1]"
         raise SettingError("runs", [point.run for point in points], "hold a single state: no surface", remedy)
     num_densities, num_temperatures = _numbers(points)
     sizes = itertools.product(
-        range(1, min(MOST_POWERS, num_densities + 1) + 1), range(1, min(MOST_THERMAL, num_temperatures + 1) + 1)
+        range(min(2, num_densities), min(MOST_POWERS, num_densities + 1) + 1),
+        range(min(2, num_temperatures), min(MOST_THERMAL, num_temperatures + 1) + 1),
     )
     bases = [_basis(points, num_atoms, nuclear_mass, Terms(*size)) for size in sizes]
-    fits = [fit for basis in bases if (fit := fit_terms(points, basis)) is not None and fit.dof > 0]
-    return min(fits, key=lambda fit: fit.chi2 + fit.design.shape[1] * math.log(len(fit.data)))
+    fits = [fit for basis in bases if (fit := fit_terms(points, basis)) is not None and fit.dof > 1]
+    if not fits:
+        names = sorted({point.run for point in points})
+        raise SettingError("runs", names, "have too few results for a surface", "give runs of more states")
+    return min(fits, key=_information)
 
 
 def fit_terms(points: Sequence[Point], basis: Basis) -> Fit | None:
@@ -199,6 +207,12 @@ def suspicious(fit: Fit) -> list[int]:
             break
         found.append(left.pop(int(np.nanargmin(chances))))
     return found
+
+
+def _information(fit: Fit) -> float:
+    """What the best number of terms makes least."""
+    k = fit.surface.basis.terms.count
+    return fit.chi2 + 2.0 * k + 2.0 * k * (k + 1.0) / (fit.dof - 1.0)
 
 
 def _rows(basis: Basis, point: Point) -> np.ndarray:
