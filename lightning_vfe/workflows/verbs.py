@@ -8,7 +8,7 @@ lv.test(run_dir="runs/a").results
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -118,7 +118,7 @@ def _same_command() -> str:
     return "then run the same command again"
 
 
-def _words(settings: tuple[str, ...], **paths: PathLike) -> list[str]:
+def _words(settings: Sequence[str], **paths: PathLike) -> list[str]:
     return [*settings, *(f"{key}={path}" for key, path in paths.items() if path is not None)]
 
 

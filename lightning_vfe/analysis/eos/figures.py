@@ -131,7 +131,7 @@ def draw_hugoniot(of_surface: pd.DataFrame, of_points: pd.DataFrame, system: Map
 
 def _draw_points(panel: Axes, x: np.ndarray, rows: pd.DataFrame, name: str, color: Any, label: str) -> None:
     for i, (place, trusted) in enumerate(zip(x, rows["converged"], strict=True)):
-        look = {"mfc": color if trusted else "white", "label": label if i == 0 else None}
+        look: dict[str, Any] = {"mfc": color if trusted else "white", "label": label if i == 0 else None}
         values = rows[name].iloc[i], rows[f"{name}_error"].iloc[i]
         panel.errorbar(place, *values, fmt="o", color=color, markersize=4.5, capsize=3, **look)
 

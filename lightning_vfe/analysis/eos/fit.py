@@ -54,7 +54,7 @@ class Fit:
     @property
     def dof(self) -> int:
         """Degrees of freedom: data minus terms."""
-        return len(self.data) - self.design.shape[1]
+        return len(self.data) - int(self.design.shape[1])
 
     @property
     def excess(self) -> float:
@@ -211,7 +211,7 @@ def suspicious(fit: Fit) -> list[int]:
 
 def _information(fit: Fit) -> float:
     """What the best number of terms makes least."""
-    k = fit.surface.basis.terms.count
+    k = fit.surface.basis.terms.num_terms
     return fit.chi2 + 2.0 * k + 2.0 * k * (k + 1.0) / (fit.dof - 1.0)
 
 
@@ -259,7 +259,7 @@ def _lowest(fit: Fit, rows: np.ndarray) -> np.ndarray:
         low[:density, :temperature] = True
         if _determines(rows[:, low.ravel()]):
             return low.ravel()
-    return np.zeros(terms.count, dtype=bool)
+    return np.zeros(terms.num_terms, dtype=bool)
 
 
 def _sigmas(form: np.ndarray, fit: Fit) -> float:

@@ -78,7 +78,9 @@ class InitialState:
         return np.asarray(energy - self.energy + 0.5 * (pressure + self.pressure) * (volume - self.volume))
 
 
-def hugoniot_of_surface(surface: Surface, start: InitialState, kelvins: Sequence[float], rs: tuple[float, float]):
+def hugoniot_of_surface(
+    surface: Surface, start: InitialState, kelvins: Sequence[float], rs: tuple[float, float]
+) -> pd.DataFrame:
     """The Hugoniot of a fitted surface, with errors by the delta method from the covariance of its coefficients.
 
     Args:

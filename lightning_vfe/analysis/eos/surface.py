@@ -29,7 +29,7 @@ class Terms(NamedTuple):
     temperature: int
 
     @property
-    def count(self) -> int:
+    def num_terms(self) -> int:
         """Number of coefficients."""
         return self.density * self.temperature
 
@@ -75,7 +75,7 @@ class Basis:
             of_kT: b, 0 to 2.
 
         Returns:
-            # (..., terms.count)
+            # (..., terms.num_terms)
         """
         volume, kT = np.broadcast_arrays(np.asarray(volume, dtype=float), np.asarray(kT, dtype=float))
         x, t = np.log(volume / self.volume), kT / self.kT
@@ -83,7 +83,7 @@ class Basis:
         powers = self._powers(x, of_volume) - (self._powers(x, 1) if of_volume == 2 else 0.0)
         powers = powers / volume[..., None] ** of_volume
         thermal = _thermal(t, of_kT)[..., : self.terms.temperature] / self.kT**of_kT
-        return np.asarray((powers[..., :, None] * thermal[..., None, :]).reshape(*x.shape, self.terms.count))
+        return np.asarray((powers[..., :, None] * thermal[..., None, :]).reshape(*x.shape, self.terms.num_terms))
 
     def ideal(self, volume: np.ndarray, kT: np.ndarray, of_volume: int = 0, of_kT: int = 0) -> np.ndarray:
         """The same derivative of F_ideal.  # (...)"""
@@ -128,8 +128,8 @@ class Surface:
 
     Attributes:
         basis: of the polynomial.
-        coefficients: # (terms.count,)
-        covariance: of the coefficients.  # (terms.count, terms.count)
+        coefficients: # (terms.num_terms,)
+        covariance: of the coefficients.  # (terms.num_terms, terms.num_terms)
     """
 
     basis: Basis
@@ -154,11 +154,11 @@ class Surface:
 
     def energy(self, volume: np.ndarray, kT: np.ndarray) -> np.ndarray:
         """E in Ha."""
-        return self.free_energy(volume, kT) + kT * self.entropy(volume, kT)
+        return np.asarray(self.free_energy(volume, kT) + kT * self.entropy(volume, kT))
 
     def heat_capacity(self, volume: np.ndarray, kT: np.ndarray) -> np.ndarray:
         """C_V in k_B."""
-        return -kT * self._derivative(volume, kT, 0, 2)
+        return np.asarray(-kT * self._derivative(volume, kT, 0, 2))
 
     def sound_speed(self, volume: np.ndarray, kT: np.ndarray) -> np.ndarray:
         """c in atomic units of velocity; nan where the surface is not stable."""
@@ -196,7 +196,7 @@ class Surface:
             step = math.sqrt(value) * vector
             up, down = (self._moved(sign * step) for sign in (1.0, -1.0))
             total = total + (0.5 * (np.asarray(quantity(up)) - np.asarray(quantity(down)))) ** 2
-        return np.sqrt(total)
+        return np.asarray(np.sqrt(total))
 
     def _moved(self, step: np.ndarray) -> Surface:
         return Surface(self.basis, self.coefficients + step, self.covariance)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,7 @@ def surface_quantities(
         volume: per atom, in bohr^3.  # (...)
         kT: in Ha.  # (...)
     """
-    quantities = {
+    quantities: dict[str, Callable[[Surface], np.ndarray]] = {
         "free_energy_per_atom": lambda one: one.free_energy(volume, kT),
         "energy_per_atom": lambda one: one.energy(volume, kT),
         "entropy_per_atom": lambda one: one.entropy(volume, kT),
@@ -109,7 +109,7 @@ def _derived(surface: Surface, point: Point) -> dict[str, float]:
     return found
 
 
-def _remark(point: Point, is_bad: bool, sigmas: Sequence[float], chance: float) -> str:
+def _remark(point: Point, is_bad: bool, sigmas: np.ndarray, chance: float) -> str:
     parts = []
     if is_bad:
         large = [

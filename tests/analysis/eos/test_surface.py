@@ -29,7 +29,7 @@ def some_surface() -> Surface:
     terms = Terms(4, 5)
     random = np.random.default_rng(3)
     basis = Basis(8, PROTON_MASS, 33.0, float(kelvin_to_kT(6000.0)), terms)
-    return Surface(basis, 0.01 * random.normal(size=terms.count), np.zeros((terms.count, terms.count)))
+    return Surface(basis, 0.01 * random.normal(size=terms.num_terms), np.zeros((terms.num_terms, terms.num_terms)))
 
 
 def test_derivatives_are_those_of_differences() -> None:
