@@ -82,7 +82,7 @@ def test_what_cannot_be_used_ends_in_one_line(tmp_path: Path, capsys: pytest.Cap
         ([str(run), str(run)], ["hold the state rs = 1.8, T = 5000 K twice"]),
         ([str(no_result)], ["has no pressure_gpa with an error at rs = 1.8, T = 5000 K", "lightning-vfe test"]),
         ([str(lacking)], ["rs = 1.7, T = 5000 K is only in config.yaml", "lightning-vfe test"]),
-        ([str(fixed)], ["has fixed protons, T = 0"]),
+        ([str(fixed)], ["has no sampled protons, T = 0"]),
         ([str(run), "hugoniot.nucleus=T"], ["hugoniot.nucleus = T must be D or H"]),
         ([str(run), "hugoniot.density_g_per_cm3=0"], ["hugoniot.density_g_per_cm3 = 0", "must be positive"]),
         ([str(run), "hugoniot.pressure_gpa=low"], ["hugoniot.pressure_gpa = low must be a number"]),

@@ -89,12 +89,12 @@ def check_same_kind(runs: Sequence[RunFolder]) -> None:
     """Only runs of one N, one nucleus, one base and the same twists lie on one surface.
 
     Raises:
-        SettingError: two that differ, or fixed protons.
+        SettingError: two that differ, or protons that are not sampled.
     """
     first = runs[0]
     for run in runs:
-        if run.system.get("protons") == "fixed" or any(not state.temperature_kelvin > 0 for state in run.states):
-            reason = "has fixed protons, T = 0: it has no F(V, T)"
+        if run.system.get("protons", "sampled") != "sampled" or any(not state.temperature_kelvin > 0 for state in run.states):
+            reason = "has no sampled protons, T = 0: it has no F(V, T)"
             raise SettingError("runs", run.folder, reason, "give runs with system.protons=sampled")
         pairs = [(f"system.{key}", *(each.system.get(key, other) for each in (first, run)))
                  for key, other in COMMON.items()]  # fmt: skip
