@@ -93,7 +93,8 @@ def check_same_kind(runs: Sequence[RunFolder]) -> None:
     """
     first = runs[0]
     for run in runs:
-        if run.system.get("protons", "sampled") != "sampled" or any(not state.temperature_kelvin > 0 for state in run.states):
+        is_sampled = run.system.get("protons", "sampled") == "sampled"
+        if not is_sampled or any(not state.temperature_kelvin > 0 for state in run.states):
             reason = "has no sampled protons, T = 0: it has no F(V, T)"
             raise SettingError("runs", run.folder, reason, "give runs with system.protons=sampled")
         pairs = [(f"system.{key}", *(each.system.get(key, other) for each in (first, run)))
