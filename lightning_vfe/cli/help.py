@@ -12,7 +12,7 @@ VERBS = {
     "label": "label proton configurations with energies and forces, into a database",
     "log-z": "compute ln Z of a potential, by integration from the ideal gas on",
     "sample": "draw independent proton configurations of a run, with energies and weights",
-    "report": "compare runs of one state point: a table and a figure",
+    "report": "compare runs of one state point: a table, a figure and a page",
     "eos": "an equation of state from tested runs over state points: surface F(V, T), Hugoniot",
 }
 TRAINER_VERBS = ("fit", "validate", "test")
@@ -67,7 +67,9 @@ VERB_NOTES = {
         "Samples p(x) of the last checkpoint of the run in run_dir. Writes samples/samples.extxyz, for ASE, and",
         "samples/samples.json into its folder.",
     ),
-    "report": ("Reads what test and log-z wrote into the folders; writes comparison.csv and comparison.png.",),
+    "report": (
+        "Reads what test and log-z wrote into the folders; writes report.html, comparison.csv and comparison.png.",
+    ),
     "eos": ("Reads what test wrote into the folders; writes eos.csv, eos_surface.json, hugoniot.csv and figures.",),
 }
 
