@@ -45,6 +45,9 @@ def test_several_runs_make_one_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     found = lv.eos([cold, hot])
     assert not found.files
     assert math.isfinite(float(found.table["fit_sound_speed_km_per_s"].iloc[0]))
+    alone = lv.eos([hot]).table  # one temperature says nothing of C_V
+    assert math.isnan(float(alone["fit_heat_capacity"].iloc[0]))
+    assert math.isfinite(float(alone["fit_pressure_gpa"].iloc[0]))
 
 
 def edited(folder: Path, **changes: object) -> Path:

@@ -17,6 +17,8 @@ from lightning_vfe.errors import SettingError
 
 MOST_POWERS = 5
 """Powers of ln(V/V_0) at most."""
+CURVED = 3
+"""Powers or functions of T from which on the surface has a compressibility or a heat capacity beyond the ideal gas."""
 SUSPICIOUS = 0.0027
 """Probability of a residual below which a state is said not to fit: three standard errors of one number."""
 
@@ -71,7 +73,8 @@ def fit_surface(points: Sequence[Point], num_atoms: int, nuclear_mass: float) ->
 
     is taken (Akaike's information criterion for few data: Hurvich and Tsai, Biometrika 76, 297 (1989)). A further power
     of ln V needs a further density, a further function of T a further temperature: with few states there are few terms.
-    Of several densities and temperatures, the polynomial has at least a slope along each.
+    Three of each are taken wherever the data determine them, so that the errors of the compressibility and of C_V are
+    known.
 
     Args:
         points: at least two.
@@ -94,7 +97,9 @@ def fit_surface(points: Sequence[Point], num_atoms: int, nuclear_mass: float) ->
     if not fits:
         names = sorted({point.run for point in points})
         raise SettingError("runs", names, "have too few results for a surface", "give runs of more states")
-    return min(fits, key=_information)
+    least = min(CURVED, num_densities + 1), min(CURVED, num_temperatures + 1)
+    curved = [fit for fit in fits if all(n >= one for n, one in zip(fit.surface.basis.terms, least, strict=True))]
+    return min(curved or fits, key=_information)
 
 
 def fit_terms(points: Sequence[Point], basis: Basis) -> Fit | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lightning_vfe.analysis.eos.fit import Fit, consistency, leave_one_out, suspicious
+from lightning_vfe.analysis.eos.fit import CURVED, Fit, consistency, leave_one_out, suspicious
 from lightning_vfe.analysis.eos.points import SYMBOLS, Point
 from lightning_vfe.analysis.eos.surface import Surface, kelvin_to_kT, volume_per_atom
 from lightning_vfe.physics.units import ATOMIC_VELOCITY_TO_KM_PER_S, HARTREE_PER_BOHR3_TO_GPA
@@ -46,6 +46,8 @@ def surface_quantities(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Value and error of all that follows from the surface, by its name in the table.
 
+    C_V and the sound speed are nan where the states do not determine the second derivatives of F.
+
     Args:
         surface: F(V, T).
         volume: per atom, in bohr^3.  # (...)
@@ -59,7 +61,13 @@ def surface_quantities(
         "heat_capacity": lambda one: one.heat_capacity(volume, kT),
         "sound_speed_km_per_s": lambda one: one.sound_speed(volume, kT) * ATOMIC_VELOCITY_TO_KM_PER_S,
     }
-    return {name: (quantity(surface), surface.error(quantity)) for name, quantity in quantities.items()}
+    found = {name: (quantity(surface), surface.error(quantity)) for name, quantity in quantities.items()}
+    terms, unknown = surface.basis.terms, (np.full(np.shape(volume), np.nan),) * 2
+    if terms.temperature < CURVED:
+        found["heat_capacity"] = unknown
+    if min(terms) < CURVED:
+        found["sound_speed_km_per_s"] = unknown
+    return found
 
 
 def fit_summary(fit: Fit) -> dict[str, Any]:
