@@ -1,4 +1,4 @@
-"""How the chains of an integration of ln Z are run: windows, gaps between them, and sampling until the error is small."""
+"""The chains of an integration of ln Z: windows, gaps between them, sampling until the error is small."""
 
 from __future__ import annotations
 

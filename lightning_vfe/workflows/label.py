@@ -78,9 +78,7 @@ def label_with(config: DictConfig, command: str, say: Callable[[str], None]) -> 
     commands = [*store.metadata.get("command", []), command]
     store.update_metadata(code_version=__version__, program=program, command=commands)
     if label.rs_range is not None:
-        store.update_metadata(
-            region={"rs": list(label.rs_range), "temperature_kelvin": list(label.temperature_range)}
-        )
+        store.update_metadata(region={"rs": list(label.rs_range), "temperature_kelvin": list(label.temperature_range)})
     try:
         LabelRun(store, labeller, states, **parts, report=say).run()
     except KeyboardInterrupt as error:
@@ -170,9 +168,7 @@ def states_of(config: DictConfig) -> list[State]:
         missing = "rs_range" if label.rs_range is None else "temperature_range"
         raise SettingError(f"label.{missing}", None, "is missing: a region needs both ranges", "give it, too")
     else:
-        points = region_points(
-            list(label.rs_range), list(label.temperature_range), label.num_states, config.seed
-        )
+        points = region_points(list(label.rs_range), list(label.temperature_range), label.num_states, config.seed)
     states = [State(n, point.rs, point.temperature_kelvin) for n in label.num_atoms for point in points]
     if not states or len(set(states)) < len(states):
         raise CommandError("label.num_atoms and label.rs must be lists of different numbers, such as [8,16] and [1.25]")

@@ -18,11 +18,13 @@ from lightning_vfe.workflows.effects import check_effects
 from lightning_vfe.workflows.guards import default_dtype, disk_errors, key_errors, memory_bound
 from lightning_vfe.workflows.label import LabelResult, label_with
 from lightning_vfe.workflows.log_z import LogZRun, Progress, log_z_with
+from lightning_vfe.workflows.log_z_states import LogZStates, log_z_states_with
 from lightning_vfe.workflows.overrides import parse
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import Plan, make_plan
 from lightning_vfe.workflows.run import Observer, RunResult, run, silent
 from lightning_vfe.workflows.schema import check_types
+from lightning_vfe.workflows.system import strata_of
 
 PathLike = str | Path | None
 
@@ -78,8 +80,8 @@ def label(*settings: str, run_dir: PathLike = None, say: Callable[[str], None] =
         return label_with(config, _command("label", settings), say)
 
 
-def compute_log_z(*settings: str, run_dir: PathLike = None, progress: Progress = silent) -> LogZRun:
-    """ln Z of a stored potential at one state point, stored beside the potential.
+def compute_log_z(*settings: str, run_dir: PathLike = None, progress: Progress = silent) -> LogZRun | LogZStates:
+    """ln Z of a stored potential, stored beside it: at one state point, or at several by one MBAR problem.
 
     Args:
         settings: as of `lightning-vfe log-z`.
@@ -91,7 +93,8 @@ def compute_log_z(*settings: str, run_dir: PathLike = None, progress: Progress =
     """
     config = compose_verb("log-z", settings, run_dir)
     with default_dtype(config.dtype), key_errors(config), memory_bound(config), disk_errors(_same_command):
-        return log_z_with(config, _command("log-z", settings), progress)
+        several = strata_of(config).num_states > 1
+        return (log_z_states_with if several else log_z_with)(config, _command("log-z", settings), progress)
 
 
 def compose_verb(verb: str, settings: tuple[str, ...], run_dir: PathLike = None) -> DictConfig:
