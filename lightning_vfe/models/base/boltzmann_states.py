@@ -48,7 +48,8 @@ class BoltzmannStates(nn.Module):
         """E_ML(z) in Ha (...) of base protons (..., N, 3)."""
         if len(self.cells) == 1:
             return self.potential.energy(z, self.cells[0])
-        number = self._nearest(states.rs, z.new_tensor(self.densities)).expand(z.shape[:-2])
+        densities = z.new_tensor(self.densities)
+        number = (states.rs[..., None].to(z) - densities).abs().argmin(-1).expand(z.shape[:-2])
         if is_transformed(z):
             return self._everywhere(z, number)
         flat, number = z.reshape(-1, *z.shape[-2:]), number.reshape(-1)
@@ -62,7 +63,7 @@ class BoltzmannStates(nn.Module):
         lengths = z.new_tensor([cell.length for cell in self.cells])
         for which, cell in enumerate(self.cells):
             # in units of rs the protons fit into each cell, so that no energy is infinite
-            scaled = z * (cell.length / lengths[number])[..., None, None]
+            scaled = z * (cell.length / _chosen(lengths, number))[..., None, None]
             total = torch.where(number == which, self.potential.energy(scaled, cell), total)
         return total
 
@@ -82,8 +83,9 @@ class BoltzmannStates(nn.Module):
         """A number of each walker's state point.  # (...)"""
         rs, kT = (states.rs.new_tensor([getattr(point, name) for point in self.points]) for name in ("rs", "kT"))
         distance = (states.rs[..., None] / rs - 1.0).abs() + (states.kT[..., None] / kT - 1.0).abs()
-        return states.rs.new_tensor(values)[distance.argmin(-1)]
+        return _chosen(states.rs.new_tensor(values), distance.argmin(-1))
 
-    def _nearest(self, values: Tensor, known: Tensor) -> Tensor:
-        """Numbers of the known values that the given ones are, up to rounding."""
-        return (values[..., None].to(known) - known).abs().argmin(-1)
+
+def _chosen(values: Tensor, number: Tensor) -> Tensor:
+    """values[number], also for the single numbers that torch.func.vmap shows."""
+    return values.index_select(0, number.reshape(-1)).reshape(number.shape)
