@@ -1,5 +1,6 @@
 """The verb `log-z`: ln Z of a stored potential, its windows, and classical protons in the potential."""
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -9,8 +10,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lightning_vfe.analysis.terms import TERMS, value_with_error
-from lightning_vfe.cli.exit_codes import FAILED
+from lightning_vfe.cli.exit_codes import FAILED, STOPPED
 from lightning_vfe.physics.statistics import Estimate
+from lightning_vfe.signals import signal_of
 from lightning_vfe.workflows.log_z import LogZRun
 from lightning_vfe.workflows.log_z_states import LogZStates
 from lightning_vfe.workflows.verbs import compute_log_z
@@ -18,8 +20,12 @@ from lightning_vfe.workflows.verbs import compute_log_z
 
 def run(words: Sequence[str]) -> int:
     """Integrate and print; returns 0, or 1 where the result is not to be trusted."""
-    with _progress_bar() as progress:
-        found = compute_log_z(*words, progress=progress)
+    try:
+        with _progress_bar() as progress:
+            found = compute_log_z(*words, progress=progress)
+    except KeyboardInterrupt as error:
+        print("interrupted; the same command resumes with the samples in its run folder", file=sys.stderr)
+        return STOPPED + signal_of(error)
     if isinstance(found, LogZStates):
         return _print_states(found)
     _print_result(found)

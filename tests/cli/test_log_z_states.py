@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lightning_vfe.cli import main
+from lightning_vfe.log_z.replica_exchange import ReplicaExchange
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
 from lightning_vfe.models.base.boltzmann_states import BoltzmannStates
 from lightning_vfe.models.base.log_z import joint_covariance, read_entries
@@ -117,3 +118,29 @@ def test_a_state_outside_the_region_is_one_line(
     assert message in error
     assert error.count("\n") == 1
     assert not Path("runs").exists()
+
+
+def test_an_interrupted_command_resumes(
+    potential: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The samples made before Ctrl-C are kept, and the same command ends with the numbers of a whole one."""
+    words = ["log-z", "potential.path=pair.pt", "system.num_atoms=2", *QUICK, *LOOSE, "num_samples=0"]
+    sweep, made = ReplicaExchange.sweep, {"sweeps": 0, "limit": 70}
+
+    def counted(chains: ReplicaExchange, num_steps: int, adapt: bool) -> torch.Tensor:
+        made["sweeps"] += 1
+        if made["sweeps"] > made["limit"]:
+            raise KeyboardInterrupt
+        return sweep(chains, num_steps, adapt)
+
+    monkeypatch.setattr(ReplicaExchange, "sweep", counted)
+    assert main(words) == 130
+    assert "the same command resumes with the samples" in capsys.readouterr().err
+    assert list(Path("runs/log_z/sampling").glob("*/*.pt"))
+    made |= {"sweeps": 0, "limit": 10**9}
+    assert main(words) == 0
+    assert made["sweeps"] < 60
+    (resumed,) = read_entries("pair.log_z.json")
+    assert main([*words, "run_dir=runs/whole", "log_z_path=whole.json"]) == 0
+    (whole,) = read_entries("whole.json")
+    assert (resumed.log_z, resumed.log_z_error) == (whole.log_z, whole.log_z_error)

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.database import LabelDatabase
+from lightning_vfe.labels.foreign import SUFFIXES, ForeignLabels
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.resources import data_file
 from lightning_vfe.training.supervised.labelled import (
@@ -44,6 +45,7 @@ class LabelDataModule(L.LightningDataModule):
         validation_fraction: share of the configurations for validation.
         test_fraction: share for the test.
         energy_error_floor: labels with error bars get weights 1 / (error^2 + floor^2); in Ha per atom.
+        units: of an extended XYZ or HDF5 set from elsewhere, see `ForeignLabels`; None for a database of `label`.
         seed: of split and order.
 
     Raises:
@@ -57,6 +59,7 @@ class LabelDataModule(L.LightningDataModule):
         validation_fraction: float = 0.1,
         test_fraction: float = 0.1,
         energy_error_floor: float = 1e-4,
+        units: dict[str, str] | None = None,
         seed: int = 42,
     ) -> None:
         super().__init__()
@@ -67,7 +70,7 @@ class LabelDataModule(L.LightningDataModule):
         self.batch_size = batch_size
         self.fractions = (validation_fraction, test_fraction)
         self.energy_error_floor = energy_error_floor
-        self.seed = seed
+        self.units, self.seed = units, seed
         self.sets: dict[str, list[LabelledSet]] = {}
         self.temperatures: set[float] = set()
         self.metadata: dict[str, Any] = {}
@@ -84,10 +87,11 @@ class LabelDataModule(L.LightningDataModule):
         """[least, largest] of `rs` in bohr and of `temperature_kelvin` in K: where the labels stand for all states.
 
         That is the region which `lightning-vfe label` was given, or else the least and the largest of the labels.
+        Labels from elsewhere may have no temperatures.
         """
         densities = [group.cell.rs for group in self._everything]
-        found = {"rs": densities, "temperature_kelvin": [*self.temperatures]}
-        return {name: [min(values), max(values)] for name, values in (found | self.metadata.get("region", {})).items()}
+        found = {"rs": densities, "temperature_kelvin": [*self.temperatures]} | self.metadata.get("region", {})
+        return {name: [min(values), max(values)] for name, values in found.items() if values}
 
     def read(self, num_ranks: int = 1) -> None:
         """Read the database and split it, unless that is done.
@@ -98,11 +102,14 @@ class LabelDataModule(L.LightningDataModule):
         check_processes(self.batch_size, num_ranks)
         if self._everything:
             return
-        database = LabelDatabase.open(self.path)
+        is_foreign = Path(self.path).suffix.lower() in SUFFIXES
+        if self.units is not None and not is_foreign:
+            raise SettingError("units", dict(self.units), f"has no effect: {self.path} names its own", "drop it")
+        database = ForeignLabels(str(self.path), self.units) if is_foreign else LabelDatabase.open(self.path)
         self.metadata = database.metadata
         for num_atoms, rs in database.groups():
             arrays = database.arrays(num_atoms, rs)
-            self.temperatures |= {float(value) for value in arrays["temperature_kelvin"]}
+            self.temperatures |= {float(value) for value in arrays.get("temperature_kelvin", ())}
             self._everything.append(LabelledSet.from_arrays(PeriodicCell(num_atoms, rs), arrays))
         self._choose(self._split())
 

@@ -50,11 +50,11 @@ class PotentialReport(Reporter):
             return
         predictions = _predictions(module, datamodule)
         region, errors = datamodule.region, errors_of(predictions)
-        coldest, hottest = region["temperature_kelvin"]
+        temperatures = sorted(set(region.get("temperature_kelvin", [])))
         metadata = {
             "rs_range": region["rs"],
             "num_atoms": sorted({part.cell.num_atoms for part in datamodule.train_sets}),
-            "temperature_kelvin": coldest if coldest == hottest else [coldest, hottest],
+            "temperature_kelvin": temperatures if len(temperatures) > 1 else next(iter(temperatures), None),
             "label": datamodule.provenance(),
             "test_errors": errors["all"],
             "test_errors_by_cell": errors,
