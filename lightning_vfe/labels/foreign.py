@@ -31,14 +31,14 @@ class ForeignLabels:
 
     Args:
         path: the file.
-        given: units `length`, `energy` and, where there are pressures, `pressure`: names in ase.units such as Ang, Bohr,
+        given: units `length`, `energy` and, where there are pressures, `pressure`: names in ase.units, such as Ang, Bohr
             eV, Ha, kcal/mol, GPa. Forces are energy per length; errors have the unit of the energy. Temperatures are in
             K.
         key: the setting that named the file; that of the units is `units`.
 
     Raises:
-        SettingError: a unit is missing or unknown, the file cannot be read, a configuration lacks its energy, has numbers
-            that are not finite, or is not hydrogen in a periodic cube.
+        SettingError: a unit is missing or unknown, the file cannot be read, or a configuration lacks its energy, has
+            numbers that are not finite, or is not hydrogen in a periodic cube.
     """
 
     def __init__(self, path: str, given: Mapping[str, str] | None, key: str = "database") -> None:
