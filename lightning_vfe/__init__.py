@@ -30,7 +30,7 @@ _HOMES = {
     "sampling.nested": ("NestedSampler",),
     "state.variational_state": ("VariationalState",),
     "workflows.load": ("load",),
-    "workflows.verbs": ("compute_log_z", "fit", "label", "test"),
+    "workflows.verbs": ("compute_log_z", "fit", "label", "sample", "test"),
     "workflows.report": ("report",),
     "errors": ("SettingError",),
     "training.variational.module": ("VariationalFreeEnergy",),
@@ -49,6 +49,7 @@ _PART_HOMES = {
         "LangevinProposal",
     ),
     "workflows.load": ("LoadedRun",),
+    "workflows.sample": ("SampleSettings",),
     "training.variational.optimizers": ("Adam",),
     "models.potential.exported": ("ExportedPotential",),
 }

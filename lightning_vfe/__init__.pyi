@@ -40,9 +40,11 @@ from lightning_vfe.training.variational.optimizers import OptimizerSettings as O
 from lightning_vfe.workflows.load import LoadedRun as LoadedRun
 from lightning_vfe.workflows.load import load as load
 from lightning_vfe.workflows.report import report as report
+from lightning_vfe.workflows.sample import SampleSettings as SampleSettings
 from lightning_vfe.workflows.verbs import compute_log_z as compute_log_z
 from lightning_vfe.workflows.verbs import fit as fit
 from lightning_vfe.workflows.verbs import label as label
+from lightning_vfe.workflows.verbs import sample as sample
 from lightning_vfe.workflows.verbs import test as test
 
 __version__: str

@@ -21,7 +21,7 @@ from lightning_vfe.workflows.verbs import compute_log_z
 def run(words: Sequence[str]) -> int:
     """Integrate and print; returns 0, or 1 where the result is not to be trusted."""
     try:
-        with _progress_bar() as progress:
+        with progress_bar() as progress:
             found = compute_log_z(*words, progress=progress)
     except KeyboardInterrupt as error:
         print("interrupted; the same command resumes with the samples in its run folder", file=sys.stderr)
@@ -62,7 +62,7 @@ def _print_states(found: LogZStates) -> int:
 
 
 @contextmanager
-def _progress_bar() -> Iterator[Any]:
+def progress_bar() -> Iterator[Any]:
     """A bar for each part of the work, as a function (what, done, total)."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar, tasks = Progress(*columns), dict[tuple[str, int], Any]()

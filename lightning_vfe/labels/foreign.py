@@ -32,8 +32,8 @@ class ForeignLabels:
     Args:
         path: the file.
         given: units `length`, `energy` and, where there are pressures, `pressure`: names in ase.units, such as Ang,
-            Bohr, eV, Ha, kcal/mol, GPa. Forces are energy per length; errors have the unit of the energy. Temperatures are in
-            K.
+            Bohr, eV, Ha, kcal/mol, GPa. Forces are energy per length; errors have the unit of the energy. Temperatures
+            are in K.
         key: the setting that named the file; that of the units is `units`.
 
     Raises:
