@@ -1,53 +1,24 @@
-"""The samples of an integration on the disk, a part at a time: an interrupted one resumes with the very same ones."""
+"""What an integration tells of its samples while it runs, so that an interrupted one can resume with the same ones."""
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
 from typing import Any
 
-import torch
-
-from lightning_vfe.files import whole_file
-
 PART = 25
-"""Sweeps in a file: no more than these are lost."""
+"""Sweeps of a part: no more than these are lost."""
 
 
 class SweepJournal:
-    """One file for each part of the sweeps, with the samples and where the chains stood after it.
+    """Takes the samples a part at a time, with where the chains stood after it; this one keeps nothing.
 
     The integration is a function of its settings and its samples. To resume, it begins anew and reads the parts that
     are there in place of making them.
-
-    Args:
-        folder: where the files are; None keeps nothing.
     """
-
-    def __init__(self, folder: Path | None = None) -> None:
-        self.folder = folder
 
     def read(self, call: int, part: int, num_sweeps: int) -> dict[str, Any] | None:
         """Samples `reduced` (num_sweeps, K, C, S) and state `chains` of a part; None where there is no whole one."""
-        if self.folder is None or not (file := self._file(call, part)).is_file():
-            return None
-        try:
-            found: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception:  # a damaged part is sampled again, with the same numbers
-            return None
-        return found if isinstance(found, dict) and len(found.get("reduced", ())) == num_sweeps else None
+        del call, part, num_sweeps
+        return None
 
     def write(self, call: int, part: int, content: dict[str, Any]) -> None:
         """Keep a part."""
-        if self.folder is not None:
-            with whole_file(self._file(call, part), "wb") as stream:
-                torch.save(content, stream)
-
-    def remove(self) -> None:
-        """Delete all parts, once they are not needed any more."""
-        if self.folder is not None:
-            shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _file(self, call: int, part: int) -> Path:
-        assert self.folder is not None
-        return self.folder / f"{call:03d}_{part:04d}.pt"

@@ -15,7 +15,6 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_vfe import __version__
 from lightning_vfe.errors import SettingError
 from lightning_vfe.files import checksum
-from lightning_vfe.log_z.journal import SweepJournal
 from lightning_vfe.log_z.result import WindowReport
 from lightning_vfe.log_z.settings import LogZSettings
 from lightning_vfe.models.base.log_z import log_z_file, read_entries
@@ -28,6 +27,7 @@ from lightning_vfe.workflows.guards import instantiate, key_errors
 from lightning_vfe.workflows.memory import check_memory
 from lightning_vfe.workflows.paths import check_file
 from lightning_vfe.workflows.run_config import write_config
+from lightning_vfe.workflows.sweep_files import SweepFiles
 from lightning_vfe.workflows.system import strata_of
 
 ENDING = ("max_sweeps", "target_error_per_atom", "num_bootstraps", "_target_")
@@ -58,7 +58,7 @@ class Prepared:
     settings: LogZSettings
     device: str
     goal: Path
-    journal: SweepJournal
+    journal: SweepFiles
 
     def provenance(self, config: DictConfig, command: str, started: float) -> dict[str, Any]:
         """How ln Z was computed; `started` is the monotonic time of the start."""
@@ -100,7 +100,7 @@ def prepare(config: DictConfig) -> Prepared:
     (run_dir / "figures").mkdir(parents=True, exist_ok=True)
     write_config(run_dir, config)
     yukawa, potential = (model.to(device).requires_grad_(False) for model in (yukawa, potential))
-    journal = SweepJournal(run_dir / "sampling" / _fingerprint(config, potential, points, device))
+    journal = SweepFiles(run_dir / "sampling" / _fingerprint(config, potential, points, device))
     return Prepared(system, points, potential, metadata, yukawa, settings, device, goal, journal)
 
 

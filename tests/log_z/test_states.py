@@ -11,10 +11,10 @@ import torch
 
 from lightning_vfe.log_z import mbar
 from lightning_vfe.log_z.integrate import integrate, integrate_path
-from lightning_vfe.log_z.journal import SweepJournal
 from lightning_vfe.log_z.settings import LogZSettings
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
+from lightning_vfe.workflows.sweep_files import SweepFiles
 from tests.helpers.plasma import exact_excess_free_energy
 
 GAMMAS = (1.0, 2.0, 5.0, 10.0)
@@ -71,16 +71,16 @@ def test_an_interrupted_integration_resumes_with_its_samples(tmp_path: Path) -> 
     number = calls["count"]
     calls |= {"count": 0, "limit": int(0.8 * number)}
     with pytest.raises(Interrupted):
-        integrate([energy], cell, 0.5, QUICK, journal=SweepJournal(tmp_path))
+        integrate([energy], cell, 0.5, QUICK, journal=SweepFiles(tmp_path))
     files = sorted(tmp_path.iterdir())
     assert len(files) >= 4
     files[2].write_bytes(b"damaged")
     calls |= {"count": 0, "limit": 10**9}
-    resumed = integrate([energy], cell, 0.5, QUICK, journal=SweepJournal(tmp_path))
+    resumed = integrate([energy], cell, 0.5, QUICK, journal=SweepFiles(tmp_path))
     assert (resumed.log_z, resumed.log_z_error) == (whole.log_z, whole.log_z_error)
     assert torch.equal(resumed.positions, whole.positions)
     assert calls["count"] < 0.6 * number
-    SweepJournal(tmp_path).remove()
+    SweepFiles(tmp_path).remove()
     assert not tmp_path.exists()
 
 
