@@ -19,6 +19,7 @@ _HOMES = {
     "physics.state_point": ("StatePoint",),
     "physics.strata": ("Strata",),
     "models.wavefunction.wavefunction": ("GeminalWavefunction",),
+    "models.wavefunction.jellium": ("JelliumWavefunction",),
     "models.flow.equivariant_flow": ("EquivariantFlow",),
     "models.base.uniform": ("UniformBase",),
     "models.base.boltzmann": ("BoltzmannBase",),

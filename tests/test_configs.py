@@ -97,7 +97,7 @@ def test_every_experiment_builds(name: str | None, tmp_path: Path, tmp_path_fact
     strata, state = strata_of(config), module.state
     assert state.counts.share(num_ranks=1) == config.sampler.num_groups
     check_structure(config, strata)
-    is_fixed = config.system.protons == "fixed"
+    is_fixed = config.system.protons in ("fixed", "none")
     assert (module.proton_density is None) == state.is_fixed == is_fixed
     assert datamodule.state is state, "module and datamodule share networks and walkers"
     assert module.wavefunction is state.wavefunction

@@ -23,6 +23,8 @@ UNUSED = {
 }
 """Keys that a verb does not read, with what holds in their place."""
 
+OF_PROTONS = ("base", "flow", "system.nucleus", "system.structure", "system.temperature_kelvin")
+
 
 def check_effects(verb: str, config: DictConfig, overrides: Overrides) -> None:
     """Refuse overrides without an effect.
@@ -45,6 +47,8 @@ def check_effects(verb: str, config: DictConfig, overrides: Overrides) -> None:
         unused |= dict.fromkeys(("system.rs", "label.rs"), "label.rs_range has the densities")
     if verb == "label" and config.label.rs_range is None:
         unused["label.num_states"] = "label.rs_range and label.temperature_range are null"
+    if "state" in config and system.get("protons") == "none":
+        unused |= dict.fromkeys(OF_PROTONS, "system.protons=none has no protons")
     if "target_error" in config and config.target_error is None:
         unused["datamodule.max_test_steps"] = "target_error is null"
     for override in overrides.keys:
