@@ -1,16 +1,25 @@
 """The verb `log-z`: ln Z of a stored potential, its windows, and classical protons in the potential."""
 
+<<<<<<< HEAD
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
+=======
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+>>>>>>> main
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from lightning_vfe.analysis.terms import TERMS, value_with_error
+<<<<<<< HEAD
 from lightning_vfe.cli.exit_codes import FAILED, STOPPED
+=======
+from lightning_vfe.cli.banner import Watch
+from lightning_vfe.cli.exit_codes import FAILED
+>>>>>>> main
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.signals import signal_of
 from lightning_vfe.workflows.log_z import LogZRun
@@ -20,6 +29,7 @@ from lightning_vfe.workflows.verbs import compute_log_z
 
 def run(words: Sequence[str]) -> int:
     """Integrate and print; returns 0, or 1 where the result is not to be trusted."""
+<<<<<<< HEAD
     try:
         with progress_bar() as progress:
             found = compute_log_z(*words, progress=progress)
@@ -28,6 +38,11 @@ def run(words: Sequence[str]) -> int:
         return STOPPED + signal_of(error)
     if isinstance(found, LogZStates):
         return _print_states(found)
+=======
+    watch = Watch("log-z")
+    with closing(watch):
+        found = compute_log_z(*words, progress=watch.progress, begin=watch.begin)
+>>>>>>> main
     _print_result(found)
     if found.terms:
         _print_terms(found.terms)
@@ -36,6 +51,7 @@ def run(words: Sequence[str]) -> int:
     return 0 if found.windows.converged else FAILED
 
 
+<<<<<<< HEAD
 def _print_states(found: LogZStates) -> int:
     """ln Z and F of each state, and the verdict; returns the exit code."""
     table = Table(title="one MBAR problem for all states", title_justify="left", box=None)
@@ -80,6 +96,8 @@ def progress_bar() -> Iterator[Any]:
             bar.stop()
 
 
+=======
+>>>>>>> main
 def _print_result(found: LogZRun) -> None:
     """The windows, ln Z, and F per atom."""
     table = Table(title="windows: 0 ideal gas, 1 Yukawa, 2 the potential", title_justify="left", box=None)
