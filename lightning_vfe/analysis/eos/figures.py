@@ -123,7 +123,7 @@ def draw_hugoniot(of_surface: pd.DataFrame, of_points: pd.DataFrame, system: Map
         panel.set_yscale("log")
         panel.set_xlabel("compression $V_0 / V$")
         panel.set_ylabel("$P$ / GPa")
-        panel.set_title(f"Hugoniot;  hollow: above {GROUND_STATE_LIMIT:g} K, electrons not in their ground state")
+        panel.set_title(f"hollow: above {GROUND_STATE_LIMIT:g} K, with excited electrons")
         figure.legend(loc="outside right upper")
         figure.suptitle(f"{substance(system)},  $N = {system['num_atoms']}$", x=0.01, ha="left", fontsize=10.5)
     return figure
