@@ -1,25 +1,15 @@
 """The verb `log-z`: ln Z of a stored potential, its windows, and classical protons in the potential."""
 
-<<<<<<< HEAD
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
-=======
 from collections.abc import Mapping, Sequence
 from contextlib import closing
->>>>>>> main
 
 from rich.console import Console
 from rich.table import Table
 
 from lightning_vfe.analysis.terms import TERMS, value_with_error
-<<<<<<< HEAD
-from lightning_vfe.cli.exit_codes import FAILED, STOPPED
-=======
 from lightning_vfe.cli.banner import Watch
-from lightning_vfe.cli.exit_codes import FAILED
->>>>>>> main
+from lightning_vfe.cli.exit_codes import FAILED, STOPPED
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.signals import signal_of
 from lightning_vfe.workflows.log_z import LogZRun
@@ -29,20 +19,15 @@ from lightning_vfe.workflows.verbs import compute_log_z
 
 def run(words: Sequence[str]) -> int:
     """Integrate and print; returns 0, or 1 where the result is not to be trusted."""
-<<<<<<< HEAD
+    watch = Watch("log-z")
     try:
-        with progress_bar() as progress:
-            found = compute_log_z(*words, progress=progress)
+        with closing(watch):
+            found = compute_log_z(*words, progress=watch.progress, begin=watch.begin)
     except KeyboardInterrupt as error:
         print("interrupted; the same command resumes with the samples in its run folder", file=sys.stderr)
         return STOPPED + signal_of(error)
     if isinstance(found, LogZStates):
         return _print_states(found)
-=======
-    watch = Watch("log-z")
-    with closing(watch):
-        found = compute_log_z(*words, progress=watch.progress, begin=watch.begin)
->>>>>>> main
     _print_result(found)
     if found.terms:
         _print_terms(found.terms)
@@ -51,7 +36,6 @@ def run(words: Sequence[str]) -> int:
     return 0 if found.windows.converged else FAILED
 
 
-<<<<<<< HEAD
 def _print_states(found: LogZStates) -> int:
     """ln Z and F of each state, and the verdict; returns the exit code."""
     table = Table(title="one MBAR problem for all states", title_justify="left", box=None)
@@ -77,27 +61,6 @@ def _print_states(found: LogZStates) -> int:
     return 0 if found.joint.converged else FAILED
 
 
-@contextmanager
-def progress_bar() -> Iterator[Any]:
-    """A bar for each part of the work, as a function (what, done, total)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar, tasks = Progress(*columns), dict[tuple[str, int], Any]()
-    try:
-
-        def show(what: str, done: int, total: int) -> None:
-            bar.start()
-            if (what, total) not in tasks or bar.tasks[tasks[what, total]].completed >= done:
-                tasks[what, total] = bar.add_task(what, total=total)
-            bar.update(tasks[what, total], completed=done)
-
-        yield show
-    finally:
-        if tasks:
-            bar.stop()
-
-
-=======
->>>>>>> main
 def _print_result(found: LogZRun) -> None:
     """The windows, ln Z, and F per atom."""
     table = Table(title="windows: 0 ideal gas, 1 Yukawa, 2 the potential", title_justify="left", box=None)

@@ -22,11 +22,8 @@ from lightning_vfe.labels.label import Labeller, LabellingFailed, by_length
 from lightning_vfe.labels.region import region_points
 from lightning_vfe.labels.rounds import LabelRun
 from lightning_vfe.labels.workers import ProcessLabeller
-<<<<<<< HEAD
 from lightning_vfe.physics.state_point import StatePoint
-=======
 from lightning_vfe.progress import Begin, Progress
->>>>>>> main
 from lightning_vfe.resources import data_file
 from lightning_vfe.signals import signal_of
 from lightning_vfe.workflows.checkpoints import check_readable, checkpoint_of, embedded_config, load_checkpoint
@@ -85,13 +82,10 @@ def label_with(
         store.retry_failed()
     commands = [*store.metadata.get("command", []), command]
     store.update_metadata(code_version=__version__, program=program, command=commands)
-<<<<<<< HEAD
     if label.rs_range is not None:
         store.update_metadata(region={"rs": list(label.rs_range), "temperature_kelvin": list(label.temperature_range)})
-=======
     run = LabelRun(store, labeller, states, **parts, report=say, progress=progress)
     begin(config, _description(config, states, program, Path(store.path)))
->>>>>>> main
     try:
         run.run()
     except KeyboardInterrupt as error:

@@ -19,24 +19,14 @@ from lightning_vfe.files import write_json
 from lightning_vfe.log_z.classical import ClassicalSamples, classical_estimates, sample_potential
 from lightning_vfe.log_z.integrate import JointResult, integrate
 from lightning_vfe.log_z.result import LogZResult
-<<<<<<< HEAD
 from lightning_vfe.models.base.log_z import LogZEntry, store_entry
-=======
-from lightning_vfe.log_z.settings import LogZSettings
-from lightning_vfe.models.base.log_z import LogZEntry, log_z_file, read_entries, store_entry
->>>>>>> main
 from lightning_vfe.models.potential.chunked import chunked_energy
 from lightning_vfe.models.potential.storage import potential_hash
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.physics.system import System
-<<<<<<< HEAD
-from lightning_vfe.training.variational.summary import MAX_R_HAT
-=======
 from lightning_vfe.progress import Begin, Progress
-from lightning_vfe.resources import data_file
 from lightning_vfe.training.variational.diagnostics import MAX_R_HAT
->>>>>>> main
 from lightning_vfe.training.variational.summary_files import write_pair_correlation, write_summary
 from lightning_vfe.workflows.log_z_setup import Prepared, prepare, quality
 
@@ -75,31 +65,11 @@ def log_z_with(config: DictConfig, command: str, progress: Progress, begin: Begi
         SettingError: a potential that is missing, damaged or not made for this density, a setting out of its range, or
             a file that cannot be written.
     """
-    prepared = prepare(config)
+    prepared = prepare(config, begin)
     system, potential, goal, run_dir = prepared.system, prepared.potential, prepared.goal, Path(config.run_dir)
     (point,) = prepared.points
     cell = point.cell(system.num_atoms)
-<<<<<<< HEAD
     path = [chunked_energy(model, cell) for model in (prepared.yukawa, potential)]
-=======
-    potential, metadata = load_potential(file)
-    potential.check(torch.zeros(cell.num_atoms, 3), cell)
-    goal = log_z_file(file) if config.log_z_path is None else Path(config.log_z_path)
-    check_file("log_z_path", goal)
-    read_entries(goal)  # a damaged file is to be known before the work
-    if config.num_samples < 0:
-        raise SettingError("num_samples", config.num_samples, "must not be negative", "0 leaves E, P and g(r) out")
-    settings, device = instantiate(config.log_z), _device(config.device)
-    yukawa = instantiate(config.yukawa)
-    with key_errors(config, "yukawa"):
-        yukawa.check(torch.zeros(cell.num_atoms, 3), cell)
-    path = [model.to(device).requires_grad_(False) for model in (yukawa, potential)]
-    begin(config, _description(system, point, config, settings, device))
-    run_dir = Path(config.run_dir)
-    (run_dir / "figures").mkdir(parents=True, exist_ok=True)
-    write_config(run_dir, config)
-
->>>>>>> main
     started = time.monotonic()
     result = integrate(path, cell, point.kT, prepared.settings, prepared.device, progress, prepared.journal)
     entry = LogZEntry(
@@ -130,23 +100,7 @@ def log_z_with(config: DictConfig, command: str, progress: Progress, begin: Begi
     return LogZRun(entry, result, point.kT, goal, terms, (*found.figures, *save_figures(run_dir)))
 
 
-<<<<<<< HEAD
 def measure(
-=======
-def _description(
-    system: System, point: StatePoint, config: DictConfig, settings: LogZSettings, device: str
-) -> dict[str, str]:
-    """What the banner says."""
-    return {
-        "system": f"{system.name}, N = {system.num_atoms}, {point}",
-        "potential": str(config.potential.path),
-        "chains": f"{settings.num_chains} in each window, at most {settings.max_sweeps} sweeps ({device})",
-        "wanted error": f"{settings.target_error_per_atom:g} kT per atom",
-    }
-
-
-def _measure(
->>>>>>> main
     config: DictConfig,
     prepared: Prepared,
     point: StatePoint,

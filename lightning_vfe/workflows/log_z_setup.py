@@ -22,6 +22,7 @@ from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.models.potential.storage import load_potential, potential_hash
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.system import System
+from lightning_vfe.progress import Begin
 from lightning_vfe.resources import data_file
 from lightning_vfe.workflows.guards import instantiate, key_errors
 from lightning_vfe.workflows.memory import check_memory
@@ -77,7 +78,7 @@ class Prepared:
             self.journal.remove()
 
 
-def prepare(config: DictConfig) -> Prepared:
+def prepare(config: DictConfig, begin: Begin) -> Prepared:
     """Build and check the parts of `configs/log-z.yaml`; arguments and errors as of `log_z_with`."""
     system, file = System(config.system.num_atoms, config.system.nucleus), data_file(config.potential.path)
     check_memory(config.system.num_atoms)
@@ -96,12 +97,25 @@ def prepare(config: DictConfig) -> Prepared:
     if config.num_samples < 0:
         raise SettingError("num_samples", config.num_samples, "must not be negative", "0 leaves E, P and g(r) out")
     settings, device = instantiate(config.log_z), _device(config.device)
+    begin(config, _description(system, points, config, settings, device))
     run_dir = Path(config.run_dir)
     (run_dir / "figures").mkdir(parents=True, exist_ok=True)
     write_config(run_dir, config)
     yukawa, potential = (model.to(device).requires_grad_(False) for model in (yukawa, potential))
     journal = SweepFiles(run_dir / "sampling" / _fingerprint(config, potential, points, device))
     return Prepared(system, points, potential, metadata, yukawa, settings, device, goal, journal)
+
+
+def _description(
+    system: System, points: Sequence[StatePoint], config: DictConfig, settings: LogZSettings, device: str
+) -> dict[str, str]:
+    """What the banner says."""
+    return {
+        "system": f"{system.name}, N = {system.num_atoms}, {'; '.join(map(str, points))}",
+        "potential": str(config.potential.path),
+        "chains": f"{settings.num_chains} in each window, at most {settings.max_sweeps} sweeps ({device})",
+        "wanted error": f"{settings.target_error_per_atom:g} kT per atom",
+    }
 
 
 def _fingerprint(config: DictConfig, potential: Potential, points: Sequence[StatePoint], device: str) -> str:

@@ -23,8 +23,9 @@ from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.free_energy import momentum_free_energy
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.statistics import Estimate
+from lightning_vfe.progress import Begin, Progress
 from lightning_vfe.training.variational.summary_files import write_pair_correlation
-from lightning_vfe.workflows.log_z import Progress, measure, save_overlap
+from lightning_vfe.workflows.log_z import measure, save_overlap
 from lightning_vfe.workflows.log_z_setup import Prepared, prepare, quality
 
 
@@ -53,12 +54,12 @@ class LogZStates:
     figures: tuple[Path, ...]
 
 
-def log_z_states_with(config: DictConfig, command: str, progress: Progress) -> LogZStates:
+def log_z_states_with(config: DictConfig, command: str, progress: Progress, begin: Begin) -> LogZStates:
     """Integrate ln Z of all state points of a composed config, and store it; arguments and errors as of `log_z_with`.
 
     In units of rs all cells are the same one: with u = z/rs, ln Z(rs, T) = 3N ln rs + ln int exp(-E(rs u)/kT) du.
     """
-    prepared = prepare(config)
+    prepared = prepare(config, begin)
     points, run_dir, started = path_order(prepared.points), Path(config.run_dir), time.monotonic()
     num_atoms = prepared.system.num_atoms
     energies, stages = path_of_states(prepared.yukawa, prepared.potential, points, num_atoms)

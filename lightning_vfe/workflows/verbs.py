@@ -23,12 +23,8 @@ from lightning_vfe.workflows.effects import check_effects
 from lightning_vfe.workflows.guards import default_dtype, disk_errors, instantiate, key_errors, memory_bound
 from lightning_vfe.workflows.label import LabelResult, label_with
 from lightning_vfe.workflows.load import load
-<<<<<<< HEAD
-from lightning_vfe.workflows.log_z import LogZRun, Progress, log_z_with
-from lightning_vfe.workflows.log_z_states import LogZStates, log_z_states_with
-=======
 from lightning_vfe.workflows.log_z import LogZRun, log_z_with
->>>>>>> main
+from lightning_vfe.workflows.log_z_states import LogZStates, log_z_states_with
 from lightning_vfe.workflows.overrides import parse
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import Plan, make_plan
@@ -101,15 +97,10 @@ def label(
         return label_with(config, _command("label", settings), say, progress, begin)
 
 
-<<<<<<< HEAD
-def compute_log_z(*settings: str, run_dir: PathLike = None, progress: Progress = silent) -> LogZRun | LogZStates:
-    """ln Z of a stored potential, stored beside it: at one state point, or at several by one MBAR problem.
-=======
 def compute_log_z(
     *settings: str, run_dir: PathLike = None, progress: Progress = silent, begin: Begin = silent
-) -> LogZRun:
-    """ln Z of a stored potential at one state point, stored beside the potential.
->>>>>>> main
+) -> LogZRun | LogZStates:
+    """ln Z of a stored potential, stored beside it: at one state point, or at several by one MBAR problem.
 
     Args:
         settings: as of `lightning-vfe log-z`.
@@ -122,12 +113,8 @@ def compute_log_z(
     """
     config = compose_verb("log-z", settings, run_dir)
     with default_dtype(config.dtype), key_errors(config), memory_bound(config), disk_errors(_same_command):
-<<<<<<< HEAD
         several = strata_of(config).num_states > 1
-        return (log_z_states_with if several else log_z_with)(config, _command("log-z", settings), progress)
-=======
-        return log_z_with(config, _command("log-z", settings), progress, begin)
->>>>>>> main
+        return (log_z_states_with if several else log_z_with)(config, _command("log-z", settings), progress, begin)
 
 
 def sample(
