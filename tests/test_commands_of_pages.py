@@ -27,7 +27,7 @@ FEWER = {
     r"test": "datamodule.test_steps=4 datamodule.equilibration_steps=1",
     r"label": "calculator=ase label.num_configurations=12 label.rounds=1 label.chains.equilibration_steps=2 "
     "label.chains.spacing=5 label.committee.size=2 label.trainer.steps=3 label.num_force_checks=0",
-    r"log-z": "log_z.num_sweeps=20 log_z.max_sweeps=20 log_z.pilot_sweeps=5 log_z.num_chains=8 "
+    r"log-z": "log_z.num_sweeps=20 log_z.max_sweeps=20 log_z.pilot_sweeps=10 log_z.num_chains=8 "
     "log_z.target_error_per_atom=1.0",
     r"report": "",
 }
