@@ -27,6 +27,7 @@ from lightning_vfe.workflows.build import resume_structure
 from lightning_vfe.workflows.checkpoints import check_readable, embedded_config, load_checkpoint
 from lightning_vfe.workflows.guards import default_dtype, key_errors, memory_bound
 from lightning_vfe.workflows.restore import restore
+from lightning_vfe.workflows.energy_surface import EnergySurfaceCalculator
 from lightning_vfe.workflows.run_config import CONFIG_FILE, read_config
 from lightning_vfe.workflows.sample import Progress, SampleSettings, sample_state
 from lightning_vfe.workflows.samples import Samples
@@ -137,6 +138,15 @@ class LoadedRun:
         provenance = {"run": str(self.folder), "step": self.step, "code_version": __version__}
         with default_dtype(self.config.dtype), memory_bound(self.config):
             return sample_state(self.state, chosen, provenance | {"settings": asdict(chosen)}, progress)
+
+    def calculator(self, state: int = 0, **settings: Any) -> EnergySurfaceCalculator:
+        """E_psi(x) of the run as a calculator of ASE, with its error and Hellmann-Feynman forces.
+
+        Args:
+            state: number of the state point.
+            settings: of `EnergySurfaceCalculator`, such as num_sweeps=200.
+        """
+        return EnergySurfaceCalculator(self.state, state, **settings)
 
     # --- tables and figures -----------------------------------------------------------------------------------------
 
