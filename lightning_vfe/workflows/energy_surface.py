@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,7 +52,7 @@ class EnergySurfaceCalculator(Calculator):
         self._point, self._num_atoms = state.strata.points[number], state.system.num_atoms
         strata, networks = Strata((self._point,), state.strata.twists), (state.wavefunction, state.sampler)
         counts = num_electron_walkers, equilibration_sweeps, num_sweeps, seed
-        self._make = lambda forces: ElectronMonteCarlo(state.system, strata, *networks, *counts, forces)
+        self._make = functools.partial(ElectronMonteCarlo, state.system, strata, *networks, *counts)
 
     @override
     def calculate(
@@ -72,10 +73,10 @@ class EnergySurfaceCalculator(Calculator):
         if cell.num_atoms != self._num_atoms or abs(cell.rs / self._point.rs - 1.0) > SAME_DENSITY:
             found, own = f"N = {cell.num_atoms}, rs = {cell.rs:.5g}", f"N = {self._num_atoms}, rs = {self._point.rs:g}"
             raise SettingError("atoms", found, f"are not those of the run, {own}")
-        averages = self._make("forces" in properties).averages(x[None])[0]
+        averages = self._make(forces="forces" in properties).averages(x[None])[0]
         if averages.energy is None:
             raise FloatingPointError("the local energy is not finite")
         self.results: dict[str, Any] = {"energy": averages.energy.value * HARTREE_TO_EV}
         self.results["energy_error"] = averages.energy.error * HARTREE_TO_EV
         if averages.forces is not None:
-            self.results["forces"] = averages.forces.numpy() * (HARTREE_TO_EV / BOHR_TO_ANGSTROM)
+            self.results["forces"] = averages.forces.cpu().numpy() * (HARTREE_TO_EV / BOHR_TO_ANGSTROM)

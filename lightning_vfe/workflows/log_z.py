@@ -29,7 +29,7 @@ from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.physics.system import System
 from lightning_vfe.resources import data_file
-from lightning_vfe.training.variational.summary import MAX_R_HAT
+from lightning_vfe.training.variational.summary import MAX_R_HAT, r_hat_reason
 from lightning_vfe.training.variational.summary_files import write_pair_correlation, write_summary
 from lightning_vfe.workflows.guards import instantiate, key_errors
 from lightning_vfe.workflows.memory import check_memory
@@ -154,7 +154,7 @@ def _measure(
     terms = classical_estimates(system, point, samples, result.log_z, result.log_z_error)
     reasons, energy = list(result.reasons), terms["energy_per_atom"]
     if not energy.r_hat <= MAX_R_HAT:
-        reasons.append(f"R-hat = {energy.r_hat:.3f} is above {MAX_R_HAT}: raise num_samples")
+        reasons.append(f"{r_hat_reason(energy.r_hat)}; raise num_samples")
     described = {"num_atoms": cell.num_atoms, "nucleus": system.nucleus, "rs": cell.rs, "protons": "sampled"}
     described["temperature_kelvin"] = point.temperature_kelvin
     diagnostics = {

@@ -32,6 +32,13 @@ MAX_UNREACHED = 0.01
 """Fraction of the base protons without an x, above which the training is to blame."""
 
 
+def r_hat_reason(r_hat: float, meaning: str = "the chains disagree") -> str:
+    """Why a split R-hat that is not below MAX_R_HAT speaks against a result; it is nan with fewer than four steps."""
+    if math.isnan(r_hat):
+        return "R-hat needs four measured steps at least"
+    return f"R-hat = {r_hat:.3f} is above {MAX_R_HAT}: {meaning}"
+
+
 @dataclass(frozen=True)
 class MeasurementInfo:
     """How a result was measured.
@@ -112,10 +119,8 @@ class StateResult:
                 f"raise datamodule.equilibration_steps and {self.steps_key}"
             )
         if not given["r_hat"] <= MAX_R_HAT:
-            found.append(
-                f"R-hat = {given['r_hat']:.3f} is above {MAX_R_HAT}: the chains have not equilibrated; "
-                f"raise datamodule.equilibration_steps and {self.steps_key}"
-            )
+            remedy = f"raise datamodule.equilibration_steps and {self.steps_key}"
+            found.append(f"{r_hat_reason(given['r_hat'], 'the chains have not equilibrated')}; {remedy}")
         if not given["effective_sample_size"] >= MIN_EFFECTIVE_SAMPLES:
             found.append(
                 f"only {given['effective_sample_size']:.0f} effective samples (at least {MIN_EFFECTIVE_SAMPLES:.0f} "
