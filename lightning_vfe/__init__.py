@@ -94,7 +94,7 @@ _CONFIG_HOMES = {
     "training.torch_optimizer": ("half_cosine",),
     "training.potential.report": ("PotentialReport",),
     "training.run.run_folder": ("LastCheckpoint",),
-    "training.supervised.step_bar": ("StepBar",),
+    "training.run.step_bar": ("StepBar",),
 }
 """Names that configs use besides: as stable as the others, though seldom needed elsewhere."""
 _HOME_OF = {

@@ -166,7 +166,9 @@ def _single_keys(file: Path) -> list[str]:
 def _flags() -> list[str]:
     rows = (
         ("--help, -h", "this text; after a verb, that verb's"),
-        ("--print-config, --cfg", "print the composed config, and run nothing"),
+        ("--print-config, --cfg", "print all keys with their values and comments, and run nothing"),
+        ("--dry-run", "time a few steps, print the cost in time and memory, and stop; fit, validate and test"),
+        ("--require-converged", "exit code 3 where sampling or training has not converged; test"),
         ("--multirun, -m", "run once for each value of key=1,2,...; fit, validate and test"),
         ("--version", "print the version"),
     )

@@ -15,6 +15,8 @@ from lightning_vfe.analysis.training_scatter import SIGNIFICANT
 from lightning_vfe.workflows.report import report
 from lightning_vfe.workflows.verbs import compose_verb
 
+WORDS = {True: "yes", False: "NO"}
+"""Of a verdict; one that is not known has none."""
 MAX_CHI2 = 4.0
 """chi^2 per degree of freedom above which points are said not to be on a line."""
 
@@ -85,6 +87,7 @@ def _rows(table: pd.DataFrame) -> list[list[str]]:
     above = ["-" if value != value else f"{1000 * value:.2f}" for value in table["above_lowest_f"]]
     rows.append(["above lowest F, mHa/atom", *above])
     rows.append(["averages converged", *("yes" if good else "NO" for good in table["converged"])])
+    rows.append(["training converged", *(WORDS.get(verdict, "-") for verdict in table["trained"])])
     return rows
 
 
