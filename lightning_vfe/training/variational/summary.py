@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from lightning_vfe.physics.finite_size import Correction
+from lightning_vfe.physics.momentum_distribution import MomentumDistribution
 from lightning_vfe.physics.observables import RadialDistribution
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.static_structure import StructureFactor
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.training.variational.bracket import Gaps
 from lightning_vfe.training.variational.summary_files import (
+    write_momentum_distribution,
     write_pair_correlation,
     write_structure_factor,
     write_summary,
@@ -76,6 +78,7 @@ class StateResult:
         has_equilibrated: whether at most half of the steps had to be left out.
         gaps: how far F lies above the exact one; None where nobody measured it.
         structure: S(k) of all kinds.
+        momentum: n(k) of the electrons; None where it was not measured.
         finite_size: two-body corrections, which stand beside the terms and are in none of them.
         reasons: why the numbers are not to be trusted; empty if they are.
     """
@@ -92,6 +95,7 @@ class StateResult:
     has_equilibrated: bool = True
     gaps: Gaps | None = None
     structure: dict[str, StructureFactor] = field(default_factory=dict)
+    momentum: MomentumDistribution | None = None
     finite_size: dict[str, Correction] = field(default_factory=dict)
     reasons: list[str] = field(init=False)
 
@@ -301,10 +305,11 @@ class TestResult:
                 result.gaps.fit_line(run_dir, self.step, several=len(self.states) > 1)
 
     def write(self, folder: Path) -> None:
-        """summary.json, pair_correlation.csv and structure_factor.csv."""
+        """summary.json, pair_correlation.csv, structure_factor.csv and, where it was measured, n(k)."""
         write_summary(folder, self.as_dict())
         write_pair_correlation(folder, [(result.point, result.radial) for result in self.states])
         write_structure_factor(folder, [(result.point, result.structure) for result in self.states])
+        write_momentum_distribution(folder, [(each.point, each.momentum) for each in self.states if each.momentum])
 
 
 def _state_point(point: StatePoint) -> dict[str, float]:
