@@ -8,7 +8,7 @@ lv.test(run_dir="runs/a").results
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +24,8 @@ from lightning_vfe.workflows.guards import default_dtype, disk_errors, instantia
 from lightning_vfe.workflows.label import LabelResult, label_with
 from lightning_vfe.workflows.load import load
 from lightning_vfe.workflows.log_z import LogZRun, log_z_with
-from lightning_vfe.workflows.overrides import parse
+from lightning_vfe.workflows.log_z_states import LogZStates, log_z_states_with
+from lightning_vfe.workflows.overrides import parse, with_runs
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import Plan, make_plan
 from lightning_vfe.workflows.run import Observer, RunResult, run, silent
@@ -32,8 +33,11 @@ from lightning_vfe.workflows.sample import Progress as SampleProgress
 from lightning_vfe.workflows.sample import SampleSettings
 from lightning_vfe.workflows.samples import Samples
 from lightning_vfe.workflows.schema import check_types
+from lightning_vfe.workflows.system import strata_of
 
 PathLike = str | Path | None
+NEED_NO_FOLDER = ("eos",)
+"""Verbs that write into the folder of a run where no other is given."""
 
 
 def fit(
@@ -97,8 +101,8 @@ def label(
 
 def compute_log_z(
     *settings: str, run_dir: PathLike = None, progress: Progress = silent, begin: Begin = silent
-) -> LogZRun:
-    """ln Z of a stored potential at one state point, stored beside the potential.
+) -> LogZRun | LogZStates:
+    """ln Z of a stored potential, stored beside it: at one state point, or at several by one MBAR problem.
 
     Args:
         settings: as of `lightning-vfe log-z`.
@@ -111,7 +115,8 @@ def compute_log_z(
     """
     config = compose_verb("log-z", settings, run_dir)
     with default_dtype(config.dtype), key_errors(config), memory_bound(config), disk_errors(_same_command):
-        return log_z_with(config, _command("log-z", settings), progress, begin)
+        several = strata_of(config).num_states > 1
+        return (log_z_states_with if several else log_z_with)(config, _command("log-z", settings), progress, begin)
 
 
 def sample(
@@ -154,10 +159,11 @@ def sample(
 
 def compose_verb(verb: str, settings: tuple[str, ...], run_dir: PathLike = None) -> DictConfig:
     """The checked config of a verb that is no stage of Lightning's Trainer."""
-    overrides = parse(_words(settings, run_dir=run_dir))
+    overrides = parse(_words(with_runs(verb, settings), run_dir=run_dir))
     config = compose_config(overrides, root=verb)
     check_effects(verb, config, overrides)
-    check_folder("run_dir", config.run_dir)
+    if config.run_dir is not None or verb not in NEED_NO_FOLDER:
+        check_folder("run_dir", config.run_dir)
     check_types(config)
     return config
 
@@ -173,7 +179,7 @@ def _same_command() -> str:
     return "then run the same command again"
 
 
-def _words(settings: tuple[str, ...], **paths: PathLike) -> list[str]:
+def _words(settings: Sequence[str], **paths: PathLike) -> list[str]:
     return [*settings, *(f"{key}={path}" for key, path in paths.items() if path is not None)]
 
 

@@ -249,6 +249,7 @@ class Measurement:
                 structure=structure,
                 momentum=self._momentum(number, starts[number], stratum),
                 finite_size=corrections,
+                correlations=self.metric.correlations[number],
             )
             states.append(result)
         return TestResult(self.system(), step, states, common, info or self.info(steps_key))

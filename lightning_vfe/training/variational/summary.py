@@ -26,6 +26,7 @@ from lightning_vfe.training.variational.diagnostics import (
     MIN_EFFECTIVE_SAMPLES,
     electron_drift_limit,
 )
+from lightning_vfe.training.variational.metrics import CORRELATED
 from lightning_vfe.training.variational.summary_files import (
     write_momentum_distribution,
     write_pair_correlation,
@@ -82,6 +83,7 @@ class StateResult:
         structure: S(k) of all kinds.
         momentum: n(k) of the electrons; None where it was not measured.
         finite_size: two-body corrections, which stand beside the terms and are in none of them.
+        correlations: matrix of the correlations of the terms metrics.CORRELATED; empty where nobody measured them.
         reasons: why the numbers are not to be trusted; empty if they are.
     """
 
@@ -99,6 +101,7 @@ class StateResult:
     structure: dict[str, StructureFactor] = field(default_factory=dict)
     momentum: MomentumDistribution | None = None
     finite_size: dict[str, Correction] = field(default_factory=dict)
+    correlations: list[list[float]] = field(default_factory=list)
     reasons: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -172,6 +175,12 @@ class StateResult:
                 for name, parts in self.budget.items()
             }
         }
+
+    def correlation(self) -> dict[str, Any]:
+        """The entry `correlations`: how the statistical errors of F, E and P are correlated; not of fixed protons."""
+        if not self.correlations or not self.point.temperature_kelvin:
+            return {}
+        return {"correlations": {"terms": list(CORRELATED), "matrix": self.correlations}}
 
 
 @dataclass
@@ -289,7 +298,7 @@ class TestResult:
         if len(self.states) == 1:
             (only,) = self.states
             known = {"published": only.published}
-            numbers = only.terms() | only.bracket() | only.error_budget()
+            numbers = only.terms() | only.bracket() | only.error_budget() | only.correlation()
             numbers |= _diagnostics(self.diagnostics | only.diagnostics)
             return content | numbers | verdict | known | self._verdicts() | _units(only.terms())
         content["states"] = [
@@ -297,6 +306,7 @@ class TestResult:
             | result.terms()
             | result.bracket()
             | result.error_budget()
+            | result.correlation()
             | _diagnostics(result.diagnostics)
             | {"converged": not (result.reasons or self.common_reasons), "reasons": result.reasons}
             | {"published": result.published}
