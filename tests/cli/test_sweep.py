@@ -46,7 +46,7 @@ def test_jobs_of_a_sweep_and_their_table(capfd: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["fit", "-m", *SMOKE], "--multirun wants a key with several values"),
+        (["fit", "-m", *SMOKE], "--multirun needs a key with several values"),
         (["fit", "-m", *SMOKE, "system.rs=1.2,fast"], "system.rs = fast must be a number"),
         (["fit", "-m", *SMOKE, "system.num_atoms=2,many"], "system.num_atoms = many must be a whole number"),
         (["fit", "-m", *SMOKE, "system.rz=1.2,1.4"], "system.rz = 1.2 is not a key; did you mean 'system.rs'"),
