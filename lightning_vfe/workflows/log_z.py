@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -153,7 +154,9 @@ def _measure(
     )
     terms = classical_estimates(system, point, samples, result.log_z, result.log_z_error)
     reasons, energy = list(result.reasons), terms["energy_per_atom"]
-    if not energy.r_hat <= MAX_R_HAT:
+    if math.isnan(energy.r_hat):
+        reasons.append("too few samples for R-hat and errors: raise num_samples, to 4 at the least")
+    elif energy.r_hat > MAX_R_HAT:
         reasons.append(f"R-hat = {energy.r_hat:.3f} is above {MAX_R_HAT}: raise num_samples")
     described = {"num_atoms": cell.num_atoms, "nucleus": system.nucleus, "rs": cell.rs, "protons": "sampled"}
     described["temperature_kelvin"] = point.temperature_kelvin

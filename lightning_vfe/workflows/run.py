@@ -26,7 +26,7 @@ from lightning_vfe.workflows.checkpoints import (
     load_checkpoint,
 )
 from lightning_vfe.workflows.folders import free_folder, made_folder
-from lightning_vfe.workflows.guards import default_dtype, disk_errors, key_errors, memory_bound
+from lightning_vfe.workflows.guards import breakdowns, default_dtype, disk_errors, key_errors, memory_bound
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import HANDOVER, Plan
 from lightning_vfe.workflows.processes import is_first_process
@@ -102,7 +102,8 @@ def run(plan: Plan, observer: Observer | None = None) -> RunResult:
             check_folder("callbacks.checkpoint.dirpath", folder)
     with _claimed(plan) if is_first else nullcontext(plan) as plan, disk_errors(lambda: _way_back(plan)):
         try:
-            return _run(plan, observer, task, is_first)
+            with breakdowns():
+                return _run(plan, observer, task, is_first)
         except FloatingPointError as error:
             if plan.verb != "fit":
                 raise

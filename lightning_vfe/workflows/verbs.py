@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from lightning_vfe.workflows.compose import compose_config
 from lightning_vfe.workflows.effects import check_effects
-from lightning_vfe.workflows.guards import default_dtype, disk_errors, key_errors, memory_bound
+from lightning_vfe.workflows.guards import all_guards
 from lightning_vfe.workflows.label import LabelResult, label_with
 from lightning_vfe.workflows.log_z import LogZRun, Progress, log_z_with
 from lightning_vfe.workflows.overrides import parse
@@ -74,7 +74,7 @@ def label(*settings: str, run_dir: PathLike = None, say: Callable[[str], None] =
         CommandError: a setting that cannot be used.
     """
     config = compose_verb("label", settings, run_dir)
-    with default_dtype(config.dtype), key_errors(config), memory_bound(config), disk_errors(_same_command):
+    with all_guards(config, _same_command):
         return label_with(config, _command("label", settings), say)
 
 
@@ -90,7 +90,7 @@ def compute_log_z(*settings: str, run_dir: PathLike = None, progress: Progress =
         CommandError: a setting that cannot be used.
     """
     config = compose_verb("log-z", settings, run_dir)
-    with default_dtype(config.dtype), key_errors(config), memory_bound(config), disk_errors(_same_command):
+    with all_guards(config, _same_command):
         return log_z_with(config, _command("log-z", settings), progress)
 
 
