@@ -3,7 +3,8 @@
 import inspect
 import json
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from lightning_vfe import __version__
 from lightning_vfe.errors import SettingError
 from lightning_vfe.workflows.compose import compose_config, override_config
 from lightning_vfe.workflows.effects import check_effects
-from lightning_vfe.workflows.folders import RUNS, free_folder, is_used, numbered
+from lightning_vfe.workflows.folders import RUNS, free_folder, is_used, made_folder, numbered
 from lightning_vfe.workflows.keys import followed, walk
 from lightning_vfe.workflows.overrides import Overrides, is_path_key
 from lightning_vfe.workflows.paths import check_folder
@@ -157,14 +158,16 @@ def new_sweep_folder(name: str) -> Path:
     return free_folder(f"{name}-sweep")[0]
 
 
-def take_sweep_folder(name: str) -> Path:
-    """Make the folder of `new_sweep_folder`; where another command makes it first, the next one."""
-    while True:
-        folder = new_sweep_folder(name)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileExistsError):
-            folder.mkdir()
-            return folder
+@contextmanager
+def taken_sweep_folder(name: str) -> Iterator[Path]:
+    """Make the folder of `new_sweep_folder`, or the next one where another command is faster; see `made_folder`."""
+    with ExitStack() as stack:
+        while True:
+            folder = new_sweep_folder(name)
+            with suppress(FileExistsError):
+                stack.enter_context(made_folder(folder))
+                break
+        yield folder
 
 
 def past_sweep_folder(name: str, marker: str) -> Path:

@@ -112,11 +112,8 @@ class StateResult:
                 f"raise datamodule.equilibration_steps and {self.steps_key}"
             )
         if math.isnan(given["r_hat"]):
-            return [
-                *found,
-                f"too few steps are measured for R-hat and errors; raise {self.steps_key}, to 4 at the least",
-            ]
-        if given["r_hat"] > MAX_R_HAT:
+            found.append(f"too few steps are measured for R-hat; raise {self.steps_key}, to 4 at the least")
+        elif given["r_hat"] > MAX_R_HAT:
             found.append(
                 f"R-hat = {given['r_hat']:.3f} is above {MAX_R_HAT}: the chains have not equilibrated; "
                 f"raise datamodule.equilibration_steps and {self.steps_key}"

@@ -105,9 +105,7 @@ def test_a_resumed_run_keeps_its_shorter_updates(tmp_path: Path) -> None:
 
 
 def test_the_number_of_returns_is_bounded_and_good_saves_stay(tmp_path: Path) -> None:
-    with pytest.raises(
-        FloatingPointError, match="not finite or F was absurd in 2 steps in a row, after 2 returns to a good state"
-    ):
+    with pytest.raises(FloatingPointError, match="absurd in 2 steps in a row, after 2 returns to a good state"):
         run(tmp_path, 60, parameter, *range(7, 60))
     files = sorted(file.name for file in tmp_path.iterdir())
     assert files == ["last.ckpt", "step-00000003.ckpt", "step-00000006.ckpt"]
