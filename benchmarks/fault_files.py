@@ -49,10 +49,10 @@ READERS = (
 )
 
 
-def flips(campaign: Any, new_row: Callable[[str], Any], tries: int) -> None:
+def flips(campaign: Any, tries: int) -> None:
     """Flip a random bit of a file that a command reads: it must refuse in one line, or find the same numbers."""
     for reader in READERS:
-        home, row = campaign.folder / "flip", new_row(f"flipped bit in `{Path(reader.file).name}`")
+        home, row = campaign.folder / "flip", campaign.row(f"flipped bit in `{Path(reader.file).name}`")
         shutil.copytree(campaign.made / reader.home, home)
         straight_run = run(reader.words, home)
         assert straight_run.code == 0, (reader, straight_run)

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,10 @@ TWO = ("trainer.devices=2", "trainer.strategy=ddp", "run_dir=run", "ckpt_path=au
 LIMIT_SECONDS = 90
 
 
-def dead_ranks(campaign: Any, new_row: Callable[[str], Any]) -> None:
+def dead_ranks(campaign: Any) -> None:
     """Kill the first or the second process: the other must end soon, in one line, and the run must resume."""
     for rank, name in enumerate(("first", "second")):
-        row, home = new_row(f"`kill -9` of the {name} of two processes of fit"), campaign.folder / f"rank{rank}"
+        row, home = campaign.row(f"`kill -9` of the {name} of two processes of fit"), campaign.folder / f"rank{rank}"
         home.mkdir()
         outcome = _killed(home, rank, campaign.rng.randint(1, 10))
         # the first process is the one that speaks; without it the shell says `Killed`

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from typing import Any
 
 from fault_commands import FIT, LABEL, LOG_Z, run
@@ -29,8 +28,8 @@ COMMANDS = {
 }
 
 
-def wrong_settings(campaign: Any, new_row: Callable[[str], Any], kinds: int, cut: int | None) -> None:
-    """Set every key to a value of some kinds, drawn at random; a cut takes that many settings only."""
+def wrong_settings(campaign: Any, count: int) -> None:
+    """Set so many keys of the configs, drawn at random, to a value of a random kind each."""
     from lightning_vfe.workflows.compose import compose_config
     from lightning_vfe.workflows.overrides import parse
 
@@ -38,14 +37,10 @@ def wrong_settings(campaign: Any, new_row: Callable[[str], Any], kinds: int, cut
     for root, words in COMMANDS.items():
         settings = [word for word in words[1:] if not word.startswith(("run_dir", "ckpt_path"))]
         config = compose_config(parse(settings), root=root)
-        tasks += [
-            (kind, words[0], settings, key)
-            for key in _keys(config)
-            for kind in campaign.rng.sample(list(VALUES), kinds)
-        ]
+        tasks += [(kind, words[0], settings, key) for key in _keys(config) for kind in VALUES]
     campaign.rng.shuffle(tasks)
-    rows = {kind: new_row(f"a setting is {kind}") for kind in VALUES}
-    for kind, verb, settings, key in tasks if cut is None else tasks[:cut]:
+    rows = {kind: campaign.row(f"a setting is {kind}") for kind in VALUES}
+    for kind, verb, settings, key in tasks[:count]:
         word = f"{key}x=1" if not VALUES[kind] else f"{key}={campaign.rng.choice(VALUES[kind])}"
         home = campaign.folder / "setting"
         shutil.copytree(campaign.made / "log-z", home)

@@ -24,7 +24,6 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +31,8 @@ from fault_commands import PRELOAD, VERBS, Outcome, equal, moment, prepare, resu
 from fault_files import flips
 from fault_ranks import dead_ranks
 from fault_settings import wrong_settings
+from fault_table import HEADER, Row, write_table
 
-PAGE = Path(__file__).parents[1] / "docs" / "faults.md"
-BEGIN, END = "<!-- table of benchmarks/faults.py -->", "<!-- end of the table of benchmarks/faults.py -->"
 SIGNALS = (
     (signal.SIGINT,),
     (signal.SIGTERM,),
@@ -42,62 +40,19 @@ SIGNALS = (
     (signal.SIGUSR1,),
     (signal.SIGINT, signal.SIGINT),
 )
-HEADER = "| fault | tries | exit codes | what the user sees, for example | what is lost | answered well |"
-
-
-@dataclass
-class Row:
-    """One kind of fault.
-
-    Attributes:
-        fault: its name.
-        tries: how often it was tried.
-        codes: exit codes that were met.
-        lines: what the user saw.
-        lost: what was lost at worst.
-        wrong: what was answered badly.
-    """
-
-    fault: str
-    tries: int = 0
-    codes: set[str] = field(default_factory=set)
-    lines: list[str] = field(default_factory=list)
-    lost: str = "nothing"
-    wrong: list[str] = field(default_factory=list)
-
-    def add(self, outcome: Outcome, wrong: str = "", lost: str = "") -> None:
-        """Count a try; `wrong` says what was bad about it."""
-        self.tries += 1
-        self.codes.add("still at work" if outcome.code is None else str(outcome.code))
-        if outcome.line:
-            self.lines.append(outcome.line)
-        self.lost = lost or self.lost
-        if wrong:
-            self.wrong.append(wrong)
-
-    def __str__(self) -> str:
-        """A line of the table."""
-        # the longest line is that of the fault, not of a command that ended before it
-        seen = max(
-            (line for line in self.lines if "error" in line), key=len, default=max(self.lines, key=len, default="")
-        )
-        seen = seen.replace("|", "\\|")
-        seen = f"`{seen[:160]}{'...' if len(seen) > 160 else ''}`" if seen else "nothing"
-        well = f"{self.tries - len(self.wrong)} of {self.tries}"
-        return f"| {self.fault} | {self.tries} | {', '.join(sorted(self.codes))} | {seen} | {self.lost} | {well} |"
 
 
 class Campaign:
     """Faults of one seed in a scratch folder.
 
     Attributes:
+        rows: of the table, by the names of the faults; those of several seeds are put together.
         straight: by verb, what an undisturbed command finds and how many seconds it takes.
     """
 
-    def __init__(self, folder: Path, seed: int, tries: int) -> None:
-        self.folder, self.rng, self.tries = folder, random.Random(seed), tries
+    def __init__(self, folder: Path, seed: int, tries: int, rows: dict[str, Row]) -> None:
+        self.folder, self.rng, self.tries, self.rows = folder, random.Random(seed), tries, rows
         self.straight: dict[str, tuple[Any, float]] = {}
-        self.rows: list[Row] = []
         self.made = folder / "made"
         for verb, words in VERBS.items():
             home = self.made / verb
@@ -106,15 +61,20 @@ class Campaign:
             assert done.code in (0, 1), done.err
             self.straight[verb] = result(home, verb), done.seconds
 
-    def disturbed(self, fault: str, verb: str, command: Callable[[Path], Outcome]) -> None:
+    def row(self, fault: str) -> Row:
+        """The row of a fault."""
+        return self.rows.setdefault(fault, Row(fault))
+
+    def disturbed(self, fault: str, verb: str, command: Callable[[Path], Outcome], lost: str) -> None:
         """Disturb a verb, then run it undisturbed, and compare with what it finds without the fault.
 
         Args:
             fault: name of the row.
             verb: of the command.
             command: runs it in a fresh folder, disturbed.
+            lost: what is lost.
         """
-        row = Row(fault)
+        row = self.row(fault)
         for _ in range(self.tries):
             home = self.folder / "try"
             if verb == "test":
@@ -129,13 +89,12 @@ class Campaign:
                 wrong = f"does not go on: {again}"
             elif not equal(found, self.straight[verb][0]):
                 wrong = "goes on to other numbers"
-            row.add(outcome, wrong)
+            row.add(outcome, wrong, lost)
             shutil.rmtree(home)
         self.finish(row)
 
     def finish(self, row: Row) -> None:
-        """Keep a row and print it."""
-        self.rows.append(row)
+        """Print a row."""
         print(row, flush=True)
         for wrong in row.wrong:
             print(f"WRONG: {row.fault}: {wrong}", flush=True)
@@ -148,8 +107,7 @@ def kills(campaign: Campaign, verb: str) -> None:
         wait = moment(campaign.rng, campaign.straight[verb][1])
         return run(VERBS[verb], home, lambda number: _later(number, wait, (signal.SIGKILL,)))
 
-    campaign.disturbed(f"`kill -9` of {verb}", verb, kill)
-    campaign.rows[-1].lost = LOST[verb]
+    campaign.disturbed(f"`kill -9` of {verb}", verb, kill, LOST[verb])
 
 
 LOST = {
@@ -184,8 +142,7 @@ def full_disks(campaign: Campaign, verb: str) -> None:
         disk = home / target
         return _on_small_disk(disk, size, lambda limit: run(VERBS[verb], home, largest_file=limit))
 
-    campaign.disturbed(f"full disk during {verb}", verb, fill)
-    campaign.rows[-1].lost = LOST[verb]
+    campaign.disturbed(f"full disk during {verb}", verb, fill, LOST[verb])
 
 
 def _on_small_disk(folder: Path, size: int, command: Callable[[int | None], Outcome]) -> Outcome:
@@ -220,7 +177,7 @@ def closed_pipes(campaign: Campaign, verb: str) -> None:
         reader.join()
         return outcome
 
-    campaign.disturbed(f"closed pipe behind {verb}", verb, close)
+    campaign.disturbed(f"closed pipe behind {verb}", verb, close, "what was to be printed")
 
 
 def _later(number: int, wait: float, signals: tuple[int, ...]) -> None:
@@ -240,36 +197,31 @@ def _later(number: int, wait: float, signals: tuple[int, ...]) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=0, help="of all moments, places and values")
+    parser.add_argument("--seed", type=int, nargs="+", default=[0], help="of all moments, places and values")
     parser.add_argument("--quick", action="store_true", help="one try of a few faults")
     parser.add_argument("--tries", type=int, default=4, help="of each kind of fault")
+    parser.add_argument("--settings", type=int, default=400, help="number of wrong settings")
     parser.add_argument("--table", action="store_true", help="write the table of docs/faults.md")
     given = parser.parse_args()
     for name in PRELOAD:
         __import__(name)
-    with tempfile.TemporaryDirectory() as scratch:
-        campaign = Campaign(Path(scratch), given.seed, 1 if given.quick else given.tries)
-        print(f"{HEADER}\n| --- | --- | --- | --- | --- | --- |", flush=True)
-        for each in (kills, signals, full_disks, closed_pipes):
-            for verb in (campaign.rng.choice(list(VERBS)),) if given.quick else VERBS:
-                each(campaign, verb)
-        flips(campaign, Row, 2 if given.quick else 5 * given.tries)
-        wrong_settings(campaign, Row, min(given.tries, 8), 4 if given.quick else None)
-        if not given.quick:
-            dead_ranks(campaign, Row)
-    bad = sum(len(row.wrong) for row in campaign.rows)
-    tries = sum(row.tries for row in campaign.rows)
-    print(f"{tries} faults, {bad} of them answered badly (seed {given.seed})")
-    if given.table:
-        write_table(campaign.rows)
+    rows: dict[str, Row] = {}
+    print(HEADER, flush=True)
+    for seed in given.seed:
+        with tempfile.TemporaryDirectory() as scratch:
+            campaign = Campaign(Path(scratch), seed, 1 if given.quick else given.tries, rows)
+            for each in (kills, signals, full_disks, closed_pipes):
+                for verb in (campaign.rng.choice(list(VERBS)),) if given.quick else VERBS:
+                    each(campaign, verb)
+            flips(campaign, 1 if given.quick else 2 * given.tries)
+            wrong_settings(campaign, 4 if given.quick else given.settings)
+            if not given.quick:
+                dead_ranks(campaign)
+        if given.table:
+            write_table(rows.values())
+    bad, tries = (sum(count) for count in zip(*((len(row.wrong), row.tries) for row in rows.values()), strict=True))
+    print(f"{tries} faults, {bad} of them answered badly (seed {', '.join(map(str, given.seed))})")
     return 1 if bad else 0
-
-
-def write_table(rows: list[Row]) -> None:
-    """Put the rows into the page."""
-    before, rest = PAGE.read_text().split(BEGIN)
-    table = "\n".join([HEADER, "| --- | --- | --- | --- | --- | --- |", *map(str, rows)])
-    PAGE.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{rest.split(END)[1]}")
 
 
 if __name__ == "__main__":

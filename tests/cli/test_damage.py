@@ -171,7 +171,7 @@ def edited(change: Callable[[dict], None]) -> None:
         (lambda ckpt: ckpt.pop("optimizer_states"), "has no optimizer_states", True),
         (lambda ckpt: ckpt.pop("loops"), "has no loops", True),
         (lambda ckpt: ckpt.update(optimizer_states=[3]), "holds an optimizer state that is damaged", True),
-        (lambda ckpt: first_state(ckpt).update(direction=torch.zeros(3)), "does not fit: direction (3,) for", True),
+        (lambda ckpt: first_state(ckpt).update(direction=torch.zeros(777)), "fit: direction (777,) for", True),
         (lambda ckpt: ckpt["walkers"]["fields"]["electrons"].fill_(torch.nan), "not finite in electrons", False),
         (lambda ckpt: ckpt["walkers"].pop("num_sweeps"), "saved walkers lack ['num_sweeps']", False),
         (lambda ckpt: ckpt["walkers"]["fields"].pop("protons"), "saved walkers lack ['protons']", False),
