@@ -25,6 +25,7 @@ GROUPS = (
 VERBS = {
     "label": ("label", "calculator"),
     "log-z": ("log_z",),
+    "sample": ("sample",),
     "report": (),
 }
 REMOVABLE = ("callbacks.", "logger.")

@@ -16,6 +16,7 @@ from lightning_vfe.models.potential.storage import register_potential as registe
 from lightning_vfe.models.potential.storage import save_potential as save_potential
 from lightning_vfe.models.potential.yukawa import YukawaPotential as YukawaPotential
 from lightning_vfe.models.proton_density import ProtonDensity as ProtonDensity
+from lightning_vfe.models.wavefunction.jellium import JelliumWavefunction as JelliumWavefunction
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction as GeminalWavefunction
 from lightning_vfe.physics.cell import PeriodicCell as PeriodicCell
 from lightning_vfe.physics.ewald import Ewald as Ewald
@@ -40,9 +41,11 @@ from lightning_vfe.training.variational.optimizers import OptimizerSettings as O
 from lightning_vfe.workflows.load import LoadedRun as LoadedRun
 from lightning_vfe.workflows.load import load as load
 from lightning_vfe.workflows.report import report as report
+from lightning_vfe.workflows.sample import SampleSettings as SampleSettings
 from lightning_vfe.workflows.verbs import compute_log_z as compute_log_z
 from lightning_vfe.workflows.verbs import fit as fit
 from lightning_vfe.workflows.verbs import label as label
+from lightning_vfe.workflows.verbs import sample as sample
 from lightning_vfe.workflows.verbs import test as test
 
 __version__: str

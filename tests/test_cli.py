@@ -175,6 +175,9 @@ def test_bad_words_end_in_one_line(words: list[str], parts: list[str], capsys: p
         assert part in line, f"{part!r} is not in: {line}"
 
 
+JELLIUM = "system.protons=none wavefunction=jellium sampler=fixed"
+
+
 @pytest.mark.parametrize(
     ("word", "parts"),
     [
@@ -198,6 +201,14 @@ def test_bad_words_end_in_one_line(words: list[str], parts: list[str], capsys: p
             ["walkers = 8 must be a multiple of the 3 state points", "9"],
         ),
         ("system.twists=[a,b]", ["system.twists"]),
+        ("system.protons=gone", ["system.protons = gone does not exist; there is: sampled, fixed, none"]),
+        ("system.protons=none", ["system.protons = none leaves no protons", "wavefunction=jellium sampler=fixed"]),
+        ("wavefunction=jellium", ["wavefunction = jellium knows no protons", "set system.protons=none"]),
+        (f"{JELLIUM} flow.num_steps=2", ["flow.num_steps = 2 has no effect, since system.protons=none has no protons"]),
+        (f"{JELLIUM} flow.cutoff=2", ["flow.cutoff = 2 has no effect"]),
+        (f"{JELLIUM} system.temperature_kelvin=5000", ["system.temperature_kelvin = 5000 has no effect"]),
+        (f"{JELLIUM} system.structure=bcc", ["system.structure = bcc has no effect"]),
+        (f"{JELLIUM} system.nucleus=D", ["system.nucleus = D has no effect"]),
         ("system.structure=nowhere.xyz", ["system.structure = nowhere.xyz"]),
         ("system.structure=bcc", ["system.structure = bcc", "16"]),
         ("sampler.proton_proposal=cauchy", ["sampler.proton_proposal = ", "langevin"]),

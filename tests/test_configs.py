@@ -63,7 +63,7 @@ def test_every_option_composes(group: str, option: str) -> None:
             assert OmegaConf.to_container(config, resolve=True)
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in (*TRAINER_VERBS, "report")])
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in (*TRAINER_VERBS, "sample", "report")])
 def test_every_command_has_its_config(verb: str) -> None:
     config = compose_config(parse(["system.num_atoms=6"]), root=verb)
     assert config.system.num_atoms == 6
@@ -97,7 +97,7 @@ def test_every_experiment_builds(name: str | None, tmp_path: Path, tmp_path_fact
     strata, state = strata_of(config), module.state
     assert state.counts.share(num_ranks=1) == config.sampler.num_groups
     check_structure(config, strata)
-    is_fixed = config.system.protons == "fixed"
+    is_fixed = config.system.protons in ("fixed", "none")
     assert (module.proton_density is None) == state.is_fixed == is_fixed
     assert datamodule.state is state, "module and datamodule share networks and walkers"
     assert module.wavefunction is state.wavefunction

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from lightning_vfe.analysis.folder import RunFolder
+from lightning_vfe.analysis.states import GROUND_STATES
 from lightning_vfe.analysis.terms import value_in_brackets
 
 ROWS = {
@@ -86,7 +87,7 @@ def bracket_table(run: RunFolder) -> pd.DataFrame:
             f"{run.folder / 'summary.json'} holds no bracket; write it with: lightning-vfe test run_dir={run.folder}"
         )
     rows = {}
-    is_fixed = run.system.get("protons") == "fixed"
+    is_fixed = run.system.get("protons") in GROUND_STATES
     for key, title in (OF_FIXED_PROTONS if is_fixed else ROWS).items():
         entry = content[key]
         rows[key] = (title, *_pair(entry), entry["unit"], entry["note"])

@@ -11,6 +11,7 @@ from matplotlib.lines import Line2D
 from lightning_vfe.analysis.run import RunFolder
 from lightning_vfe.analysis.state_lines import COLORS, DASHES, HOLLOW, Look, StateGroups, math_label
 from lightning_vfe.analysis.state_measurements import ALONG_STATES, draw_pairs, pair_top
+from lightning_vfe.analysis.states import GROUND_STATES
 from lightning_vfe.analysis.style import GREY, heading, house_style, panel_grid
 from lightning_vfe.analysis.terms import TERMS
 
@@ -31,7 +32,7 @@ def draw_state_comparison(runs: Mapping[str, RunFolder], table: pd.DataFrame) ->
         table: as `comparison_table` gives it.
     """
     first = next(iter(runs.values()))
-    is_fixed, groups = first.system.get("protons") == "fixed", StateGroups(first.states)
+    is_fixed, groups = first.system.get("protons") in GROUND_STATES, StateGroups(first.states)
     names = [name for name in ALONG_STATES if not (is_fixed and name in ("free_energy_per_atom", "entropy_per_atom"))]
     measured = [run for run in runs.values() if (run.folder / "pair_correlation.csv").is_file()]
     has_protons = not is_fixed and measured and len(first.states) <= MOST_PROTON_PANELS

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 from omegaconf import OmegaConf
 
-from lightning_vfe.analysis.states import SEPARATOR, State, check_distinct, split_column, state_suffix
+from lightning_vfe.analysis.states import GROUND_STATES, SEPARATOR, State, check_distinct, split_column, state_suffix
 from lightning_vfe.files import has_changed, has_changed_text
 
 _COPY = "take an older copy, or move it away: a run goes on without it"
@@ -122,7 +122,7 @@ def summary_states(summary: Mapping[str, Any], file: Path) -> tuple[State, ...]:
     if entries is None:
         return ()
     try:
-        is_fixed = summary.get("system", {}).get("protons") == "fixed"
+        is_fixed = summary.get("system", {}).get("protons") in GROUND_STATES
         temperatures = [0.0 if is_fixed else float(entry.get("temperature_kelvin") or 0.0) for entry in entries]
         pairs = zip(entries, temperatures, strict=True)
         return check_distinct(State(float(entry["rs"]), temperature) for entry, temperature in pairs)

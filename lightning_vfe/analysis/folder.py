@@ -23,7 +23,7 @@ from lightning_vfe.analysis.files import (
     state_summary,
     summary_states,
 )
-from lightning_vfe.analysis.states import State, states_of
+from lightning_vfe.analysis.states import GROUND_STATES, State, states_of
 
 
 def tables_folder(run_dir: Path, proton_sampling: str) -> Path:
@@ -163,7 +163,7 @@ class RunFolder:
         for key in ("rs", "temperature_kelvin"):  # a list of one, or one in `states`
             if self.states and (isinstance(system.get(key), list) or system.get("states")):
                 system[key] = getattr(self.states[0], key)
-        if system.get("protons") == "fixed":
+        if system.get("protons") in GROUND_STATES:
             system["temperature_kelvin"] = 0.0
         return system
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from lightning_vfe.analysis.run import RunFolder
 from lightning_vfe.analysis.state_measurements import draw_state_pairs, draw_states, pair_top
+from lightning_vfe.analysis.states import GROUND_STATES
 from lightning_vfe.analysis.style import BLUE, GREEN, GREY, PURPLE, VERMILION, heading, house_style, panel_grid
 from lightning_vfe.analysis.terms import TERMS, value_with_error
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
@@ -78,7 +79,7 @@ def draw_pair_correlation(run: RunFolder) -> Figure:
     if len(run.states) > 1:
         return draw_state_pairs(run)
     table = run.pair_correlation
-    is_fixed = run.system.get("protons") == "fixed"
+    is_fixed = run.system.get("protons") in GROUND_STATES
     panels = {title: [name for name in names if name in table] for title, names in PAIR_PANELS.items()}
     shown = {title: names for title, names in panels.items() if names and not (is_fixed and title == "protons")}
     if not shown:

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from lightning_vfe.analysis.run import RunFolder
 from lightning_vfe.analysis.state_lines import HOLLOW, Look, StateGroups, StateLooks, is_trusted
+from lightning_vfe.analysis.states import GROUND_STATES
 from lightning_vfe.analysis.style import GREY, heading, house_style, panel_grid
 from lightning_vfe.analysis.terms import TERMS
 
@@ -34,7 +35,7 @@ def draw_states(run: RunFolder) -> Figure:
         ValueError: summary.json lacks a state.
     """
     views, groups = run.views, StateGroups(run.states)
-    is_fixed = run.system.get("protons") == "fixed"
+    is_fixed = run.system.get("protons") in GROUND_STATES
     names = ("energy_per_atom", "pressure_gpa") if is_fixed else ALONG_STATES
     trusted = [is_trusted(view) for view in views]
     with house_style():
@@ -60,7 +61,7 @@ def draw_state_pairs(run: RunFolder) -> Figure:
     """
     states, looks = run.states, StateLooks(run.states)
     tables = [view.pair_correlation for view in run.views]
-    hidden = "proton_proton" if run.system.get("protons") == "fixed" else ""
+    hidden = "proton_proton" if run.system.get("protons") in GROUND_STATES else ""
     names = [name for name in PAIR_TITLES if name in tables[0] and name != hidden]
     if not names:
         raise ValueError(f"{run.folder / 'pair_correlation.csv'} has no kind of pairs; run lightning-vfe test again")

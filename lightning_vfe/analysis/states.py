@@ -10,6 +10,8 @@ from typing import Any
 
 from lightning_vfe.errors import SettingError
 
+GROUND_STATES = ("fixed", "none")
+"""Values of `protons` in the settings of a system without temperature: protons that stay, or none (jellium)."""
 SEPARATOR = "@"
 """Stands between the name of a quantity and the suffix of a state: `free_energy_per_atom@rs1.9_T6000`."""
 _SUFFIX = re.compile(r"rs([0-9.eE+-]+)(?:_T([0-9.eE+-]+))?")
@@ -82,7 +84,7 @@ def states_of(system: Mapping[str, Any]) -> tuple[State, ...]:
     Raises:
         ValueError: a setting is no number and no list of numbers, or two states have one name.
     """
-    is_fixed = system.get("protons") == "fixed"
+    is_fixed = system.get("protons") in GROUND_STATES
     pairs: list[tuple[float, float]]
     if system.get("states") is not None:
         pairs = [_pair(entry, system["states"]) for entry in _entries(system["states"])]

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from lightning_vfe.analysis.run import RunFolder
 from lightning_vfe.analysis.state_lines import Look, StateLooks
 from lightning_vfe.analysis.state_measurements import draw_pairs
+from lightning_vfe.analysis.states import GROUND_STATES
 from lightning_vfe.analysis.style import BLUE, GREY, VERMILION, heading, house_style, panel_grid
 from lightning_vfe.physics.electron_gas import plasma_frequency
 
@@ -31,7 +32,7 @@ def draw_structure_factor(run: RunFolder) -> Figure:
         FileNotFoundError: `test` has not run.
         ValueError: structure_factor.csv has no kind, or lacks a state.
     """
-    is_fixed, views = run.system.get("protons") == "fixed", run.views
+    is_fixed, views = run.system.get("protons") in GROUND_STATES, run.views
     looks = StateLooks(run.states) if len(views) > 1 else None
     tables = [view.structure_factor for view in views]
     names = [name for name in PANELS if name in tables[0] and not (is_fixed and name == "proton_proton")]

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_vfe.analysis.run import RunFolder
-from lightning_vfe.analysis.states import is_hydrogen
+from lightning_vfe.analysis.states import GROUND_STATES, is_hydrogen
 
 # after Okabe and Ito's palette, with a darker purple
 BLUE = "#0072B2"
@@ -84,8 +84,8 @@ def heading(run: RunFolder, with_verdict: bool = True) -> str:
         parts.append(f"$r_s = {system['rs']:g}$")
     elif len({state.rs for state in states}) == 1:
         parts.append(f"$r_s = {states[0].rs:g}$")
-    if system.get("protons") == "fixed":
-        parts.append("fixed protons")
+    if system.get("protons") in GROUND_STATES:
+        parts.append("fixed protons" if system["protons"] == "fixed" else "jellium")
     elif "temperature_kelvin" in system:
         parts.append(f"$T = {system['temperature_kelvin']:g}$ K")
     elif len(temperatures) == 1 and states[0].temperature_kelvin:

@@ -11,6 +11,7 @@ VERBS = {
     "test": "freeze, equilibrate afresh, and measure: a table, a summary file and figures",
     "label": "label proton configurations with energies and forces, into a database",
     "log-z": "compute ln Z of a potential, by integration from the ideal gas on",
+    "sample": "draw independent proton configurations of a run, with energies and weights",
     "report": "compare runs of one state point: a table and a figure",
 }
 TRAINER_VERBS = ("fit", "validate", "test")
@@ -40,6 +41,7 @@ EXAMPLES = {
     ),
     "label": ("lightning-vfe label system.num_atoms=8",),
     "log-z": ("lightning-vfe log-z system.num_atoms=8",),
+    "sample": ("lightning-vfe sample run_dir=runs/default sample.num_samples=200",),
     "report": ("lightning-vfe report runs=[runs/default,runs/default-2]",),
 }
 
@@ -59,6 +61,10 @@ VERB_NOTES = {
     ),
     "label": ("Samples configurations of system.num_atoms atoms, and continues a database that is there already.",),
     "log-z": ("Stores ln Z with its error beside the potential, for the base of fit.",),
+    "sample": (
+        "Samples p(x) of the last checkpoint of the run in run_dir. Writes samples/samples.extxyz, for ASE, and",
+        "samples/samples.json into its folder.",
+    ),
     "report": ("Reads what test and log-z wrote into the folders; writes comparison.csv and comparison.png.",),
 }
 

@@ -17,7 +17,7 @@ from lightning_vfe.workflows.verbs import compute_log_z
 
 def run(words: Sequence[str]) -> int:
     """Integrate and print; returns 0, or 1 where the result is not to be trusted."""
-    with _progress_bar() as progress:
+    with progress_bar() as progress:
         found = compute_log_z(*words, progress=progress)
     _print_result(found)
     if found.terms:
@@ -28,7 +28,7 @@ def run(words: Sequence[str]) -> int:
 
 
 @contextmanager
-def _progress_bar() -> Iterator[Any]:
+def progress_bar() -> Iterator[Any]:
     """A bar for each part of the work, as a function (what, done, total)."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     bar, tasks = Progress(*columns), dict[tuple[str, int], Any]()

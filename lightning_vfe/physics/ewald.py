@@ -102,11 +102,12 @@ class Ewald:
         aligned = [each[(None,) * (len(batch) + 2 - each.dim())] for each in given]
         return CoulombEnergies(*map_chunks(self._pair_energies, limit, *aligned))
 
-    def proton_energy(self, protons: Tensor) -> Tensor:
+    def proton_energy(self, protons: Tensor, unit: Tensor | None = None) -> Tensor:
         """Coulomb energy of N charges of one sign in a neutralising background, in Ha: the v_pp of `energies`.
 
         Args:
-            protons: in bohr, in any image.  # (..., N, 3)
+            protons: in bohr, in any image; or the electrons of jellium.  # (..., N, 3)
+            unit: see `energies`.  # (...)
 
         Returns:
             Energy of the whole cell in Ha.  # (...)
@@ -116,12 +117,13 @@ class Ewald:
         """
         self._check("protons", protons)
         limit = self._reciprocal.favourable_configurations(protons)
-        return map_chunks(lambda part: (self._energy(part),), limit, protons)[0]
+        unit = (protons.new_ones(()) if unit is None else unit)[..., None, None]
+        unit = unit[(None,) * (protons.dim() - unit.dim())]
+        return map_chunks(lambda *part: (self._energy(*part),), limit, protons, unit)[0]
 
-    def _energy(self, positions: Tensor) -> Tensor:
-        """Energy of one species.  # (..., N, 3) -> (...)"""
-        like = self._like_pairs(positions, positions.new_ones(1, 1))
-        return self._reciprocal.energy(positions) + like + self._own_energy
+    def _energy(self, positions: Tensor, unit: Tensor) -> Tensor:
+        """Energy of one species.  # (..., N, 3) and (..., 1, 1) -> (...)"""
+        return self._reciprocal.energy(positions / unit) + self._like_pairs(positions, unit) + self._own_energy
 
     def _pair_energies(self, protons: Tensor, electrons: Tensor, unit: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """v_pp, v_pe and v_ee, with all leading dimensions.  # (..., N, 3) and (..., 1, 1) -> (...) each"""

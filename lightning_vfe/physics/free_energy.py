@@ -11,6 +11,9 @@ from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.physics.system import System
 from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA
 
+OF_JELLIUM = ("free_energy_per_atom", "energy_per_atom", "kinetic_energy_per_atom", "v_ee_per_atom")
+"""Terms that electrons without protons have; per electron."""
+
 
 def momentum_free_energy(system: System, kT: Tensor | float) -> Tensor:
     r"""kT [ln N! + 3N ln lambda_dB], Ha for the whole cell: momenta and indistinguishability of classical nuclei.
@@ -49,7 +52,8 @@ def free_energy_terms(
         base_free_energy  -kT ln Z_ML, log_det  ln|det dz/dx|, base_energy  E_ML(z)
 
     F averaged over x ~ p is the variational free energy (Xie et al., PRL 131, 126501 (2023), eq. 2). Without
-    `log_prob` the protons are fixed: no proton kinetic energy, F = E and S = 0.
+    `log_prob` the protons are fixed: no proton kinetic energy, F = E and S = 0. Jellium has no protons: F = E, and the
+    entropy, v_pp, v_pe and the electrons' part of the kinetic energy are left out.
 
     Args:
         system: number of atoms and nuclear mass.
@@ -83,6 +87,8 @@ def free_energy_terms(
         "v_ee_per_atom": v_ee,
         "entropy_per_atom": entropy,
     }
+    if not system.num_protons:
+        terms = {name: value for name, value in terms.items() if name in OF_JELLIUM}
     if log_prob is not None:
         zero = torch.zeros_like(energy)
         terms["base_free_energy_per_atom"] = zero if base_free_energy is None else base_free_energy.expand_as(energy)

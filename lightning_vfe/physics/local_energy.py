@@ -59,10 +59,13 @@ def coulomb_energies(ewald: Ewald, protons: Tensor, electrons: Tensor, rs: Tenso
 
     Args:
         ewald: of the cell in units of rs.
-        protons: in bohr. # (..., N, 3)
+        protons: in bohr; of jellium none, (..., 0, 3), and v_pp = v_pe = 0. # (..., N, 3)
         electrons: in bohr. # (..., N, 3)
         rs: in bohr; leading dimensions broadcast. # (...)
     """
+    if protons.shape[-2] == 0:
+        v_ee = ewald.proton_energy(electrons, unit=rs) / rs
+        return CoulombEnergies(torch.zeros_like(v_ee), torch.zeros_like(v_ee), v_ee)
     return CoulombEnergies(*(energy / rs for energy in ewald.energies(protons, electrons, unit=rs)))
 
 

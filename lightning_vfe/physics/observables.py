@@ -74,12 +74,13 @@ class RadialDistributions:
         """Add one sample of every walker.
 
         Args:
-            protons: the same number W of walkers at every call.  # (W, N, 3)
+            protons: the same number W of walkers at every call; none in jellium.  # (W, N, 3), or (W, 0, 3)
             electrons: the first `num_up` up, the others down; None counts protons only.  # (W, B, N, 3)
         """
-        num_atoms = protons.shape[1]
+        num_atoms = self.cell.num_atoms
         first, second = torch.triu_indices(num_atoms, num_atoms, offset=1, device=protons.device)
-        self._add("proton_proton", protons[:, first] - protons[:, second])
+        if protons.shape[1]:
+            self._add("proton_proton", protons[:, first] - protons[:, second])
         if electrons is None:
             return
         self._add("proton_electron", electrons[:, :, :, None] - protons[:, None, None])

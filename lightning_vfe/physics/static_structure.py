@@ -47,7 +47,7 @@ class StructureFactors:
         electron_fluctuation  <|rho_e - <rho_e>_x|^2> / N,     the electrons' own fluctuations at given protons.
 
     Independent uniform particles have 1, 1, 0, 2 and 1. The mean <rho_e>_x is known from B electron walkers only. The
-    factor B / (B - 1) makes the last kind unbiased. It is left out with B = 1.
+    factor B / (B - 1) makes the last kind unbiased. It is left out with B = 1. Without protons only the second is left.
 
     Args:
         cell: the periodic cell, in bohr or in units of rs: positions are in its unit.
@@ -83,7 +83,7 @@ class StructureFactors:
         """Add one sample of every walker.
 
         Args:
-            protons: the same number W of walkers at every call.  # (W, N, 3)
+            protons: the same number W of walkers at every call.  # (W, N, 3), or (W, 0, 3)
             electrons: # (W, B, N, 3)
         """
         walkers, count = electrons.shape[:2]
@@ -94,19 +94,21 @@ class StructureFactors:
 
         found = map_chunks(function, limit, protons, electrons.reshape(walkers, -1, 3))
         self._count += 1
-        for name, values in zip(KINDS, found, strict=False):
+        for name, values in zip(KINDS if protons.shape[-2] else ("electron_electron",), found, strict=False):
             self._sums[name] = self._sums.get(name, 0.0) + values.double()
 
     def _factors(self, protons: Tensor, electrons: Tensor) -> tuple[Tensor, ...]:
         """S(k) of the kinds, for each walker.  # (w, N, 3) and (w, B, N, 3) -> (w, shells) each"""
-        rho_p, rho_e = self._density(protons), self._density(electrons)  # (w, 2, K), (w, B, 2, K)
+        rho_e, means = self._density(electrons), self._means.to(electrons) / self.cell.num_atoms  # (w, B, 2, K)
+        if protons.shape[-2] == 0:
+            return (rho_e.square().sum(-2).mean(1) @ means,)
+        rho_p = self._density(protons)  # (w, 2, K)
         mean = rho_e.mean(1)
         pp, ep = rho_p.square().sum(-2), (rho_p * mean).sum(-2)
         ee, count = rho_e.square().sum(-2).mean(1), electrons.shape[1]
         found = [pp, ee, ep, pp + ee - 2.0 * ep]
         if count > 1:
             found.append((ee - mean.square().sum(-2)) * (count / (count - 1)))
-        means = self._means.to(protons) / self.cell.num_atoms
         return tuple(values @ means for values in found)
 
     def _density(self, positions: Tensor) -> Tensor:

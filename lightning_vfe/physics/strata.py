@@ -14,6 +14,7 @@ from torch import Tensor
 from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.statistics import Estimate, Series, estimate
+from lightning_vfe.physics.system import PROTONS
 from lightning_vfe.physics.twists import TwistGrid, TwistSymmetry, twist_grid
 from lightning_vfe.physics.units import check_temperature
 
@@ -65,9 +66,9 @@ class Strata:
         Args:
             rs: one density in bohr or several.
             temperature_kelvin: one temperature or several; every pair with a density is a state point. Not used where
-                the protons are fixed.
+                no protons move.
             states: pairs [rs, T] instead of the two lists.
-            protons: sampled, or fixed: the electrons' ground state, T = 0.
+            protons: sampled; or fixed or none: the electrons' ground state, T = 0.
             twists: see `twist_grid`.
             twist_symmetry: see `twist_grid`.
             twist_shift: see `twist_grid`.
@@ -76,16 +77,16 @@ class Strata:
             ValueError: a value is out of its range, or does not fit to another one.
         """
         grid = twist_grid(twists, twist_symmetry, twist_shift)
-        if protons not in ("sampled", "fixed"):
-            raise SettingError("protons", protons, "is unknown", "choose sampled or fixed")
+        if protons not in PROTONS:
+            raise SettingError("protons", protons, "is unknown", f"choose {', '.join(PROTONS)}")
         if states is None:
             temperatures = _numbers("temperature_kelvin", temperature_kelvin)
             pairs = list(itertools.product(_numbers("rs", rs), temperatures if protons == "sampled" else [0.0]))
-            if protons == "fixed" and len(temperatures) > 1:
+            if protons != "sampled" and len(temperatures) > 1:
                 raise SettingError(
                     "temperature_kelvin",
                     temperature_kelvin,
-                    "but the protons are fixed: they have no temperature",
+                    f"but with protons = {protons} nothing has a temperature",
                     "give one number, or set system.protons=sampled",
                 )
         else:

@@ -95,7 +95,7 @@ class NestedSampler:
         ceimc_electron_walkers: int = 64,
         ceimc_proton_width: float = 0.08,
     ) -> None:
-        self.cell = system.cell
+        self.cell, self.num_protons = system.cell, system.num_protons
         self.proton_sampling = check_proton_sampling(proton_sampling)
         self.proton_proposal = make_proposal(proton_proposal, "proton_proposal")
         self.electron_proposal = make_proposal(electron_proposal, "electron_proposal")
@@ -122,7 +122,7 @@ class NestedSampler:
         random: WalkerRandom,
         constant: tuple[str, ...] = CONSTANT,
     ) -> Walkers:
-        """Fresh walkers at given protons, with one electron near every proton.
+        """Fresh walkers at given protons, with one electron near every proton, or anywhere without protons.
 
         Args:
             protons: in units of rs, the walkers of this process, on random's device.  # (W, N, 3)
@@ -139,9 +139,8 @@ class NestedSampler:
             ValueError: wrong shape of protons, walkers that do not divide into groups, no electron walker, or a single
                 one where the number of their moves adapts.
         """
-        num_atoms = self.cell.num_atoms
-        if protons.ndim != 3 or tuple(protons.shape[1:]) != (num_atoms, 3):
-            raise ValueError(f"protons have shape {tuple(protons.shape)}; the cell needs (W, {num_atoms}, 3)")
+        if protons.ndim != 3 or tuple(protons.shape[1:]) != (self.num_protons, 3):
+            raise ValueError(f"protons have shape {tuple(protons.shape)}; the cell needs (W, {self.num_protons}, 3)")
         random.walkers_per_group(protons.shape[0])
         protons = self.cell.wrap(protons)
         fields = {"protons": protons, "rs": states.rs, "kT": states.kT, "twist": states.twist, "stratum": stratum}

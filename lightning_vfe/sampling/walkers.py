@@ -154,8 +154,10 @@ def initial_electrons(
 ) -> Tensor:
     """Electrons in Gaussian clouds around the protons, one on each, with the spins dealt at random in every walker.
 
+    Without protons they are uniform in the cell.
+
     Args:
-        protons: # (W, N, 3)
+        protons: # (W, N, 3), or (W, 0, 3)
         num_electron_walkers: B.
         random: streams of the walker groups.
         cell: the periodic cell.
@@ -164,8 +166,9 @@ def initial_electrons(
     Returns:
         Positions inside the cell.  # (W, B, N, 3)
     """
-    num_walkers, num_atoms, _ = protons.shape
-    shape = (num_walkers, num_electron_walkers, num_atoms)
+    shape = (len(protons), num_electron_walkers, cell.num_atoms)
+    if protons.shape[1] == 0:
+        return cell.length * random.uniform((*shape, 3), dtype=protons.dtype)
     host = random.uniform(shape, dtype=protons.dtype).argsort(dim=-1)  # (W, B, N)
     spread = protons[:, None].expand(*shape, 3)
     centres = torch.gather(spread, 2, host[..., None].expand(*shape, 3))

@@ -49,7 +49,7 @@ class VariationalState:
         system: the particles.
         strata: state points and twists.
         wavefunction: psi_x(r).
-        proton_density: p(x); None keeps the protons fixed.
+        proton_density: p(x); None keeps the protons fixed, and jellium has none.
         sampler: how walkers move.
         num_proton_walkers, num_electron_walkers, num_groups: see `WalkerCounts`.
         structure: where the protons start (or stay): a name of physics/structures.py, a file that ASE reads, or the
@@ -105,7 +105,7 @@ class VariationalState:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether the protons stay."""
+        """Whether no proton moves: they stay, or there are none."""
         return self.proton_density is None
 
     # --- walkers ----------------------------------------------------------------------------------------------------
@@ -178,6 +178,8 @@ class VariationalState:
     def _structure(self, number: int, count: int, generator: torch.Generator) -> Tensor:
         """Protons at a state point, in units of rs.  # (count, N, 3)"""
         point = self.strata.points[number]
+        if not self.system.num_protons:
+            return torch.zeros(count, 0, 3, device=generator.device)
         if isinstance(self.structure, Tensor):
             return self.structure[number].to(generator.device).expand(count, -1, -1)
         return make_structure(self.structure, point.cell(self.system.num_atoms), count, generator) / point.rs

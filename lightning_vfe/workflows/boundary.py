@@ -29,7 +29,7 @@ def base_note(config: DictConfig) -> str:
     Returns:
         The line; nothing where both agree, where there is no potential, or where its labels do not tell.
     """
-    if OmegaConf.select(config, "base._target_") != BASE or config.system.protons == "fixed":
+    if OmegaConf.select(config, "base._target_") != BASE or config.system.protons != "sampled":
         return ""
     path, strata = config.base.potential_path, strata_of(config)
     labels = _label_twists(data_file(path))

@@ -23,13 +23,13 @@ WALKER_KEYS = ("num_proton_walkers", "num_electron_walkers", "num_groups", "chai
 def build_state(config: DictConfig) -> Any:
     """The variational state.
 
-    Fixed protons have no density. A structure's name stands for a file shipped with the package where there is one.
+    Only sampled protons have a density. A structure's name stands for a file shipped with the package, if there is one.
     """
     node = config.state.copy()
     node._set_parent(config)
     moves = [key for key in node.sampler if key not in WALKER_KEYS]
     node.sampler = OmegaConf.masked_copy(node.sampler, moves)
-    if config.system.protons == "fixed":
+    if config.system.protons != "sampled":
         node.proton_density = None
     return instantiate(node, structure=locate_structure(config.system.structure))
 

@@ -23,6 +23,8 @@ UNUSED = {
 }
 """Keys that a verb does not read, with what holds in their place."""
 
+OF_PROTONS = ("base", "flow", "system.nucleus", "system.structure", "system.temperature_kelvin")
+
 
 def check_effects(verb: str, config: DictConfig, overrides: Overrides) -> None:
     """Refuse overrides without an effect.
@@ -41,6 +43,8 @@ def check_effects(verb: str, config: DictConfig, overrides: Overrides) -> None:
     if "state" in config and system.get("protons") == "fixed":
         unused["system.temperature_kelvin"] = "fixed protons have no temperature"
         unused |= dict.fromkeys(("base", "flow"), "fixed protons have no distribution")
+    if "state" in config and system.get("protons") == "none":
+        unused |= dict.fromkeys(OF_PROTONS, "system.protons=none has no protons")
     if "target_error" in config and config.target_error is None:
         unused["datamodule.max_test_steps"] = "target_error is null"
     for override in overrides.keys:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from torch import Tensor
 
+from lightning_vfe import __version__
 from lightning_vfe.analysis.bracket import bracket_table
 from lightning_vfe.analysis.figures import draw_pair_correlation, draw_structure_factor, draw_terms, draw_training
 from lightning_vfe.analysis.run import RunFolder, literature, results_table
@@ -26,6 +28,8 @@ from lightning_vfe.workflows.checkpoints import check_readable, embedded_config,
 from lightning_vfe.workflows.guards import default_dtype, key_errors, memory_bound
 from lightning_vfe.workflows.restore import restore
 from lightning_vfe.workflows.run_config import CONFIG_FILE, read_config
+from lightning_vfe.workflows.sample import Progress, SampleSettings, sample_state
+from lightning_vfe.workflows.samples import Samples
 from lightning_vfe.workflows.tasks import task_of
 
 
@@ -117,6 +121,22 @@ class LoadedRun:
                 f"states = None: this run has {strata.num_states} state points and {twists}; give states=run.at(...)"
             )
         return self.at(count=count) if states is None else states
+
+    def sample(self, num_samples: int = 100, progress: Progress | None = None, **settings: Any) -> Samples:
+        """Independent proton configurations of p(x) with E_psi, E_ML and weights; the walkers of the run stay.
+
+        Args:
+            num_samples: of each state point.
+            progress: called with the part of the work, what is done and what there is.
+            settings: the others of `SampleSettings`, such as forces=True.
+
+        Raises:
+            SettingError: the run has fixed protons, or a setting is out of its range.
+        """
+        chosen = SampleSettings(num_samples, **settings)
+        provenance = {"run": str(self.folder), "step": self.step, "code_version": __version__}
+        with default_dtype(self.config.dtype), memory_bound(self.config):
+            return sample_state(self.state, chosen, provenance | {"settings": asdict(chosen)}, progress)
 
     # --- tables and figures -----------------------------------------------------------------------------------------
 

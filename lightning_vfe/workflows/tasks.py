@@ -14,7 +14,7 @@ from lightning_vfe.workflows.checkpoints import embedded_config
 from lightning_vfe.workflows.guards import instantiate, key_errors
 from lightning_vfe.workflows.memory import check_memory, check_walkers
 from lightning_vfe.workflows.restore import check_same_potential
-from lightning_vfe.workflows.system import strata_of
+from lightning_vfe.workflows.system import check_protons, strata_of
 
 Rows = list[tuple[str, str]]
 
@@ -65,8 +65,7 @@ class VariationalTask(Task):
     @override
     def prepare(self, config: DictConfig, may_round: bool) -> str:
         """System, state points and number of walkers."""
-        if config.system.protons not in ("sampled", "fixed"):
-            raise SettingError("system.protons", config.system.protons, "does not exist", "there is: sampled, fixed")
+        check_protons(config)
         if config.sampler.num_groups < 1:
             raise SettingError("sampler.num_groups", config.sampler.num_groups, "must be at least 1")
         with key_errors(config):
@@ -96,7 +95,7 @@ class VariationalTask(Task):
     def check(self, config: DictConfig, module: Any, datamodule: Any, trainer: Any) -> None:
         """Walker groups divide into the processes, and the protons' structure fits the cell."""
         module.state.counts.share(trainer.world_size)
-        if isinstance(module.state.structure, str):
+        if isinstance(module.state.structure, str) and module.state.system.num_protons:
             check_structure(config, module.state.strata)
 
     @override

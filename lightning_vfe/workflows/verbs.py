@@ -9,19 +9,27 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from lightning_vfe.analysis.run import latest_run
+from lightning_vfe.errors import SettingError, one_line
 from lightning_vfe.workflows.compose import compose_config
 from lightning_vfe.workflows.effects import check_effects
-from lightning_vfe.workflows.guards import all_guards
+from lightning_vfe.workflows.guards import all_guards, breakdowns, disk_errors, instantiate, key_errors
 from lightning_vfe.workflows.label import LabelResult, label_with
+from lightning_vfe.workflows.load import load
 from lightning_vfe.workflows.log_z import LogZRun, Progress, log_z_with
 from lightning_vfe.workflows.overrides import parse
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import Plan, make_plan
 from lightning_vfe.workflows.run import Observer, RunResult, run, silent
+from lightning_vfe.workflows.sample import Progress as SampleProgress
+from lightning_vfe.workflows.sample import SampleSettings
+from lightning_vfe.workflows.samples import Samples
 from lightning_vfe.workflows.schema import check_types
 
 PathLike = str | Path | None
@@ -92,6 +100,38 @@ def compute_log_z(*settings: str, run_dir: PathLike = None, progress: Progress =
     config = compose_verb("log-z", settings, run_dir)
     with all_guards(config, _same_command):
         return log_z_with(config, _command("log-z", settings), progress)
+
+
+def sample(
+    *settings: str, run_dir: PathLike = None, ckpt_path: PathLike = None, progress: SampleProgress = silent
+) -> Samples:
+    """Draw independent proton configurations of a trained run, and write them into RUN/samples.
+
+    Args:
+        settings: as of `lightning-vfe sample`.
+        run_dir: the run folder; None takes the run that trained last.
+        ckpt_path: checkpoint; None takes the last one.
+        progress: called while the chains run.
+
+    Raises:
+        CommandError: a setting that cannot be used, or a run without p(x).
+    """
+    overrides = parse(_words(settings, run_dir=run_dir, ckpt_path=ckpt_path))
+    config = compose_config(overrides, root="sample")
+    check_types(config)
+    if config.run_dir is None:
+        try:
+            config.run_dir = str(latest_run())
+        except FileNotFoundError as error:
+            raise SettingError("run_dir", None, f"names no run: {one_line(error)}", "give run_dir=FOLDER") from error
+    home = Path(config.run_dir)
+    check_folder("run_dir", home)
+    with breakdowns(), key_errors(config), disk_errors(_same_command):
+        chosen: SampleSettings = instantiate(config.sample)
+        found = load(home, config.ckpt_path).sample(progress=progress, **asdict(chosen))
+        provenance = {"command": _command("sample", settings), "date": datetime.now(UTC).date().isoformat()}
+        found = replace(found, provenance=provenance | found.provenance)
+        return replace(found, file=found.write(home / "samples"))
 
 
 def compose_verb(verb: str, settings: tuple[str, ...], run_dir: PathLike = None) -> DictConfig:

@@ -180,7 +180,7 @@ REFUSED = [
     ({"rs": [1.2, 1.2]}, "rs = [1.2, 1.2] holds 1.2 twice"),
     ({"rs": [1.0 + 0.001 * i for i in range(1001)]}, "states = 1001 state points are too many; give at most 1000"),
     ({"temperature_kelvin": [4000, 6000], "protons": "fixed"}, "temperature_kelvin = [4000, 6000] but"),
-    ({"protons": "free"}, "protons = free is unknown; choose sampled or fixed"),
+    ({"protons": "free"}, "protons = free is unknown; choose sampled, fixed, none"),
     ({"twists": [0, 1]}, "twists = [0, 1] is no grid"),
     ({"twist_symmetry": "hexagonal"}, "twist_symmetry = hexagonal is unknown"),
 ]

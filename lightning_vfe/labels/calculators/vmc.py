@@ -13,14 +13,12 @@ from lightning_vfe.labels.label import Configuration, Label
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.state_point import StatePoint
-from lightning_vfe.physics.statistics import estimate
 from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.system import System
 from lightning_vfe.physics.twists import twist_grid
 from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA
 from lightning_vfe.sampling.nested import NestedSampler
-from lightning_vfe.sampling.random import WalkerRandom
-from lightning_vfe.state.variational_state import VariationalState
+from lightning_vfe.state.electron_averages import ElectronAverages, ElectronMonteCarlo
 
 
 class VMCLabeller:
@@ -103,36 +101,20 @@ class VMCLabeller:
 
     def _batch(self, protons: Tensor, first: int) -> list[Label | str]:
         """Labels of protons (C, N, 3); `first` tells the batches' random numbers apart."""
-        num_twists, count = len(self.strata), len(protons)
-        repeated = protons.repeat_interleave(num_twists, dim=0) / self.cell.rs  # walker c T + t has twist t
-        state = VariationalState(
+        electrons = ElectronMonteCarlo(
             self.system,
             self.strata,
             self.wavefunction,
-            None,
             self.sampler,
-            num_proton_walkers=len(repeated),
-            num_electron_walkers=self.num_electron_walkers,
-            num_groups=1,
-            equilibration_sweeps=self.equilibration_sweeps,
+            self.num_electron_walkers,
+            self.equilibration_sweeps,
+            self.num_sweeps,
+            self.seed,
         )
-        stratum = torch.arange(num_twists).repeat(count)
-        state.put(repeated, stratum, WalkerRandom([first], self.seed, self.device))
-        energies, virials = [], []
-        for _ in range(self.num_sweeps):
-            terms = state.energies().electronic
-            energies.append(terms.total.real)
-            virials.append(energies[-1] + terms.kinetic.real)  # 2 K + V
-        shape = (self.num_sweeps, count, num_twists * self.num_electron_walkers)
-        energy = torch.stack(energies).double().reshape(shape)
-        virial = torch.stack(virials).double().reshape(shape).mean((0, 2))
-        strata = torch.arange(num_twists).repeat_interleave(self.num_electron_walkers)
-        return [self._label(energy[:, c], float(virial[c]), strata) for c in range(count)]
+        return [self._label(each) for each in electrons.averages(protons, stream=first)]
 
-    def _label(self, series: Tensor, virial: float, strata: Tensor) -> Label | str:
-        """From the energies of one configuration  # (steps, T B)."""
-        if not torch.isfinite(series).all():
+    def _label(self, found: ElectronAverages) -> Label | str:
+        if found.energy is None:
             return "the local energy is not finite"
-        result = estimate(series, strata.tolist(), self.strata.weights(strata))
-        pressure = virial / (3.0 * self.cell.volume) * HARTREE_PER_BOHR3_TO_GPA if self.virial_pressure else None
-        return Label(result.value, result.value, pressure_gpa=pressure, energy_error=result.error)
+        pressure = found.virial / (3.0 * self.cell.volume) * HARTREE_PER_BOHR3_TO_GPA if self.virial_pressure else None
+        return Label(found.energy.value, found.energy.value, pressure_gpa=pressure, energy_error=found.energy.error)

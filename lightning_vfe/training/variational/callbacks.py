@@ -67,6 +67,9 @@ def recent_estimates(module: VariationalFreeEnergy) -> dict[str, str]:
     points = list(zip(state.strata.points, found[0], strict=True))
     if several:
         return {f"F({point.rs:g},{point.temperature_kelvin:g})": _f(each) for point, each in points[:MOST_STATES]}
+    if not state.system.num_protons:
+        energy, pressure = found[1][0], found[2][0]
+        return {"E": _f(energy), "P": f"{pressure.value:.3g}", "R-hat": f"{energy.r_hat:.2f}"}
     free_energy, energy, entropy, pressure = (term[0] for term in found)
     shown = {"F": _f(free_energy), "E": f"{energy.value:.4f}", "S": f"{entropy.value:.2f}"}
     return shown | {"P": f"{pressure.value:.0f}", "R-hat": f"{free_energy.r_hat:.2f}"}

@@ -40,6 +40,8 @@ def describe_state(state: VariationalState, num_processes: int) -> Rows:
 
 
 def _protons(state: VariationalState) -> str:
+    if not state.system.num_protons:
+        return "none: electrons in a uniform background"
     if state.is_fixed:
         return f"fixed, structure {state.structure}"
     point = state.strata.points[0]

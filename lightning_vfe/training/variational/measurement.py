@@ -19,6 +19,7 @@ from lightning_vfe.physics.observables import RadialDistributions
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.static_structure import BOND_CUTOFF, StructureFactors, molecular_fraction
 from lightning_vfe.physics.statistics import Estimate
+from lightning_vfe.physics.system import NO_PROTONS
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.variational.bracket import BracketSeries, Gaps, energy_noise, walker_free_energy_of_psi
@@ -233,7 +234,8 @@ class Measurement:
         num_atoms = self.state.system.num_atoms
         if not holds_long_waves(point, num_atoms):
             return {}
-        return two_body_corrections(point, num_atoms, structure.get("electron_fluctuation"))
+        own = "electron_fluctuation" if self.state.system.num_protons else "electron_electron"
+        return two_body_corrections(point, num_atoms, structure.get(own))
 
     def _with_exact_free_energy(self, gaps: Gaps, common: dict[str, float]) -> Gaps:
         """The exact free energy of psi gets the errors that F has."""
@@ -267,7 +269,9 @@ class Measurement:
         return MeasurementInfo(seed, trained, self.num_steps, end, target_error or {})
 
     def _published(self, point: StatePoint) -> list[dict[str, Any]]:
-        """The published values nearest to a state point."""
+        """The published values nearest to a state point; none of jellium, since the table is that of hydrogen."""
+        if not self.state.system.num_protons:
+            return []
         state, twists = State(point.rs, point.temperature_kelvin), self.state.strata.twists
         num_twists = math.inf if twists.is_random else float(twists.num_averaged)
         if num_twists == 1 and not twists.is_gamma:
@@ -301,8 +305,11 @@ class Measurement:
     def system(self) -> dict[str, Any]:
         """What is computed, as checkpoints and summaries say it."""
         system, points = self.state.system, self.state.strata.points
-        content: dict[str, Any] = {"num_atoms": system.num_atoms, "nucleus": system.nucleus}
-        content["protons"] = "fixed" if self.state.is_fixed else "sampled"
+        if system.num_protons:
+            content: dict[str, Any] = {"num_atoms": system.num_atoms, "nucleus": system.nucleus}
+            content["protons"] = "fixed" if self.state.is_fixed else "sampled"
+        else:
+            content = {"num_atoms": system.num_atoms, "protons": NO_PROTONS}
         if len(points) > 1:
             return content | {"states": [[point.rs, point.temperature_kelvin] for point in points]}
         content["rs"] = points[0].rs

@@ -85,7 +85,7 @@ class VariationalFreeEnergy(L.LightningModule):
         values = step_values(self.state, batch, sample) | batch.report
         self.log_dict(values, batch_size=1)
         self.last_free_energy = mean_free_energy(self.state, values)
-        self.recent.append(torch.stack([sample.terms[name] for name in WATCHED]).cpu())
+        self.recent.append(torch.stack([sample.terms[name] for name in WATCHED if name in sample.terms]).cpu())
         return loss
 
     def _update(self, batch: Batch, sample: Sample) -> None:

@@ -10,6 +10,7 @@ from rich.text import Text
 from lightning_vfe.analysis.bracket import bracket_lines, short_line
 from lightning_vfe.analysis.published import published_lines
 from lightning_vfe.analysis.terms import TERMS, value_in_brackets
+from lightning_vfe.physics.system import NO_PROTONS
 from lightning_vfe.training.variational.error_budget import CAUSES
 from lightning_vfe.training.variational.summary import TestResult
 
@@ -65,7 +66,7 @@ def _error_lines(result: TestResult) -> list[str]:
 
 def _of_one_state(result: TestResult) -> Table:
     """Every term with its error, a row each."""
-    content = result.as_dict()
+    content, is_jellium = result.as_dict(), result.system.get("protons") == NO_PROTONS
     caption = "no finite-size corrections: the cell is too small for them"
     if result.states[0].finite_size:
         caption = (
@@ -75,11 +76,12 @@ def _of_one_state(result: TestResult) -> Table:
     for heading, side in (("quantity", "left"), ("value", "right"), ("error", "right"), ("unit", "left")):
         table.add_column(heading, justify=side)  # type: ignore[arg-type]
     for name, term in TERMS.items():
-        if name in content:
+        if name in content and not (is_jellium and name == "free_energy_per_atom"):
             value, error = content[name]["value"], content[name]["error"]
             digits = 2 if term.unit == "GPa" else 5
             cells = ["-" if x is None else f"{x:.{digits}f}" for x in (value, error)]
-            table.add_row(term.plain_title, *cells, term.unit)
+            unit = term.unit.replace("atom", "electron") if is_jellium else term.unit
+            table.add_row(term.plain_title, *cells, unit)
     return table
 
 

@@ -1,0 +1,38 @@
+"""The verb `sample`: independent proton configurations of a trained run."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from lightning_vfe.analysis.terms import value_with_error
+from lightning_vfe.cli.log_z import progress_bar
+from lightning_vfe.workflows.samples import Samples
+from lightning_vfe.workflows.verbs import sample
+
+
+def run(words: Sequence[str]) -> int:
+    """Sample, and print what there is; returns the exit code."""
+    with progress_bar() as progress:
+        found = sample(*words, progress=progress)
+    _print(found)
+    return 0
+
+
+def _print(found: Samples) -> None:
+    table = Table(title="samples of p(x); errors are one standard error", title_justify="left", box=None)
+    for heading in ("rs, bohr", "T, K", "samples", "E, Ha/atom", "noise, kT", "effective"):
+        table.add_column(heading, justify="right")
+    for each in found.states:
+        weights = each.weights
+        place = f"{each.point.rs:g}", f"{each.point.temperature_kelvin:g}", str(len(each.energy))
+        energy = value_with_error(*each.mean_energy_per_atom)
+        table.add_row(*place, energy, f"{weights.noise**0.5:.2g}", f"{weights.effective_size:.1f}")
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table)
+    tau = found.autocorrelation_time
+    console.print(f"spacing {found.spacing} sweeps, autocorrelation time {tau:.1f} sweeps")
+    console.print("effective: samples of exp(-E_psi/kT) that the weights leave; noise: standard error of E_psi")
+    for reason in found.reasons:
+        console.print(f"note: {reason}")
+    console.print(f"samples: {found.file}")

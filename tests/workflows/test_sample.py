@@ -1,0 +1,125 @@
+"""Samples of a trained p(x): their averages are those of the chains, and their file is read by ASE."""
+
+import json
+
+import ase.io
+import numpy as np
+import pytest
+import torch
+
+import lightning_vfe as lv
+from lightning_vfe.cli import main
+from lightning_vfe.physics.observables import RadialDistributions
+from lightning_vfe.physics.units import BOHR_TO_ANGSTROM, HARTREE_TO_EV
+from lightning_vfe.workflows.sample import SampleSettings, sample_state
+from tests.helpers.variational import build_state
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "run"
+    words = ["experiment=smoke", "system.rs=[1.9,2.1]", "trainer.max_steps=2", "trainer.accelerator=cpu"]
+    assert main(["fit", *words, f"run_dir={path}"]) == 0
+    return path
+
+
+def test_averages_are_those_of_the_chains() -> None:
+    """Two twists of different weight; E and g(r) of samples and of the state's own chains, within 4 errors."""
+    twists = {"twists": [3, 1, 1], "twist_symmetry": "time_reversal"}
+    state = build_state(twists, {"num_proton_steps": 3, "num_electron_steps": 5}, trained=True)
+    state.equilibrate(20)
+    batches: list[torch.Tensor] = []
+
+    def energy(batch):
+        batches.append(batch.protons / batch.states.rs[:, None, None])
+        return state.energies(batch).terms["energy_per_atom"]
+
+    expected = state.expect(energy, num_sweeps=80)[0]
+    settings = SampleSettings(
+        80, spacing=4, pilot_sweeps=10, num_electron_walkers=2, equilibration_sweeps=10, num_sweeps=5
+    )
+    found = sample_state(state, settings, {})
+    value, error = found.states[0].mean_energy_per_atom
+    momenta = 1.5 * found.states[0].point.kT  # E of the terms holds the protons' kinetic energy, E_psi does not
+    assert abs(value + momenta - expected.value) < 4.0 * np.hypot(error, expected.error)
+    assert error < 0.05
+    samples = torch.tensor(found.states[0].protons) / found.states[0].point.rs
+    curves = []
+    for positions in (torch.cat(batches), samples):
+        radial = RadialDistributions(state.system.cell, num_bins=4)
+        radial.update(positions)
+        curves.append(radial.result()["proton_proton"])
+    outer = slice(2, None)  # few pairs are closer than these two bins
+    spread = np.hypot(curves[1].error, curves[0].error)[outer]
+    assert (np.abs(curves[0].g - curves[1].g)[outer] < 4.0 * spread).all()
+
+
+def test_samples_are_independent_and_reproducible() -> None:
+    state = build_state(moves={"num_proton_steps": 3}, trained=True)
+    before = state.place().protons.clone()
+    settings = SampleSettings(64, pilot_sweeps=40, num_electron_walkers=2, equilibration_sweeps=1, num_sweeps=2)
+    first, second = (sample_state(state, settings, {}) for _ in range(2))
+    assert torch.equal(state.walkers.protons, before)
+    assert np.array_equal(first.states[0].protons, second.states[0].protons)
+    assert np.array_equal(first.states[0].energy, second.states[0].energy)
+    assert first.spacing >= first.autocorrelation_time
+    # the walkers are dealt in turn, so that configurations of one chain stand 8 apart
+    log_prob = first.states[0].log_prob.reshape(8, 8)
+    log_prob = log_prob - log_prob.mean()
+    assert abs((log_prob[1:] * log_prob[:-1]).mean()) < 4.0 * log_prob.var() / np.sqrt(56)
+
+
+def test_command_writes_what_ase_reads(folder, capsys) -> None:
+    words = ["sample.num_samples=3", "sample.pilot_sweeps=8", "sample.num_sweeps=4", "sample.forces=true"]
+    assert main(["sample", f"run_dir={folder}", *words]) == 0
+    printed = capsys.readouterr().out
+    assert "samples of p(x)" in printed
+    assert "note: the autocorrelation time" in printed or "note: rs" in printed
+    frames = ase.io.read(folder / "samples" / "samples.extxyz", index=":")
+    assert [frame.info["rs"] for frame in frames] == [1.9] * 3 + [2.1] * 3
+    run = lv.load(folder)
+    for frame in frames:
+        assert frame.get_potential_energy() == pytest.approx(frame.info["e_psi_ha"] * HARTREE_TO_EV, rel=1e-6)
+        assert frame.arrays["hellmann_feynman_forces"].shape == (2, 3)
+        assert "angstrom" in frame.info["units"]
+        x = torch.tensor(frame.positions)[None] / BOHR_TO_ANGSTROM
+        states = run.at(int(frame.info["rs"] == 2.1))
+        assert float(run.log_prob(x, states)) == pytest.approx(frame.info["log_prob"], abs=1e-4)
+    content = json.loads((folder / "samples" / "samples.json").read_text())
+    assert content["step"] == 2
+    assert "minimum" in content["forces"]
+    assert content["command"].startswith("lightning-vfe sample")
+
+
+def test_a_base_with_a_potential_gives_its_energies_and_forces() -> None:
+    from lightning_vfe.models.base.boltzmann import BoltzmannBase
+    from lightning_vfe.models.potential.yukawa import YukawaPotential
+
+    state = build_state(trained=True)
+    point = state.strata.single
+    cell = point.cell(2)
+    potential = YukawaPotential(1.0, 0.7, 4.0)
+    state.proton_density.base = BoltzmannBase(cell, potential, point.temperature_kelvin, 0.0, 0.0)
+    settings = SampleSettings(8, pilot_sweeps=8, equilibration_sweeps=1, num_sweeps=2, forces=True)
+    found = sample_state(state, settings, {})
+    x = torch.tensor(found.states[0].protons)
+    assert found.states[0].ml_energy == pytest.approx(potential.energy(x, cell).numpy())
+    assert found.states[0].ml_forces == pytest.approx(potential.forces(x, cell).numpy())
+    assert "ml_forces" in found.atoms()[0].arrays
+    assert "ml_energy" in found.table
+
+
+def test_what_cannot_be_sampled_ends_in_one_line(folder, tmp_path, capsys, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for words, part in [
+        (["sample"], "run_dir = null names no run"),
+        (["sample", f"run_dir={folder}", "sample.num_samples=0"], "sample.num_samples = 0 must be at least 1"),
+        (["sample", f"run_dir={folder}", "sample.spacing=one"], "sample.spacing"),
+        (["sample", f"run_dir={tmp_path / 'none'}"], "does not exist"),
+    ]:
+        assert main(words) == 2
+        error = capsys.readouterr().err
+        assert part in error
+        assert error.count("\n") == 1
+    with pytest.raises(lv.SettingError, match=r"^system.protons = fixed leaves nothing to sample"):
+        sample_state(build_state({"protons": "fixed"}), SampleSettings(1), {})
