@@ -178,5 +178,5 @@ def equal(first: Any, second: Any) -> bool:
 
 
 def moment(rng: random.Random, seconds: float) -> float:
-    """A random time, a little beyond the end of an undisturbed command included."""
-    return rng.uniform(0.0, 1.05 * seconds)
+    """A random time during a command that takes so many seconds undisturbed."""
+    return rng.uniform(0.0, 0.9 * seconds)

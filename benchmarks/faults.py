@@ -14,6 +14,7 @@ fault was answered badly.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import random
 import shutil
@@ -33,6 +34,8 @@ from fault_ranks import dead_ranks
 from fault_settings import wrong_settings
 from fault_table import HEADER, Row, write_table
 
+PAGE_SIZE = 4096
+"""Files take whole pages of a small disk."""
 SIGNALS = (
     (signal.SIGINT,),
     (signal.SIGTERM,),
@@ -110,6 +113,7 @@ def kills(campaign: Campaign, verb: str) -> None:
     campaign.disturbed(f"`kill -9` of {verb}", verb, kill, LOST[verb])
 
 
+FOLDERS = {"fit": "run", "test": "run", "log-z": "z", "label": "labels"}
 LOST = {
     "fit": "steps since the last save",
     "test": "the measurement",
@@ -126,10 +130,8 @@ def signals(campaign: Campaign, verb: str) -> None:
         wait = moment(campaign.rng, campaign.straight[verb][1])
         return run(VERBS[verb], home, lambda number: _later(number, wait, numbers))
 
-    campaign.disturbed(f"SIGINT, twice SIGINT, SIGTERM, SIGHUP or SIGUSR1 to {verb}", verb, send)
-    campaign.rows[-1].lost = (
-        "nothing; after a second SIGINT, steps since the last save" if verb == "fit" else LOST[verb]
-    )
+    lost = "nothing; after a second SIGINT, steps since the last save" if verb == "fit" else LOST[verb]
+    campaign.disturbed(f"SIGINT (once or twice), SIGTERM, SIGHUP or SIGUSR1 to {verb}", verb, send, lost)
 
 
 def full_disks(campaign: Campaign, verb: str) -> None:
@@ -137,10 +139,7 @@ def full_disks(campaign: Campaign, verb: str) -> None:
 
     def fill(home: Path) -> Outcome:
         size = campaign.rng.randint(2, 120) * 1024
-
-        target = {"fit": "run", "test": "run", "log-z": "z", "label": "labels"}[verb]
-        disk = home / target
-        return _on_small_disk(disk, size, lambda limit: run(VERBS[verb], home, largest_file=limit))
+        return _on_small_disk(home / FOLDERS[verb], size, lambda limit: run(VERBS[verb], home, largest_file=limit))
 
     campaign.disturbed(f"full disk during {verb}", verb, fill, LOST[verb])
 
@@ -148,7 +147,8 @@ def full_disks(campaign: Campaign, verb: str) -> None:
 def _on_small_disk(folder: Path, size: int, command: Callable[[int | None], Outcome]) -> Outcome:
     """Run a command whose folder can take so many bytes more; what it has written stays."""
     with tempfile.TemporaryDirectory() as place:
-        more = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()) if folder.exists() else 0
+        files = [file for file in folder.rglob("*") if file.is_file()]
+        more = sum(PAGE_SIZE * math.ceil(file.stat().st_size / PAGE_SIZE) for file in files)
         mount = ["mount", "-t", "tmpfs", "-o", f"size={size + more}", "tmpfs", place]
         if subprocess.run(mount, capture_output=True).returncode != 0:
             return command(size)
