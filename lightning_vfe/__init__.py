@@ -27,7 +27,7 @@ _HOMES = {
     "models.potential.potential": ("Potential",),
     "models.potential.schnet": ("SchNetPotential",),
     "models.potential.ase_potential": ("ASEPotential",),
-    "models.potential.storage": ("load_potential", "register_potential", "save_potential"),
+    "models.potential.storage": ("load_potential", "save_potential"),
     "sampling.nested": ("NestedSampler",),
     "state.variational_state": ("VariationalState",),
     "workflows.load": ("load",),
@@ -43,6 +43,7 @@ _PART_HOMES = {
     "physics.state_point": ("WalkerStates",),
     "physics.strata": ("reference_point",),
     "models.potential.yukawa": ("YukawaPotential",),
+    "models.potential.storage": ("register_potential",),
     "models.potential.delta": ("DeltaPotential",),
     "sampling.proposals": (
         "GaussianProposal",
@@ -91,7 +92,7 @@ _CONFIG_HOMES = {
     "training.torch_optimizer": ("half_cosine",),
     "training.potential.report": ("PotentialReport",),
     "training.run.run_folder": ("LastCheckpoint",),
-    "training.supervised.step_bar": ("StepBar",),
+    "training.run.step_bar": ("StepBar",),
 }
 """Names that configs use besides: as stable as the others, though seldom needed elsewhere."""
 _HOME_OF = {

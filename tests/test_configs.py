@@ -23,6 +23,7 @@ from lightning_vfe.resources import resource_folder
 from lightning_vfe.workflows.build import build_trainer, check_structure, locate_structure
 from lightning_vfe.workflows.compose import compose_config, groups_of
 from lightning_vfe.workflows.overrides import group_options, parse
+from lightning_vfe.workflows.plan import make_plan
 from lightning_vfe.workflows.system import strata_of
 from lightning_vfe.workflows.tasks import task_of
 
@@ -167,3 +168,17 @@ def test_the_wheel_carries_configs_and_data(tmp_path: Path) -> None:
     )
     assert done.stdout.startswith(str(tmp_path / "site")), done.stderr
     assert "experiment=NAME" in done.stdout, done.stderr
+
+
+def test_fixed_protons_bring_their_sampler_along() -> None:
+    """Where nobody chose a sampler; in an experiment of fixed protons, too."""
+    fixed = compose_config(parse(["system.protons=fixed"]))
+    assert fixed.sampler == compose_config(parse(["system.protons=fixed", "sampler=fixed"])).sampler
+    assert (fixed.sampler.num_proton_walkers, fixed.sampler.num_electron_walkers) == (8, 64)
+    chosen = compose_config(parse(["system.protons=fixed", "sampler=default"]))
+    assert chosen.sampler.num_proton_walkers == compose_config(parse([])).sampler.num_proton_walkers
+    plan = make_plan("fit", parse(["system.protons=fixed", "sampler.num_electron_walkers=32"]))
+    assert plan.config.sampler.num_electron_walkers == 32
+    assert "sampler=fixed, for system.protons=fixed" in plan.notes
+    assert make_plan("fit", parse([])).notes == ()
+    assert "sampler" not in compose_config(parse(["task=flow_mle", "system.protons=fixed"]))

@@ -14,6 +14,7 @@ FLOORS = {
     "errors": 0,
     "files": 0,
     "signals": 0,
+    "progress": 0,
     "physics": 0,
     "forward_laplacian": 0,
     "models": 1,

@@ -109,6 +109,7 @@ def _state_table(runs: Mapping[str, RunFolder]) -> pd.DataFrame:
         for name in COMPARED:
             row[name], row[f"{name}_error"] = run.result(name)
         row[EXACT], row[f"{EXACT}_error"] = exact_free_energy(run.summary)
+        row["trained"] = (run.summary.get("verdicts") or {}).get("training", {}).get("ok")
         rows.append(row | {"converged": bool(run.summary.get("converged", False))})
     table = pd.DataFrame(rows, index=pd.Index(list(runs), name="run"))
     if table[EXACT].isna().all():

@@ -199,6 +199,7 @@ def state_summary(summary: Mapping[str, Any], state: State, file: Path) -> dict[
     return own | {
         "system": summary.get("system", {}) | place,
         "step": summary.get("step"),
+        "verdicts": summary.get("verdicts") or {},
         "diagnostics": (summary.get("diagnostics") or {}) | (own.get("diagnostics") or {}),
         "converged": bool(own.get("converged", summary.get("converged", True))) and not common,
         "reasons": [*(own.get("reasons") or []), *common],

@@ -13,7 +13,7 @@ PREDICTIONS = "predictions.npz"
 FILE_DPI = 160
 # name in the file: title, unit, unit of the error, factor to it, colour
 PANELS = {
-    "energy_per_atom": ("energy per atom", "Ha", "mHa", 1e3, BLUE),
+    "energy_per_atom": ("energy per atom", "Ha/atom", "mHa/atom", 1e3, BLUE),
     "force": ("force components", "Ha/bohr", "mHa/bohr", 1e3, VERMILION),
     "pressure_gpa": ("pressure", "GPa", "GPa", 1.0, GREEN),
 }
@@ -39,6 +39,7 @@ def draw_parity(predictions: dict[str, np.ndarray]) -> Figure:
             axis.plot(limits, limits, color=GREY, linewidth=0.8)
             axis.plot(label, found, ".", color=colour, markersize=3.0, alpha=0.6)
             axis.set(xlim=limits, ylim=limits, aspect="equal")
+            axis.locator_params(nbins=4)
             axis.set_title(f"{title}: RMSE {rmse:.3g} {error_unit}")
             axis.set_xlabel(f"label ({unit})")
             axis.set_ylabel(f"potential ({unit})")

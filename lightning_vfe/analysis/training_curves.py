@@ -85,12 +85,12 @@ def draw_training(run: RunFolder, window: int | None = None) -> Figure:
 def _draw_curve(panel: Axes, metrics: pd.DataFrame, name: str, window: int, result: tuple[float, float] | None) -> None:
     """Steps, running mean with the error of a step, and the result of `test`."""
     step, values = metrics.index.to_numpy(), metrics[name].replace([np.inf, -np.inf], np.nan)
-    mean = _running_mean(values, window)
+    mean = running_mean(values, window)
     if window > 1:
         panel.plot(step, values, color=BLUE, alpha=0.3, linewidth=0.6)
     panel.plot(step, mean, color=BLUE, linewidth=1.6, marker="." if len(step) < MARKED_STEPS else "")
     if f"{name}_error" in metrics:
-        error = _running_mean(metrics[f"{name}_error"], window)
+        error = running_mean(metrics[f"{name}_error"], window)
         panel.fill_between(step, mean - error, mean + error, color=BLUE, alpha=0.18, linewidth=0)
     always: list[float] = []
     if result is not None:
@@ -116,12 +116,12 @@ def _draw_states(panel: Axes, views: Sequence[RunFolder], name: str, window: int
         if name not in view.metrics:
             continue
         look, step = looks.of(view.states[0]), view.metrics.index.to_numpy()
-        mean = _running_mean(view.metrics[name].replace([np.inf, -np.inf], np.nan), window)
+        mean = running_mean(view.metrics[name].replace([np.inf, -np.inf], np.nan), window)
         curves.append(mean.to_numpy())
         marker = "." if len(step) < MARKED_STEPS else ""
         panel.plot(step, mean, color=look.color, linestyle=look.dashes, linewidth=1.2, marker=marker)
         if f"{name}_error" in view.metrics:
-            error = _running_mean(view.metrics[f"{name}_error"], window)
+            error = running_mean(view.metrics[f"{name}_error"], window)
             panel.fill_between(
                 step, mean - error, mean + error, color=look.color, alpha=0.06 if looks.has_bar else 0.12, linewidth=0
             )
@@ -138,7 +138,8 @@ def _draw_states(panel: Axes, views: Sequence[RunFolder], name: str, window: int
     panel.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], integer=True))
 
 
-def _running_mean(values: pd.Series, window: int) -> pd.Series:
+def running_mean(values: pd.Series, window: int) -> pd.Series:
+    """Mean over a window of steps around each step."""
     return values.rolling(window, center=True, min_periods=1).mean()
 
 

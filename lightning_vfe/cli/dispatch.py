@@ -18,14 +18,17 @@ PRINT_CONFIG = ("--print-config", "--cfg")
 MULTIRUN = ("--multirun", "-m")
 ALIASES = {"integrate": "log-z"}
 """Former names of verbs, which stay valid."""
-FLAGS = (*HELP, *PRINT_CONFIG, *MULTIRUN, "--version")
+REQUIRE_CONVERGED = "--require-converged"
+DRY_RUN = "--dry-run"
+FLAGS = (*HELP, *PRINT_CONFIG, *MULTIRUN, REQUIRE_CONVERGED, DRY_RUN, "--version")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return its exit code.
 
     0; 2 after bad input (one line on stderr); 1 where the numbers of a run break down or the machine ends it (one line
-    as well); 128 + N after signal N, so 130 after Ctrl-C. The first process of several speaks.
+    as well); 3 after `test --require-converged` where sampling or training has not converged; 128 + N after signal N,
+    so 130 after Ctrl-C. The first process of several speaks.
 
     `sys.argv` stays as it is: Lightning starts the further processes of a distributed run with the same words.
     """
@@ -67,7 +70,11 @@ def _dispatch(words: list[str]) -> int:
         from lightning_vfe.cli.sweep import run_sweep
 
         return run_sweep(verb, settings)
-    return _run(verb, settings, print_only=bool(flags))
+    if REQUIRE_CONVERGED in flags and verb != "test":
+        raise CommandError(f"{REQUIRE_CONVERGED} goes with test")
+    if DRY_RUN in flags and verb not in TRAINER_VERBS:
+        raise CommandError(f"{DRY_RUN} goes with {', '.join(TRAINER_VERBS)}")
+    return _run(verb, settings, set(flags))
 
 
 def _show(text: str) -> int:
@@ -76,25 +83,27 @@ def _show(text: str) -> int:
     return 0
 
 
-def _run(verb: str, settings: list[str], print_only: bool) -> int:
+def _run(verb: str, settings: list[str], flags: set[str]) -> int:
     # hydra and torch take seconds to import: only when there is something to do
-    from omegaconf import OmegaConf
-
-    from lightning_vfe.workflows.compose import compose_config
+    from lightning_vfe.cli.comments import commented_yaml
+    from lightning_vfe.workflows.compose import RUN_ROOT, compose_config
     from lightning_vfe.workflows.overrides import parse
     from lightning_vfe.workflows.plan import Plan, make_plan
 
+    print_only = bool(flags & set(PRINT_CONFIG))
     if verb not in TRAINER_VERBS:
         forget_stale_ranks()
         if print_only:
-            return _show(OmegaConf.to_yaml(compose_config(parse(settings), root=verb)).rstrip())
+            return _show(commented_yaml(compose_config(parse(settings), root=verb), root=verb))
         return int(import_module(f"lightning_vfe.cli.{verb.replace('-', '_')}").run(settings))
     plan = Plan.received() or make_plan(verb, parse(settings))
     if print_only:
-        return _show(OmegaConf.to_yaml(plan.config).rstrip())
+        return _show(commented_yaml(plan.config, RUN_ROOT))
 
     if plan.has_one_process:
         forget_stale_ranks()
-    from lightning_vfe.cli.run import run_plan
+    from lightning_vfe.cli.run import run_plan, try_plan
 
-    return run_plan(plan)
+    if DRY_RUN in flags:
+        return try_plan(plan)
+    return run_plan(plan, REQUIRE_CONVERGED in flags)

@@ -12,7 +12,7 @@ VERBS = {
     "label": "label proton configurations with energies and forces, into a database",
     "log-z": "compute ln Z of a potential, by integration from the ideal gas on",
     "sample": "draw independent proton configurations of a run, with energies and weights",
-    "report": "compare runs of one state point: a table and a figure",
+    "report": "compare runs of one state point: a table, a figure and a page",
 }
 TRAINER_VERBS = ("fit", "validate", "test")
 """Verbs of Lightning's Trainer; they share configs/config.yaml. The others have configs/VERB.yaml and a command."""
@@ -65,7 +65,9 @@ VERB_NOTES = {
         "Samples p(x) of the last checkpoint of the run in run_dir. Writes samples/samples.extxyz, for ASE, and",
         "samples/samples.json into its folder.",
     ),
-    "report": ("Reads what test and log-z wrote into the folders; writes comparison.csv and comparison.png.",),
+    "report": (
+        "Reads what test and log-z wrote into the folders; writes report.html, comparison.csv and comparison.png.",
+    ),
 }
 
 
@@ -164,7 +166,9 @@ def _single_keys(file: Path) -> list[str]:
 def _flags() -> list[str]:
     rows = (
         ("--help, -h", "this text; after a verb, that verb's"),
-        ("--print-config, --cfg", "print the composed config, and run nothing"),
+        ("--print-config, --cfg", "print all keys with their values and comments, and run nothing"),
+        ("--dry-run", "time a few steps, print the cost in time and memory, and stop; fit, validate and test"),
+        ("--require-converged", "exit code 3 where sampling or training has not converged; test"),
         ("--multirun, -m", "run once for each value of key=1,2,...; fit, validate and test"),
         ("--version", "print the version"),
     )

@@ -2,14 +2,19 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
 
+from lightning_vfe.cli.banner import Watch
 from lightning_vfe.cli.exit_codes import FAILED, STOPPED
 from lightning_vfe.workflows.verbs import label
 
 
 def run(words: Sequence[str]) -> int:
     """Label, and print what there is; returns the exit code."""
-    found = label(*words, say=print)
+    watch = Watch("label")
+    with closing(watch):
+        found = label(*words, say=partial(print, flush=True), progress=watch.progress, begin=watch.begin)
     if found.failure:
         print(f"error: {found.failure}", file=sys.stderr)
         return FAILED

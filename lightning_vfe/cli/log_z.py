@@ -1,14 +1,13 @@
 """The verb `log-z`: ln Z of a stored potential, its windows, and classical protons in the potential."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Mapping, Sequence
+from contextlib import closing
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from lightning_vfe.analysis.terms import TERMS, value_with_error
+from lightning_vfe.cli.banner import Watch
 from lightning_vfe.cli.exit_codes import FAILED
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.workflows.log_z import LogZRun
@@ -17,33 +16,15 @@ from lightning_vfe.workflows.verbs import compute_log_z
 
 def run(words: Sequence[str]) -> int:
     """Integrate and print; returns 0, or 1 where the result is not to be trusted."""
-    with progress_bar() as progress:
-        found = compute_log_z(*words, progress=progress)
+    watch = Watch("log-z")
+    with closing(watch):
+        found = compute_log_z(*words, progress=watch.progress, begin=watch.begin)
     _print_result(found)
     if found.terms:
         _print_terms(found.terms)
     for file in found.figures:
         print(f"figure: {file}")
     return 0 if found.windows.converged else FAILED
-
-
-@contextmanager
-def progress_bar() -> Iterator[Any]:
-    """A bar for each part of the work, as a function (what, done, total)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    bar, tasks = Progress(*columns), dict[tuple[str, int], Any]()
-    try:
-
-        def show(what: str, done: int, total: int) -> None:
-            bar.start()
-            if (what, total) not in tasks or bar.tasks[tasks[what, total]].completed >= done:
-                tasks[what, total] = bar.add_task(what, total=total)
-            bar.update(tasks[what, total], completed=done)
-
-        yield show
-    finally:
-        if tasks:
-            bar.stop()
 
 
 def _print_result(found: LogZRun) -> None:

@@ -1,5 +1,6 @@
 """The verb `report`: runs of the same states side by side."""
 
+import shlex
 from collections.abc import Sequence
 
 import pandas as pd
@@ -14,6 +15,8 @@ from lightning_vfe.analysis.training_scatter import SIGNIFICANT
 from lightning_vfe.workflows.report import report
 from lightning_vfe.workflows.verbs import compose_verb
 
+WORDS = {True: "yes", False: "NO"}
+"""Of a verdict; one that is not known has none."""
 MAX_CHI2 = 4.0
 """chi^2 per degree of freedom above which points are said not to be on a line."""
 
@@ -21,12 +24,15 @@ MAX_CHI2 = 4.0
 def run(words: Sequence[str]) -> int:
     """Compare, and print the table; returns the exit code."""
     config = compose_verb("report", tuple(words))
-    found = report(config.runs, config.labels, config.run_dir)
+    command = shlex.join(["lightning-vfe", "report", *words])
+    found = report(config.runs, config.labels, config.run_dir, command)
     if found.extrapolation is None:
         _print(found.table)
     else:
         _print_sizes(found.table, found.extrapolation)
     _print_scatter(found.scatter)
+    for note in found.notes:
+        print(f"note: {note}")
     for kind, file in found.files.items():
         print(f"{kind}: {file}")
     return 0
@@ -80,7 +86,8 @@ def _rows(table: pd.DataFrame) -> list[list[str]]:
         rows.append(["exact F, estimate, Ha/atom", *(value_with_error(*pair) for pair in pairs)])
     above = ["-" if value != value else f"{1000 * value:.2f}" for value in table["above_lowest_f"]]
     rows.append(["above lowest F, mHa/atom", *above])
-    rows.append(["converged", *("yes" if good else "NO" for good in table["converged"])])
+    rows.append(["averages converged", *("yes" if good else "NO" for good in table["converged"])])
+    rows.append(["training converged", *(WORDS.get(verdict, "-") for verdict in table["trained"])])
     return rows
 
 

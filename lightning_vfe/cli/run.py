@@ -5,14 +5,15 @@ import shlex
 from rich.console import Console
 
 from lightning_vfe.cli.banner import print_banner
-from lightning_vfe.cli.exit_codes import STOPPED
+from lightning_vfe.cli.exit_codes import NOT_CONVERGED, STOPPED
+from lightning_vfe.workflows.dry_run import dry_run
 from lightning_vfe.workflows.plan import Plan
 from lightning_vfe.workflows.processes import is_first_process
 from lightning_vfe.workflows.run import Observer, RunResult, run
 
 
-def run_plan(plan: Plan) -> int:
-    """Run the planned verb; returns the exit code."""
+def run_plan(plan: Plan, require_converged: bool = False) -> int:
+    """Run the planned verb; returns the exit code, NOT_CONVERGED where a result must have converged and has not."""
     result = run(plan, Observer(say=_say, begin=print_banner, progress=True))
     if is_first_process():
         console = Console()
@@ -21,7 +22,16 @@ def run_plan(plan: Plan) -> int:
         _say_what_next(plan, result)
     if result.signal and Plan.received() is None:
         return STOPPED + result.signal
+    if require_converged and not result.is_converged and Plan.received() is None:
+        return NOT_CONVERGED
     return 0  # Lightning takes any other code of a process that it started for a crash
+
+
+def try_plan(plan: Plan) -> int:
+    """Say what the planned verb would cost, and write nothing; returns the exit code."""
+    dry_run(plan, Observer(say=_say, begin=print_banner))
+    print("dry run: a few steps were timed, nothing is written")
+    return 0
 
 
 def _say(line: str) -> None:

@@ -1,20 +1,22 @@
 """The verb `sample`: independent proton configurations of a trained run."""
 
 from collections.abc import Sequence
+from contextlib import closing
 
 from rich.console import Console
 from rich.table import Table
 
 from lightning_vfe.analysis.terms import value_with_error
-from lightning_vfe.cli.log_z import progress_bar
+from lightning_vfe.cli.banner import Watch
 from lightning_vfe.workflows.samples import Samples
 from lightning_vfe.workflows.verbs import sample
 
 
 def run(words: Sequence[str]) -> int:
     """Sample, and print what there is; returns the exit code."""
-    with progress_bar() as progress:
-        found = sample(*words, progress=progress)
+    watch = Watch("sample")
+    with closing(watch):
+        found = sample(*words, progress=watch.progress, begin=watch.begin)
     _print(found)
     return 0
 

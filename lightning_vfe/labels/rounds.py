@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.committee import Committee, CommitteeSettings, TrainPotential
@@ -16,6 +15,7 @@ from lightning_vfe.labels.database import DONE, LabelStore, State
 from lightning_vfe.labels.force_check import check_forces
 from lightning_vfe.labels.label import Configuration, Labeller, LabellingFailed
 from lightning_vfe.models.potential.potential import Potential
+from lightning_vfe.progress import Progress, unheard
 from lightning_vfe.sampling.boltzmann import ChainSettings, sample_configurations
 from lightning_vfe.sampling.random import group_seed
 
@@ -44,6 +44,7 @@ class LabelRun:
         num_force_checks: labels whose forces are checked at the end.
         seed: of all random numbers.
         report: takes the lines that tell the user what happens.
+        progress: hears how many configurations have been labelled.
 
     Raises:
         ValueError: a number is out of its range, or the database was begun with another one.
@@ -62,6 +63,7 @@ class LabelRun:
     num_force_checks: int = 2
     seed: int = 42
     report: Callable[[str], None] = print
+    progress: Progress = unheard
 
     def __post_init__(self) -> None:
         for name, value, least in (
@@ -93,7 +95,7 @@ class LabelRun:
         for number in range(self.rounds + 1):
             if self.store.count(round=number) == 0:
                 self._add_round(number)
-            label_pending(self.store, self.labeller, f"round {number}", self.report)
+            label_pending(self.store, self.labeller, f"round {number}", self.report, self.progress)
         report_force_checks(self.store, self.labeller, self.num_force_checks, self.seed, self.report)
 
     def _add_round(self, number: int) -> None:
@@ -141,7 +143,9 @@ class LabelRun:
         return [Configuration(one, cell.length) for one in positions.double().numpy()]
 
 
-def label_pending(store: LabelStore, labeller: Labeller, what: str, report: Callable[[str], None]) -> None:
+def label_pending(
+    store: LabelStore, labeller: Labeller, what: str, report: Callable[[str], None], progress: Progress
+) -> None:
     """Label all rows that wait, each stored as soon as it is done; failures are stored with their message.
 
     Raises:
@@ -152,13 +156,12 @@ def label_pending(store: LabelStore, labeller: Labeller, what: str, report: Call
         return
     num_failed = 0
     results: Any = labeller([configuration for _, _, configuration in rows])
-    with closing(results), tqdm(total=len(rows), desc=f"label {what}", unit="label", mininterval=0.5) as bar:
-        for index, result in results:
+    progress(f"label {what}", 0, len(rows))
+    with closing(results):
+        for number, (index, result) in enumerate(results, 1):
             store.finish(rows[index][0], result)
             num_failed += isinstance(result, str)
-            bar.update()
-            if num_failed:
-                bar.set_postfix(failed=num_failed, refresh=False)
+            progress(f"label {what}", number, len(rows))
     if num_failed:
         failures = store.failures()
         report(f"{len(failures)} configurations have no label, for example row {failures[-1][0]}: {failures[-1][1]}")

@@ -34,7 +34,7 @@ from lightning_vfe.state.settings import WalkerCounts, chain_dtype, check_energy
 from lightning_vfe.state.targets import ProtonTargets, electron_target, walker_energies
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
-"""Wraps the numbers of the sweeps, as tqdm does."""
+"""Wraps the numbers of the sweeps, to show each when it is through."""
 
 
 class VariationalState:

@@ -34,7 +34,7 @@ def build_state(config: DictConfig) -> Any:
     return instantiate(node, structure=locate_structure(config.system.structure))
 
 
-def build_trainer(config: DictConfig, verb: str, say: Callable[[str], None], progress: bool) -> Any:
+def build_trainer(config: DictConfig, verb: str, say: Callable[[str], None], progress: bool, command: str = "") -> Any:
     """Lightning's Trainer. Only `fit` writes metrics.csv; `validate` and `test` summarize.
 
     Args:
@@ -42,6 +42,7 @@ def build_trainer(config: DictConfig, verb: str, say: Callable[[str], None], pro
         verb: fit, validate or test.
         say: called with a line while the run goes on, such as when a signal is to end it.
         progress: show progress bars.
+        command: what the user has called, for the files of results.
     """
     from lightning_vfe.training.resumed_optimizer import ResumedOptimizer
     from lightning_vfe.training.run.interrupt import StopOnInterrupt
@@ -50,14 +51,19 @@ def build_trainer(config: DictConfig, verb: str, say: Callable[[str], None], pro
     from lightning_vfe.training.run.run_folder import EmbedConfig
 
     callbacks = [instantiate(node) for node in config.callbacks.values() if node is not None]
-    shown = {} if progress else {"enable_progress_bar": False}
+    progress = progress and bool(config.trainer.get("enable_progress_bar", True))
     callbacks = [each for each in callbacks if progress or not is_progress_bar(each)]
+    has_bar = any(is_progress_bar(each) for each in callbacks)  # or Lightning would add its own
     for each in callbacks:
         if hasattr(each, "say"):
             each.say = say
+        if hasattr(each, "command"):
+            each.command = command
     callbacks += [ResumedOptimizer(), StopOnInterrupt(say), ProcessWatch(), EmbedConfig(OmegaConf.to_yaml(config))]
     logger: Any = [instantiate(node) for node in config.logger.values() if node is not None] if verb == "fit" else False
-    return instantiate(config.trainer, callbacks=callbacks, logger=logger, **shown, **cluster_plugins())
+    return instantiate(
+        config.trainer, callbacks=callbacks, logger=logger, enable_progress_bar=has_bar, **cluster_plugins()
+    )
 
 
 def locate_structure(name: str) -> str:

@@ -28,7 +28,8 @@ def compose_config(overrides: Overrides, root: str = RUN_ROOT) -> DictConfig:
         CommandError: unknown key, wrong type, or choices that do not fit together.
     """
     _check_task(overrides)
-    choices = [f"{group}={'null' if option is None else option}" for group, option in overrides.groups.items()]
+    groups = overrides.groups | (companions(overrides) if root == RUN_ROOT else {})
+    choices = [f"{group}={'null' if option is None else option}" for group, option in groups.items()]
     try:
         with initialize_config_dir(version_base="1.3", config_dir=str(resource_folder("configs"))):
             config = compose(config_name=root, overrides=choices)
@@ -40,6 +41,29 @@ def compose_config(overrides: Overrides, root: str = RUN_ROOT) -> DictConfig:
     return override_config(config, overrides)
 
 
+def companions(overrides: Overrides) -> dict[str, str | None]:
+    """Groups that another choice brings along where nobody chose them: fixed protons take the sampler for them."""
+    is_fixed = overrides.value("system.protons") == "fixed" and _task_of(overrides) == "variational"
+    is_chosen = "sampler" in overrides.groups or overrides.value("sampler") is not None
+    return {"sampler": "fixed"} if is_fixed and not is_chosen else {}
+
+
+def _task_of(overrides: Overrides) -> str:
+    """The task that a command names, or its experiment brings."""
+    return overrides.groups.get("task") or _task_of_experiment(overrides.groups.get("experiment")) or "variational"
+
+
+def _task_of_experiment(experiment: str | None) -> str | None:
+    """The task that an experiment names; None where it names none."""
+    if experiment is None:
+        return None
+    content = OmegaConf.load(resource_folder("configs") / "experiment" / f"{experiment}.yaml")
+    assert isinstance(content, DictConfig)
+    entries = [entry for entry in content.get("defaults", []) if not isinstance(entry, str)]
+    chosen = [str(option) for entry in entries for key, option in entry.items() if str(key).endswith("/task")]
+    return chosen[0] if chosen else None
+
+
 def _check_task(overrides: Overrides) -> None:
     """Refuse a task beside an experiment of another one.
 
@@ -49,11 +73,7 @@ def _check_task(overrides: Overrides) -> None:
     task, experiment = overrides.groups.get("task"), overrides.groups.get("experiment")
     if task is None or experiment is None:
         return
-    content = OmegaConf.load(resource_folder("configs") / "experiment" / f"{experiment}.yaml")
-    assert isinstance(content, DictConfig)
-    entries = [entry for entry in content.get("defaults", []) if not isinstance(entry, str)]
-    chosen = [option for entry in entries for key, option in entry.items() if str(key).endswith("/task")]
-    own = chosen[0] if chosen else "variational"
+    own = _task_of_experiment(experiment) or "variational"
     if task != own:
         remedy = "leave it out: the experiment brings its task"
         raise SettingError("task", task, f"is not that of experiment={experiment}, which is {own}", remedy)

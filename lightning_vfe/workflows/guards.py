@@ -16,6 +16,7 @@ from lightning_vfe.workflows.imports import import_parts
 from lightning_vfe.workflows.keys import locate
 
 TRAINER = "lightning.Trainer"
+LOGGERS = "lightning.pytorch.loggers."
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """Of a disk that is full, beyond its quota, or broken."""
 SIZES = ("system.num_atoms", "sampler.num_proton_walkers", "sampler.num_electron_walkers")
@@ -136,6 +137,10 @@ def instantiate(node: DictConfig, **arguments: Any) -> Any:
             raise CommandError(
                 f"trainer: {one_line(cause)[:300]} ({given}; auto, 1 and auto suit any machine)"
             ) from error
+        if isinstance(cause, ModuleNotFoundError) and not _is_own(error):
+            remedy = "install it" + (", or choose logger=csv" if target.startswith(LOGGERS) else "")
+            reason = f"needs a package that is not installed ({one_line(cause)[:120]})"
+            raise CommandError(f"{target} {reason}; {remedy}") from error
         # what a class of somebody else refuses; a ValueError of our own is a bug
         if isinstance(cause, (TypeError, ValueError)) and not _is_own(error):
             raise CommandError(f"{target}: {one_line(cause)}") from error

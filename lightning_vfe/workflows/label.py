@@ -21,6 +21,7 @@ from lightning_vfe.labels.files import read_configurations
 from lightning_vfe.labels.label import Labeller, LabellingFailed, by_length
 from lightning_vfe.labels.rounds import LabelRun
 from lightning_vfe.labels.workers import ProcessLabeller
+from lightning_vfe.progress import Begin, Progress
 from lightning_vfe.resources import data_file
 from lightning_vfe.signals import signal_of
 from lightning_vfe.workflows.checkpoints import check_readable, checkpoint_of, embedded_config, load_checkpoint
@@ -52,13 +53,17 @@ class LabelResult:
     failure: str = ""
 
 
-def label_with(config: DictConfig, command: str, say: Callable[[str], None]) -> LabelResult:
+def label_with(
+    config: DictConfig, command: str, say: Callable[[str], None], progress: Progress, begin: Begin
+) -> LabelResult:
     """Label as a composed config says.
 
     Args:
         config: of `configs/label.yaml`.
         command: kept in the database's metadata.
         say: called with a line for each part of the work.
+        progress: called while configurations are labelled.
+        begin: called with the config and what the work is about, once all settings have been looked at.
 
     Raises:
         CommandError: a calculator that cannot be built, a setting out of its range, or a database that was begun with
@@ -75,13 +80,27 @@ def label_with(config: DictConfig, command: str, say: Callable[[str], None]) -> 
         store.retry_failed()
     commands = [*store.metadata.get("command", []), command]
     store.update_metadata(code_version=__version__, program=program, command=commands)
+    run = LabelRun(store, labeller, states, **parts, report=say, progress=progress)
+    begin(config, _description(config, states, program, Path(store.path)))
     try:
-        LabelRun(store, labeller, states, **parts, report=say).run()
+        run.run()
     except KeyboardInterrupt as error:
         return _result(store, signal=signal_of(error))
     except LabellingFailed as error:
         return _result(store, failure=one_line(error))
     return _result(store)
+
+
+def _description(config: DictConfig, states: list[State], program: str, database: Path) -> dict[str, str]:
+    """What the banner says."""
+    label = config.label
+    count = f"{label.num_configurations} of each state in {label.rounds + 1} round{'s' * (label.rounds > 0)}"
+    return {
+        "states": "; ".join(f"N = {s.num_atoms}, rs = {s.rs:g}, T = {s.temperature_kelvin:g} K" for s in states),
+        "calculator": program,
+        "configurations": count,
+        "database": str(database),
+    }
 
 
 def _result(store: LabelStore, signal: int = 0, failure: str = "") -> LabelResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from lightning_vfe.files import write_json
 from lightning_vfe.log_z.classical import classical_estimates, sample_potential
 from lightning_vfe.log_z.integrate import integrate
 from lightning_vfe.log_z.result import LogZResult
+from lightning_vfe.log_z.settings import LogZSettings
 from lightning_vfe.models.base.log_z import LogZEntry, log_z_file, read_entries, store_entry
 from lightning_vfe.models.potential.chunked import chunked_energy
 from lightning_vfe.models.potential.potential import Potential
@@ -29,17 +30,15 @@ from lightning_vfe.models.potential.storage import load_potential, potential_has
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.physics.system import System
+from lightning_vfe.progress import Begin, Progress
 from lightning_vfe.resources import data_file
-from lightning_vfe.training.variational.summary import MAX_R_HAT
+from lightning_vfe.training.variational.diagnostics import MAX_R_HAT
 from lightning_vfe.training.variational.summary_files import write_pair_correlation, write_summary
 from lightning_vfe.workflows.guards import instantiate, key_errors
 from lightning_vfe.workflows.memory import check_memory
 from lightning_vfe.workflows.paths import check_file
 from lightning_vfe.workflows.run_config import write_config
 from lightning_vfe.workflows.system import strata_of
-
-Progress = Callable[[str, int, int], None]
-"""Called with a part of the work, how much of it is done, and how much there is."""
 
 
 @dataclass(frozen=True)
@@ -63,13 +62,14 @@ class LogZRun:
     figures: tuple[Path, ...] = ()
 
 
-def log_z_with(config: DictConfig, command: str, progress: Progress) -> LogZRun:
+def log_z_with(config: DictConfig, command: str, progress: Progress, begin: Begin) -> LogZRun:
     """Integrate ln Z as a composed config says, and store it.
 
     Args:
         config: of `configs/log-z.yaml`.
         command: kept with the result.
         progress: called while the chains run.
+        begin: called with the config and what the work is about, once all settings have been looked at.
 
     Raises:
         SettingError: a potential that is missing, damaged or not made for this density, a setting out of its range, or
@@ -91,6 +91,7 @@ def log_z_with(config: DictConfig, command: str, progress: Progress) -> LogZRun:
     with key_errors(config, "yukawa"):
         yukawa.check(torch.zeros(cell.num_atoms, 3), cell)
     path = [model.to(device).requires_grad_(False) for model in (yukawa, potential)]
+    begin(config, _description(system, point, config, settings, device))
     run_dir = Path(config.run_dir)
     (run_dir / "figures").mkdir(parents=True, exist_ok=True)
     write_config(run_dir, config)
@@ -127,6 +128,18 @@ def log_z_with(config: DictConfig, command: str, progress: Progress) -> LogZRun:
         return found
     terms = _measure(config, potential, system, point, result, run_dir, progress)
     return LogZRun(entry, result, point.kT, goal, terms, (*found.figures, *save_figures(run_dir)))
+
+
+def _description(
+    system: System, point: StatePoint, config: DictConfig, settings: LogZSettings, device: str
+) -> dict[str, str]:
+    """What the banner says."""
+    return {
+        "system": f"{system.name}, N = {system.num_atoms}, {point}",
+        "potential": str(config.potential.path),
+        "chains": f"{settings.num_chains} in each window, at most {settings.max_sweeps} sweeps ({device})",
+        "wanted error": f"{settings.target_error_per_atom:g} kT per atom",
+    }
 
 
 def _measure(

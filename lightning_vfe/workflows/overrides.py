@@ -31,10 +31,11 @@ DELETABLE = ("callbacks", "logger")
 
 @dataclass(frozen=True)
 class Overrides:
-    """The overrides of one command: group choices (`experiment=NAME`), and settings of single keys, in order."""
+    """The overrides of one command: group choices (`experiment=NAME`), single keys in order, and the words as given."""
 
     groups: dict[str, str | None] = field(default_factory=dict)
     keys: list[Override] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
 
     def value(self, key: str) -> Any:
         """The last value given to a key on the command line, or None."""
@@ -84,6 +85,7 @@ def parse(words: Iterable[str]) -> Overrides:
     parser = OverridesParser.create()
     overrides = Overrides()
     for word in words:
+        overrides.words.append(word)
         if "=" not in word and not word.startswith("~"):
             raise CommandError(f"'{word}' is not of the form key=value{nearest(word, options)}")
         try:

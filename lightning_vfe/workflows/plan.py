@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe import __version__
 from lightning_vfe.errors import SettingError
-from lightning_vfe.workflows.compose import compose_config, override_config
+from lightning_vfe.workflows.compose import companions, compose_config, override_config
 from lightning_vfe.workflows.effects import check_effects
 from lightning_vfe.workflows.folders import RUNS, free_folder, is_used, made_folder, numbered
 from lightning_vfe.workflows.keys import followed, walk
@@ -46,6 +47,7 @@ class Plan:
         may_be_done: a checkpoint at the last step is no mistake, as for a job that its cluster starts once more.
         may_round_walkers: the number of proton walkers is a default, which may be raised to one that can be dealt.
         is_free: the folder is the next free one; another command may take it first.
+        command: what the user has called.
     """
 
     verb: str
@@ -57,6 +59,7 @@ class Plan:
     may_be_done: bool = False
     may_round_walkers: bool = False
     is_free: bool = False
+    command: str = ""
 
     def hand_over(self) -> str:
         """The plan as text for HANDOVER."""
@@ -81,7 +84,12 @@ class Plan:
 
 
 def make_plan(verb: str, overrides: Overrides) -> Plan:
-    """Plan a command.
+    """Plan a command, see `_decide`."""
+    return replace(_decide(verb, overrides), command=shlex.join(["lightning-vfe", verb, *overrides.words]))
+
+
+def _decide(verb: str, overrides: Overrides) -> Plan:
+    """Which config, folder and checkpoint a command takes.
 
     `fit` without a checkpoint gets a new folder, `runs/NAME` or the next free `runs/NAME-2`, ...; with one it
     resumes in that checkpoint's folder. With `ckpt_path=auto` it does what a job that may be started again needs: it
@@ -115,6 +123,7 @@ def make_plan(verb: str, overrides: Overrides) -> Plan:
                 "processes started by torchrun or srun, or on several nodes, need run_dir=...",
             )
         folder, notes = (Path(run_dir), ()) if run_dir else free_folder(config.name)
+        notes += tuple(f"{group}={option}, for system.protons=fixed" for group, option in companions(overrides).items())
         is_new = not (begins_again and (folder / "config.yaml").is_file())  # left by a run that was stopped early
         if is_new and run_dir and is_first_process() and is_used(folder):
             raise SettingError(

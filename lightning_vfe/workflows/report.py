@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
 
+from lightning_vfe import __version__
 from lightning_vfe.analysis.compare import comparison_table, draw_comparison
 from lightning_vfe.analysis.figures import FILE_DPI
+from lightning_vfe.analysis.html_report import html_report, step_note
 from lightning_vfe.analysis.run import load_run
 from lightning_vfe.analysis.sizes import draw_sizes, extrapolate, size_table
+from lightning_vfe.analysis.training_end import training_note
 from lightning_vfe.analysis.training_scatter import training_scatter
 from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.files import whole_file
@@ -30,6 +34,7 @@ class Comparison:
             empty where there are none.
         extrapolation: of runs that differ in N, the lines against 1/N, empty with fewer than three N; else None.
         files: where each is stored; empty where they are not.
+        notes: runs whose result is of an older step, or whose training seems not to be at its end.
     """
 
     table: pd.DataFrame
@@ -37,16 +42,23 @@ class Comparison:
     scatter: pd.DataFrame
     extrapolation: pd.DataFrame | None = None
     files: Mapping[str, Path] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
-def report(runs: Sequence[str | Path], labels: Sequence[str] = (), run_dir: str | Path | None = None) -> Comparison:
+def report(
+    runs: Sequence[str | Path],
+    labels: Sequence[str] = (),
+    run_dir: str | Path | None = None,
+    command: str = "lv.report",
+) -> Comparison:
     """Compare runs of the same system and states, or of one state with several numbers of atoms.
 
     Args:
         runs: folders that `test` or `log-z` has written a summary.json into.
         labels: a name for each run; left out, the names of the folders.
-        run_dir: folder of comparison.csv and comparison.png, of extrapolation.csv for several numbers of atoms, and of
-            training_scatter.csv; None writes nothing.
+        run_dir: folder of report.html, comparison.csv and comparison.png, of extrapolation.csv for several numbers of
+            atoms, and of training_scatter.csv; None writes nothing.
+        command: what made the report, for the page.
 
     Raises:
         CommandError: no run, a folder without a result, runs of different systems or states, or labels that do not fit.
@@ -60,8 +72,11 @@ def report(runs: Sequence[str | Path], labels: Sequence[str] = (), run_dir: str 
         raise CommandError(one_line(error)) from error
     figure = draw_sizes(found) if has_sizes else draw_comparison(found)
     extrapolation = extrapolate(table) if has_sizes else None
+    notes = tuple(
+        f"{name}: {line}" for name, run in found.items() for line in (step_note(run), training_note(run)) if line
+    )
     if run_dir is None:
-        return Comparison(table, figure, scatter, extrapolation)
+        return Comparison(table, figure, scatter, extrapolation, notes=notes)
     home = Path(run_dir)
     home.mkdir(parents=True, exist_ok=True)
     files = {"table": home / "comparison.csv", "figure": home / "comparison.png"}
@@ -73,7 +88,11 @@ def report(runs: Sequence[str | Path], labels: Sequence[str] = (), run_dir: str 
     if not scatter.empty:
         files["trainings"] = home / "training_scatter.csv"
         _write(scatter, files["trainings"])
-    return Comparison(table, figure, scatter, extrapolation, files)
+    files["page"] = home / "report.html"
+    origin = {"lightning-vfe": __version__, "command": command, "date": datetime.now(UTC).date().isoformat()}
+    with whole_file(files["page"]) as stream:
+        stream.write(html_report(found, figure, origin))
+    return Comparison(table, figure, scatter, extrapolation, files, notes)
 
 
 def _write(table: pd.DataFrame, file: Path) -> None:

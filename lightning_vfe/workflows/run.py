@@ -15,25 +15,15 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_vfe.analysis.folder import tables_folder
 from lightning_vfe.analysis.run import RunFolder, check_files, results_table
 from lightning_vfe.errors import CommandError, SettingError, one_line
-from lightning_vfe.workflows.boundary import base_note
 from lightning_vfe.workflows.build import build_trainer
-from lightning_vfe.workflows.checkpoints import (
-    check_content,
-    check_same_model,
-    check_same_optimizer,
-    check_steps_left,
-    embedded_config,
-    load_checkpoint,
-)
 from lightning_vfe.workflows.folders import free_folder, made_folder
 from lightning_vfe.workflows.guards import breakdowns, default_dtype, disk_errors, key_errors, memory_bound
+from lightning_vfe.workflows.parts import build_parts, load_content
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import HANDOVER, Plan
 from lightning_vfe.workflows.processes import is_first_process
-from lightning_vfe.workflows.restore import check_same_shapes
 from lightning_vfe.workflows.run_config import CONFIG_FILE, write_config
 from lightning_vfe.workflows.schema import check_types
-from lightning_vfe.workflows.start import start_networks
 from lightning_vfe.workflows.tasks import Rows, Task, task_of
 
 Say = Callable[[str], None]
@@ -49,6 +39,7 @@ class RunResult:
         messages: tables and lines of the callbacks, as rich prints them.
         is_saved: whether the folder holds a checkpoint to resume or to measure.
         tables: where the tables of `test` are, if not in the run folder itself.
+        is_converged: whether sampling and training are known to be good; None where nobody looked.
     """
 
     folder: Path
@@ -56,6 +47,7 @@ class RunResult:
     messages: tuple[Any, ...]
     is_saved: bool
     tables: Path | None = None
+    is_converged: bool | None = None
 
     @property
     def results(self) -> pd.DataFrame:
@@ -121,33 +113,11 @@ def _run(plan: Plan, observer: Observer, task: Task, is_first: bool) -> RunResul
     from lightning_vfe.training.run.launch import configure_logging_and_seed, launch
 
     keep_freed_memory()
-    content = load_checkpoint(plan.ckpt_path) if plan.ckpt_path is not None else {}
-    stored = embedded_config(content)
-    if stored is not None:
-        # a measurement with other random numbers; other tasks split their data by the seed
-        check_same_model(config, stored, other_seed=plan.verb != "fit" and "state" in config)
-        if plan.verb == "fit":
-            check_same_optimizer(config, stored)
-    if plan.verb == "fit" and not plan.may_be_done:
-        check_steps_left(config, content)
+    content = load_content(plan)
     configure_logging_and_seed(config.seed)
     with default_dtype(config.dtype), key_errors(config), memory_bound(config):
-        module, datamodule = task.build(config)
-        if plan.verb == "fit" and hasattr(datamodule, "check_fit"):
-            datamodule.check_fit()
-        if content:
-            names = [name for name, _ in module.named_parameters()]
-            check_content(content, plan.ckpt_path, names, resumes=plan.verb == "fit")
-            check_same_shapes(module.state_dict(), content["state_dict"])
-            lines = [task.resume(config, module, content)]
-        else:
-            lines = start_networks(module, config)
-        if plan.verb == "fit":
-            lines.append(base_note(config))
-        for line in lines if is_first else ():
-            if line:
-                observer.say(line)
-        trainer = build_trainer(config, plan.verb, observer.say, observer.progress)
+        module, datamodule = build_parts(plan, task, content, observer.say if is_first else silent)
+        trainer = build_trainer(config, plan.verb, observer.say, observer.progress, plan.command)
         task.check(config, module, datamodule, trainer)
         if is_first:
             _prepare_folder(plan)
@@ -157,7 +127,8 @@ def _run(plan: Plan, observer: Observer, task: Task, is_first: bool) -> RunResul
             stopped_by = launch(trainer, plan.verb, module, datamodule, plan.config.ckpt_path)
     is_saved = (plan.run_dir / "checkpoints" / "last.ckpt").is_file()
     tables = tables_folder(plan.run_dir, str(OmegaConf.select(config, "sampler.proton_sampling")))
-    return RunResult(plan.run_dir, stopped_by, _messages(trainer), is_saved, tables)
+    is_converged = getattr(getattr(module, "result", None), "is_converged", None)
+    return RunResult(plan.run_dir, stopped_by, _messages(trainer), is_saved, tables, is_converged)
 
 
 @contextmanager

@@ -34,6 +34,7 @@ PLAIN_KEYS: dict[str, Any] = {
     "task": str,
     "seed": Seed,
     "dtype": Literal["float64", "float32"],
+    "progress_seconds": float,
     "max_chunk_elements": Annotated[int, Field(ge=1)] | None,
     "imports": list[str],
     "run_dir": OptionalPath,

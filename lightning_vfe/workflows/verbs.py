@@ -17,12 +17,13 @@ from omegaconf import DictConfig
 
 from lightning_vfe.analysis.run import latest_run
 from lightning_vfe.errors import SettingError, one_line
+from lightning_vfe.progress import Begin, Progress
 from lightning_vfe.workflows.compose import compose_config
 from lightning_vfe.workflows.effects import check_effects
 from lightning_vfe.workflows.guards import all_guards, breakdowns, disk_errors, instantiate, key_errors
 from lightning_vfe.workflows.label import LabelResult, label_with
 from lightning_vfe.workflows.load import load
-from lightning_vfe.workflows.log_z import LogZRun, Progress, log_z_with
+from lightning_vfe.workflows.log_z import LogZRun, log_z_with
 from lightning_vfe.workflows.overrides import parse
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import Plan, make_plan
@@ -70,40 +71,55 @@ def test(
     return _run("test", settings, run_dir, ckpt_path, observer)
 
 
-def label(*settings: str, run_dir: PathLike = None, say: Callable[[str], None] = silent) -> LabelResult:
+def label(
+    *settings: str,
+    run_dir: PathLike = None,
+    say: Callable[[str], None] = silent,
+    progress: Progress = silent,
+    begin: Begin = silent,
+) -> LabelResult:
     """Sample configurations and label them by a calculator.
 
     Args:
         settings: as of `lightning-vfe label`.
         run_dir: folder of the database; None takes runs/label.
         say: called with a line for each part of the work.
+        progress: called with what is done, how many parts of it are through, and how many there are.
+        begin: called once with the config and what the work is about, before it begins.
 
     Raises:
         CommandError: a setting that cannot be used.
     """
     config = compose_verb("label", settings, run_dir)
     with all_guards(config, _same_command):
-        return label_with(config, _command("label", settings), say)
+        return label_with(config, _command("label", settings), say, progress, begin)
 
 
-def compute_log_z(*settings: str, run_dir: PathLike = None, progress: Progress = silent) -> LogZRun:
+def compute_log_z(
+    *settings: str, run_dir: PathLike = None, progress: Progress = silent, begin: Begin = silent
+) -> LogZRun:
     """ln Z of a stored potential at one state point, stored beside the potential.
 
     Args:
         settings: as of `lightning-vfe log-z`.
         run_dir: folder of the tables and figures; None takes runs/log_z.
         progress: called while the chains run.
+        begin: called once with the config and what the work is about, before it begins.
 
     Raises:
         CommandError: a setting that cannot be used.
     """
     config = compose_verb("log-z", settings, run_dir)
     with all_guards(config, _same_command):
-        return log_z_with(config, _command("log-z", settings), progress)
+        return log_z_with(config, _command("log-z", settings), progress, begin)
 
 
 def sample(
-    *settings: str, run_dir: PathLike = None, ckpt_path: PathLike = None, progress: SampleProgress = silent
+    *settings: str,
+    run_dir: PathLike = None,
+    ckpt_path: PathLike = None,
+    progress: SampleProgress = silent,
+    begin: Begin = silent,
 ) -> Samples:
     """Draw independent proton configurations of a trained run, and write them into RUN/samples.
 
@@ -112,6 +128,7 @@ def sample(
         run_dir: the run folder; None takes the run that trained last.
         ckpt_path: checkpoint; None takes the last one.
         progress: called while the chains run.
+        begin: called once with the config and what the work is about, before it begins.
 
     Raises:
         CommandError: a setting that cannot be used, or a run without p(x).
@@ -128,6 +145,7 @@ def sample(
     check_folder("run_dir", home)
     with breakdowns(), key_errors(config), disk_errors(_same_command):
         chosen: SampleSettings = instantiate(config.sample)
+        begin(config, {"checkpoint": config.ckpt_path or "the last one"})
         found = load(home, config.ckpt_path).sample(progress=progress, **asdict(chosen))
         provenance = {"command": _command("sample", settings), "date": datetime.now(UTC).date().isoformat()}
         found = replace(found, provenance=provenance | found.provenance)

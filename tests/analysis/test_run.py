@@ -3,13 +3,14 @@
 import json
 import math
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lightning_vfe.analysis.run import RunFolder, latest_run, literature, load_run, results_table
-from lightning_vfe.analysis.terms import value_with_error
+from lightning_vfe.analysis.terms import TERMS, value_with_error
 
 MakeRun = Callable[..., Path]
 
@@ -126,3 +127,12 @@ def test_value_with_error_has_two_digits_of_the_error() -> None:
     assert value_with_error(0.0264351, math.nan) == "0.02644"
     assert value_with_error(123456.7, 0.0) == "123457"
     assert value_with_error(math.nan, 0.1) == "not reported"
+
+
+def test_tables_and_figures_share_symbols() -> None:
+    """A symbol in print is that of the figures, without the marks of mathematics."""
+    for name, term in TERMS.items():
+        if name in ("base_free_energy_per_atom", "log_det_per_atom", "molecular_fraction", "local_energy_variance"):
+            continue  # formulas, and words where a table has no Greek letters
+        bare = re.sub(r"\\Delta |\\mathrm|[${}\\]", lambda mark: "d" if "Delta" in mark[0] else "", term.symbol)
+        assert bare == term.plain_symbol, name

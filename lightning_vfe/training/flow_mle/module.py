@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import lightning as L
@@ -23,6 +23,7 @@ from lightning_vfe.sampling.chains import Chains
 from lightning_vfe.sampling.proposals import ChainState, GaussianProposal
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.training.flow_mle.datamodule import ConfigurationDataModule
+from lightning_vfe.training.run.step_bar import tracked
 from lightning_vfe.training.torch_optimizer import TorchOptimizer, adamw, step_plateau
 
 SWEEP = 20
@@ -239,7 +240,7 @@ class FlowMaximumLikelihood(L.LightningModule):
         chains, density = self._new_chains(), self.proton_density
         if isinstance(density.base, UniformBase):
             random = WalkerRandom([1], self.seed, self.device)  # the chains have the numbers of group 0
-            for _ in range(self.test_sweeps):
+            for _ in self._tracked("samples of p(x)", self.test_sweeps):
                 states = self._states(chains.state.positions)
                 found = density.flow.from_base(density.base.sample(states, random), states)
                 x = torch.where(found.converged[:, None, None], self.cell.wrap(found.x), chains.state.positions)
@@ -247,11 +248,14 @@ class FlowMaximumLikelihood(L.LightningModule):
                 chains.advance(CHECKING_MOVES)
                 yield chains.state
             return
-        for _ in range(self.equilibration_sweeps):
+        for _ in self._tracked("equilibrate", self.equilibration_sweeps):
             chains.advance(SWEEP, adapt=True)
-        for _ in range(self.test_sweeps):
+        for _ in self._tracked("samples of p(x)", self.test_sweeps):
             chains.advance(SWEEP)
             yield chains.state
+
+    def _tracked(self, what: str, count: int) -> Iterable[int]:
+        return tracked(self._trainer, what, range(count), count)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 

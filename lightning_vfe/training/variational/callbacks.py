@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.utilities import rank_zero_only
 from typing_extensions import override
 
@@ -15,44 +13,37 @@ from lightning_vfe.analysis.figures import save_figures
 from lightning_vfe.analysis.folder import tables_folder
 from lightning_vfe.errors import one_line
 from lightning_vfe.training.run.messages import Reporter
+from lightning_vfe.training.run.step_bar import StepBar
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
 from lightning_vfe.training.variational.result_table import result_tables
 from lightning_vfe.training.variational.summary import TestResult
 
-ACCEPTANCES = {"acc_p": "proton_acceptance", "acc_d": "delayed_acceptance", "acc_e": "electron_acceptance"}
-"""Accepted fractions behind the progress bar, where a run has them."""
+ACCEPTANCES = {"acc_p": "proton_acceptance", "acc_e": "electron_acceptance", "acc_d": "delayed_acceptance"}
+"""Accepted fractions behind the count, where a run has them."""
 MOST_STATES = 3
-"""State points whose F fits behind the progress bar."""
+"""State points whose F fits behind the count."""
+FIRST = ("F", "S", "P", *ACCEPTANCES)
+"""What a narrow terminal shows first."""
 
 
-class ProgressBar(TQDMProgressBar):
-    """F +- error, E, S, P over the last steps, with acceptances and R-hat. For watching: results come from `test`.
+class ProgressBar(StepBar):
+    """F +- error, S, P and E over the last steps, with acceptances and R-hat. For watching: results come from `test`.
 
     With several state points F of the first three of them.
     """
 
-    def __init__(self) -> None:
-        # Where nobody watches, a line now and then is enough.
-        super().__init__(refresh_rate=1 if sys.stdout.isatty() else 50)
-
     @override
-    def on_test_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
-        """The errors so far, where some are to be reached."""
-        if isinstance(pl_module, VariationalFreeEnergy):
-            self.test_progress_bar.set_postfix(pl_module.ending.progress(), refresh=False)
-        super().on_test_batch_end(trainer, pl_module, *args)
-
-    def get_metrics(
-        self, trainer: L.Trainer, pl_module: L.LightningModule
-    ) -> dict[str, int | str | float | dict[str, float]]:
-        """What stands behind the bar."""
-        if not isinstance(pl_module, VariationalFreeEnergy) or not pl_module.recent:
+    def values(self, _trainer: L.Trainer, module: L.LightningModule, batch: Any) -> dict[str, str]:
+        """F first; in `test` with a wanted error, the errors so far."""
+        if not isinstance(module, VariationalFreeEnergy) or not module.recent:
             return {}
-        shown: dict[str, int | str | float | dict[str, float]] = dict(recent_estimates(pl_module))
+        found = recent_estimates(module)
         for label, name in ACCEPTANCES.items():
-            if name in trainer.callback_metrics:
-                shown[label] = f"{float(trainer.callback_metrics[name]):.2f}"
-        return shown
+            if name in batch.report:
+                found[label] = f"{float(batch.report[name]):.2f}"
+        order = FIRST if "E" not in found or "F" in found else ("E", *FIRST)
+        first = {name: found.pop(name) for name in order if name in found}
+        return module.ending.progress() | first | found
 
 
 def recent_estimates(module: VariationalFreeEnergy) -> dict[str, str]:
@@ -96,7 +87,8 @@ class WriteSummary(Reporter):
         folder = tables_folder(self.run_dir, "ceimc" if result.is_ceimc else "")
         folder.mkdir(exist_ok=True)
         result.fit_lines(self.run_dir)
-        result.write(folder)
+        result.judge(self.run_dir)
+        result.write(folder, self.provenance())
         self.messages += result_tables(result)
         if result.is_ceimc:
             self.messages.append(f"tables: {folder}")
@@ -124,6 +116,7 @@ class WriteSummary(Reporter):
         """Table."""
         result = _result(pl_module)
         result.fit_lines(self.run_dir)
+        result.judge(self.run_dir)
         self.messages += result_tables(result)
 
 

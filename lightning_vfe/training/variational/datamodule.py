@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 
 import lightning as L
 import torch
 from torch.utils.data import DataLoader, IterableDataset
-from tqdm import tqdm
 from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.state.batch import Batch
 from lightning_vfe.state.variational_state import VariationalState
+from lightning_vfe.training.run.step_bar import tracked
 from lightning_vfe.training.variational.ending import wanted_errors
 from lightning_vfe.training.variational.summary import NEEDS_INVERTIBLE_MAP
 
@@ -114,11 +113,7 @@ class MCMCDataModule(L.LightningDataModule):
             self.state.equilibrate(self.equilibration_steps, progress=self._progress)
 
     def _progress(self, sweeps: Iterable[int]) -> Iterable[int]:
-        trainer = self.trainer
-        assert trainer is not None
-        hidden = not trainer.is_global_zero or trainer.progress_bar_callback is None or not sys.stdout.isatty()
-        bar: Iterable[int] = tqdm(sweeps, desc="equilibrate", leave=False, disable=hidden, file=sys.stdout)
-        return bar
+        return tracked(self.trainer, "equilibrate", sweeps, self.equilibration_steps)
 
     @override
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:

@@ -85,8 +85,11 @@ class VariationalFreeEnergy(L.LightningModule):
         values = step_values(self.state, batch, sample) | batch.report
         self.log_dict(values, batch_size=1)
         self.last_free_energy = mean_free_energy(self.state, values)
-        self.recent.append(torch.stack([sample.terms[name] for name in WATCHED if name in sample.terms]).cpu())
+        self._watch(sample)
         return loss
+
+    def _watch(self, sample: Sample) -> None:
+        self.recent.append(torch.stack([sample.terms[name] for name in WATCHED if name in sample.terms]).cpu())
 
     def _update(self, batch: Batch, sample: Sample) -> None:
         """One step of the natural gradient."""
@@ -158,6 +161,7 @@ class VariationalFreeEnergy(L.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Start measuring."""
         self.measurement.reset()
+        self.recent.clear()
 
     def on_test_epoch_start(self) -> None:
         """Start measuring, until the errors of the datamodule or the number of its steps are reached.
@@ -166,6 +170,7 @@ class VariationalFreeEnergy(L.LightningModule):
             SettingError: errors that cannot be reached.
         """
         self.measurement.reset()
+        self.recent.clear()
         self.trainer.should_stop = False
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         self.ending = Ending(getattr(datamodule, "wanted_errors", {}), getattr(datamodule, "test_steps", 1))
@@ -174,13 +179,18 @@ class VariationalFreeEnergy(L.LightningModule):
     @override
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure with frozen parameters."""
-        self.measurement.add(batch, self.state.energies(batch))
+        self._measure(batch)
 
     @override
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Measure with frozen parameters, and see whether it is enough."""
-        self.measurement.add(batch, self.state.energies(batch))
+        self._measure(batch)
         self.ending.look(self.measurement, self.trainer)
+
+    def _measure(self, batch: Batch) -> None:
+        sample = self.state.energies(batch)
+        self.measurement.add(batch, sample)
+        self._watch(sample)
 
     def on_validation_epoch_end(self) -> None:
         """Put the result together, on all processes."""

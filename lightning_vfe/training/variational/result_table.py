@@ -10,7 +10,9 @@ from rich.text import Text
 from lightning_vfe.analysis.bracket import bracket_lines, short_line
 from lightning_vfe.analysis.published import published_lines
 from lightning_vfe.analysis.terms import TERMS, value_in_brackets
+from lightning_vfe.analysis.training_verdict import training_line
 from lightning_vfe.physics.system import NO_PROTONS
+from lightning_vfe.training.variational.diagnostics import diagnostics_with_limits
 from lightning_vfe.training.variational.error_budget import CAUSES
 from lightning_vfe.training.variational.summary import TestResult
 
@@ -20,22 +22,41 @@ ROWS = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "pressure
 
 def result_tables(result: TestResult) -> list[RenderableType]:
     """The table, the exact F from above and below, published values beside it, the diagnostics and the verdict."""
-    shown = Table(title="diagnostics")
-    shown.add_column("what")
-    shown.add_column("value", justify="right")
-    own = result.states[0].diagnostics if len(result.states) == 1 else {}
-    for name, value in (result.diagnostics | own).items():
-        shown.add_row(name, f"{value:.4g}")
-    verdict = [Text(f"NOT CONVERGED: {reason}", style="bold red") for reason in result.reasons]
     return [
         _of_one_state(result) if len(result.states) == 1 else _of_states(result),
         *(Text(line) for line in _bracket_of(result)),
         *map(Text, _error_lines(result)),
         *(Text(line) for state in result.states for line in published_lines(state.published)),
-        shown,
+        _diagnostics(result),
         *(Text(f"note: {note}") for note in result.notes),
-        *(verdict or [Text("converged")]),
+        *_verdicts(result),
     ]
+
+
+def _diagnostics(result: TestResult) -> Table:
+    """Each number with its unit, its limit and a word."""
+    shown = Table(title="diagnostics")
+    for heading in ("what", "value", "unit", "limit", ""):
+        shown.add_column(heading, justify="right" if heading == "value" else "left")
+    only = result.states[0] if len(result.states) == 1 else None
+    values = result.diagnostics | (only.diagnostics if only else {})
+    steps = None if result.measurement is None else result.measurement.steps
+    is_direct = all(state.is_direct or state.is_ceimc for state in result.states)
+    for row in diagnostics_with_limits(values, is_direct, steps):
+        style = "bold red" if row.word == "look" else ""
+        shown.add_row(row.name, f"{row.value:.4g}", row.unit, row.limit, Text(row.word, style=style))
+    return shown
+
+
+def _verdicts(result: TestResult) -> list[Text]:
+    """Whether the training is finished, and whether the averages can be trusted."""
+    lines, training = [], result.training
+    if training is not None and training["ok"] is False:
+        lines += [Text(f"training NOT CONVERGED: {reason}", style="bold red") for reason in training["reasons"]]
+    elif training is not None:
+        lines.append(Text(training_line(training)))
+    sampling = [Text(f"sampling NOT CONVERGED: {reason}", style="bold red") for reason in result.reasons]
+    return lines + (sampling or [Text("sampling: converged")])
 
 
 def _bracket_of(result: TestResult) -> list[str]:

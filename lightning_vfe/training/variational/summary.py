@@ -8,12 +8,23 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lightning_vfe.analysis.states import State
+from lightning_vfe.analysis.terms import TERMS
+from lightning_vfe.analysis.training_verdict import judge_training
 from lightning_vfe.physics.finite_size import Correction
 from lightning_vfe.physics.observables import RadialDistribution
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.static_structure import StructureFactor
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.training.variational.bracket import Gaps
+from lightning_vfe.training.variational.diagnostics import (
+    MAX_NOISE,
+    MAX_NOISE_PER_FREEDOM,
+    MAX_R_HAT,
+    MAX_UNREACHED,
+    MIN_EFFECTIVE_SAMPLES,
+    electron_drift_limit,
+)
 from lightning_vfe.training.variational.summary_files import (
     write_pair_correlation,
     write_structure_factor,
@@ -21,15 +32,6 @@ from lightning_vfe.training.variational.summary_files import (
 )
 
 NEEDS_INVERTIBLE_MAP = ("free_energy_per_atom", "entropy_per_atom")
-MAX_R_HAT = 1.05
-MIN_EFFECTIVE_SAMPLES = 100.0
-MAX_ELECTRON_DRIFT = 0.05
-MAX_NOISE = 2.0
-"""Of (s/kT)^2, the noise of the energy differences of ceimc: beyond it, more electrons cost less than rejections."""
-MAX_NOISE_PER_FREEDOM = 0.25
-"""Of the same over the degrees of freedom of s: beyond it, the penalty is not exact."""
-MAX_UNREACHED = 0.01
-"""Fraction of the base protons without an x, above which the training is to blame."""
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ class TestResult:
         states: the results at each state point.
         diagnostics: of the chains of all states together.
         measurement: how it was measured.
+        training: the verdict on the training, see `judge`; None before.
         common_reasons: why no number is to be trusted; empty if they are.
     """
 
@@ -190,6 +193,7 @@ class TestResult:
     states: list[StateResult]
     diagnostics: dict[str, float]
     measurement: MeasurementInfo | None = None
+    training: dict[str, Any] | None = None
     common_reasons: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -212,7 +216,7 @@ class TestResult:
             )
         if given["num_stranded"] > 0.0:
             found.append("chains stand where the density is zero or not finite; start from another system.structure")
-        if abs(given["electron_drift"]) > max(MAX_ELECTRON_DRIFT, 4.0 * given["electron_drift_error"]):
+        if abs(given["electron_drift"]) > electron_drift_limit(given):
             found.append(
                 "the electrons have not settled around the moved protons "
                 f"(drift of ln|psi|^2 = {given['electron_drift']:.3f}); "
@@ -273,6 +277,7 @@ class TestResult:
 
         With one state point: {"value":, "error":} of each term, the bracket, diagnostics, converged, reasons and the
         published values nearest to it. With several: a list of these under `states`, and what they have in common.
+        At the end the verdicts on sampling and training, and the units of the terms.
         """
         # `report` tells how much trainings of one state differ; this run knows of none but its own
         content: dict[str, Any] = {"system": dict(self.system), "step": self.step, "trainings": 1}
@@ -283,7 +288,8 @@ class TestResult:
             (only,) = self.states
             known = {"published": only.published}
             numbers = only.terms() | only.bracket() | only.error_budget()
-            return content | numbers | _diagnostics(self.diagnostics | only.diagnostics) | verdict | known
+            numbers |= _diagnostics(self.diagnostics | only.diagnostics)
+            return content | numbers | verdict | known | self._verdicts() | _units(only.terms())
         content["states"] = [
             _state_point(result.point)
             | result.terms()
@@ -294,7 +300,28 @@ class TestResult:
             | {"published": result.published}
             for result in self.states
         ]
-        return content | _diagnostics(self.diagnostics) | verdict
+        shared = _diagnostics(self.diagnostics) | verdict | self._verdicts()
+        return content | shared | _units(self.states[0].terms())
+
+    def _verdicts(self) -> dict[str, Any]:
+        """The entry `verdicts`, where the training has been judged."""
+        if self.training is None:
+            return {}
+        return {"verdicts": {"sampling": {"ok": not self.reasons, "reasons": self.reasons}, "training": self.training}}
+
+    @property
+    def is_converged(self) -> bool:
+        """Whether both sampling and training are known to be good."""
+        return not self.reasons and self.training is not None and self.training["ok"] is True
+
+    def judge(self, run_dir: Path) -> None:
+        """Look at the training in a run folder: does F still fall?"""
+        errors = {
+            State(result.point.rs, result.point.temperature_kelvin): result.estimates["free_energy_per_atom"].error
+            for result in self.states
+        }
+        several = len(self.states) > 1
+        self.training = judge_training(run_dir, self.step, errors, several, self.system["num_atoms"])
 
     def fit_lines(self, run_dir: Path) -> None:
         """Estimate the gap of psi at each state point from the training in a run folder."""
@@ -302,9 +329,14 @@ class TestResult:
             if result.gaps is not None:
                 result.gaps.fit_line(run_dir, self.step, several=len(self.states) > 1)
 
-    def write(self, folder: Path) -> None:
-        """summary.json, pair_correlation.csv and structure_factor.csv."""
-        write_summary(folder, self.as_dict())
+    def write(self, folder: Path, provenance: Mapping[str, Any] | None = None) -> None:
+        """summary.json, pair_correlation.csv and structure_factor.csv.
+
+        Args:
+            folder: of the files.
+            provenance: which command of which version found it when.
+        """
+        write_summary(folder, self.as_dict() | ({"provenance": dict(provenance)} if provenance else {}))
         write_pair_correlation(folder, [(result.point, result.radial) for result in self.states])
         write_structure_factor(folder, [(result.point, result.structure) for result in self.states])
 
@@ -312,6 +344,11 @@ class TestResult:
 def _state_point(point: StatePoint) -> dict[str, float]:
     temperature = {"temperature_kelvin": point.temperature_kelvin} if point.temperature_kelvin else {}
     return {"rs": point.rs} | temperature
+
+
+def _units(terms: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry `units`, by the names of the terms."""
+    return {"units": {name: TERMS[name].unit for name in terms if name in TERMS}}
 
 
 def _diagnostics(values: dict[str, float]) -> dict[str, Any]:

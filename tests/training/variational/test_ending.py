@@ -125,28 +125,17 @@ def test_an_error_that_ends_a_measurement_covers_the_truth() -> None:
 
 def test_the_progress_bar_shows_the_error() -> None:
     module, datamodule = build_run({}, target_error=1e-6, test_steps=5, max_test_steps=8)
-    bar = ProgressBar()
-    seen = []
-    bar.init_test_tqdm = lambda: _Bar(seen)  # type: ignore[assignment, method-assign, return-value]
+    bar, seen = ProgressBar(), []
+    bar.line.show = lambda *state: seen.append(state)  # type: ignore[assignment, method-assign]
     trainer = quiet_trainer(1)
     trainer.callbacks.append(bar)  # type: ignore[attr-defined]
     trainer.test(module, datamodule, verbose=False)
-    assert seen[0] == {}
-    assert list(seen[-1]) == ["error of F"]
-    assert seen[-1]["error of F"].endswith("(wanted 1e-06)")
-
-
-class _Bar:
-    """Stands for a bar of tqdm."""
-
-    def __init__(self, seen: list[Any]) -> None:
-        self.seen, self.n, self.total, self.disable = seen, 0, None, False
-
-    def set_postfix(self, shown: Any, refresh: bool) -> None:
-        self.seen.append(dict(shown))
-
-    def __getattr__(self, _name: str) -> Any:
-        return lambda *_args, **_kwargs: None
+    assert [state[:3] for state in seen[:3]] == [("equilibrate", number, 2) for number in range(3)]
+    seen = seen[3:]
+    assert [state[:3] for state in seen] == [("test", number, 8) for number in range(1, 9)]
+    assert [next(iter(state[3])) for state in (seen[0], seen[-1])] == ["F", "error of F"]
+    assert seen[-1][3]["error of F"].endswith("(wanted 1e-06)")
+    assert list(seen[-1][3])[1:6] == ["F", "S", "P", "acc_p", "acc_e"]
 
 
 def test_a_seed_repeats_a_measurement_bit_for_bit(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from lightning_vfe.analysis.folder import tables_folder
 from lightning_vfe.analysis.run import RunFolder, results_table
+from lightning_vfe.analysis.terms import TERMS as NAMES
 from lightning_vfe.physics.finite_size import two_body_corrections
 from lightning_vfe.physics.observables import RadialDistribution
 from lightning_vfe.physics.state_point import StatePoint
@@ -83,9 +84,14 @@ def test_layout_of_one_state(tmp_path: Path, keys: dict, moves: dict, added: set
     terms = [f"{name}_per_atom" for name in [*TERMS, *([] if keys else OF_THE_MAP)]] + ["pressure_gpa"]
     terms += [] if keys else ["molecular_fraction"]
     last = ["bracket"] if moves != CEIMC else []  # chains of exp(-E/kT) say nothing of F
-    last += ["error_budget", "diagnostics", "converged", "reasons", "published", "checksum"]
+    last += ["error_budget", "diagnostics", "converged", "reasons", "published"]
+    last += ["verdicts", "units", "provenance", "checksum"]
     assert list(content) == ["system", "step", "trainings", "measurement", *terms, *last]
     assert content["trainings"] == 1
+    assert content["units"] == {name: NAMES[name].unit for name in terms}
+    assert set(content["provenance"]) == {"version", "command", "date"}
+    assert content["verdicts"]["sampling"] == {"ok": content["converged"], "reasons": content["reasons"]}
+    assert content["verdicts"]["training"]["ok"] is None
     assert content["measurement"] == {"seed": 42, "training_seed": 42, "steps": 8, "ended_by": "test_steps"}
     assert list(content["error_budget"]) == [f"{name}_per_atom" for name in ("free_energy", "energy", "entropy")] + [
         "pressure_gpa"
@@ -155,7 +161,7 @@ def test_layout_of_several_states(tmp_path: Path) -> None:
     TestResult(system, 30, states, SOUND, how).write(tmp_path)
     content = json.loads((tmp_path / "summary.json").read_text())
     first = ["system", "step", "trainings", "measurement", "states"]
-    assert list(content) == [*first, "diagnostics", "converged", "reasons", "checksum"]
+    assert list(content) == [*first, "diagnostics", "converged", "reasons", "units", "checksum"]
     assert content["measurement"] == {
         "seed": 7,
         "training_seed": 42,

@@ -1,0 +1,154 @@
+"""Whether a training is finished: F and the variance of E_loc over the last quarter of its steps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.stats import t
+
+from lightning_vfe.analysis.files import state_columns
+from lightning_vfe.analysis.folder import RunFolder
+from lightning_vfe.analysis.psi_gap import FREE_ENERGY, VARIANCE
+from lightning_vfe.analysis.states import State
+from lightning_vfe.analysis.terms import value_in_brackets
+from lightning_vfe.errors import one_line
+from lightning_vfe.physics.statistics import integrated_autocorrelation_time
+
+LEAST_STEPS = 20
+"""Steps of the last quarter: of fewer nothing can be said."""
+CHANCE = 0.01
+"""Probability that a training whose F stands still is said to fall or to rise."""
+LEAST_FALL = 0.1
+"""Of the variance of E_loc, as a fraction of its mean: a smaller fall in a quarter of the training does not count."""
+RESUME = "train on with fit ckpt_path=last and a larger trainer.max_steps"
+
+
+@dataclass(frozen=True)
+class Trend:
+    """The line through the last quarter of a training.
+
+    Attributes:
+        slope: per step.
+        error: one standard error of the slope.
+        mean: of the quarter.
+        num_steps: of the quarter.
+    """
+
+    slope: float
+    error: float
+    mean: float
+    num_steps: int
+
+    @property
+    def change(self) -> float:
+        """Of the line from the first to the last step of the quarter."""
+        return self.slope * self.num_steps
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether noise alone gives such a slope with a probability of at most CHANCE."""
+        return abs(self.slope) > float(t.isf(CHANCE / 2, self.num_steps - 2)) * self.error
+
+
+def last_quarter(series: pd.Series) -> Trend:
+    """The least-squares line through the last quarter of the steps.
+
+    The error is that of independent residuals times the square root of their integrated autocorrelation time.
+
+    Args:
+        series: one value for each step; steps that are not finite are left out.
+
+    Raises:
+        ValueError: fewer than 80 steps.
+    """
+    finite = series[np.isfinite(series)]
+    values = finite.to_numpy()[-(len(finite) // 4) :]
+    if len(finite) // 4 < LEAST_STEPS:
+        raise ValueError(f"{len(finite)} training steps count, and {4 * LEAST_STEPS} are needed")
+    count = len(values)
+    time = np.arange(count) - 0.5 * (count - 1)
+    spread = float(time @ time)
+    slope = float(time @ values) / spread
+    residuals = values - values.mean() - slope * time
+    correlation = integrated_autocorrelation_time(residuals[:, None])
+    error = math.sqrt(float(residuals @ residuals) / (count - 2) * correlation / spread)
+    return Trend(slope, error, float(values.mean()), count)
+
+
+def judge_training(
+    run_dir: Path, last_step: int, states: Mapping[State, float], several: bool, num_atoms: int
+) -> dict[str, Any]:
+    """The verdict on the training in a run folder.
+
+    F still falls, or rises, where its slope over the last quarter of the steps is no noise, and a further quarter with
+    this slope would change F by more than the error of F of `test`. The variance of E_loc still falls where it fell by
+    more than a tenth, and its slope is no noise.
+
+    Args:
+        run_dir: the run folder.
+        last_step: training steps of the measured parameters.
+        states: error of F per atom in Ha that `test` found, by state point.
+        several: whether the run has several state points.
+        num_atoms: N.
+
+    Returns:
+        `ok`, which is None where nothing is known, and `reasons`; with one state point also the slopes per step.
+    """
+    file, reasons, numbers = run_dir / "metrics.csv", list[str](), dict[str, Any]()
+    try:
+        if not file.is_file():
+            raise ValueError("the run folder holds no metrics.csv of the training")
+        metrics = RunFolder(run_dir).metrics
+        for state, error in states.items():
+            own = state_columns(metrics, state, file) if several else metrics
+            own = own[own.index < last_step]
+            missing = {FREE_ENERGY, VARIANCE} - set(own)
+            if missing:
+                raise ValueError(f"{file} has no column {min(missing)}")
+            energy, variance = last_quarter(own[FREE_ENERGY]), last_quarter(own[VARIANCE] / num_atoms)
+            where = f"{state.label}: " if several else ""
+            reasons += [where + reason for reason in _reasons(energy, variance, error)]
+            numbers = {
+                "steps": energy.num_steps,
+                "free_energy_slope": _number(energy.slope, energy.error, "Ha/atom/step"),
+                "variance_per_atom": {"value": variance.mean, "unit": "Ha^2/atom"},
+                "variance_slope": _number(variance.slope, variance.error, "Ha^2/atom/step"),
+            }
+    except (ValueError, OSError) as error:
+        return {"ok": None, "reasons": [one_line(error)]}
+    return {"ok": not reasons, "reasons": reasons} | ({} if several else numbers)
+
+
+def _reasons(energy: Trend, variance: Trend, error: float) -> list[str]:
+    found, steps = [], f"in the last {energy.num_steps} steps"
+    if energy.is_significant and abs(energy.change) > error:
+        changed = value_in_brackets(abs(energy.change), energy.error * energy.num_steps)
+        if energy.slope < 0:
+            found.append(f"F fell by {changed} Ha/atom {steps}; {RESUME}")
+        else:
+            found.append(f"F rose by {changed} Ha/atom {steps}; lower the learning rates or the norms of the optimizer")
+    if variance.is_significant and -variance.change > LEAST_FALL * variance.mean:
+        percent = 100 * -variance.change / variance.mean
+        found.append(f"the variance of E_loc fell by {percent:.0f} % of its mean {steps}; {RESUME}")
+    return found
+
+
+def training_line(verdict: Mapping[str, Any]) -> str:
+    """The verdict in one line, as `test` prints it where there is nothing to complain of."""
+    if verdict["ok"] is None:
+        return f"training not judged: {'; '.join(verdict['reasons'])}"
+    if "free_energy_slope" not in verdict:
+        return "training: converged; F and the variance of E_loc stand still"
+    slope, steps = verdict["free_energy_slope"], verdict["steps"]
+    change = value_in_brackets(slope["value"] * steps, slope["error"] * steps)
+    return f"training: converged; F changed by {change} Ha/atom in the last {steps} steps"
+
+
+def _number(value: float, error: float, unit: str) -> dict[str, Any]:
+    return {"value": value, "error": error, "unit": unit}

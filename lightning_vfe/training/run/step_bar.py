@@ -1,0 +1,107 @@
+"""How far `fit`, `validate` and `test` are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar
+from typing_extensions import override
+
+from lightning_vfe.progress import ProgressLine
+
+
+class StepBar(ProgressBar):
+    """The optimizer steps of `fit`, the measured steps of `validate` and `test`, and the logged losses.
+
+    On a terminal it is one line, elsewhere a line with a time stamp now and then.
+
+    Args:
+        progress_seconds: between two lines in a pipe or a file.
+
+    Raises:
+        SettingError: progress_seconds is not positive.
+    """
+
+    def __init__(self, progress_seconds: float = 30.0) -> None:
+        super().__init__()
+        self.line = ProgressLine(progress_seconds)
+        self.is_shown = True
+
+    @override
+    def disable(self) -> None:
+        """Show nothing, as on all processes but the first."""
+        self.is_shown = False
+
+    @override
+    def enable(self) -> None:
+        """Show it again."""
+        self.is_shown = True
+
+    def values(self, trainer: L.Trainer, _module: L.LightningModule, _batch: Any) -> dict[str, str]:
+        """What stands behind the count, the most important first."""
+        return {name: f"{float(value):.4g}" for name, value in trainer.callback_metrics.items() if "loss" in name}
+
+    def track(self, what: str, parts: Iterable[int], total: int) -> Iterable[int]:
+        """The parts of other work, such as the sweeps of an equilibration, each shown when it is through."""
+        return self.line.track(what, parts, total) if self.is_shown else parts
+
+    def _show(self, what: str, done: int, total: float, values: dict[str, str]) -> None:
+        if self.is_shown:
+            self.line.show(what, done, int(total) if 0 < total < float("inf") else None, values)
+
+    # --- hooks ------------------------------------------------------------------------------------------------------
+
+    @override
+    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+        """Begin where the run stands."""
+        if self.line.what != "fit":
+            self._show("fit", trainer.global_step, _fit_steps(trainer), {})
+
+    @override
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """One step on."""
+        self._show("fit", trainer.global_step, _fit_steps(trainer), self.values(trainer, pl_module, batch))
+
+    @override
+    def on_validation_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *args: Any
+    ) -> None:
+        """One step of `validate` on; a validation in the midst of `fit` shows nothing."""
+        if trainer.state.fn == "validate":
+            total = sum(trainer.num_val_batches)
+            self._show("validate", args[0] + 1, total, self.values(trainer, pl_module, batch))
+
+    @override
+    def on_test_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, *args: Any
+    ) -> None:
+        """One step of `test` on."""
+        total = sum(trainer.num_test_batches)
+        self._show("test", args[0] + 1, total, self.values(trainer, pl_module, batch))
+
+    @override
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Leave the line as it stands."""
+        self.line.close()
+
+    @override
+    def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:
+        """Leave the line as it stands."""
+        self.line.close()
+
+
+def _fit_steps(trainer: L.Trainer) -> float:
+    """The last step of `fit`; infinite or negative where nothing limits it."""
+    if trainer.max_steps > 0 or trainer.max_epochs is None:
+        return trainer.max_steps
+    return trainer.max_epochs * trainer.num_training_batches
+
+
+def tracked(trainer: L.Trainer | None, what: str, parts: Iterable[int], total: int) -> Iterable[int]:
+    """The parts of other work than steps; the trainer's bar shows how far they are, if it can."""
+    bar = None if trainer is None else trainer.progress_bar_callback
+    return bar.track(what, parts, total) if isinstance(bar, StepBar) else parts

@@ -1,0 +1,64 @@
+"""report.html: one file, verdicts first, results of an older step and unfinished trainings named."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lightning_vfe.analysis.run import RunFolder
+from lightning_vfe.analysis.training_end import training_note
+from lightning_vfe.cli import main
+
+SYSTEM = {"num_atoms": 8, "rs": 1.25, "protons": "sampled", "temperature_kelvin": 6000.0}
+TERMS = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "pressure_gpa")
+
+
+def write_run(folder: Path, steps: int, slope: float = 0.0, measured: int | None = None, good: bool = True) -> Path:
+    """A measured run whose F falls by `slope` a step."""
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / f"step-{steps:08d}.ckpt").touch()
+    random = np.random.default_rng(1)
+    values = -0.6 - slope * np.arange(steps) + 1e-4 * random.normal(size=steps)
+    metrics = pd.DataFrame({"step": np.arange(1, steps + 1), **dict.fromkeys(TERMS[:3], values)})
+    metrics.to_csv(folder / "metrics.csv", index=False)
+    content: dict[str, object] = {name: {"value": -0.6, "error": 0.001} for name in TERMS}
+    content |= {"system": SYSTEM, "step": steps if measured is None else measured, "converged": good}
+    content["reasons"] = [] if good else ["R-hat = 1.2 is above 1.05"]
+    content["published"] = [
+        {"method": "VFE2023", "system": "liquid", "rs": 1.25, "T_kelvin": 6000.0, "N": 16, "twists": "1", "F": -0.5848}
+        | {"E": -0.4683, "differs": ["N"]}
+    ]
+    (folder / "summary.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_one_page_with_everything_inside(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = write_run(tmp_path / "good", 60)
+    old = write_run(tmp_path / "old", 60, measured=30, good=False)
+    words = ["report", f"runs=[{good},{old}]", 'labels=["<b>plain</b>",old]', f"run_dir={tmp_path / 'report'}"]
+    assert main(words) == 0
+    printed = capsys.readouterr().out
+    assert "note: old: measured at step 30, the last checkpoint is of step 60" in printed
+    assert "averages converged" in printed
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert set(re.findall(r'(?:src|href)="([a-z]+:[a-z+/]+)', page)) == {"data:image/svg+xml"}
+    assert not re.search(r'(?:src|href)="(?!data:)', page)
+    assert page.index("NOT CONVERGED") < page.index("<table")
+    assert "R-hat = 1.2" in page
+    assert "<b>plain" not in page
+    assert "published: VFE2023 (other N)" in page
+    assert "NO, step 30" in page
+    assert "lightning-vfe report" in page.partition("Provenance")[2]
+
+
+@pytest.mark.parametrize(
+    ("steps", "slope", "part"),
+    [(10, 0.0, "has 10 steps only"), (80, 1e-4, "F fell by 2 mHa/atom"), (80, 0.0, ""), (80, -1e-4, "")],
+)
+def test_a_training_that_is_not_at_its_end_is_named(tmp_path: Path, steps: int, slope: float, part: str) -> None:
+    note = training_note(RunFolder(write_run(tmp_path / "run", steps, slope)))
+    assert part in note
+    assert bool(part) == bool(note)

@@ -1,0 +1,101 @@
+"""What the user sees of a run on the screen, and the exit code that a script sees."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from lightning_vfe import __version__
+from lightning_vfe.cli import main
+
+SMALL = ["experiment=smoke", "trainer.accelerator=cpu"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run folder of a few steps."""
+    folder = tmp_path_factory.mktemp("screen") / "run"
+    assert main(["fit", *SMALL, f"run_dir={folder}"]) == 0
+    return folder
+
+
+def test_fit_in_a_pipe_shows_optimizer_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", *SMALL, "progress_seconds=1e-6", f"run_dir={tmp_path / 'run'}"]) == 0
+    printed = capsys.readouterr().out
+    assert "\r" not in printed
+    assert printed.startswith("lightning-vfe fit: smoke")
+    shown = re.findall(r"^\d{4}-\d\d-\d\d [\d:]{8}  (.*)$", printed, flags=re.MULTILINE)
+    steps = [re.match(r"(\S+ \d+/\d+)", line)[1] for line in shown]  # type: ignore[index]
+    assert steps == ["equilibrate 0/2", "equilibrate 1/2", "equilibrate 2/2", *(f"fit {n}/4" for n in range(5))]
+    assert re.search(r"  F=-\d\.\d{4}\+-\d\.\d{4}  S=.*  P=.*  acc_p=.*  acc_e=", shown[-1])
+
+
+def test_require_converged_ends_with_its_own_code(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The training of a few steps is not known to be good; without the flag this is no error."""
+    words = ["test", f"run_dir={run}", "datamodule.test_steps=4"]
+    assert main([*words, "--require-converged"]) == 3
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "test 4/4" in printed
+    assert "training not judged: 4 training steps count, and 80 are needed" in printed
+    assert "sampling NOT CONVERGED: " in printed
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["provenance"]["version"] == __version__
+    assert summary["provenance"]["command"] == f"lightning-vfe {' '.join(words)}"
+    assert summary["units"]["pressure_gpa"] == "GPa"
+    assert main(words) == 0
+    capsys.readouterr()
+    assert main(["fit", *SMALL, "--require-converged"]) == 2
+    assert capsys.readouterr().err == "error: --require-converged goes with test\n"
+
+
+def shown_rows(text: str) -> dict[str, str]:
+    """The rows of a banner, each with its further lines."""
+    rows: dict[str, str] = {}
+    name = ""
+    for line in text.splitlines():
+        if match := re.match(r" (\S.*?)  +(\S.*)$", line):
+            name = match[1]
+            rows[name] = match[2].strip()
+        elif name and line.startswith("  "):
+            rows[name] += f" {line.strip()}"
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("words", "time"),
+    [
+        ([*SMALL, "trainer.max_steps=1000"], r"about \d+:\d\d: 1000 steps of .* s, and 2 sweeps of .* s before them"),
+        ([*SMALL, "trainer.max_steps=-1"], r".* s for a step, without a limit on their number, and 2 sweeps"),
+        (["experiment=potential_rs1p25_6000K", "trainer.accelerator=cpu"], r"about .*: \d+ steps of .* s$"),
+    ],
+    ids=["steps", "no limit", "potential"],
+)
+def test_a_dry_run_says_the_cost_and_writes_nothing(
+    words: list[str], time: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", *words, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    rows = shown_rows(printed)
+    assert re.match(time, rows["time"])
+    assert re.match(r"\d[\d.]* GiB at most", rows["memory"])
+    assert printed.endswith("dry run: a few steps were timed, nothing is written\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_of_a_checkpoint_leaves_it_alone(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`fit` counts the steps that are left, `test` those that it measures."""
+    before = {file: file.stat().st_mtime_ns for file in run.rglob("*")}
+    for words, steps in ((["fit", "ckpt_path=last", "trainer.max_steps=10"], 6), (["test"], 8)):
+        capsys.readouterr()
+        assert main([*words, f"run_dir={run}", "--dry-run"]) == 0
+        assert f": {steps} steps of " in shown_rows(capsys.readouterr().out)["time"]
+    assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == before
+
+
+def test_a_dry_run_goes_with_the_trainer(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["log-z", "--dry-run"]) == 2
+    assert capsys.readouterr().err == "error: --dry-run goes with fit, validate, test\n"
