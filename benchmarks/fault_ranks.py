@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from fault_commands import FIT, Outcome
-from kill_and_resume import num_rows
+from kill_and_resume import num_rows, saved_step
 
 TWO = ("trainer.devices=2", "trainer.strategy=ddp", "run_dir=run", "ckpt_path=auto")
-LIMIT_SECONDS = 90
+LIMIT_SECONDS = 240
 
 
 def dead_ranks(campaign: Any) -> None:
@@ -26,9 +26,15 @@ def dead_ranks(campaign: Any) -> None:
         # the first process is the one that speaks; without it the shell says `Killed`
         is_right = outcome.code == -signal.SIGKILL if rank == 0 else outcome.is_clean and outcome.code == 1
         wrong = "" if is_right else f"unclean: {outcome}"
-        again = _start(home, 12)
-        if again.wait(LIMIT_SECONDS) != 0 or num_rows(home / "run") != 12:
-            wrong = "does not go on"
+        goal = saved_step(home / "run") + 3
+        again = _start(home, goal)
+        try:
+            code = again.wait(LIMIT_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.killpg(again.pid, signal.SIGKILL)
+            code = again.wait()
+        if code != 0 or num_rows(home / "run") != goal:
+            wrong = f"does not go on: exit code {code}, {(home / 'stderr.txt').read_text()}"
         row.add(outcome, wrong, "steps since the last save")
         campaign.finish(row)
 

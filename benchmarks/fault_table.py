@@ -26,6 +26,7 @@ class Row:
         lines: what the user saw.
         lost: what was lost at worst.
         wrong: what was answered badly.
+        known: how often a known limit was met, which docs/faults.md describes.
     """
 
     fault: str
@@ -34,6 +35,7 @@ class Row:
     lines: list[str] = field(default_factory=list)
     lost: str = "nothing"
     wrong: list[str] = field(default_factory=list)
+    known: int = 0
 
     def add(self, outcome: Outcome, wrong: str = "", lost: str = "") -> None:
         """Count a try; `wrong` says what was bad about it."""
@@ -53,7 +55,7 @@ class Row:
         )
         seen = seen.replace("|", "\\|")
         seen = f"`{seen[:160]}{'...' if len(seen) > 160 else ''}`" if seen else "nothing"
-        well = f"{self.tries - len(self.wrong)} of {self.tries}"
+        well = f"{self.tries - len(self.wrong) - self.known} of {self.tries}"
         return f"| {self.fault} | {self.tries} | {', '.join(sorted(self.codes))} | {seen} | {self.lost} | {well} |"
 
 
