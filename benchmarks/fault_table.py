@@ -10,9 +10,9 @@ from fault_commands import Outcome
 
 PAGE = Path(__file__).parents[1] / "docs" / "faults.md"
 BEGIN, END = "<!-- table of benchmarks/faults.py -->", "<!-- end of the table of benchmarks/faults.py -->"
-HEADER = """\
-| fault | tries | exit codes | what the user sees, for example | what is lost | answered well |
-| --- | --- | --- | --- | --- | --- |"""
+HEADER = "| fault | exit codes | what is lost | answered well |\n| --- | --- | --- | --- |"
+WIDTH = 119
+"""Longest line of a page."""
 
 
 @dataclass
@@ -49,18 +49,23 @@ class Row:
 
     def __str__(self) -> str:
         """A line of the table."""
-        # the longest line is that of the fault, not of a command that ended before it
-        seen = max(
-            (line for line in self.lines if "error" in line), key=len, default=max(self.lines, key=len, default="")
-        )
-        seen = seen.replace("|", "\\|")
-        seen = f"`{seen[:160]}{'...' if len(seen) > 160 else ''}`" if seen else "nothing"
         well = f"{self.tries - len(self.wrong) - self.known} of {self.tries}"
-        return f"| {self.fault} | {self.tries} | {', '.join(sorted(self.codes))} | {seen} | {self.lost} | {well} |"
+        return f"| {self.fault} | {', '.join(sorted(self.codes))} | {self.lost} | {well} |"
+
+    @property
+    def seen(self) -> str:
+        """What the user sees, for example, in a line of a list."""
+        errors = [line for line in self.lines if line.startswith("error: ")]
+        text = max(errors or self.lines, key=len, default="")
+        space = WIDTH - len(self.fault) - len("- : ``...")
+        shown = f"`{text[:space]}{'...' if len(text) > space else ''}`" if text else "nothing"
+        return f"- {self.fault}: {shown}"
 
 
-def write_table(rows: Iterable[Row]) -> None:
-    """Put the rows into the page."""
+def write_table(given: Iterable[Row]) -> None:
+    """Put the rows into the page, and an example of what the user sees for each."""
     before, rest = PAGE.read_text().split(BEGIN)
-    table = "\n".join([HEADER, *map(str, rows)])
+    rows = list(given)
+    intro = "What the user sees, for example:"
+    table = "\n".join([HEADER, *map(str, rows), "", intro, "", *(row.seen for row in rows)])
     PAGE.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{rest.split(END)[1]}")

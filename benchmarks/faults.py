@@ -98,7 +98,7 @@ class Campaign:
 
     def finish(self, row: Row) -> None:
         """Print a row."""
-        print(row, flush=True)
+        print(f"{row}\n{row.seen}", flush=True)
         for wrong in row.wrong:
             print(f"WRONG: {row.fault}: {wrong}", flush=True)
 
@@ -131,7 +131,7 @@ def signals(campaign: Campaign, verb: str) -> None:
         return run(VERBS[verb], home, lambda number: _later(number, wait, numbers))
 
     lost = "nothing; after a second SIGINT, steps since the last save" if verb == "fit" else LOST[verb]
-    campaign.disturbed(f"SIGINT (once or twice), SIGTERM, SIGHUP or SIGUSR1 to {verb}", verb, send, lost)
+    campaign.disturbed(f"signal to {verb}", verb, send, lost)
 
 
 def full_disks(campaign: Campaign, verb: str) -> None:
