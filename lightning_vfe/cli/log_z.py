@@ -1,5 +1,6 @@
 """The verb `log-z`: ln Z of a stored potential, its windows, and classical protons in the potential."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 
@@ -8,23 +9,56 @@ from rich.table import Table
 
 from lightning_vfe.analysis.terms import TERMS, value_with_error
 from lightning_vfe.cli.banner import Watch
-from lightning_vfe.cli.exit_codes import FAILED
+from lightning_vfe.cli.exit_codes import FAILED, STOPPED
 from lightning_vfe.physics.statistics import Estimate
+from lightning_vfe.signals import signal_of
 from lightning_vfe.workflows.log_z import LogZRun
+from lightning_vfe.workflows.log_z_states import LogZStates
 from lightning_vfe.workflows.verbs import compute_log_z
 
 
 def run(words: Sequence[str]) -> int:
     """Integrate and print; returns 0, or 1 where the result is not to be trusted."""
     watch = Watch("log-z")
-    with closing(watch):
-        found = compute_log_z(*words, progress=watch.progress, begin=watch.begin)
+    try:
+        with closing(watch):
+            found = compute_log_z(*words, progress=watch.progress, begin=watch.begin)
+    except KeyboardInterrupt as error:
+        print("interrupted; the same command resumes with the samples in its run folder", file=sys.stderr)
+        return STOPPED + signal_of(error)
+    if isinstance(found, LogZStates):
+        return _print_states(found)
     _print_result(found)
     if found.terms:
         _print_terms(found.terms)
     for file in found.figures:
         print(f"figure: {file}")
     return 0 if found.windows.converged else FAILED
+
+
+def _print_states(found: LogZStates) -> int:
+    """ln Z and F of each state, and the verdict; returns the exit code."""
+    table = Table(title="one MBAR problem for all states", title_justify="left", box=None)
+    headings = ["rs", "T/K", "ln Z", "F per atom/Ha"] + (["E per atom/Ha", "P/GPa"] if found.terms else [])
+    for name in headings:
+        table.add_column(name, justify="right")
+    for number, (point, entry) in enumerate(zip(found.points, found.entries, strict=True)):
+        own = [(entry.log_z, entry.log_z_error), (found.free_energies[number], found.free_energy_errors[number])]
+        if found.terms:
+            measured = [found.terms[number][name] for name in ("energy_per_atom", "pressure_gpa")]
+            own += [(term.value, term.error) for term in measured]
+        state = (f"{point.rs:g}", f"{point.temperature_kelvin:g}")
+        table.add_row(*state, *(value_with_error(value, error) for value, error in own))
+    console = Console(soft_wrap=True, highlight=False)
+    console.print(table)
+    overlap = min(window.overlap_with_next or 1.0 for window in found.joint.windows)
+    console.print(f"{len(found.joint.windows)} windows, least overlap of neighbours {overlap:.3f}")
+    if not found.joint.converged:
+        console.print(f"NOT CONVERGED: {'; '.join(found.joint.reasons)}")
+    console.print(f"stored in {found.file}, with the covariance of the states")
+    for file in found.figures:
+        console.print(f"figure: {file}")
+    return 0 if found.joint.converged else FAILED
 
 
 def _print_result(found: LogZRun) -> None:

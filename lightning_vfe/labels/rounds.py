@@ -130,7 +130,10 @@ class LabelRun:
         total = count * self.committee.candidates if members else count
         samples = sample_configurations(energy, cell, state.temperature_kelvin, total, self.chains, seed)
         positions = samples.positions
-        text = f"round {number}, N = {state.num_atoms}, rs = {state.rs:g}: acceptance {samples.acceptance:.2f}"
+        text = f"round {number}, N = {state.num_atoms}, rs = {state.rs:g}"
+        if len({each.temperature_kelvin for each in self.states}) > 1:
+            text += f", T = {state.temperature_kelvin:g} K"
+        text += f": acceptance {samples.acceptance:.2f}"
         text += f", energy correlated over {samples.autocorrelation_steps:.0f} steps"
         if samples.autocorrelation_steps > self.chains.spacing:
             text += f", more than label.chains.spacing = {self.chains.spacing}: the configurations are correlated"

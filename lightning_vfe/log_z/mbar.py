@@ -44,15 +44,32 @@ class Reweighted:
 
     Attributes:
         log_z: ln Z_k - ln Z_0 of every window.  # (K,)
-        asymptotic_error: of log_z[-1] with independent samples, to first order.
-        ladder_error: of log_z[-1] from the spread over ladders.
+        asymptotic_errors: of log_z with independent samples, to first order.  # (K,)
+        ladder_changes: what each of the C ladders contributes to log_z, to first order; the sum is zero.  # (K, C)
         overlap: O_ij, the probability that a sample of window i belongs to window j by its weight.  # (K, K)
     """
 
     log_z: np.ndarray
-    asymptotic_error: float
-    ladder_error: float
+    asymptotic_errors: np.ndarray
+    ladder_changes: np.ndarray
     overlap: np.ndarray
+
+    @property
+    def asymptotic_error(self) -> float:
+        """Of log_z[-1]."""
+        return float(self.asymptotic_errors[-1])
+
+    @property
+    def ladder_errors(self) -> np.ndarray:
+        """Of log_z from the spread over ladders  # (K,)."""
+        num_ladders = self.ladder_changes.shape[1]
+        errors: np.ndarray = np.sqrt(num_ladders / (num_ladders - 1) * (self.ladder_changes**2).sum(axis=1))
+        return errors
+
+    @property
+    def ladder_error(self) -> float:
+        """Of log_z[-1] from the spread over ladders."""
+        return float(self.ladder_errors[-1])
 
     @property
     def neighbour_overlap(self) -> np.ndarray:
@@ -112,6 +129,13 @@ def reweight(reduced: np.ndarray, coefficients: np.ndarray, steps: Sequence[np.n
 
     Source: Shirts and Chodera, J. Chem. Phys. 129, 124105 (2008).
     """
+    try:
+        return _reweight(reduced, coefficients, steps)
+    except np.linalg.LinAlgError as error:
+        raise _singular(error) from error
+
+
+def _reweight(reduced: np.ndarray, coefficients: np.ndarray, steps: Sequence[np.ndarray]) -> Reweighted:
     num_ladders = reduced.shape[2]
     counts = num_ladders * np.array([len(each) for each in steps])
     ladder = np.tile(np.arange(num_ladders), counts.sum() // num_ladders)  # (n,)
@@ -120,8 +144,8 @@ def reweight(reduced: np.ndarray, coefficients: np.ndarray, steps: Sequence[np.n
     difference = mbar.compute_free_energy_differences()
     return Reweighted(
         log_z=-np.asarray(difference["Delta_f"][0]),
-        asymptotic_error=float(difference["dDelta_f"][0, -1]),
-        ladder_error=ladder_error(weights, counts, ladder),
+        asymptotic_errors=np.asarray(difference["dDelta_f"][0]),
+        ladder_changes=_ladder_changes(weights, counts, ladder),
         overlap=weights.T @ weights * counts,
     )
 
@@ -134,7 +158,20 @@ def bootstrap_error(
     num_bootstraps: int,
     seed: int,
 ) -> float:
-    """Error of log_z[-1] from resampling each window's independent samples and solving MBAR again.
+    """Error of log_z[-1] by `bootstrap_covariance`."""
+    found = bootstrap_covariance(reduced, coefficients, steps, log_z, num_bootstraps, seed)
+    return math.sqrt(float(found[-1, -1]))
+
+
+def bootstrap_covariance(
+    reduced: np.ndarray,
+    coefficients: np.ndarray,
+    steps: Sequence[np.ndarray],
+    log_z: np.ndarray,
+    num_bootstraps: int,
+    seed: int,
+) -> np.ndarray:
+    """Covariance (K, K) of log_z from resampling each window's independent samples and solving MBAR again.
 
     Of very many samples only a part is resampled, and the error scaled with the square root of the number.
 
@@ -154,10 +191,13 @@ def bootstrap_error(
     np.random.seed(seed % 2**32)  # noqa: NPY002  (pymbar draws from it)
     try:
         mbar = _solve(reduced, coefficients, part, initial_f_k=-log_z, n_bootstraps=num_bootstraps, rseed=seed)
+    except np.linalg.LinAlgError as error:
+        raise _singular(error) from error
     finally:
         np.random.set_state(state)  # noqa: NPY002  (pymbar draws from it)
-    error = mbar.compute_free_energy_differences(uncertainty_method="bootstrap")["dDelta_f"][0, -1]
-    return float(error) * math.sqrt(sum(len(each) for each in part) / total)
+    resampled = mbar.f_k_boots - mbar.f_k_boots[:, :1]  # (resamplings, K)
+    covariance: np.ndarray = np.atleast_2d(np.cov(resampled, rowvar=False)) * sum(len(each) for each in part) / total
+    return covariance
 
 
 def _solve(reduced: np.ndarray, coefficients: np.ndarray, steps: Sequence[np.ndarray], **options: Any) -> Any:
@@ -187,8 +227,16 @@ def _solve(reduced: np.ndarray, coefficients: np.ndarray, steps: Sequence[np.nda
     return mbar
 
 
-def ladder_error(weights: np.ndarray, counts: np.ndarray, ladder: np.ndarray) -> float:
-    r"""Error of f_K - f_1 from the spread over independent ladders, to first order.
+def _singular(error: Exception) -> FloatingPointError:
+    """What numpy's algebra cannot do, in words of ln Z."""
+    return FloatingPointError(
+        f"MBAR's equations are singular ({error}): the windows fall apart into groups; place them closer with "
+        "log_z.spacing, or sample longer with log_z.num_sweeps"
+    )
+
+
+def _ladder_changes(weights: np.ndarray, counts: np.ndarray, ladder: np.ndarray) -> np.ndarray:
+    r"""What each independent ladder contributes to ln Z_k - ln Z_0, to first order; their spread gives the error.
 
     MBAR's f solves sum_n W_nk = 1. A ladder c that is counted 1 + d_c times changes it by
 
@@ -202,14 +250,14 @@ def ladder_error(weights: np.ndarray, counts: np.ndarray, ladder: np.ndarray) ->
         ladder: of each sample, two ladders at least.  # (n,)
 
     Returns:
-        Standard error.
+        Changes of f_k - f_1.  # (K, C)
     """
     num_ladders = int(ladder.max()) + 1
     parts = np.stack([weights[ladder == c].sum(axis=0) for c in range(num_ladders)], axis=1)  # (K, C)
     matrix = np.eye(len(counts)) - weights.T @ weights * counts
     change = np.linalg.pinv(matrix, rcond=1e-10) @ (parts - parts.mean(axis=1, keepdims=True))
-    difference = change[-1] - change[0]
-    return math.sqrt(num_ladders / (num_ladders - 1) * float((difference**2).sum()))
+    relative: np.ndarray = change - change[0]
+    return relative
 
 
 def _is_constant(values: np.ndarray) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ Energy = Callable[[Tensor], Tensor]
 
 # Stands for the infinite energy of particles at one place: its weight is zero wherever its coefficient is not.
 _INFINITE = 1e12
+_STATE = ("positions", "log_width", "_swap_parity", "_moves", "_sweeps", "_swaps_tried", "_swaps_made")
 
 
 class ReplicaExchange:
@@ -29,7 +31,7 @@ class ReplicaExchange:
     bar without any assumption about correlations in time or between windows.
 
     Args:
-        energies: E_1, ..., E_S of the path.
+        energies: E_1, ..., E_M.
         cell: the periodic cell.
         kT: in Ha.
         points: windows along the path.  # (K,)
@@ -37,6 +39,8 @@ class ReplicaExchange:
         log_width: ln of the moves' width in bohr.  # (K,)
         proposal: the rule of the moves.
         random: one group of random numbers for each window.
+        stages: the path's potentials as sums of the energies, so that several potentials share the cost of one; None
+            takes the energies themselves.  # (S, M)
     """
 
     def __init__(
@@ -49,13 +53,17 @@ class ReplicaExchange:
         log_width: Tensor,
         proposal: Proposal,
         random: WalkerRandom,
+        stages: Tensor | None = None,
     ) -> None:
         self.energies = list(energies)
         self.cell, self.kT, self.points = cell, kT, points
         self.positions, self.log_width = positions, log_width
         self.proposal, self.random = proposal, random
         self.coefficients = coefficients(points).to(positions)  # (K, S)
-        self._coupled = [torch.nonzero(column).flatten() for column in self.coefficients.unbind(dim=1)]
+        identity = torch.eye(len(self.energies), dtype=torch.float64)
+        self.stages = (identity if stages is None else stages.double()).to(positions.device)  # (S, M)
+        self._of_energies = self.coefficients @ self.stages.to(positions)  # (K, M)
+        self._coupled = [torch.nonzero(column).flatten() for column in self._of_energies.unbind(dim=1)]
         self._swap_parity = 0
         self.reset_counts()
 
@@ -66,6 +74,18 @@ class ReplicaExchange:
         self._sweeps = 0
         self._swaps_tried = torch.zeros(num_windows - 1, dtype=torch.float64)
         self._swaps_made = torch.zeros(num_windows - 1, dtype=torch.float64)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the chains stand, with their random numbers and counts."""
+        kept = {name: getattr(self, name) for name in _STATE}
+        return kept | {"random": self.random.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue where the chains of the same windows stood."""
+        for name in _STATE:
+            value = state[name]
+            setattr(self, name, value.to(self.positions.device) if name in ("positions", "log_width") else value)
+        self.random.load_state_dict(state["random"])
 
     @property
     def acceptance(self) -> Tensor:
@@ -86,7 +106,7 @@ class ReplicaExchange:
         # The ideal gas has no energy, but autograd wants a result that depends on the positions.
         total = 0.0 * positions.sum(dim=(-2, -1))
         for energy, rows, coefficient in zip(
-            self.energies, self._coupled, self.coefficients.unbind(dim=1), strict=True
+            self.energies, self._coupled, self._of_energies.unbind(dim=1), strict=True
         ):
             own = energy(positions[rows]) * (-coefficient[rows] / self.kT)[:, None]
             total = total.index_add(0, rows, own.to(total.dtype))
@@ -127,7 +147,7 @@ class ReplicaExchange:
             raise FloatingPointError(
                 "the potential is not a number, or minus infinity, at a sampled configuration; ln Z does not exist"
             )
-        return reduced.to(torch.float64).clamp(max=_INFINITE)
+        return reduced.to(torch.float64).clamp(max=_INFINITE) @ self.stages.T
 
     def _swap(self, reduced: Tensor) -> None:
         """Exchange the positions of windows k, k + 1 in each ladder, for even and odd k in turn, with probability

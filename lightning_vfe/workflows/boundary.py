@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -35,7 +35,7 @@ def base_note(config: DictConfig) -> str:
     labels = _label_twists(data_file(path))
     if labels is None or labels.is_same_average(strata.twists):
         return ""
-    fitting = _shipped_for(strata.single, config.system.num_atoms, strata.twists)
+    fitting = _shipped_for(strata.points, config.system.num_atoms, strata.twists)
     remedy = f"; base.potential_path={fitting} has those of the electrons" if fitting else ""
     return (
         f"labels of base.potential_path={path}: {twists_name(labels)}; electrons: {twists_name(strata.twists)}; "
@@ -50,9 +50,10 @@ def _label_twists(file: str | Path) -> TwistGrid | None:
     return label_twists(calculator) if isinstance(calculator, Mapping) else None
 
 
-def _shipped_for(point: StatePoint, num_atoms: int, twists: TwistGrid) -> str | None:
-    """A shipped potential with labels of these twists and a ln Z at this state point, by its path inside data/."""
-    for path in shipped_potentials(num_atoms, point.rs, point.temperature_kelvin):
+def _shipped_for(points: Sequence[StatePoint], num_atoms: int, twists: TwistGrid) -> str | None:
+    """A shipped potential with labels of these twists and a ln Z at these state points, by its path inside data/."""
+    each = [shipped_potentials(num_atoms, point.rs, point.temperature_kelvin) for point in points]
+    for path in [path for path in each[0] if all(path in others for others in each)]:
         labels = _label_twists(data_file(path))
         if labels is not None and labels.is_same_average(twists):
             return path

@@ -43,6 +43,10 @@ def check_effects(verb: str, config: DictConfig, overrides: Overrides) -> None:
     if "state" in config and system.get("protons") == "fixed":
         unused["system.temperature_kelvin"] = "fixed protons have no temperature"
         unused |= dict.fromkeys(("base", "flow"), "fixed protons have no distribution")
+    if verb == "label" and config.label.rs_range is not None:
+        unused |= dict.fromkeys(("system.rs", "label.rs"), "label.rs_range has the densities")
+    if verb == "label" and config.label.rs_range is None:
+        unused["label.num_states"] = "label.rs_range and label.temperature_range are null"
     if "state" in config and system.get("protons") == "none":
         unused |= dict.fromkeys(OF_PROTONS, "system.protons=none has no protons")
     if "target_error" in config and config.target_error is None:

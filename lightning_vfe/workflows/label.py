@@ -19,8 +19,10 @@ from lightning_vfe.labels.calculators.vmc import VMCLabeller
 from lightning_vfe.labels.database import LabelStore, State
 from lightning_vfe.labels.files import read_configurations
 from lightning_vfe.labels.label import Labeller, LabellingFailed, by_length
+from lightning_vfe.labels.region import region_points
 from lightning_vfe.labels.rounds import LabelRun
 from lightning_vfe.labels.workers import ProcessLabeller
+from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.progress import Begin, Progress
 from lightning_vfe.resources import data_file
 from lightning_vfe.signals import signal_of
@@ -80,6 +82,8 @@ def label_with(
         store.retry_failed()
     commands = [*store.metadata.get("command", []), command]
     store.update_metadata(code_version=__version__, program=program, command=commands)
+    if label.rs_range is not None:
+        store.update_metadata(region={"rs": list(label.rs_range), "temperature_kelvin": list(label.temperature_range)})
     run = LabelRun(store, labeller, states, **parts, report=say, progress=progress)
     begin(config, _description(config, states, program, Path(store.path)))
     try:
@@ -175,9 +179,16 @@ def _vmc_labeller(
 
 
 def states_of(config: DictConfig) -> list[State]:
-    """Every number of atoms at every density, all at the system's temperature."""
-    temperature = strata_of(config).single.temperature_kelvin
-    states = [State(n, float(rs), temperature) for n in config.label.num_atoms for rs in config.label.rs]
+    """Every number of atoms at every state point: those of the region, or the densities at the system's temperature."""
+    label, single = config.label, strata_of(config).single
+    if label.rs_range is None and label.temperature_range is None:
+        points = [StatePoint(float(rs), single.temperature_kelvin) for rs in label.rs]
+    elif label.rs_range is None or label.temperature_range is None:
+        missing = "rs_range" if label.rs_range is None else "temperature_range"
+        raise SettingError(f"label.{missing}", None, "is missing: a region needs both ranges", "give it, too")
+    else:
+        points = region_points(list(label.rs_range), list(label.temperature_range), label.num_states, config.seed)
+    states = [State(n, point.rs, point.temperature_kelvin) for n in label.num_atoms for point in points]
     if not states or len(set(states)) < len(states):
         raise CommandError("label.num_atoms and label.rs must be lists of different numbers, such as [8,16] and [1.25]")
     for state in states:

@@ -24,6 +24,7 @@ from lightning_vfe.workflows.guards import all_guards, breakdowns, disk_errors, 
 from lightning_vfe.workflows.label import LabelResult, label_with
 from lightning_vfe.workflows.load import load
 from lightning_vfe.workflows.log_z import LogZRun, log_z_with
+from lightning_vfe.workflows.log_z_states import LogZStates, log_z_states_with
 from lightning_vfe.workflows.overrides import parse
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import Plan, make_plan
@@ -32,6 +33,7 @@ from lightning_vfe.workflows.sample import Progress as SampleProgress
 from lightning_vfe.workflows.sample import SampleSettings
 from lightning_vfe.workflows.samples import Samples
 from lightning_vfe.workflows.schema import check_types
+from lightning_vfe.workflows.system import strata_of
 
 PathLike = str | Path | None
 
@@ -97,8 +99,8 @@ def label(
 
 def compute_log_z(
     *settings: str, run_dir: PathLike = None, progress: Progress = silent, begin: Begin = silent
-) -> LogZRun:
-    """ln Z of a stored potential at one state point, stored beside the potential.
+) -> LogZRun | LogZStates:
+    """ln Z of a stored potential, stored beside it: at one state point, or at several by one MBAR problem.
 
     Args:
         settings: as of `lightning-vfe log-z`.
@@ -111,7 +113,8 @@ def compute_log_z(
     """
     config = compose_verb("log-z", settings, run_dir)
     with all_guards(config, _same_command):
-        return log_z_with(config, _command("log-z", settings), progress, begin)
+        several = strata_of(config).num_states > 1
+        return (log_z_states_with if several else log_z_with)(config, _command("log-z", settings), progress, begin)
 
 
 def sample(

@@ -54,6 +54,17 @@ def test_labels_two_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         (["label.configurations_path=none.xyz"], "label.configurations_path = none.xyz does not exist"),
         (["system.temperature_kelvin=0"], "system.temperature_kelvin = 0 must be positive"),
         (["system.rs=[1.2,1.3]"], "error: system.rs = [1.2, 1.3] has several state points; give one"),
+        (["label.rs_range=[1.2,2.1]"], "label.temperature_range = null is missing: a region needs both ranges"),
+        (
+            ["label.rs_range=[2.1,1.2]", "label.temperature_range=[4000,9000]"],
+            "label.rs_range = [2.1, 1.2] must be two",
+        ),
+        (["label.rs_range=[1.2]", "label.temperature_range=[4000,9000]"], "label.rs_range = [1.2] must be a pair"),
+        (["label.num_states=7"], "label.num_states = 7 has no effect"),
+        (
+            ["label.rs_range=[1.2,2.1]", "label.temperature_range=[4000,9000]", "label.rs=[1.3]"],
+            "label.rs = [1.3] has no",
+        ),
     ],
 )
 def test_bad_input_is_one_line(
@@ -64,6 +75,22 @@ def test_bad_input_is_one_line(
     assert message in error
     assert error.count("\n") == 1
     assert message.startswith("label.num_configurations") or not list(tmp_path.iterdir())
+
+
+def test_labels_fill_a_region(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Densities and temperatures are spread evenly; the same command finds nothing left to do; the region is kept."""
+    words = ["label", *LENNARD_JONES, *SHORT, "label.num_atoms=[2]", "label.num_configurations=1"]
+    words += ["label.rs_range=[1.2,2.0]", "label.temperature_range=[4000,10000]", "label.num_states=4"]
+    assert main([*words, f"run_dir={tmp_path}"]) == 0
+    assert "rs = 1.3, T = " in capsys.readouterr().out
+    database = LabelDatabase.open(tmp_path / "labels.db")
+    assert [rs for _, rs in database.groups()] == pytest.approx([1.3, 1.5, 1.7, 1.9])
+    states = database.metadata["states"]
+    assert sorted(state["temperature_kelvin"] for state in states) == [4750.0, 6250.0, 7750.0, 9250.0]
+    assert [state["temperature_kelvin"] for state in states] != [4750.0, 6250.0, 7750.0, 9250.0]
+    assert database.metadata["region"] == {"rs": [1.2, 2.0], "temperature_kelvin": [4000, 10000]}
+    assert main([*words, f"run_dir={tmp_path}"]) == 0
+    assert "4 labels, 0 failed, 0 still to do" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")

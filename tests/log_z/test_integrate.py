@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_vfe.log_z import integrate as integration
+from lightning_vfe.log_z import ladder_run
 from lightning_vfe.log_z.integrate import integrate
 from lightning_vfe.log_z.settings import LogZSettings
 from lightning_vfe.physics.cell import PeriodicCell
@@ -103,7 +103,7 @@ def test_windows_are_added_where_neighbours_overlap_too_little() -> None:
 
 
 def test_a_gap_that_stays_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(integration, "_MOST_INSERTIONS", 0)
+    monkeypatch.setattr(ladder_run, "_MOST_INSERTIONS", 0)
     with pytest.raises(FloatingPointError, match="have nothing in common after adding windows 0 times"):
         integrate([wells(PeriodicCell(2, 3.0), 1e4)], PeriodicCell(2, 3.0), 0.5, settings(max_windows_per_stage=1))
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vfe.errors import SettingError
+from lightning_vfe.models.base.boltzmann_states import BoltzmannStates
 from lightning_vfe.models.base.log_z import find_entry, log_z_file
 from lightning_vfe.models.contracts import PotentialEnergy
 from lightning_vfe.models.potential.potential import Potential
@@ -64,32 +65,39 @@ class BoltzmannBase(nn.Module):
         strata: Strata,
         potential_path: str | Path,
         log_z_path: str | Path | None = None,
-    ) -> BoltzmannBase:
+    ) -> BoltzmannBase | BoltzmannStates:
         """The base of a stored potential, with the ln Z that `lightning-vfe log-z` found for it.
 
         Args:
             system: the protons.
-            strata: of the run, with one state point.
+            strata: of the run; several state points give a `BoltzmannStates`.
             potential_path: file of the potential; one that the package ships is found by its path inside data/.
             log_z_path: file of ln Z; left out, the one beside the potential.
 
         Raises:
-            ValueError: several state points; a file is missing or damaged, or holds no converged ln Z of these
-                parameters of the potential at this N, rs and T.
+            ValueError: a file is missing or damaged, or holds no converged ln Z of these parameters of the potential at
+                this N and one of the rs and T, or a state point is outside the region of the potential's labels.
         """
-        if strata.num_states > 1:
-            raise strata.too_many("the ML base has the ln Z of one: give one, or set base=uniform")
-        cell, temperature_kelvin = strata.single.cell(system.num_atoms), strata.single.temperature_kelvin
         file = data_file(potential_path)
         try:
             potential, _ = load_potential(file)
         except SettingError as error:
             raise error.at("potential_path") from None
-        # Refuses a wrong density first: no integration would help there.
-        potential.check(torch.zeros(cell.num_atoms, 3), cell)
-        entries = log_z_file(file) if log_z_path is None else Path(log_z_path)
-        entry = find_entry(entries, file, potential_hash(potential), cell, temperature_kelvin)
-        return cls(cell, potential, temperature_kelvin, entry.log_z, entry.log_z_error)
+        cells = [point.cell(system.num_atoms) for point in strata.points]
+        # Refuses a wrong state first: no integration would help there.
+        for point, cell in zip(strata.points, cells, strict=True):
+            potential.check(torch.zeros(cell.num_atoms, 3), cell)
+            potential.check_temperature(point.temperature_kelvin)
+        stored, own_hash = log_z_file(file) if log_z_path is None else Path(log_z_path), potential_hash(potential)
+        entries = [
+            find_entry(stored, file, own_hash, cell, point.temperature_kelvin)
+            for point, cell in zip(strata.points, cells, strict=True)
+        ]
+        if len(entries) == 1:
+            (entry,) = entries
+            return cls(cells[0], potential, entry.temperature_kelvin, entry.log_z, entry.log_z_error)
+        log_z, errors = [entry.log_z for entry in entries], [entry.log_z_error for entry in entries]
+        return BoltzmannStates(system.num_atoms, strata.points, potential, log_z, errors)
 
     def train(self, mode: bool = True) -> BoltzmannBase:
         """Set the mode; the potential stays in evaluation mode."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import TypeAdapter
 
 from lightning_vfe.errors import SettingError
@@ -30,6 +32,8 @@ class LogZEntry:
         converged: whether the integration trusts its result.
         reasons: why not.
         provenance: how it was computed; plain values.
+        problem: name of the integration that found several states together; empty where it found one.
+        covariances: (rs, T, covariance of the two ln Z) for each state of that integration.
     """
 
     num_atoms: int
@@ -41,6 +45,8 @@ class LogZEntry:
     converged: bool
     reasons: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
+    problem: str = ""
+    covariances: tuple[tuple[float, float, float], ...] = ()
 
     def is_at(self, num_atoms: int, rs: float, temperature_kelvin: float) -> bool:
         """Whether this is the entry of a state point."""
@@ -49,6 +55,24 @@ class LogZEntry:
 
 
 _ENTRY = TypeAdapter(LogZEntry)
+
+
+def joint_covariance(entries: Sequence[LogZEntry]) -> np.ndarray:
+    """Covariance of the ln Z of several entries; those of different integrations are independent.
+
+    Args:
+        entries: S of them.
+
+    Returns:
+        Without units.  # (S, S)
+    """
+    covariance = np.diag([entry.log_z_error**2 for entry in entries])
+    for i, one in enumerate(entries):
+        for j, other in enumerate(entries):
+            if i != j and one.problem and one.problem == other.problem:
+                shared = [value for rs, T, value in one.covariances if other.is_at(one.num_atoms, rs, T)]
+                covariance[i, j] = shared[0] if shared else 0.0
+    return covariance
 
 
 def log_z_file(potential_path: str | Path) -> Path:

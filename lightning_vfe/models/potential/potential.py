@@ -23,10 +23,12 @@ class Potential(nn.Module, abc.ABC):
 
     Attributes:
         rs_range: least and largest rs in bohr at which the potential may be used, or None for any.
+        temperature_range: least and largest temperature in K of the region that it was labelled in, or None for any.
         cutoff: range in bohr, or None where other potentials have theirs.
     """
 
     rs_range: tuple[float, float] | None = None
+    temperature_range: tuple[float, float] | None = None
     cutoff: float | None = None
 
     @abc.abstractmethod
@@ -107,6 +109,20 @@ class Potential(nn.Module, abc.ABC):
         """The sum over all configurations, and the single energies."""
         energy = self.energy(z, cell)
         return energy.sum(), energy
+
+    def check_temperature(self, temperature_kelvin: float) -> None:
+        """Raise a SettingError where the protons' temperature is outside the region of the labels."""
+        if self.temperature_range is None:
+            return
+        low, high = self.temperature_range
+        if not low * (1.0 - 1e-9) <= temperature_kelvin <= high * (1.0 + 1e-9):
+            raise SettingError(
+                "temperature_kelvin",
+                temperature_kelvin,
+                f"is outside the temperatures {low:g} to {high:g} K that the potential was labelled at",
+                "set system.temperature_kelvin inside, or train a potential on labels at this temperature; "
+                "base=uniform needs none",
+            )
 
     def check(self, z: Tensor, cell: PeriodicCell) -> None:
         """Raise a ValueError where z, the cell's density or its size do not suit."""

@@ -49,8 +49,8 @@ def save_potential(potential: Potential, path: str | Path, metadata: dict[str, A
     Args:
         potential: of a registered class, or a DeltaPotential of two such.
         path: the file; an old one is replaced only once the new one is complete.
-        metadata: what JSON can hold; at least "rs_range" [lo, hi] in bohr, "temperature_kelvin" and "label", the
-            provenance of the training labels.
+        metadata: what JSON can hold; at least "rs_range" [lo, hi] in bohr, "temperature_kelvin", a number or the
+            [lo, hi] of a region of states, and "label", the provenance of the training labels.
 
     Raises:
         ValueError: the metadata is incomplete or not plain, or the potential is of another kind.
@@ -74,7 +74,7 @@ def save_potential(potential: Potential, path: str | Path, metadata: dict[str, A
 
 
 def load_potential(path: str | Path) -> tuple[Potential, dict[str, Any]]:
-    """Read a potential that `save_potential` wrote; it then refuses densities outside the metadata's rs_range.
+    """Read a potential that `save_potential` wrote; it then refuses states outside those of its labels.
 
     Parameters in a lower precision than torch's default are raised to it, which changes neither energies nor hash.
 
@@ -103,6 +103,8 @@ def load_potential(path: str | Path) -> tuple[Potential, dict[str, Any]]:
     try:
         potential, metadata = _build(content["potential"]), content["metadata"]
         potential.rs_range = _rs_range(metadata)
+        if isinstance(temperatures := metadata["temperature_kelvin"], list):
+            potential.temperature_range = (float(min(temperatures)), float(max(temperatures)))
         intact = potential_hash(potential) == content["hash"]
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
         reason = str(error).partition("\n")[0]

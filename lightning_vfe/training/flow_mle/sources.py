@@ -173,4 +173,7 @@ def boltzmann_density(
     """
     if potential_path is None:
         return None
-    return BoltzmannBase.from_files(system, strata, potential_path, log_z_path)
+    strata.single  # noqa: B018  refuses several state points
+    base = BoltzmannBase.from_files(system, strata, potential_path, log_z_path)
+    assert isinstance(base, BoltzmannBase), "one state point"
+    return base

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.database import LabelDatabase
+from lightning_vfe.labels.foreign import SUFFIXES, ForeignLabels
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.resources import data_file
 from lightning_vfe.training.supervised.labelled import (
@@ -26,6 +28,8 @@ from lightning_vfe.training.supervised.labelled import (
 )
 
 PARTS = ("train", "validation", "test")
+MOST_CELLS = 6
+"""Cells that the banner and the tables list one by one."""
 
 
 class LabelDataModule(L.LightningDataModule):
@@ -33,6 +37,7 @@ class LabelDataModule(L.LightningDataModule):
 
     A batch holds configurations of one cell. The split is drawn once from the seed, in every group of equal cells on
     its own, and is part of the checkpoint: rows that come into the database later are left alone by a resumed run.
+    Cells with few configurations, such as those of a region, are split as one group for each number of atoms.
 
     Args:
         database: path of the database; `data/...` also finds the ones that the package ships.
@@ -40,6 +45,7 @@ class LabelDataModule(L.LightningDataModule):
         validation_fraction: share of the configurations for validation.
         test_fraction: share for the test.
         energy_error_floor: labels with error bars get weights 1 / (error^2 + floor^2); in Ha per atom.
+        units: of an extended XYZ or HDF5 set from elsewhere, see `ForeignLabels`; None for a database of `label`.
         seed: of split and order.
 
     Raises:
@@ -53,6 +59,7 @@ class LabelDataModule(L.LightningDataModule):
         validation_fraction: float = 0.1,
         test_fraction: float = 0.1,
         energy_error_floor: float = 1e-4,
+        units: dict[str, str] | None = None,
         seed: int = 42,
     ) -> None:
         super().__init__()
@@ -63,7 +70,7 @@ class LabelDataModule(L.LightningDataModule):
         self.batch_size = batch_size
         self.fractions = (validation_fraction, test_fraction)
         self.energy_error_floor = energy_error_floor
-        self.seed = seed
+        self.units, self.seed = units, seed
         self.sets: dict[str, list[LabelledSet]] = {}
         self.temperatures: set[float] = set()
         self.metadata: dict[str, Any] = {}
@@ -72,8 +79,19 @@ class LabelDataModule(L.LightningDataModule):
 
     @property
     def train_sets(self) -> list[LabelledSet]:
-        """Training configurations, one set for each cell."""
-        return self.sets["train"]
+        """Training configurations, one set for each cell that has any."""
+        return [group for group in self.sets["train"] if len(group) > 0]
+
+    @property
+    def region(self) -> dict[str, list[float]]:
+        """[least, largest] of `rs` in bohr and of `temperature_kelvin` in K: where the labels stand for all states.
+
+        That is the region which `lightning-vfe label` was given, or else the least and the largest of the labels.
+        Labels from elsewhere may have no temperatures.
+        """
+        densities = [group.cell.rs for group in self._everything]
+        found = {"rs": densities, "temperature_kelvin": [*self.temperatures]} | self.metadata.get("region", {})
+        return {name: [min(values), max(values)] for name, values in found.items() if values}
 
     def read(self, num_ranks: int = 1) -> None:
         """Read the database and split it, unless that is done.
@@ -84,22 +102,36 @@ class LabelDataModule(L.LightningDataModule):
         check_processes(self.batch_size, num_ranks)
         if self._everything:
             return
-        database = LabelDatabase.open(self.path)
+        is_foreign = Path(self.path).suffix.lower() in SUFFIXES
+        if self.units is not None and not is_foreign:
+            raise SettingError("units", dict(self.units), f"has no effect: {self.path} names its own", "drop it")
+        database = ForeignLabels(str(self.path), self.units) if is_foreign else LabelDatabase.open(self.path)
         self.metadata = database.metadata
         for num_atoms, rs in database.groups():
             arrays = database.arrays(num_atoms, rs)
-            self.temperatures |= {float(value) for value in arrays["temperature_kelvin"]}
+            self.temperatures |= {float(value) for value in arrays.get("temperature_kelvin", ())}
             self._everything.append(LabelledSet.from_arrays(PeriodicCell(num_atoms, rs), arrays))
-        chosen: dict[str, list[list[int]]] = {name: [] for name in PARTS}
+        self._choose(self._split())
+
+    def _split(self) -> dict[str, list[list[int]]]:
+        """Row ids of the three parts, for each cell."""
+        least = math.ceil(1.0 / min(self.fractions))
+        together: dict[str, list[LabelledSet]] = {}
         for group in self._everything:
             cell = group.cell
-            name = f"num_atoms = {cell.num_atoms}, rs = {cell.rs:g}"
-            parts = train_validation_test_split(
-                len(group), self.fractions, self.seed, name, origin=f"datamodule.database = {self.path} at {name}"
-            )
-            for part, index in zip(PARTS, parts, strict=True):
-                chosen[part].append([group.ids[i] for i in index.tolist()])
-        self._choose(chosen)
+            alike = [other for other in self._everything if other.cell.num_atoms == cell.num_atoms]
+            is_small = len(group) < least and len(alike) > 1
+            name = f"num_atoms = {cell.num_atoms}" + ("" if is_small else f", rs = {cell.rs:g}")
+            together.setdefault(name, []).append(group)
+        part_of: dict[int, str] = {}
+        for name, groups in together.items():
+            ids = [row for group in groups for row in group.ids]
+            origin = f"datamodule.database = {self.path} at {name}"
+            parts = train_validation_test_split(len(ids), self.fractions, self.seed, name, origin)
+            part_of |= {ids[i]: part for part, index in zip(PARTS, parts, strict=True) for i in index.tolist()}
+        return {
+            part: [[row for row in group.ids if part_of[row] == part] for group in self._everything] for part in PARTS
+        }
 
     def _choose(self, chosen: dict[str, list[list[int]]]) -> None:
         """Make the three parts from row ids of each group."""
@@ -117,11 +149,16 @@ class LabelDataModule(L.LightningDataModule):
                 self.sets[part].append(group.select(torch.tensor([places[row] for row in ids], dtype=torch.int64)))
         train = self.sets["train"]
         self.sets = {part: with_error_weights(self.sets[part], self.energy_error_floor, train) for part in PARTS}
-        self._order = BatchOrder([len(group) for group in self.sets["train"]], self.batch_size, self.seed)
+        self._order = BatchOrder([len(group) for group in self.train_sets], self.batch_size, self.seed)
 
     def description(self) -> dict[str, str]:
         """What the banner says."""
-        groups = [f"{len(group)} of N = {group.cell.num_atoms}, rs = {group.cell.rs:g}" for group in self._everything]
+        cells = [group.cell for group in self._everything]
+        if len(cells) > MOST_CELLS:
+            low, high = min(cell.rs for cell in cells), max(cell.rs for cell in cells)
+            groups = [f"{sum(map(len, self._everything))} of {len(cells)} cells, rs = {low:g} to {high:g}"]
+        else:
+            groups = [f"{len(part)} of N = {part.cell.num_atoms}, rs = {part.cell.rs:g}" for part in self._everything]
         counts = [f"{sum(map(len, self.sets[part]))} {part}" for part in PARTS]
         return {"labels": f"{self.path}: {'; '.join(groups)}", "split": ", ".join(counts)}
 
@@ -159,7 +196,7 @@ class LabelDataModule(L.LightningDataModule):
         """The split as row ids, and where the order of the batches stands."""
         assert self._order is not None
         cells = [[group.cell.num_atoms, group.cell.rs] for group in self._everything]
-        ids = {part: [list(group.ids) for group in self.sets[part]] for part in PARTS}
+        ids = {part: [[*group.ids] for group in self.sets[part]] for part in PARTS}
         return {"cells": cells, "ids": ids, "order": self._order.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -196,7 +233,8 @@ class _InOrder(IterableDataset[LabelledSet]):
     """All configurations of some sets, in parts."""
 
     def __init__(self, sets: Sequence[LabelledSet], batch_size: int) -> None:
-        self.parts = [group.select(part) for group in sets for part in torch.arange(len(group)).split(batch_size)]
+        filled = [group for group in sets if len(group) > 0]
+        self.parts = [group.select(part) for group in filled for part in torch.arange(len(group)).split(batch_size)]
 
     def __len__(self) -> int:
         return len(self.parts)

@@ -14,8 +14,9 @@ from typing_extensions import override
 from lightning_vfe.analysis.parity import PREDICTIONS, save_parity
 from lightning_vfe.files import whole_file, write_json
 from lightning_vfe.models.potential.storage import potential_hash, save_potential
+from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA
-from lightning_vfe.training.potential.datamodule import LabelDataModule
+from lightning_vfe.training.potential.datamodule import MOST_CELLS, LabelDataModule
 from lightning_vfe.training.potential.loss import Prediction, predict
 from lightning_vfe.training.potential.metrics import PotentialErrors
 from lightning_vfe.training.potential.module import PotentialModule
@@ -27,6 +28,9 @@ COLUMNS = {
     "force_{}": ("force component", "mHa/bohr", 1e3),
     "pressure_{}_gpa": ("pressure", "GPa", 1.0),
 }
+
+NUM_BINS = 4
+"""Bins of rs in the tables where there are many cells."""
 
 
 class PotentialReport(Reporter):
@@ -45,14 +49,15 @@ class PotentialReport(Reporter):
             self.messages.append("no potential is written: fit ended before the first validation")
             return
         predictions = _predictions(module, datamodule)
-        cells = [part.cell for part in datamodule.train_sets]
-        temperatures = sorted(datamodule.temperatures)
+        region, errors = datamodule.region, errors_of(predictions)
+        temperatures = sorted(set(region.get("temperature_kelvin", [])))
         metadata = {
-            "rs_range": [min(cell.rs for cell in cells), max(cell.rs for cell in cells)],
-            "num_atoms": sorted({cell.num_atoms for cell in cells}),
-            "temperature_kelvin": temperatures[0] if len(temperatures) == 1 else temperatures,
+            "rs_range": region["rs"],
+            "num_atoms": sorted({part.cell.num_atoms for part in datamodule.train_sets}),
+            "temperature_kelvin": temperatures if len(temperatures) > 1 else next(iter(temperatures), None),
             "label": datamodule.provenance(),
-            "test_errors": errors_of(predictions)["all"],
+            "test_errors": errors["all"],
+            "test_errors_by_cell": errors,
             "step": int(module.trained_steps),
         }
         file = self.run_dir / "potential.pt"
@@ -89,12 +94,26 @@ class PotentialReport(Reporter):
 
 
 def errors_of(predictions: list[tuple[LabelledSet, Prediction]]) -> dict[str, dict[str, float]]:
-    """Errors of all configurations, and of those of each cell."""
+    """Errors of all configurations, and of those of each cell; many cells are put into bins of rs."""
+    names = _cell_names([labels.cell for labels, _ in predictions])
     parts: dict[str, PotentialErrors] = {}
     for labels, predicted in predictions:
-        for name in ("all", f"num_atoms={labels.cell.num_atoms} rs={labels.cell.rs:g}"):
+        for name in ("all", names[labels.cell]):
             parts.setdefault(name, PotentialErrors().to(labels.energy.device)).update(predicted, labels)
     return {name: part.compute() for name, part in parts.items()}
+
+
+def _cell_names(cells: list[PeriodicCell]) -> dict[PeriodicCell, str]:
+    """What the table calls each cell: its N and rs, or its bin of rs where there are more than MOST_CELLS."""
+    if len(set(cells)) <= MOST_CELLS:
+        return {cell: f"num_atoms={cell.num_atoms} rs={cell.rs:g}" for cell in cells}
+    densities = [cell.rs for cell in cells]
+    edges = np.linspace(min(densities), max(densities), NUM_BINS + 1)
+    place = {cell: int(np.clip(np.searchsorted(edges, cell.rs, "right") - 1, 0, NUM_BINS - 1)) for cell in cells}
+    return {
+        cell: f"num_atoms={cell.num_atoms} rs={edges[place[cell]]:.3g}-{edges[place[cell] + 1]:.3g}"
+        for cell in sorted(place, key=lambda cell: (cell.num_atoms, cell.rs))
+    }
 
 
 def error_table(errors: dict[str, dict[str, float]], title: str) -> Table:
