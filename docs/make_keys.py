@@ -27,6 +27,7 @@ VERBS = {
     "log-z": ("log_z",),
     "sample": ("sample",),
     "report": (),
+    "eos": (),
 }
 REMOVABLE = ("callbacks.", "logger.")
 """Parts that a run may leave out."""

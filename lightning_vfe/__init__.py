@@ -51,6 +51,7 @@ _PART_HOMES = {
         "LangevinProposal",
     ),
     "workflows.load": ("LoadedRun",),
+    "workflows.eos": ("eos",),
     "workflows.sample": ("SampleSettings",),
     "training.variational.optimizers": ("Adam",),
     "models.potential.exported": ("ExportedPotential",),

@@ -38,6 +38,7 @@ from lightning_vfe.training.variational.module import VariationalFreeEnergy as V
 from lightning_vfe.training.variational.optimizers import Adam as Adam
 from lightning_vfe.training.variational.optimizers import NaturalGradient as NaturalGradient
 from lightning_vfe.training.variational.optimizers import OptimizerSettings as OptimizerSettings
+from lightning_vfe.workflows.eos import eos as eos
 from lightning_vfe.workflows.load import LoadedRun as LoadedRun
 from lightning_vfe.workflows.load import load as load
 from lightning_vfe.workflows.report import report as report

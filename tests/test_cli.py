@@ -62,10 +62,10 @@ def test_help_of_a_verb(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = capsys.readouterr().out
     assert text.startswith(f"usage: lightning-vfe {verb} ")
     assert "run_dir" in text
-    assert ("system.rs" in text) == (verb != "report")  # which reads the system from the runs
+    assert ("system.rs" in text) == (verb not in ("sample", "report", "eos"))  # which reads the system from the runs
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in (*TRAINER_VERBS, "report")])
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in (*TRAINER_VERBS, "sample", "report", "eos")])
 def test_commands_read_their_settings_alike(
     verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -64,7 +64,7 @@ def test_every_option_composes(group: str, option: str) -> None:
             assert OmegaConf.to_container(config, resolve=True)
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in (*TRAINER_VERBS, "sample", "report")])
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in (*TRAINER_VERBS, "sample", "report", "eos")])
 def test_every_command_has_its_config(verb: str) -> None:
     config = compose_config(parse(["system.num_atoms=6"]), root=verb)
     assert config.system.num_atoms == 6

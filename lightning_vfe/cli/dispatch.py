@@ -87,14 +87,14 @@ def _run(verb: str, settings: list[str], flags: set[str]) -> int:
     # hydra and torch take seconds to import: only when there is something to do
     from lightning_vfe.cli.comments import commented_yaml
     from lightning_vfe.workflows.compose import RUN_ROOT, compose_config
-    from lightning_vfe.workflows.overrides import parse
+    from lightning_vfe.workflows.overrides import parse, with_runs
     from lightning_vfe.workflows.plan import Plan, make_plan
 
     print_only = bool(flags & set(PRINT_CONFIG))
     if verb not in TRAINER_VERBS:
         forget_stale_ranks()
         if print_only:
-            return _show(commented_yaml(compose_config(parse(settings), root=verb), root=verb))
+            return _show(commented_yaml(compose_config(parse(with_runs(verb, settings)), root=verb), root=verb))
         return int(import_module(f"lightning_vfe.cli.{verb.replace('-', '_')}").run(settings))
     plan = Plan.received() or make_plan(verb, parse(settings))
     if print_only:

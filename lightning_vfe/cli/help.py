@@ -13,6 +13,7 @@ VERBS = {
     "log-z": "compute ln Z of a potential, by integration from the ideal gas on",
     "sample": "draw independent proton configurations of a run, with energies and weights",
     "report": "compare runs of one state point: a table, a figure and a page",
+    "eos": "an equation of state from tested runs over state points: surface F(V, T), Hugoniot",
 }
 TRAINER_VERBS = ("fit", "validate", "test")
 """Verbs of Lightning's Trainer; they share configs/config.yaml. The others have configs/VERB.yaml and a command."""
@@ -43,6 +44,7 @@ EXAMPLES = {
     "log-z": ("lightning-vfe log-z system.num_atoms=8",),
     "sample": ("lightning-vfe sample run_dir=runs/default sample.num_samples=200",),
     "report": ("lightning-vfe report runs=[runs/default,runs/default-2]",),
+    "eos": ("lightning-vfe eos runs/default", "lightning-vfe eos runs=[runs/cold,runs/hot] hugoniot.nucleus=H"),
 }
 
 VERB_NOTES = {
@@ -68,6 +70,7 @@ VERB_NOTES = {
     "report": (
         "Reads what test and log-z wrote into the folders; writes report.html, comparison.csv and comparison.png.",
     ),
+    "eos": ("Reads what test wrote into the folders; writes eos.csv, eos_surface.json, hugoniot.csv and figures.",),
 }
 
 

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 import pandas as pd
 from rich.console import Console
@@ -12,6 +13,7 @@ from lightning_vfe.analysis.sizes import EXTRAPOLATED, KINDS, MIN_SIZES
 from lightning_vfe.analysis.states import State
 from lightning_vfe.analysis.terms import TERMS, value_with_error
 from lightning_vfe.analysis.training_scatter import SIGNIFICANT
+from lightning_vfe.cli.banner import print_rows
 from lightning_vfe.workflows.report import report
 from lightning_vfe.workflows.verbs import compose_verb
 
@@ -26,6 +28,7 @@ def run(words: Sequence[str]) -> int:
     config = compose_verb("report", tuple(words))
     command = shlex.join(["lightning-vfe", "report", *words])
     found = report(config.runs, config.labels, config.run_dir, command)
+    print_rows("report", Path(config.run_dir).name, [("runs", str(len(config.runs))), ("folder", str(config.run_dir))])
     if found.extrapolation is None:
         _print(found.table)
     else:

@@ -20,6 +20,9 @@ BOHR_TO_ANGSTROM: float = constants.value("Bohr radius") / constants.angstrom
 HARTREE_PER_BOHR3_TO_GPA: float = constants.value("Hartree energy") / constants.value("Bohr radius") ** 3 / 1e9
 """One Ha/bohr^3 in GPa, 29421.0."""
 
+ATOMIC_VELOCITY_TO_KM_PER_S: float = constants.value("atomic unit of velocity") / 1e3
+"""One atomic unit of velocity in km/s, 2187.69."""
+
 # Rounded on purpose: the reference free energies of this package were computed with this value. Xie et al. (2023) used
 # 1836, which changes F by 3/2 kT ln(1836.15 / 1836) = 1.2e-4 kT per proton.
 PROTON_MASS: float = 1836.15

@@ -25,6 +25,7 @@ from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
 from lightning_vfe.workflows.build import resume_structure
 from lightning_vfe.workflows.checkpoints import check_readable, embedded_config, load_checkpoint
+from lightning_vfe.workflows.eos import EquationOfState, eos
 from lightning_vfe.workflows.guards import default_dtype, key_errors, memory_bound
 from lightning_vfe.workflows.restore import restore
 from lightning_vfe.workflows.run_config import CONFIG_FILE, read_config
@@ -174,6 +175,14 @@ class LoadedRun:
     def literature(self) -> pd.DataFrame:
         """Published values at the state points of the run."""
         return literature(self.files.system)
+
+    def eos(self) -> EquationOfState:
+        """The equation of state of the run's states, as `lightning-vfe eos` finds it; writes nothing.
+
+        Raises:
+            CommandError: the run is not tested, or has a single state.
+        """
+        return eos([self.folder])
 
     def plot_training(self, **settings: Any) -> Figure:
         """The terms of F along the training, see `analysis.figures.draw_training`."""

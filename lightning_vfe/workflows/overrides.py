@@ -1,7 +1,7 @@
 """The words `key=value` of the command line: read them, and apply them to a config; `schema.py` checks the types."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ FIXED_KEYS = ("schema", "version")
 """Keys that describe a config, and change nothing in a run."""
 OWN_PATHS = ("run_dir", "ckpt_path")
 """Keys that are read before the config is composed."""
+TAKE_FOLDERS = ("eos",)
+"""Verbs after which folders may stand without a key."""
 NAME_LISTS = ("runs", "labels")
 """Keys that hold a list of folders or names; an entry with a comma stands in quotes."""
 _ENTRY = re.compile(r"""(?:"[^"]*"|'[^']*'|[^,])+""")
@@ -73,6 +75,17 @@ def quote(path: str) -> str:
     given = str(Path(path).expanduser())
     inner = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + found[2].replace('"', '\\"'), given)
     return f'"{inner}"'
+
+
+def with_runs(verb: str, words: Sequence[str]) -> list[str]:
+    """The words of a verb that takes folders beside key=value, with the folders gathered in `runs=[...]`."""
+    folders = [word for word in words if "=" not in word] if verb in TAKE_FOLDERS else []
+    if not folders:
+        return list(words)
+    given = [word for word in words if word.startswith("runs=")]
+    if given:
+        raise CommandError(f"'{folders[0]}' and '{given[0]}' both name runs; write all of them into runs=[...]")
+    return [f"runs=[{','.join(map(quote, folders))}]", *(word for word in words if "=" in word)]
 
 
 def parse(words: Iterable[str]) -> Overrides:

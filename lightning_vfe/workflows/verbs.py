@@ -8,7 +8,7 @@ lv.test(run_dir="runs/a").results
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from lightning_vfe.workflows.label import LabelResult, label_with
 from lightning_vfe.workflows.load import load
 from lightning_vfe.workflows.log_z import LogZRun, log_z_with
 from lightning_vfe.workflows.log_z_states import LogZStates, log_z_states_with
-from lightning_vfe.workflows.overrides import parse
+from lightning_vfe.workflows.overrides import parse, with_runs
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import Plan, make_plan
 from lightning_vfe.workflows.run import Observer, RunResult, run, silent
@@ -36,6 +36,8 @@ from lightning_vfe.workflows.schema import check_types
 from lightning_vfe.workflows.system import strata_of
 
 PathLike = str | Path | None
+NEED_NO_FOLDER = ("eos",)
+"""Verbs that write into the folder of a run where no other is given."""
 
 
 def fit(
@@ -157,10 +159,11 @@ def sample(
 
 def compose_verb(verb: str, settings: tuple[str, ...], run_dir: PathLike = None) -> DictConfig:
     """The checked config of a verb that is no stage of Lightning's Trainer."""
-    overrides = parse(_words(settings, run_dir=run_dir))
+    overrides = parse(_words(with_runs(verb, settings), run_dir=run_dir))
     config = compose_config(overrides, root=verb)
     check_effects(verb, config, overrides)
-    check_folder("run_dir", config.run_dir)
+    if config.run_dir is not None or verb not in NEED_NO_FOLDER:
+        check_folder("run_dir", config.run_dir)
     check_types(config)
     return config
 
@@ -176,7 +179,7 @@ def _same_command() -> str:
     return "then run the same command again"
 
 
-def _words(settings: tuple[str, ...], **paths: PathLike) -> list[str]:
+def _words(settings: Sequence[str], **paths: PathLike) -> list[str]:
     return [*settings, *(f"{key}={path}" for key, path in paths.items() if path is not None)]
 
 

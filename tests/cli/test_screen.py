@@ -99,3 +99,15 @@ def test_a_dry_run_of_a_checkpoint_leaves_it_alone(run: Path, capsys: pytest.Cap
 def test_a_dry_run_goes_with_the_trainer(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["log-z", "--dry-run"]) == 2
     assert capsys.readouterr().err == "error: --dry-run goes with fit, validate, test\n"
+
+
+def test_report_begins_with_a_banner(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And shows both verdicts."""
+    assert main(["test", f"run_dir={run}", "datamodule.test_steps=4"]) == 0
+    capsys.readouterr()
+    assert main(["report", f"runs=[{run}]", f"run_dir={tmp_path / 'report'}"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("lightning-vfe report: report\n")
+    assert shown_rows(printed)["runs"] == "1"
+    assert re.search(r"averages converged +│ +NO", printed)
+    assert re.search(r"training converged +│ +- ", printed)

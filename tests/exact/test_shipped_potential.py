@@ -12,9 +12,11 @@ from lightning_vfe.labels.database import LabelDatabase
 from lightning_vfe.log_z.integrate import integrate
 from lightning_vfe.log_z.settings import LogZSettings
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
+from lightning_vfe.models.base.log_z import joint_covariance, log_z_file, read_entries
 from lightning_vfe.models.potential.storage import load_potential, potential_hash
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.free_energy import momentum_free_energy
+from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.system import System
 from lightning_vfe.physics.twists import twist_grid
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
@@ -30,6 +32,9 @@ OF_EIGHT = {"h8_rs1p25_6000K_twists222": [2, 2, 2], "h8_rs1p25_6000K_gamma": [1,
 """Potentials of N = 8, with the twists of their labels."""
 LN_Z_OF = {"h8_rs1p25_6000K_twists222": [8, 14, 16], "h8_rs1p25_6000K_gamma": [8]}
 """Sizes whose ln Z is shipped."""
+
+REGION = "h8_rs1p2-2p1_4000-10000K_twists222"
+"""Labels and potential of a region of states."""
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +72,37 @@ def test_the_shipped_vmc_labels_are_of_the_shipped_configurations():
     assert abs(error.mean() - 6e-3) < 5e-4
 
 
-@pytest.mark.parametrize("name", ["h_rs1p25_6000K.db", "h_vmc_rs1p25_6000K.db", *(f"{name}.db" for name in OF_EIGHT)])
+@pytest.mark.parametrize(
+    "name", ["h_rs1p25_6000K.db", "h_vmc_rs1p25_6000K.db", f"{REGION}.db", *(f"{name}.db" for name in OF_EIGHT)]
+)
 def test_provenance_names_no_folder_of_one_machine(name):
     metadata = json.dumps(LabelDatabase.open(data_file(f"data/labels/{name}")).metadata)
     assert "/tmp" not in metadata
     assert "/home" not in metadata
+
+
+def test_the_potential_of_a_region_has_its_states():
+    """Nine states from one problem; it fits its labels as well as it says; a base takes all of them, and no other."""
+    file = data_file(f"potentials/{REGION}.pt")
+    potential, metadata = load_potential(file)
+    states = [[rs, T] for rs in (1.2, 1.65, 2.1) for T in (4000.0, 6000.0, 10000.0)]
+    base = BoltzmannBase.from_files(System(8), Strata.of(states=states), file)
+    assert len(base.log_z) == 9
+    entries = read_entries(log_z_file(file))
+    covariance = joint_covariance(entries)
+    assert np.linalg.eigvalsh(covariance).min() > 0
+    assert covariance[0, 1] != 0
+    assert max(entry.log_z_error for entry in entries) < 0.08
+    labels, squares = LabelDatabase.open(data_file(f"data/labels/{REGION}.db")), []
+    assert len(labels) == 320
+    for num_atoms, rs in labels.groups():
+        arrays = labels.arrays(num_atoms, rs)
+        with torch.no_grad():
+            energy = potential.energy(torch.as_tensor(arrays["positions"]), PeriodicCell(num_atoms, rs)).numpy()
+        squares.append(((energy - arrays["free_energy"]) / num_atoms) ** 2)
+    assert math.sqrt(np.concatenate(squares).mean()) < 1.2 * metadata["test_errors"]["energy_rmse_per_atom"]
+    with pytest.raises(ValueError, match=r"temperature_kelvin = 3000.* is outside the temperatures"):
+        BoltzmannBase.from_files(System(8), Strata.of(1.3, 3000.0), file)
 
 
 def test_every_stored_ln_z_belongs_to_it(potential):

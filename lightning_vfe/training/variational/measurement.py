@@ -225,6 +225,7 @@ class Measurement:
                 gaps=None if is_ceimc else self._with_exact_free_energy(gaps, common),
                 structure=structure,
                 finite_size=corrections,
+                correlations=self.metric.correlations[number],
             )
             states.append(result)
         return TestResult(self.system(), step, states, common, info or self.info(steps_key))

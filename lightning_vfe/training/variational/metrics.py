@@ -10,9 +10,13 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_vfe.physics.correlation import correlation_of_means
 from lightning_vfe.physics.equilibration import block_length, equilibration_steps
 from lightning_vfe.physics.statistics import Estimate, estimate
 from lightning_vfe.physics.strata import Strata
+
+CORRELATED = ("free_energy_per_atom", "energy_per_atom", "pressure_gpa")
+"""Terms whose correlations are measured: an equation of state is fitted to them together."""
 
 
 class FreeEnergyMetric(Metric):
@@ -30,6 +34,7 @@ class FreeEnergyMetric(Metric):
     Attributes:
         unequilibrated: steps at the start of each state that `compute` has found not to be equilibrated, those of the
             slowest term; all steps where the chains drift to the end.
+        correlations: of the means of CORRELATED that `compute` has found at each state, in this order.
     """
 
     full_state_update = False
@@ -52,6 +57,7 @@ class FreeEnergyMetric(Metric):
         self.walker_names: list[str] = []
         self.common_names: list[str] = []
         self.unequilibrated: list[int] = []
+        self.correlations: list[list[list[float]]] = []
 
     def update(
         self,
@@ -99,7 +105,7 @@ class FreeEnergyMetric(Metric):
                     f"{name} is not finite for {broken} of {series.numel()} samples: the networks, or a chain, broke "
                     "down there; measure an earlier checkpoint of the run with ckpt_path=..."
                 )
-        self.unequilibrated, found = [], []
+        self.unequilibrated, self.correlations, found = [], [], []
         for number in range(self.strata.num_states):
             own = self.strata.state_index(stratum) == number
             chains = stratum[own].cpu()
@@ -109,7 +115,20 @@ class FreeEnergyMetric(Metric):
             start = start_of_average(slowest, next(iter(series_of.values())).shape[0])
             self.unequilibrated.append(slowest)
             found.append({name: estimate(each[start:], *arguments) for name, each in series_of.items()})
+            self.correlations.append(self._correlations(found[-1], series_of, start, arguments))
         return found
+
+    @staticmethod
+    def _correlations(
+        found: dict[str, Estimate], series: dict[str, Tensor], start: int, arguments: tuple[Tensor, Tensor]
+    ) -> list[list[float]]:
+        """Of the means of CORRELATED, from blocks of twice the autocorrelation time of the slowest of them."""
+        samples = [series[name][start:] for name in CORRELATED if name in series]
+        length = max((found[name].autocorrelation_time for name in CORRELATED if name in found), default=1.0)
+        if len(samples) < len(CORRELATED):
+            return []
+        matrix: list[list[float]] = correlation_of_means(samples, math.ceil(2.0 * length), *arguments).tolist()
+        return matrix
 
     def common_diagnostics(self) -> dict[str, float]:
         """Each diagnostic number of the whole run, averaged over the steps, and the error of the electrons' drift."""

@@ -25,6 +25,7 @@ from lightning_vfe.training.variational.diagnostics import (
     MIN_EFFECTIVE_SAMPLES,
     electron_drift_limit,
 )
+from lightning_vfe.training.variational.metrics import CORRELATED
 from lightning_vfe.training.variational.summary_files import (
     write_pair_correlation,
     write_structure_factor,
@@ -79,6 +80,7 @@ class StateResult:
         gaps: how far F lies above the exact one; None where nobody measured it.
         structure: S(k) of all kinds.
         finite_size: two-body corrections, which stand beside the terms and are in none of them.
+        correlations: matrix of the correlations of the terms metrics.CORRELATED; empty where nobody measured them.
         reasons: why the numbers are not to be trusted; empty if they are.
     """
 
@@ -95,6 +97,7 @@ class StateResult:
     gaps: Gaps | None = None
     structure: dict[str, StructureFactor] = field(default_factory=dict)
     finite_size: dict[str, Correction] = field(default_factory=dict)
+    correlations: list[list[float]] = field(default_factory=list)
     reasons: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -170,6 +173,12 @@ class StateResult:
                 for name, parts in self.budget.items()
             }
         }
+
+    def correlation(self) -> dict[str, Any]:
+        """The entry `correlations`: how the statistical errors of F, E and P are correlated; not of fixed protons."""
+        if not self.correlations or not self.point.temperature_kelvin:
+            return {}
+        return {"correlations": {"terms": list(CORRELATED), "matrix": self.correlations}}
 
 
 @dataclass
@@ -287,7 +296,7 @@ class TestResult:
         if len(self.states) == 1:
             (only,) = self.states
             known = {"published": only.published}
-            numbers = only.terms() | only.bracket() | only.error_budget()
+            numbers = only.terms() | only.bracket() | only.error_budget() | only.correlation()
             numbers |= _diagnostics(self.diagnostics | only.diagnostics)
             return content | numbers | verdict | known | self._verdicts() | _units(only.terms())
         content["states"] = [
@@ -295,6 +304,7 @@ class TestResult:
             | result.terms()
             | result.bracket()
             | result.error_budget()
+            | result.correlation()
             | _diagnostics(result.diagnostics)
             | {"converged": not (result.reasons or self.common_reasons), "reasons": result.reasons}
             | {"published": result.published}

@@ -84,7 +84,8 @@ def test_layout_of_one_state(tmp_path: Path, keys: dict, moves: dict, added: set
     terms = [f"{name}_per_atom" for name in [*TERMS, *([] if keys else OF_THE_MAP)]] + ["pressure_gpa"]
     terms += [] if keys else ["molecular_fraction"]
     last = ["bracket"] if moves != CEIMC else []  # chains of exp(-E/kT) say nothing of F
-    last += ["error_budget", "diagnostics", "converged", "reasons", "published"]
+    last += ["error_budget", *([] if keys else ["correlations"])]
+    last += ["diagnostics", "converged", "reasons", "published"]
     last += ["verdicts", "units", "provenance", "checksum"]
     assert list(content) == ["system", "step", "trainings", "measurement", *terms, *last]
     assert content["trainings"] == 1

@@ -1,0 +1,184 @@
+"""The principal Hugoniot: where a shock takes the cryogenic liquid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.polynomial import Polynomial
+from scipy import constants
+from scipy.optimize import brentq
+
+from lightning_vfe.analysis.eos.points import Point
+from lightning_vfe.analysis.eos.surface import Surface, kelvin_to_kT, rs_of_volume, volume_per_atom
+from lightning_vfe.errors import SettingError
+from lightning_vfe.physics.units import BOHR_TO_ANGSTROM, HARTREE_PER_BOHR3_TO_GPA, NUCLEAR_MASSES
+
+GROUND_STATE_LIMIT = 10_000.0
+"""Kelvin. Above it, excited electrons, which the model leaves out, change E and P."""
+ELECTRON_MASS_GRAM = constants.electron_mass * 1e3
+INITIAL = {"D": (0.167, -0.583725), "H": (0.0708, -0.582284)}
+"""Density in g/cm^3 and energy in Ha per atom of the cryogenic liquids.
+
+D: density and energy of Tenti et al., PRB 110, L041107 (2024). H: density of the liquid at 20 K, and -1/2 - D_0/2 with
+the dissociation energy D_0 = 36118.07 cm^-1 of H2 (Liu et al., J. Chem. Phys. 130, 174306 (2009)), which leaves out the
+binding of the liquid, below 1 mHa per atom."""
+
+
+@dataclass(frozen=True)
+class InitialState:
+    """What the shock runs into.
+
+    Attributes:
+        energy: E_0 per atom in Ha.
+        volume: V_0 per atom in bohr^3.
+        pressure: P_0 in Ha/bohr^3.
+    """
+
+    energy: float
+    volume: float
+    pressure: float = 0.0
+
+    @classmethod
+    def of(
+        cls,
+        nucleus: str = "D",
+        density_g_per_cm3: float | None = None,
+        energy_per_atom: float | None = None,
+        pressure_gpa: float = 0.0,
+    ) -> InitialState:
+        """The cryogenic liquid of an isotope.
+
+        Args:
+            nucleus: D or H.
+            density_g_per_cm3: None takes that of INITIAL.
+            energy_per_atom: in Ha, with the zero-point motion of the molecules; None takes that of INITIAL.
+            pressure_gpa: P_0.
+
+        Raises:
+            SettingError: another nucleus, or a density that is not positive.
+        """
+        if nucleus not in INITIAL:
+            raise SettingError("hugoniot.nucleus", nucleus, "must be D or H", "the mass enters the initial volume")
+        density, energy = INITIAL[nucleus]
+        density = density if density_g_per_cm3 is None else float(density_g_per_cm3)
+        energy = energy if energy_per_atom is None else float(energy_per_atom)
+        if not 0.0 < density < math.inf:
+            reason, remedy = "must be positive", "0.167 is that of liquid deuterium"
+            raise SettingError("hugoniot.density_g_per_cm3", density, reason, remedy)
+        centimetre = 1e8 / BOHR_TO_ANGSTROM  # in bohr
+        volume = (NUCLEAR_MASSES[nucleus] + 1.0) * ELECTRON_MASS_GRAM / density * centimetre**3
+        return cls(energy, volume, pressure_gpa / HARTREE_PER_BOHR3_TO_GPA)
+
+    def mismatch(self, energy: np.ndarray, pressure: np.ndarray, volume: np.ndarray) -> np.ndarray:
+        """E - E_0 + (P + P_0)(V - V_0)/2, zero on the Hugoniot (Rankine and Hugoniot)."""
+        return np.asarray(energy - self.energy + 0.5 * (pressure + self.pressure) * (volume - self.volume))
+
+
+def hugoniot_of_surface(
+    surface: Surface, start: InitialState, kelvins: Sequence[float], rs: tuple[float, float]
+) -> pd.DataFrame:
+    """The Hugoniot of a fitted surface, with errors by the delta method from the covariance of its coefficients.
+
+    Args:
+        surface: F(V, T).
+        start: E_0, V_0, P_0.
+        kelvins: temperatures.
+        rs: range of densities in which it is sought; the surface is not extrapolated.
+
+    Returns:
+        A row for each temperature at which it runs through the range: see `_table`.
+    """
+    low, high = (float(volume) for volume in volume_per_atom(np.array(rs)))
+    rows = []
+    for kelvin in kelvins:
+        kT = kelvin_to_kT(kelvin)
+
+        def place(each: Surface, kT: np.ndarray = kT) -> np.ndarray:
+            def mismatch(volume: float) -> float:
+                v = np.array(volume)
+                return float(start.mismatch(each.energy(v, kT), each.pressure(v, kT), v))
+
+            # a surface that is moved by its error may cross just outside
+            wide = (low, high) if each is surface else (0.8 * low, 1.25 * high)
+            if mismatch(wide[0]) * mismatch(wide[1]) > 0:
+                return np.full(2, math.nan)
+            volume = brentq(mismatch, *wide)
+            return np.array([volume, each.pressure(np.array(volume), kT)])
+
+        found = place(surface)
+        if np.isfinite(found).all():
+            rows.append((kelvin, *found, *surface.error(place)))
+    return _table(rows, start)
+
+
+def hugoniot_of_points(points: Sequence[Point], start: InitialState) -> pd.DataFrame:
+    """The Hugoniot of measured E and P alone, without a surface.
+
+    At each temperature with at least two densities, the mismatch h and P are interpolated in V between the states, by
+    a parabola, or a line where there are two: weighted least squares with the errors of h, in which the covariance of E
+    and P counts. The error of the zero V of h is sigma_h(V) / |dh/dV|.
+
+    Args:
+        points: of one or several temperatures.
+        start: E_0, V_0, P_0.
+
+    Returns:
+        A row for each temperature at which h has a zero between the states: see `_table`.
+    """
+    rows = []
+    for kelvin in sorted({point.state.temperature_kelvin for point in points}):
+        own = [point for point in points if point.state.temperature_kelvin == kelvin]
+        found = _crossing(own, start) if len({point.state.rs for point in own}) > 1 else None
+        if found is not None:
+            rows.append((kelvin, *found))
+    return _table(rows, start)
+
+
+def _crossing(points: Sequence[Point], start: InitialState) -> tuple[float, float, float, float] | None:
+    """V and P on the Hugoniot with their errors, or None where h has no zero between the points."""
+    volume = np.array([float(volume_per_atom(point.state.rs)) for point in points])
+    values = np.array([point.values[1:] for point in points])  # (points, 2): E and P
+    covariance = np.array([point.covariance[1:, 1:] for point in points])
+    direction = np.stack([np.ones_like(volume), 0.5 * (volume - start.volume)], axis=1)
+    h = start.mismatch(values[:, 0], values[:, 1], volume)
+    error_of_h = np.sqrt(np.einsum("pi,pij,pj->p", direction, covariance, direction))
+    degree = min(2, len(set(volume)) - 1)
+    middle, width = volume.mean(), np.ptp(volume)
+    design = np.vander((volume - middle) / width, degree + 1, increasing=True)
+    gain_h = np.linalg.pinv(design / error_of_h[:, None]) / error_of_h  # (degree + 1, points)
+    gain_p = np.linalg.pinv(design)
+    line = Polynomial(gain_h @ h)
+    roots = [root.real for root in line.roots() if abs(root.imag) < 1e-9]
+    ends = (volume.min() - middle) / width, (volume.max() - middle) / width
+    inside = [root for root in roots if ends[0] <= root <= ends[1]]
+    if len(inside) != 1:
+        return None
+    powers = inside[0] ** np.arange(degree + 1)
+    slope_h, slope_p = line.deriv()(inside[0]), Polynomial(gain_p @ values[:, 1]).deriv()(inside[0])
+    # linear response of the zero and of P there to E and P of each point
+    of_h = (powers @ gain_h)[:, None] * direction
+    root = -of_h / slope_h
+    pressure = np.stack([np.zeros_like(volume), powers @ gain_p], axis=1) + slope_p * root
+    errors = [math.sqrt(np.einsum("pi,pij,pj->", form, covariance, form)) for form in (root, pressure)]
+    return middle + width * inside[0], float(powers @ gain_p @ values[:, 1]), width * errors[0], errors[1]
+
+
+def _table(rows: Sequence[tuple[float, ...]], start: InitialState) -> pd.DataFrame:
+    """temperature_kelvin, rs, compression V_0/V and pressure_gpa with errors, and whether T is within the limit."""
+    kelvin, volume, pressure, volume_error, pressure_error = np.array(rows, dtype=float).reshape(-1, 5).T
+    return pd.DataFrame(
+        {
+            "temperature_kelvin": kelvin,
+            "rs": rs_of_volume(volume),
+            "rs_error": rs_of_volume(volume) * volume_error / (3.0 * volume),
+            "compression": start.volume / volume,
+            "compression_error": start.volume / volume**2 * volume_error,
+            "pressure_gpa": pressure * HARTREE_PER_BOHR3_TO_GPA,
+            "pressure_gpa_error": pressure_error * HARTREE_PER_BOHR3_TO_GPA,
+            "ground_state_electrons": kelvin <= GROUND_STATE_LIMIT,
+        }
+    )

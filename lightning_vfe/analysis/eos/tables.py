@@ -1,0 +1,133 @@
+"""The tables of an equation of state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lightning_vfe.analysis.eos.fit import CURVED, Fit, consistency, leave_one_out, suspicious
+from lightning_vfe.analysis.eos.points import SYMBOLS, Point
+from lightning_vfe.analysis.eos.surface import Surface, kelvin_to_kT, volume_per_atom
+from lightning_vfe.physics.units import ATOMIC_VELOCITY_TO_KM_PER_S, HARTREE_PER_BOHR3_TO_GPA
+
+LARGE = 3.0
+"""Sigmas that are named where a state does not fit."""
+
+
+def state_table(fit: Fit) -> pd.DataFrame:
+    """A row for each state.
+
+    Returns:
+        volume in bohr^3 per atom. The measured free_energy_per_atom and energy_per_atom in Ha, entropy_per_atom in k_B
+        and pressure_gpa, each with NAME_error. The same of the surface, with the prefix fit_, and heat_capacity of C_V
+        in k_B per atom and sound_speed_km_per_s. pressure_sigmas and entropy_sigmas of `fit.consistency`. The
+        differences of `fit.leave_one_out`: left_out_F, left_out_E, left_out_P in sigmas, and left_out_probability.
+        converged, run, and `remark` on a state that does not fit or is not to be trusted.
+    """
+    agreement, outside, bad = consistency(fit), leave_one_out(fit), suspicious(fit)
+    rows = []
+    for number, point in enumerate(fit.points):
+        sigmas, chance = outside[number].sigmas, outside[number].probability
+        row = _measured(point) | _derived(fit.surface, point)
+        row |= {"pressure_sigmas": agreement.pressure[number], "entropy_sigmas": agreement.entropy[number]}
+        row |= {f"left_out_{symbol}": value for symbol, value in zip(SYMBOLS, sigmas, strict=True)}
+        row |= {"left_out_probability": chance, "converged": point.converged, "run": point.run}
+        rows.append(row | {"remark": _remark(point, number in bad, sigmas, chance)})
+    states = [(point.state.rs, point.state.temperature_kelvin) for point in fit.points]
+    return pd.DataFrame(rows, index=pd.MultiIndex.from_tuples(states, names=["rs", "temperature_kelvin"]))
+
+
+def surface_quantities(
+    surface: Surface, volume: np.ndarray, kT: np.ndarray
+) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Value and error of all that follows from the surface, by its name in the table.
+
+    C_V and the sound speed are nan where the states do not determine the second derivatives of F.
+
+    Args:
+        surface: F(V, T).
+        volume: per atom, in bohr^3.  # (...)
+        kT: in Ha.  # (...)
+    """
+    quantities: dict[str, Callable[[Surface], np.ndarray]] = {
+        "free_energy_per_atom": lambda one: one.free_energy(volume, kT),
+        "energy_per_atom": lambda one: one.energy(volume, kT),
+        "entropy_per_atom": lambda one: one.entropy(volume, kT),
+        "pressure_gpa": lambda one: one.pressure(volume, kT) * HARTREE_PER_BOHR3_TO_GPA,
+        "heat_capacity": lambda one: one.heat_capacity(volume, kT),
+        "sound_speed_km_per_s": lambda one: one.sound_speed(volume, kT) * ATOMIC_VELOCITY_TO_KM_PER_S,
+    }
+    found = {name: (quantity(surface), surface.error(quantity)) for name, quantity in quantities.items()}
+    terms, unknown = surface.basis.terms, (np.full(np.shape(volume), np.nan),) * 2
+    if terms.temperature < CURVED:
+        found["heat_capacity"] = unknown
+    if min(terms) < CURVED:
+        found["sound_speed_km_per_s"] = unknown
+    return found
+
+
+def fit_summary(fit: Fit) -> dict[str, Any]:
+    """How good the fit is, and the surface: chi2, dof, terms, coefficients, their covariance and the reference."""
+    basis = fit.surface.basis
+    return {
+        "chi2": fit.chi2,
+        "dof": fit.dof,
+        "density_terms": basis.terms.density,
+        "temperature_terms": basis.terms.temperature,
+        "num_atoms": basis.num_atoms,
+        "nuclear_mass": basis.nuclear_mass,
+        "reference_volume": basis.volume,
+        "reference_kT": basis.kT,
+        "coefficients": fit.surface.coefficients.tolist(),
+        "covariance": fit.surface.covariance.tolist(),
+    }
+
+
+def remarks(table: pd.DataFrame) -> list[str]:
+    """One line for each state that does not fit or is not to be trusted, the worst first."""
+    rows = table[table["remark"] != ""].sort_values("left_out_probability")
+    return [f"rs = {rs:g}, T = {kelvin:g} K: {text}" for (rs, kelvin), text in rows["remark"].items()]
+
+
+def _measured(point: Point) -> dict[str, Any]:
+    (free_energy, energy, pressure), errors = point.values, np.sqrt(np.diag(point.covariance))
+    entropy, entropy_error = point.entropy
+    return {
+        "volume": float(volume_per_atom(point.state.rs)),
+        "free_energy_per_atom": free_energy,
+        "free_energy_per_atom_error": errors[0] if math.isfinite(free_energy) else math.nan,
+        "energy_per_atom": energy,
+        "energy_per_atom_error": errors[1],
+        "entropy_per_atom": entropy,
+        "entropy_per_atom_error": entropy_error,
+        "pressure_gpa": pressure * HARTREE_PER_BOHR3_TO_GPA,
+        "pressure_gpa_error": errors[2] * HARTREE_PER_BOHR3_TO_GPA,
+    }
+
+
+def _derived(surface: Surface, point: Point) -> dict[str, float]:
+    found: dict[str, float] = {}
+    place = volume_per_atom(point.state.rs), kelvin_to_kT(point.state.temperature_kelvin)
+    for name, (value, error) in surface_quantities(surface, *place).items():
+        found |= {f"fit_{name}": float(value), f"fit_{name}_error": float(error)}
+    return found
+
+
+def _remark(point: Point, is_bad: bool, sigmas: np.ndarray, chance: float) -> str:
+    parts = []
+    if is_bad:
+        large = [
+            f"{symbol} by {value:+.1f} sigma"
+            for symbol, value in zip(SYMBOLS, sigmas, strict=True)
+            if abs(value) > LARGE
+        ]
+        parts.append(f"does not fit the other states: {', '.join(large) or f'p = {chance:.1g}'}")
+    if not math.isfinite(point.values[0]):
+        parts.append("F is not reported")
+    if not point.converged:
+        parts.append("not converged" if not point.reasons else f"not converged ({'; '.join(point.reasons)})")
+    return "; ".join(parts)
