@@ -170,7 +170,7 @@ def split_words(given: Sequence[str]) -> Words:
             parse([word])
             fixed.append(quote_path(word))
     if not swept:
-        raise CommandError("--multirun wants a key with several values, such as system.rs=1.2,1.4")
+        raise CommandError("--multirun needs a key with several values, such as system.rs=1.2,1.4")
     return Words(tuple(fixed), swept, hydra, run_dir)
 
 

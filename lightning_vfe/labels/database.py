@@ -87,7 +87,7 @@ class LabelDatabase:
                     raise SettingError(key, path, f"is damaged: row {row.id} has the state {state!r}", "take a copy")
                 check_row_checksum(row, path, key)
         if not rows:
-            raise SettingError(key, path, "holds no finished labels", "go on with lightning-vfe label")
+            raise SettingError(key, path, "holds no finished labels", "resume with lightning-vfe label")
         return cls(path, metadata, rows)
 
     def __len__(self) -> int:
@@ -166,7 +166,7 @@ class LabelStore:
                 raise SettingError(
                     key,
                     self.path,
-                    f"was begun with the {what} {metadata[name]}, not {value}",
+                    f"was started with the {what} {metadata[name]}, not {value}",
                     "keep them, or give another file",
                 )
 
@@ -226,7 +226,7 @@ class LabelStore:
         if isinstance(result, str):
             self._update(row_id, FAILED, {"failure": result})
             return
-        # arrays of one number, as SchNetPack wants them
+        # arrays of one number, as SchNetPack expects them
         data = {name: np.atleast_1d(value) for name, value in vars(result).items() if value is not None}
         if (entries := schnetpack_entries(data)) != {name: self._connection.metadata.get(name) for name in entries}:
             self.update_metadata(**entries)

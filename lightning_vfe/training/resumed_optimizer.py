@@ -82,7 +82,7 @@ def _describe(optimizer: torch.optim.Optimizer, scheduler: Any) -> dict[str, Any
 
 
 def _first_values(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """What a checkpoint without this callback tells of the settings: the first rate and the weight decay."""
+    """What a checkpoint without this callback says about the settings: the first rate and the weight decay."""
     names = ("initial_lr", "weight_decay")
     groups = [{name: group[name] for name in names if name in group} for group in _groups(optimizer)]
     schedule = {"base_lrs": [group["initial_lr"] for group in groups if "initial_lr" in group]}

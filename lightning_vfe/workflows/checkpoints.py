@@ -36,8 +36,8 @@ def checkpoint_of(path: str | Path) -> Path:
 def load_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
     """The content of the checkpoint that a key names, on the CPU.
 
-    A damaged one is not replaced in silence by the one before: a killed run leaves whole files, so that damage tells of
-    a disk or a copy that went wrong, and whoever runs this should know.
+    A damaged one is not replaced in silence by the one before: a killed run leaves whole files, so that damage points
+    to a disk or a copy that went wrong, and the user should know.
 
     Raises:
         CommandError: the file is missing, damaged, or not a checkpoint of this package.

@@ -1,4 +1,4 @@
-"""Around all that a command builds and runs: its dtype, memory and disk, and one line for what the user can mend."""
+"""Around all that a command builds and runs: its dtype, memory and disk, and one line for what the user can fix."""
 
 import errno
 import re

@@ -64,7 +64,7 @@ class Observer:
     """Who listens to a run; by default nobody.
 
     Attributes:
-        say: called with a line while the run goes on.
+        say: called with a line during the run.
         begin: called with the rows of the banner before the first step.
         progress: show the progress bars of the config.
     """
@@ -203,7 +203,7 @@ def _check_limits(config: DictConfig) -> None:
 
 
 def _check_files(plan: Plan) -> None:
-    """Look at the files of a run that goes on in its folder."""
+    """Look at the files of a run that is resumed in its folder."""
     try:
         if not plan.is_new:
             check_files(plan.run_dir, measures=plan.verb == "test")

@@ -49,7 +49,7 @@ def fit(
         settings: as on the command line, such as "experiment=n2_exact" or "trainer.max_steps=50".
         run_dir: the run folder; None takes runs/NAME, or the next free runs/NAME-2, ...
         ckpt_path: checkpoint to resume, "last" for that of run_dir, "auto" to resume where there is one.
-        observer: hears of the run while it goes on.
+        observer: is called during the run.
 
     Raises:
         CommandError: a setting or a checkpoint that cannot be used.
@@ -68,7 +68,7 @@ def validate(
 def test(
     *settings: str, run_dir: PathLike = None, ckpt_path: PathLike = None, observer: Observer | None = None
 ) -> RunResult:
-    """Freeze the networks, equilibrate afresh and measure; arguments as of `fit`, with the last checkpoint by default.
+    """Freeze the networks, equilibrate again and measure; arguments as of `fit`, with the last checkpoint by default.
 
     The results are in summary.json of the run folder, and in `RunResult.results`.
     """

@@ -56,7 +56,7 @@ def test_two_sweeps_at_once_get_folders_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["fit", "-m", *SMOKE], "--multirun wants a key with several values"),
+        (["fit", "-m", *SMOKE], "--multirun needs a key with several values"),
         (["fit", "-m", *SMOKE, "system.rs=1.2,fast"], "system.rs = fast must be a number"),
         (["fit", "-m", *SMOKE, "system.num_atoms=2,many"], "system.num_atoms = many must be a whole number"),
         (["fit", "-m", *SMOKE, "system.rz=1.2,1.4"], "system.rz = 1.2 is not a key; did you mean 'system.rs'"),

@@ -24,7 +24,7 @@ def label_of(configuration: Configuration) -> Label:
 
 
 def filled(path: Path, calculator: dict = CALCULATOR, leave: int = 0) -> LabelStore:
-    """Three configurations of each state, labelled but for the last ones."""
+    """Three configurations of each state, labelled except for the last ones."""
     rng = np.random.default_rng(0)
     store = LabelStore(path, STATES, calculator)
     store.update_metadata(**PROVENANCE)
@@ -87,9 +87,9 @@ def test_it_goes_on_with_the_same_calculator_and_states_only(tmp_path: Path) -> 
     path = tmp_path / "labels.db"
     filled(path)
     LabelStore(path, STATES, {**CALCULATOR, "command": "/elsewhere/pw.x"})
-    with pytest.raises(ValueError, match=r"^database = .* was begun with the calculator"):
+    with pytest.raises(ValueError, match=r"^database = .* was started with the calculator"):
         LabelStore(path, STATES, {**CALCULATOR, "cutoff": 80.0})
-    with pytest.raises(ValueError, match=r"^database = .* was begun with the states"):
+    with pytest.raises(ValueError, match=r"^database = .* was started with the states"):
         LabelStore(path, STATES[:1], CALCULATOR)
 
 

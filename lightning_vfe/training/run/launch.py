@@ -57,7 +57,7 @@ def is_progress_bar(callback: object) -> bool:
 def cluster_plugins() -> dict[str, Any]:
     """Arguments of Lightning's Trainer that fit the cluster of this process; it finds torchrun and srun by itself.
 
-    Under SLURM Lightning would save in the midst of a step when the time runs out, each process where it stands, and
+    Under SLURM Lightning would save in the middle of a step when the time runs out, each process where it stands, and
     put the job into the queue again. StopOnInterrupt ends the step on all processes first; the job's script looks at
     the exit code.
     """

@@ -20,13 +20,13 @@ from lightning_vfe.training.variational.summary import NEEDS_INVERTIBLE_MAP
 class MCMCDataModule(L.LightningDataModule):
     """One sweep of the walkers for every batch.
 
-    New walkers are equilibrated before the first batch of `fit`, and all walkers afresh before those of `validate` and
+    New walkers are equilibrated before the first batch of `fit`, and all walkers again before those of `validate` and
     `test`. `fit` adapts the widths of the moves, `validate` and `test` freeze them. A resumed `fit` continues with the
     walkers of the checkpoint as they are.
 
     Args:
         state: networks and walkers.
-        equilibration_steps: sweeps before the first batch of `fit`, and afresh before `validate` and `test`.
+        equilibration_steps: sweeps before the first batch of `fit`, and again before `validate` and `test`.
         steps_per_epoch: batches between two ends of an epoch of `fit`.
         validation_steps: batches of `validate`.
         test_steps: batches of `test`; with a target_error the least number of them.

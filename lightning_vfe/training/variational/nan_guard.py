@@ -22,7 +22,7 @@ from lightning_vfe.optim.natural_gradient import NaturalGradientOptimizer
 STEP_FACTOR = 0.25
 """Length of an update after a return, in units of that before."""
 RATES = ("lr", "initial_lr")
-"""Entries of a group of an optimizer that a schedule goes on from."""
+"""Entries of a group of an optimizer from which a schedule continues."""
 KEPT = 2
 """Good states to return to: should the newer one be a bad start, there is one more."""
 RECENT = 20
@@ -43,7 +43,7 @@ class NaNGuard(Callback):
     A step is broken where F, or the width of a move, is not finite, or where F has jumped up by orders of magnitude
     (`is_absurd`). No broken state is saved. Where `patience` updates
     in a row are skipped, or steps broken, networks, optimizer and walkers return to the last save, or to the start of
-    this `fit`; the random numbers and the count of the steps go on, and updates are shorter from then on.
+    this `fit`; the random numbers and the count of the steps continue, and updates are shorter from then on.
 
     Attributes:
         is_broken: the present state must not be saved.
@@ -214,7 +214,7 @@ class _Snapshot:
         return _Snapshot(trainer.global_step, *(_copy(part) for part in (*content, chains)))
 
     def restore(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Set everything back but the rates of the optimizers, whose schedule goes on, and the random numbers."""
+        """Set everything back but the rates of the optimizers, whose schedule continues, and the random numbers."""
         module.load_state_dict(self.module)
         for optimizer, state in zip(trainer.optimizers, self.optimizers, strict=True):
             rates: list[dict[str, Any]]

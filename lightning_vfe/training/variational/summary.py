@@ -40,7 +40,7 @@ class MeasurementInfo:
     """How a result was measured.
 
     Attributes:
-        seed: of the random numbers; where it is that of the training, the chains of the checkpoint go on.
+        seed: of the random numbers; where it is that of the training, the chains of the checkpoint continue.
         training_seed: of the training.
         steps: sweeps that were measured, with those that are left out.
         ended_by: test_steps or validation_steps where their number was given; else target_error, max_test_steps or
@@ -126,7 +126,7 @@ class StateResult:
         if not given["effective_sample_size"] >= MIN_EFFECTIVE_SAMPLES:
             found.append(
                 f"only {given['effective_sample_size']:.0f} effective samples (at least {MIN_EFFECTIVE_SAMPLES:.0f} "
-                f"are wanted); raise {self.steps_key}"
+                f"are needed); raise {self.steps_key}"
             )
         if self._is_refused:
             found.append(
