@@ -229,6 +229,7 @@ def _complete(stored: DictConfig) -> None:
         stored.setdefault("target_error", None)
         stored.datamodule.setdefault("target_error", "${target_error}")
         stored.datamodule.setdefault("max_test_steps", 10_000)
+        stored.module.setdefault("momentum_points", 1)
 
 
 def _add_arguments(stored: DictConfig, overrides: Overrides) -> None:
