@@ -1,4 +1,4 @@
-"""Kill a run again and again with SIGKILL, at random moments, and compare what is left with a run that nobody touched.
+"""Kill a run repeatedly with SIGKILL, at random moments, and compare what is left with a run that nobody touched.
 
     python benchmarks/kill_and_resume.py
     python benchmarks/kill_and_resume.py --rounds 3 --ranks 1 --keep /tmp/killed
@@ -6,7 +6,7 @@
 Every round starts the same command, `lightning-vfe fit ... ckpt_path=auto`, and kills all its processes at once: while
 they start, or some steps later. After each kill every checkpoint must load, and no more than the steps since the last
 one may be lost. In the end parameters, optimizer, walkers, random numbers and metrics.csv must equal those of the
-uninterrupted run bit for bit. Prints a line for each kill; the exit code is 1 where something is amiss.
+uninterrupted run bit for bit. Prints a line for each kill; the exit code is 1 where something is wrong.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """What README and docs show works: their Python, their commands, their links, and the page of all keys."""
 
+import argparse
 import itertools
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -32,6 +34,16 @@ def commands() -> list[str]:
     return sorted({" ".join(command.split()) for command in found if "..." not in command})
 
 
+def benchmarks() -> list[str]:
+    """All commands of the pages that run a benchmark."""
+    shown = "\n".join(PAGES.values()).replace("\\\n", " ")
+    blocks = re.sub(r" +#.*", "", "\n".join(re.findall(r"```bash\n(.*?)```", shown, flags=re.DOTALL)))
+    words = re.findall(r"^python (benchmarks/.*)$", blocks, flags=re.MULTILINE) + re.findall(
+        r"`python\s(benchmarks/[^`]*)`", shown
+    )
+    return sorted({" ".join(each.split()) for each in words})
+
+
 def runs_of(command: str) -> list[list[str]]:
     """The words of every run: one for each combination of a sweep's values."""
     words = [word for word in shlex.split(command)[2:] if not word.startswith(("--", "hydra"))]
@@ -57,6 +69,25 @@ def test_a_command_composes_and_finds_its_base(command: str) -> None:
             assert not shipped or instantiate(base)
 
 
+@pytest.mark.parametrize("command", benchmarks())
+def test_a_benchmark_takes_the_arguments_of_the_page(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Understood(Exception):
+        """The arguments are right; the benchmark itself takes minutes."""
+
+    def parse(self: argparse.ArgumentParser, *words: list[str]) -> None:
+        _, unknown = known(self, *words)
+        raise Understood if not unknown else AssertionError(f"{command}: {unknown}")
+
+    known = argparse.ArgumentParser.parse_known_args
+    for name in ("parse_args", "parse_intermixed_args"):
+        monkeypatch.setattr(argparse.ArgumentParser, name, parse)
+    words = shlex.split(command)
+    monkeypatch.setattr(sys, "argv", words)
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    with pytest.raises(Understood):
+        runpy.run_path(str(ROOT / words[0]), run_name="__main__")
+
+
 @pytest.mark.parametrize("name", PAGES)
 def test_lines_are_short_and_links_lead_somewhere(name: str) -> None:
     long = [number for number, line in enumerate(PAGES[name].splitlines(), 1) if len(line) > LONGEST_LINE]
@@ -79,7 +110,12 @@ def test_the_page_of_all_keys_is_up_to_date() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "printed"), [("README.md", "F = -"), ("docs/python.md", "free_energy_per_atom@rs1.9")]
+    ("name", "printed"),
+    [
+        ("README.md", "F = -"),
+        ("docs/python.md", "free_energy_per_atom@rs1.9"),
+        ("docs/own_parts.md", "tensor("),
+    ],
 )
 def test_the_python_of_a_page_runs(name: str, printed: str, tmp_path: Path) -> None:
     """The blocks of a page, one after the other."""

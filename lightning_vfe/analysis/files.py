@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from lightning_vfe.analysis.states import GROUND_STATES, SEPARATOR, State, check_distinct, split_column, state_suffix
 from lightning_vfe.files import has_changed, has_changed_text
 
-_COPY = "take an older copy, or move it away: a run goes on without it"
+_COPY = "take an older copy, or move it away: a run continues without it"
 _DELETE_CONFIG = "delete it: the checkpoint holds a copy, and key=value on the command line changes settings"
 
 

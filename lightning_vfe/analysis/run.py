@@ -32,11 +32,11 @@ def load_run(folder: str | Path) -> RunFolder:
 
 
 def check_files(folder: str | Path, measures: bool) -> None:
-    """Read what a run that goes on in a folder will read at its end, so that damage is known before the work.
+    """Read what a run that is resumed in a folder will read at its end, so that damage is known before the work.
 
     Args:
         folder: the run folder.
-        measures: whether the run writes summary.json and the curves anew.
+        measures: whether the run writes summary.json and the curves again.
 
     Raises:
         ValueError: one line that names the file, what is wrong with it and what to do.
@@ -53,6 +53,8 @@ def check_files(folder: str | Path, measures: bool) -> None:
         _ = run.pair_correlation
     if (run.folder / "structure_factor.csv").is_file():
         _ = run.structure_factor
+    if (run.folder / "momentum_distribution.csv").is_file():
+        _ = run.momentum_distribution
 
 
 def latest_run(folder: str | Path | None = None) -> Path:

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from lightning_vfe.analysis.eos.hugoniot import GROUND_STATE_LIMIT, InitialState
 from lightning_vfe.analysis.terms import TERMS, value_in_brackets
+from lightning_vfe.cli.banner import print_rows
 from lightning_vfe.workflows.eos import EquationOfState, eos, home_of
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.verbs import compose_verb
@@ -21,6 +22,7 @@ def run(words: Sequence[str]) -> int:
     start, home = InitialState.of(**config.hugoniot), home_of(config.runs, config.run_dir)
     check_folder("run_dir", home)
     found = eos(config.runs, start, home)
+    print_rows("eos", home.name, [("runs", str(len(config.runs))), ("folder", str(home))])
     _print_states(found.table)
     _print_fit(found)
     _print_derived(found.table)

@@ -8,9 +8,9 @@ from lightning_vfe.resources import resource_folder
 VERBS = {
     "fit": "train what the experiment names (by default flow and wavefunction), or resume a run (ckpt_path=last)",
     "validate": "measure with the frozen networks, as a quick look at a run",
-    "test": "freeze, equilibrate afresh, and measure: a table, a summary file and figures",
+    "test": "freeze, equilibrate again, and measure: a table, a summary file and figures",
     "label": "label proton configurations with energies and forces, into a database",
-    "log-z": "compute ln Z of a potential, by integration from the ideal gas on",
+    "log-z": "compute ln Z of a potential, by integration from the ideal gas",
     "sample": "draw independent proton configurations of a run, with energies and weights",
     "report": "compare runs of one state point: a table, a figure and a page",
     "eos": "an equation of state from tested runs over state points: surface F(V, T), Hugoniot",

@@ -28,7 +28,7 @@ class LabelRun:
     """Labels `num_configurations` of every state in round 0 and in each active round, into a database.
 
     The configurations of a round are stored before they are labelled, so that a run which was interrupted at any
-    moment goes on with the very same ones.
+    moment resumes with the same ones.
 
     Args:
         store: the database.
@@ -81,7 +81,7 @@ class LabelRun:
                 raise SettingError(
                     key,
                     value,
-                    f"differs from {begun[name]}, with which {self.store.path} was begun",
+                    f"differs from {begun[name]}, with which {self.store.path} was started",
                     "keep it and raise label.rounds for more labels, or give another label.database",
                 )
         self.store.update_metadata(sampling=sampling)

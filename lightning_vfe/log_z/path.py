@@ -73,7 +73,7 @@ def spaced_points(points: np.ndarray, lengths: np.ndarray, spacing: float, most:
     Args:
         points: the old ladder.  # (K,)
         lengths: of its intervals, from interval_lengths.  # (K - 1,)
-        spacing: wanted length of an interval.
+        spacing: target length of an interval.
         most: greatest number of intervals in a stage.
     """
     stages = []

@@ -103,7 +103,7 @@ class ReplicaExchange:
         A potential is evaluated only for windows that it takes part in: the expensive end of the path costs nothing at
         its cheap end.
         """
-        # The ideal gas has no energy, but autograd wants a result that depends on the positions.
+        # The ideal gas has no energy, but autograd needs a result that depends on the positions.
         total = 0.0 * positions.sum(dim=(-2, -1))
         for energy, rows, coefficient in zip(
             self.energies, self._coupled, self._of_energies.unbind(dim=1), strict=True

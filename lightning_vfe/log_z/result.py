@@ -109,16 +109,16 @@ def reasons_against(
     reasons = []
     overlap = min(window.overlap_with_next for window in windows if window.overlap_with_next is not None)
     if overlap < settings.min_overlap:
-        reasons.append(f"neighbouring windows overlap by {overlap:.3f} only (least wanted {settings.min_overlap})")
+        reasons.append(f"neighbouring windows overlap by only {overlap:.3f} (required: {settings.min_overlap})")
     r_hat = max(window.r_hat for window in windows)
     if not r_hat <= LARGEST_R_HAT:
-        reasons.append(f"R-hat = {r_hat:.3f} exceeds {LARGEST_R_HAT}: the chains disagree, sample longer")
+        reasons.append(f"R-hat = {r_hat:.3f} exceeds {LARGEST_R_HAT}: the chains disagree; raise log_z.num_sweeps")
     if not math.isfinite(found.asymptotic_error):
         reasons.append("MBAR's equations are singular: the windows fall apart into groups")
     fewest = min(window.num_samples for window in windows)
     if fewest < _LEAST_SAMPLES:
-        reasons.append(f"a window has {fewest} independent samples only (least wanted {_LEAST_SAMPLES})")
+        reasons.append(f"a window has only {fewest} independent samples (required: {_LEAST_SAMPLES})")
     if not error_per_atom <= settings.target_error_per_atom:
-        wanted = settings.target_error_per_atom
-        reasons.append(f"error {error_per_atom:.4f} kT per atom exceeds the wanted {wanted}, sample longer")
+        target = settings.target_error_per_atom
+        reasons.append(f"error {error_per_atom:.4f} kT per atom exceeds the target {target}; raise log_z.max_sweeps")
     return tuple(reasons)

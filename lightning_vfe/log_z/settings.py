@@ -13,12 +13,12 @@ class LogZSettings:
     """Settings of `lightning-vfe log-z`.
 
     Attributes:
-        num_chains: C, chains of each window; the error bar wants 8 or more independent ones.
+        num_chains: C, chains of each window; the error bar needs 8 or more independent ones.
         num_steps: Metropolis steps of a sweep, after which energies are recorded and neighbours swap.
         num_sweeps: sweeps of the first estimate; more follow while the error or R-hat is too large.
         max_sweeps: sweeps at which sampling ends in any case.
         pilot_sweeps: sweeps of each of the pilot's rounds, and of the equilibration.
-        target_error_per_atom: wanted standard error of ln Z / N, that is, of F / (N kT).
+        target_error_per_atom: target standard error of ln Z / N, that is, of F / (N kT).
         spacing: thermodynamic length between neighbouring windows.
         min_overlap: windows are added between neighbours whose overlap is below.
         max_windows_per_stage: most windows that the pilot may place in a stage.

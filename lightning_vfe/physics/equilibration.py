@@ -92,5 +92,5 @@ def _differs(values: np.ndarray, border: int, labels: np.ndarray, omega: np.ndar
         inefficiency = load_pymbar().timeseries.statistical_inefficiency(rest)
         error = math.sqrt(inefficiency * rest.var(ddof=1) * (1 / border + 1 / len(rest)))
         known = max(1.0, len(rest) / inefficiency - 1.0)
-    # Student's t: the error itself is known from so many deviations only
+    # Student's t: the error itself is known from this many deviations only
     return bool(abs(difference @ omega) > t.isf(chance / 2, known) * error)

@@ -49,8 +49,8 @@ class Ewald:
         cell: the periodic cell.
         relative_accuracy: bound for the truncation error of each energy relative to the Madelung energy of the N
             charges, 2.8373 N / (2 L); the actual error is usually far smaller. Between 1e-14 and 1.
-        alpha_length: the screening times L; left out, it minimises the cost at the wanted accuracy. The energies do not
-            depend on it.
+        alpha_length: the screening times L; left out, it minimises the cost at the required accuracy. The energies do
+            not depend on it.
 
     Raises:
         ValueError: relative_accuracy or alpha_length is out of range.

@@ -1,4 +1,4 @@
-"""Parameters of the Ewald sums: the screening, the images and the wavevectors that a wanted accuracy asks for.
+"""Parameters of the Ewald sums: the screening, the images and the wavevectors that a required accuracy requires.
 
 Everything is in units of the cell: alpha L, distances / L, and |n|^2 for the wavevectors k = 2 pi n / L.
 """

@@ -94,7 +94,7 @@ def _scatter(cell: PeriodicCell, num_walkers: int, atoms_per_unit: int, generato
     """Atoms or molecules at random, protons of different ones at least rs apart.  # (W, N, 3) float64
 
     Random sequential addition for all walkers at once: in each round every unit that is too close to one before it in
-    the list is drawn anew, until none is. Spheres of diameter rs fill an eighth of the cell, far from jamming (0.38).
+    the list is drawn again, until none is. Spheres of diameter rs fill an eighth of the cell, far from jamming (0.38).
     """
     num_units = cell.num_atoms // atoms_per_unit
     positions = _draw_units(cell, num_walkers * num_units, atoms_per_unit, generator)

@@ -44,7 +44,7 @@ def adapt_log_width(
     Args:
         log_width: ln of the width, 0-dim.
         acceptance: accepted fraction of the last sweep over all walkers of all processes, 0-dim, in [0, 1].
-        target: wanted fraction, in (0, 1).
+        target: target fraction, in (0, 1).
         gain: step per unit of acceptance, positive.
         smallest: least ln(width).
         largest: greatest ln(width).

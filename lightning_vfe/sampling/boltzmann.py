@@ -89,7 +89,7 @@ class ChainSettings:
 
     Attributes:
         num_walkers: independent chains.
-        equilibration_steps: steps that adapt the width and are thrown away.
+        equilibration_steps: steps that adapt the width and are discarded.
         spacing: steps between two configurations of one chain.
 
     Raises:

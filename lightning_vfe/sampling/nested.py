@@ -64,7 +64,7 @@ class NestedSampler:
         num_proton_steps: Metropolis steps of the protons (or base protons) in a sweep.
         num_electron_steps: Metropolis steps of the electrons in a sweep, after the protons have moved; "auto" adapts
             them with the widths, see `adapt_num_steps`.
-        proton_target_acceptance: wanted accepted fraction, in (0, 1); None takes the rule's own.
+        proton_target_acceptance: target accepted fraction, in (0, 1); None takes the rule's own.
         electron_target_acceptance: the same for electrons.
         initial_proton_width: width of the first proton moves in units of rs.
         initial_electron_width: width of the first electron moves in units of rs.

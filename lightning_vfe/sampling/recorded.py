@@ -56,7 +56,7 @@ class Moves:
 class RecordedMoves(Moves):
     """The same, where every step reads and writes the same memory.
 
-    `record` it once, and `load` other numbers as often as wanted. Only for rules that have a `recording_key`.
+    `record` it once, and `load` other numbers as often as needed. Only for rules that have a `recording_key`.
     """
 
     def __init__(self, log_prob: PreparedLogProb, state: ChainState, proposal: Proposal, width: Tensor) -> None:

@@ -16,7 +16,7 @@ from lightning_vfe.sampling.walkers import CONSTANT, Walkers
 
 
 class Sampler(Protocol):
-    """How walkers start and move. `NestedSampler` is one; a subclass of it changes only what it wants to."""
+    """How walkers start and move. `NestedSampler` is one; a subclass of it changes only what it needs to."""
 
     proton_sampling: str
     """How `step` is given p(x): "metropolis", "direct", "delayed" or "ceimc", see `ProtonTarget`."""

@@ -44,7 +44,7 @@ class ElectronMonteCarlo:
         wavefunction: psi_x(r).
         sampler: how electrons move.
         num_electron_walkers: B of every configuration and twist, at least 2.
-        equilibration_sweeps: sweeps that adapt the width and are thrown away.
+        equilibration_sweeps: sweeps that adapt the width and are discarded.
         num_sweeps: measured sweeps, at least 2.
         seed: of the electrons.
         forces: average the forces, too.

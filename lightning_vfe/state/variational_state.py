@@ -51,7 +51,9 @@ class VariationalState:
         wavefunction: psi_x(r).
         proton_density: p(x); None keeps the protons fixed, and jellium has none.
         sampler: how walkers move.
-        num_proton_walkers, num_electron_walkers, num_groups: see `WalkerCounts`.
+        num_proton_walkers: W of the whole run, see `WalkerCounts`.
+        num_electron_walkers: B for each proton walker.
+        num_groups: walker groups, each with its own random numbers.
         structure: where the protons start (or stay): a name of physics/structures.py, a file that ASE reads, or the
             positions at each state point in units of rs.  # (S, N, 3)
         seed: of all chains.

@@ -9,6 +9,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
+from lightning_vfe.errors import SettingError
+
+LIKE_PARAMETERS = ("direction", "momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg")
+"""What optimizers keep for each number of a parameter."""
+
 
 class ResumedOptimizer(Callback):
     """Gives a resumed optimizer of PyTorch, and its scheduler, the settings that have changed since the checkpoint.
@@ -25,7 +30,14 @@ class ResumedOptimizer(Callback):
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The checkpoint, if there is one, has been restored."""
+        """The checkpoint, if there is one, has been restored.
+
+        Raises:
+            SettingError: its optimizer has a tensor that does not fit the parameter which it belongs to.
+        """
+        if trainer.ckpt_path is not None:
+            for optimizer in trainer.optimizers:
+                _check_shapes(optimizer, trainer.ckpt_path)
         configured = pl_module.configure_optimizers() if pl_module.automatic_optimization else None
         if isinstance(configured, torch.optim.Optimizer):
             configured = {"optimizer": configured}
@@ -46,6 +58,17 @@ class ResumedOptimizer(Callback):
         self._saved = state_dict or None
 
 
+def _check_shapes(optimizer: torch.optim.Optimizer, path: object) -> None:
+    """Compare the tensors that an optimizer keeps for a parameter with it."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if name in LIKE_PARAMETERS and getattr(value, "shape", None) != parameter.shape:
+                shape = tuple(getattr(value, "shape", ()))
+                what = f"{name} {shape} for a parameter {tuple(parameter.shape)}"
+                reason = f"holds an optimizer state that does not fit: {what}"
+                raise SettingError("ckpt_path", path, reason, "take another checkpoint")
+
+
 def _scheduler(configured: Any) -> Any:
     """The scheduler in what configure_optimizers returns, or None."""
     schedule = configured.get("lr_scheduler")
@@ -59,7 +82,7 @@ def _describe(optimizer: torch.optim.Optimizer, scheduler: Any) -> dict[str, Any
 
 
 def _first_values(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """What a checkpoint without this callback tells of the settings: the first rate and the weight decay."""
+    """What a checkpoint without this callback says about the settings: the first rate and the weight decay."""
     names = ("initial_lr", "weight_decay")
     groups = [{name: group[name] for name in names if name in group} for group in _groups(optimizer)]
     schedule = {"base_lrs": [group["initial_lr"] for group in groups if "initial_lr" in group]}

@@ -40,7 +40,7 @@ def build_trainer(config: DictConfig, verb: str, say: Callable[[str], None], pro
     Args:
         config: the composed config.
         verb: fit, validate or test.
-        say: called with a line while the run goes on, such as when a signal is to end it.
+        say: called with a line during the run, such as when a signal is to end it.
         progress: show progress bars.
         command: what the user has called, for the files of results.
     """

@@ -15,7 +15,13 @@ from torch import Tensor
 
 from lightning_vfe import __version__
 from lightning_vfe.analysis.bracket import bracket_table
-from lightning_vfe.analysis.figures import draw_pair_correlation, draw_structure_factor, draw_terms, draw_training
+from lightning_vfe.analysis.figures import (
+    draw_momentum_distribution,
+    draw_pair_correlation,
+    draw_structure_factor,
+    draw_terms,
+    draw_training,
+)
 from lightning_vfe.analysis.run import RunFolder, literature, results_table
 from lightning_vfe.errors import SettingError
 from lightning_vfe.models.wavefunction.wavefunction import log_psi_of_walkers
@@ -172,6 +178,11 @@ class LoadedRun:
         return self.files.structure_factor
 
     @property
+    def momentum_distribution(self) -> pd.DataFrame:
+        """n(k) of the electrons with errors, from `test`."""
+        return self.files.momentum_distribution
+
+    @property
     def literature(self) -> pd.DataFrame:
         """Published values at the state points of the run."""
         return literature(self.files.system)
@@ -199,6 +210,10 @@ class LoadedRun:
     def plot_structure_factor(self) -> Figure:
         """S(k)."""
         return draw_structure_factor(self.files)
+
+    def plot_momentum_distribution(self) -> Figure:
+        """n(k) of the electrons."""
+        return draw_momentum_distribution(self.files)
 
 
 def load(folder: str | Path, checkpoint: str | Path | None = None) -> LoadedRun:

@@ -1,4 +1,4 @@
-"""Look before the work whether its results can be written where the user wants them."""
+"""Look before the work whether its results can be written at the requested place."""
 
 import tempfile
 from pathlib import Path

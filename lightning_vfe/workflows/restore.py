@@ -33,7 +33,7 @@ def check_same_shapes(own: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
 def check_same_potential(config: DictConfig, module: nn.Module, content: Mapping[str, Any]) -> None:
     """Compare the potentials that files bring into a module with those of a checkpoint, number by number.
 
-    The path of a potential says nothing: the file may have moved, or may have been written anew since.
+    The path of a potential says nothing: the file may have moved, or may have been rewritten since.
 
     Raises:
         SettingError: a potential has other parameters.

@@ -298,7 +298,7 @@ def test_a_flow_is_fitted_to_data_of_one_state_point(capsys: pytest.CaptureFixtu
 
 
 def test_networks_of_another_system_are_a_start(capsys: pytest.CaptureFixture[str]) -> None:
-    """Other N, density, twist, plane waves and walkers: psi and flow are those of the run, but for the occupations."""
+    """Other N, density, twist, plane waves and walkers: psi and flow are those of the run, not the occupations."""
     fitted()
     shutil.move("run", "one")
     other = ["system.num_atoms=4", "system.rs=1.4", "system.twists=baldereschi", "wavefunction.num_plane_waves=27"]

@@ -11,6 +11,7 @@ import pytest
 
 from lightning_vfe.cli import main
 from lightning_vfe.cli.sweep import SWEEP_FILE, run_process
+from lightning_vfe.workflows.plan import taken_sweep_folder
 
 SMOKE = ["experiment=smoke", "trainer.accelerator=cpu", "logger=csv"]
 
@@ -43,10 +44,19 @@ def test_jobs_of_a_sweep_and_their_table(capfd: pytest.CaptureFixture[str]) -> N
     assert f"table: {home / 'sweep.csv'}" in captured.out
 
 
+def test_two_sweeps_at_once_get_folders_of_their_own() -> None:
+    with taken_sweep_folder("a") as first, taken_sweep_folder("a") as second:
+        assert [first.name, second.name] == ["a-sweep", "a-sweep-2"]
+    with pytest.raises(ValueError, match="refused"), taken_sweep_folder("b") as third:  # noqa: PT012
+        assert third.is_dir()
+        raise ValueError("refused")
+    assert not third.exists()
+
+
 @pytest.mark.parametrize(
     ("words", "part"),
     [
-        (["fit", "-m", *SMOKE], "--multirun wants a key with several values"),
+        (["fit", "-m", *SMOKE], "--multirun needs a key with several values"),
         (["fit", "-m", *SMOKE, "system.rs=1.2,fast"], "system.rs = fast must be a number"),
         (["fit", "-m", *SMOKE, "system.num_atoms=2,many"], "system.num_atoms = many must be a whole number"),
         (["fit", "-m", *SMOKE, "system.rz=1.2,1.4"], "system.rz = 1.2 is not a key; did you mean 'system.rs'"),

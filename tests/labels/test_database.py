@@ -1,6 +1,7 @@
 """The database of labels: what goes in comes out, other programs read it, and damage is one line."""
 
 import math
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ def label_of(configuration: Configuration) -> Label:
 
 
 def filled(path: Path, calculator: dict = CALCULATOR, leave: int = 0) -> LabelStore:
-    """Three configurations of each state, labelled but for the last ones."""
+    """Three configurations of each state, labelled except for the last ones."""
     rng = np.random.default_rng(0)
     store = LabelStore(path, STATES, calculator)
     store.update_metadata(**PROVENANCE)
@@ -86,9 +87,9 @@ def test_it_goes_on_with_the_same_calculator_and_states_only(tmp_path: Path) -> 
     path = tmp_path / "labels.db"
     filled(path)
     LabelStore(path, STATES, {**CALCULATOR, "command": "/elsewhere/pw.x"})
-    with pytest.raises(ValueError, match=r"^database = .* was begun with the calculator"):
+    with pytest.raises(ValueError, match=r"^database = .* was started with the calculator"):
         LabelStore(path, STATES, {**CALCULATOR, "cutoff": 80.0})
-    with pytest.raises(ValueError, match=r"^database = .* was begun with the states"):
+    with pytest.raises(ValueError, match=r"^database = .* was started with the states"):
         LabelStore(path, STATES[:1], CALCULATOR)
 
 
@@ -266,3 +267,16 @@ def test_a_database_without_finished_labels(tmp_path: Path) -> None:
     filled(tmp_path / "labels.db", leave=6)
     with pytest.raises(ValueError, match="holds no finished labels"):
         LabelDatabase.open(tmp_path / "labels.db")
+
+
+def test_a_full_disk_at_the_start_leaves_no_broken_database(tmp_path: Path) -> None:
+    """What sqlite leaves where it cannot write the first pages would block the same command later."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, before[1]))
+    try:
+        with pytest.raises(Exception, match=r"disk|full|I/O"):
+            LabelStore(tmp_path / "labels.db", STATES, CALCULATOR)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+    assert len(filled(tmp_path / "labels.db").pending()) == 0

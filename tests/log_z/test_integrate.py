@@ -90,7 +90,7 @@ def test_more_sweeps_follow_until_the_error_is_small_enough() -> None:
     short = settings(num_sweeps=40, max_sweeps=40, target_error_per_atom=0.03)
     hurried = integrate([wells(cell, 4.0)], cell, 0.5, short)
     assert not hurried.converged
-    assert "exceeds the wanted 0.03" in hurried.reasons[-1]
+    assert "exceeds the target 0.03" in hurried.reasons[-1]
 
 
 def test_windows_are_added_where_neighbours_overlap_too_little() -> None:

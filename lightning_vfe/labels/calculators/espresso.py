@@ -46,7 +46,7 @@ class EspressoCalculator(Espresso):
         twist_shift: shift of a grid, in units of its spacing.
         pseudopotential: file in pseudo_dir; it also fixes the functional.
         pseudo_dir: folder of pseudopotentials.
-        conv_thr: wanted accuracy of the self-consistent energy, whole cell, in Ry.
+        conv_thr: required accuracy of the self-consistent energy, whole cell, in Ry.
         num_bands: bands of the first run, None for 3N/4 + 4; there are more runs where the highest one is not empty.
         max_scf_steps: after that many iterations the calculation has failed.
         command: pw.x, or a command line that runs it.

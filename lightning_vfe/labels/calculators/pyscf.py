@@ -29,7 +29,7 @@ class PySCFCalculator(Calculator):
         basis: a GTH basis of PySCF.
         xc: functional; the pseudopotential is gth-pbe.
         kpts: grid of k-points with Gamma.
-        conv_tol: wanted accuracy of the energy, whole cell, in Ha.
+        conv_tol: required accuracy of the energy, whole cell, in Ha.
         max_scf_steps: after that many iterations the calculation has failed.
         num_threads: of PySCF.
 

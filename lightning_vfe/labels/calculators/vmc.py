@@ -33,7 +33,7 @@ class VMCLabeller:
         wavefunction: psi_x(r).
         twists: a grid [n1, n2, n3] or a list of fractional vectors.
         num_electron_walkers: walkers of every configuration and twist, at least 2.
-        equilibration_sweeps: sweeps that adapt the width and are thrown away.
+        equilibration_sweeps: sweeps that adapt the width and are discarded.
         num_sweeps: measured sweeps.
         num_electron_steps: moves of the electrons in a sweep.
         batch_size: configurations at once.

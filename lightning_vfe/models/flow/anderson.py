@@ -89,6 +89,6 @@ def _mixed(now: Tensor, memory: Tensor, shift: Tensor) -> Tensor:
     # Columns of length one; the shift keeps the system solvable when some of them are nearly dependent.
     gram = torch.baddbmm(shift, change, change.mT)
     weights, _ = torch.linalg.solve_ex(gram, torch.bmm(change, residual.unsqueeze(-1)))
-    # Where there are no weights, the plain iteration goes on.
+    # Where there are no weights, the plain iteration continues.
     weights = weights.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
     return torch.baddbmm(plain.unsqueeze(1), weights.mT, memory[:, :, 0], alpha=-1.0)

@@ -149,6 +149,6 @@ def open_close_pairs(z: Tensor, length: float) -> Tensor:
     vectors = z.unsqueeze(1) - z.unsqueeze(2)
     vectors = vectors - vectors.round()
     squared = vectors.square().sum(-1, keepdim=True) * length**2
-    # A unit vector, but for atoms that have met.
+    # A unit vector, except for atoms that have met.
     pushes = torch.exp(-squared / OPENING_RANGE**2) * torch.rsqrt(squared + 1e-4) * vectors
     return z - 0.5 * OPENING * pushes.sum(2)

@@ -49,7 +49,7 @@ class FirstMessage(nn.Module):
         self.register_buffer("scales", scales, persistent=False)
 
     def filters(self) -> Tensor:
-        """Weights from b to the channels, but for the scales.  # (..., degrees, C, b)"""
+        """Weights from b to the channels, except for the scales.  # (..., degrees, C, b)"""
         return self.weight.mT
 
     def forward(self, functions: PairFunctions) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 
 class StepResult(NamedTuple):
-    """Where a step takes all atoms and, where it is wanted, how its displacement changes with all coordinates."""
+    """Where a step takes all atoms and, where it is requested, how its displacement changes with all coordinates."""
 
     image: Tensor
     """x + Delta(x). # (W, N, 3)"""

@@ -17,7 +17,7 @@ from lightning_vfe.physics.chunking import map_chunks, max_chunk_elements
 def chunked_energy(potential: Potential, cell: PeriodicCell) -> Callable[[Tensor], Tensor]:
     """E(z) in Ha, (..., N, 3) -> (...), with first derivatives by autograd, for chains on many configurations.
 
-    Where a gradient will be wanted the forces are found at once, a part of the configurations at a time: the graph of a
+    Where a gradient will be needed the forces are found at once, a part of the configurations at a time: the graph of a
     network for all of them would take gigabytes.
     """
 

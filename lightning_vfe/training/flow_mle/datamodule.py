@@ -22,7 +22,7 @@ from lightning_vfe.training.supervised.labelled import (
 class ConfigurationDataModule(L.LightningDataModule):
     """Configurations of one cell, split into training, validation and test parts.
 
-    The configurations themselves are part of the checkpoint, so that a run goes on, and is tested, with the same ones.
+    The configurations themselves are part of the checkpoint, so that a run is resumed and tested with the same ones.
 
     Args:
         cell: the periodic cell.

@@ -51,7 +51,7 @@ class ChainSource(Source):
         temperature_kelvin: its T.
         num_configurations: C.
         num_walkers: independent chains.
-        equilibration_steps: steps that are thrown away.
+        equilibration_steps: steps that are discarded.
         spacing: steps between two configurations of one chain.
 
     Raises:

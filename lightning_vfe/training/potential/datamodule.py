@@ -200,7 +200,7 @@ class LabelDataModule(L.LightningDataModule):
         return {"cells": cells, "ids": ids, "order": self._order.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the split of the checkpoint and go on with its order.
+        """Take the split of the checkpoint and continue in its order.
 
         Raises:
             ValueError: the database has lost rows or cells of the split.

@@ -71,7 +71,7 @@ class StopOnInterrupt(Callback):
         if self.received:
             trainer.should_stop = True
             if not trainer.is_last_batch:
-                trainer.limit_val_batches = 0  # or Lightning would validate in the midst of an epoch
+                trainer.limit_val_batches = 0  # or Lightning would validate in the middle of an epoch
 
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         is_second = self.received == number == signal.SIGINT

@@ -15,7 +15,7 @@ from lightning_vfe.files import whole_file
 
 
 class MetricsCSVLogger(Logger):
-    """Writes every logged step as one row of `run_dir/metrics.csv`, at once, and appends to it when a run goes on.
+    """Writes every logged step as one row of `run_dir/metrics.csv`, at once, and appends to it when a run is resumed.
 
     Lightning's own CSVLogger deletes an existing file, and keeps up to a hundred rows in memory. Columns that turn up
     later are added to the header; rows without them stay empty there.

@@ -1,4 +1,4 @@
-"""What callbacks have to tell at the end of a run; whoever started the run prints it."""
+"""What callbacks report at the end of a run; the caller of the run prints it."""
 
 from __future__ import annotations
 

@@ -24,8 +24,8 @@ class LastCheckpoint(Checkpoint):
     The last state, never the one of lowest F: the minimum of noisy values is biased low. Runs after all other
     callbacks. A state that is broken is not saved, so that it never takes the place of a good one: one of which another
     callback says so, by an attribute `is_broken` that is true, or one whose parameters are not finite. A killed run
-    leaves whole files (checkpoint_files.py), and goes on from the last of them to the same numbers and the same table
-    of metrics.
+    leaves whole files (checkpoint_files.py), and is resumed from the last of them to the same numbers and the same
+    table of metrics.
 
     Args:
         dirpath: folder of the checkpoints.
@@ -143,7 +143,7 @@ class LastCheckpoint(Checkpoint):
 
 
 class EmbedConfig(Callback):
-    """Writes the run's config into every checkpoint, so that a checkpoint tells of what system it is.
+    """Writes the run's config into every checkpoint, so that a checkpoint names its system.
 
     Args:
         config: the config as YAML text.

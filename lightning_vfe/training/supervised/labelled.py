@@ -167,7 +167,7 @@ def share_of_batch(index: Tensor, rank: int, num_ranks: int) -> Tensor:
 
 
 class BatchOrder:
-    """Shuffled batches of one set each, epoch after epoch; its state makes an interrupted epoch go on exactly.
+    """Shuffled batches of one set each, epoch after epoch; its state resumes an interrupted epoch exactly.
 
     Args:
         sizes: configurations of each set.

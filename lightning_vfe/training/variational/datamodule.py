@@ -14,18 +14,19 @@ from lightning_vfe.state.batch import Batch
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.run.step_bar import tracked
 from lightning_vfe.training.variational.ending import wanted_errors
+from lightning_vfe.training.variational.summary import NEEDS_INVERTIBLE_MAP
 
 
 class MCMCDataModule(L.LightningDataModule):
     """One sweep of the walkers for every batch.
 
-    New walkers are equilibrated before the first batch of `fit`, and all walkers afresh before those of `validate` and
+    New walkers are equilibrated before the first batch of `fit`, and all walkers again before those of `validate` and
     `test`. `fit` adapts the widths of the moves, `validate` and `test` freeze them. A resumed `fit` continues with the
     walkers of the checkpoint as they are.
 
     Args:
         state: networks and walkers.
-        equilibration_steps: sweeps before the first batch of `fit`, and afresh before `validate` and `test`.
+        equilibration_steps: sweeps before the first batch of `fit`, and again before `validate` and `test`.
         steps_per_epoch: batches between two ends of an epoch of `fit`.
         validation_steps: batches of `validate`.
         test_steps: batches of `test`; with a target_error the least number of them.
@@ -58,6 +59,12 @@ class MCMCDataModule(L.LightningDataModule):
         if self.wanted_errors and max_test_steps < test_steps:
             reason = f"is below datamodule.test_steps = {test_steps}, the least number"
             raise SettingError("max_test_steps", max_test_steps, reason, "lower that, or raise this")
+        if not state.is_fixed and state.sampler.proton_sampling == "ceimc":
+            for name in NEEDS_INVERTIBLE_MAP:
+                if name in self.wanted_errors:
+                    reason = f"is that of {name}, which the chains of sampler.proton_sampling=ceimc do not give"
+                    remedy = "give target_error={energy_per_atom: 0.001}"
+                    raise SettingError("target_error", self.wanted_errors[name], reason, remedy)
         self.state, self.equilibration_steps = state, equilibration_steps
         most = max_test_steps if self.wanted_errors else test_steps
         self.steps = {"fit": steps_per_epoch, "validate": validation_steps, "test": most}

@@ -105,7 +105,7 @@ class Ending:
     def progress(self) -> dict[str, str]:
         """What stands behind the progress bar: each error so far, and the one that is wanted."""
         return {
-            f"error of {TERMS[name].plain_symbol}": f"{error:.2g} (wanted {self.wanted[name]:g})"
+            f"error of {TERMS[name].plain_symbol}": f"{error:.2g} (target {self.wanted[name]:g})"
             for name, error in self.present.items()
         }
 

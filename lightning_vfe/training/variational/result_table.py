@@ -75,7 +75,7 @@ def _error_lines(result: TestResult) -> list[str]:
     lines, how = [], result.measurement
     if how is not None:
         wanted = ", ".join(f"{TERMS[name].plain_symbol} {error:g}" for name, error in how.target_error.items())
-        end = f"; ended by {how.ended_by}" + (f" (wanted error: {wanted})" if wanted else "")
+        end = f"; ended by {how.ended_by}" + (f" (target error: {wanted})" if wanted else "")
         lines.append(f"{how.steps} measured steps, seed {how.seed}{end}")
     has_free_energy = len(result.states) == 1 and not result.is_ceimc
     budget = result.states[0].budget.get("free_energy_per_atom", {}) if has_free_energy else {}

@@ -28,7 +28,7 @@ class FirstLayer(NamedTuple):
     start: Tensor
     """h. # (R, S, 1, w)"""
     base: Tensor
-    """Argument of the tanh but for the messages along pairs with an electron. # (R, S, n w)"""
+    """Argument of the tanh except for the messages along pairs with an electron. # (R, S, n w)"""
     to_electrons: Tensor
     """Weights of their messages. # (2, S, 4 F)"""
     to_protons: Tensor | None

@@ -65,7 +65,7 @@ class PairLayer(torch.autograd.Function):
     """Another layer of the pair streams with its messages.
 
     `apply(pairs, senders, weights, is_last)` takes pairs (4, F, N, n, w), senders (4, F, n, w) and the weights
-    (4, F + 1, F + 1) of `Layer`. It returns the same as `FirstPairLayer`, but for the cusps.
+    (4, F + 1, F + 1) of `Layer`. It returns the same as `FirstPairLayer`, except for the cusps.
     """
 
     @staticmethod

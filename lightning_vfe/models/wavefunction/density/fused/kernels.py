@@ -5,8 +5,8 @@ A program works on the pairs of one sender's block and a tile of walkers, receiv
 sum over the senders of a tile, and what goes to the senders is added up from receiver to receiver. Each number of a
 pair is read once and written once.
 
-Layout and formulas are those of layout.py and streams.py, but for the constant feature: pairs have F features, weights
-(4, F + 1, F + 1) end with the bias.
+Layout and formulas are those of layout.py and streams.py, except for the constant feature: pairs have F features, and
+weights (4, F + 1, F + 1) end with the bias.
 """
 
 import triton

@@ -47,7 +47,7 @@ def _first_without_ones(layer: FirstLayer) -> FirstLayer:
 
 
 def _without_ones(layer: Layer) -> Layer:
-    """The weights of a layer but for those of the feature that is always one: its messages have weight zero."""
+    """The weights of a layer except for those of the feature that is always one: its messages have weight zero."""
     to_protons, proton_pairs = layer.to_protons, layer.proton_pairs
     if to_protons is not None and proton_pairs is not None:
         to_protons = _cut(to_protons, 2)
