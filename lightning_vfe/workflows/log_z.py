@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -26,7 +27,7 @@ from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.physics.system import System
 from lightning_vfe.progress import Begin, Progress
-from lightning_vfe.training.variational.diagnostics import MAX_R_HAT, r_hat_reason
+from lightning_vfe.training.variational.diagnostics import MAX_R_HAT
 from lightning_vfe.training.variational.summary_files import write_pair_correlation, write_summary
 from lightning_vfe.workflows.log_z_setup import Prepared, prepare, quality
 
@@ -140,8 +141,10 @@ def _write_summary(
 ) -> None:
     """summary.json as of `test`."""
     reasons, energy = list(result.reasons), terms["energy_per_atom"]
-    if not energy.r_hat <= MAX_R_HAT:
-        reasons.append(f"{r_hat_reason(energy.r_hat)}; raise num_samples")
+    if math.isnan(energy.r_hat):
+        reasons.append("too few samples for R-hat and errors: raise num_samples, to 4 at the least")
+    elif energy.r_hat > MAX_R_HAT:
+        reasons.append(f"R-hat = {energy.r_hat:.3f} is above {MAX_R_HAT}: raise num_samples")
     described = {"num_atoms": system.num_atoms, "nucleus": system.nucleus, "rs": point.rs, "protons": "sampled"}
     described["temperature_kelvin"] = point.temperature_kelvin
     diagnostics = {

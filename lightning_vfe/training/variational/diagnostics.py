@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -15,13 +14,6 @@ MAX_NOISE_PER_FREEDOM = 0.25
 """Of the same over the degrees of freedom of s: beyond it, the penalty is not exact."""
 MAX_UNREACHED = 0.01
 """Fraction of the base protons without an x, above which the training is to blame."""
-
-
-def r_hat_reason(r_hat: float, meaning: str = "the chains disagree") -> str:
-    """Why a split R-hat that is not below MAX_R_HAT speaks against a result; it is nan with fewer than four steps."""
-    if math.isnan(r_hat):
-        return "R-hat needs four measured steps at least"
-    return f"R-hat = {r_hat:.3f} is above {MAX_R_HAT}: {meaning}"
 
 
 class Diagnostic(NamedTuple):

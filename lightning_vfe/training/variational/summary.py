@@ -25,7 +25,6 @@ from lightning_vfe.training.variational.diagnostics import (
     MAX_UNREACHED,
     MIN_EFFECTIVE_SAMPLES,
     electron_drift_limit,
-    r_hat_reason,
 )
 from lightning_vfe.training.variational.metrics import CORRELATED
 from lightning_vfe.training.variational.summary_files import (
@@ -121,9 +120,13 @@ class StateResult:
                 "the chains have not equilibrated in the first half of the measured steps, or drift still; "
                 f"raise datamodule.equilibration_steps and {self.steps_key}"
             )
-        if not given["r_hat"] <= MAX_R_HAT:
-            remedy = f"raise datamodule.equilibration_steps and {self.steps_key}"
-            found.append(f"{r_hat_reason(given['r_hat'], 'the chains have not equilibrated')}; {remedy}")
+        if math.isnan(given["r_hat"]):
+            found.append(f"too few steps are measured for R-hat; raise {self.steps_key}, to 4 at the least")
+        elif given["r_hat"] > MAX_R_HAT:
+            found.append(
+                f"R-hat = {given['r_hat']:.3f} is above {MAX_R_HAT}: the chains have not equilibrated; "
+                f"raise datamodule.equilibration_steps and {self.steps_key}"
+            )
         if not given["effective_sample_size"] >= MIN_EFFECTIVE_SAMPLES:
             found.append(
                 f"only {given['effective_sample_size']:.0f} effective samples (at least {MIN_EFFECTIVE_SAMPLES:.0f} "
