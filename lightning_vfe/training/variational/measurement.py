@@ -96,10 +96,10 @@ def _free_energy_of_psi(state: VariationalState, terms: dict[str, Tensor], strat
     return {OF_PSI: walker_free_energy_of_psi(*given, stratum, len(state.strata))}
 
 
-def has_finite_free_energy(state: VariationalState, values: dict[str, Tensor]) -> bool:
-    """Whether F is finite at all state points, from the `step_values`."""
+def mean_free_energy(state: VariationalState, values: dict[str, Tensor]) -> float:
+    """Mean of F per atom over the state points in Ha, from the `step_values`; finite where all of them are."""
     names = [column("free_energy_per_atom", state.strata.points, i) for i in range(state.strata.num_states)]
-    return bool(torch.stack([values[name] for name in names]).isfinite().all())
+    return float(torch.stack([values[name] for name in names]).mean())
 
 
 def _of_all_processes(stratum: Tensor, values: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:

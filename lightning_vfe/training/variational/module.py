@@ -19,7 +19,7 @@ from lightning_vfe.optim.solve import ScoreBlock
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.variational.ending import Ending
-from lightning_vfe.training.variational.measurement import Measurement, has_finite_free_energy, step_values
+from lightning_vfe.training.variational.measurement import Measurement, mean_free_energy, step_values
 from lightning_vfe.training.variational.objective import Groups, flow_loss, wavefunction_loss
 from lightning_vfe.training.variational.optimizers import NaturalGradient, OptimizerSettings
 from lightning_vfe.training.variational.score_blocks import flow_block, wavefunction_block
@@ -70,7 +70,7 @@ class VariationalFreeEnergy(L.LightningModule):
         self.clip_width, self.momentum_points = clip_width, momentum_points
         self.register_buffer("trained_steps", torch.zeros((), dtype=torch.int64))
         self.measurement = Measurement(state)
-        self.is_finite = True  # F of the last step, on all processes
+        self.last_free_energy = 0.0  # per atom in Ha, of the last step, on all processes
         self.ending = Ending({}, 1)
         self.result: TestResult | None = None
         self.recent: deque[Tensor] = deque(maxlen=RECENT_STEPS)  # (terms, samples) of this process
@@ -89,7 +89,7 @@ class VariationalFreeEnergy(L.LightningModule):
             self._update(batch, sample)
         values = step_values(self.state, batch, sample) | batch.report
         self.log_dict(values, batch_size=1)
-        self.is_finite = has_finite_free_energy(self.state, values)
+        self.last_free_energy = mean_free_energy(self.state, values)
         self._watch(sample)
         return loss
 

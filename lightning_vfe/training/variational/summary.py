@@ -120,7 +120,9 @@ class StateResult:
                 "the chains have not equilibrated in the first half of the measured steps, or drift still; "
                 f"raise datamodule.equilibration_steps and {self.steps_key}"
             )
-        if not given["r_hat"] <= MAX_R_HAT:
+        if math.isnan(given["r_hat"]):
+            found.append(f"too few steps are measured for R-hat; raise {self.steps_key}, to 4 at the least")
+        elif given["r_hat"] > MAX_R_HAT:
             found.append(
                 f"R-hat = {given['r_hat']:.3f} is above {MAX_R_HAT}: the chains have not equilibrated; "
                 f"raise datamodule.equilibration_steps and {self.steps_key}"
