@@ -51,6 +51,10 @@ VERBS = {
 """The commands that are disturbed; each one continues, or begins again, with the same words."""
 
 
+OF_THE_COMMAND = ("provenance", "checksum")
+"""Entries of summary.json that hold the date and the command."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a command ended.
@@ -161,7 +165,8 @@ def result(folder: Path, verb: str) -> Any:
             parts = ("state_dict", "optimizer_states", "lr_schedulers", "walkers", "global_step")
             return {part: content[part] for part in parts} | {"rows": (folder / "run" / "metrics.csv").read_text()}
         if verb == "test":
-            return json.loads((folder / "run" / "summary.json").read_text())
+            content = json.loads((folder / "run" / "summary.json").read_text())
+            return {name: value for name, value in content.items() if name not in OF_THE_COMMAND}
         if verb == "log-z":
             (entry,) = json.loads((folder / "pair.log_z.json").read_text())["entries"]
             return entry["log_z"], entry["log_z_error"]
