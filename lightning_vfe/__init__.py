@@ -54,6 +54,8 @@ _PART_HOMES = {
     "workflows.eos": ("eos",),
     "workflows.sample": ("SampleSettings",),
     "training.variational.optimizers": ("Adam",),
+    "models.potential.calculator": ("PotentialCalculator",),
+    "models.potential.export": ("export_potential",),
     "models.potential.exported": ("ExportedPotential",),
 }
 """Parts that are seldom named: for states of other points, moves, potentials and optimizers of your choice."""

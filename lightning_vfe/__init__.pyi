@@ -7,7 +7,9 @@ from lightning_vfe.models.contracts import PotentialEnergy as PotentialEnergy
 from lightning_vfe.models.contracts import Wavefunction as Wavefunction
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow as EquivariantFlow
 from lightning_vfe.models.potential.ase_potential import ASEPotential as ASEPotential
+from lightning_vfe.models.potential.calculator import PotentialCalculator as PotentialCalculator
 from lightning_vfe.models.potential.delta import DeltaPotential as DeltaPotential
+from lightning_vfe.models.potential.export import export_potential as export_potential
 from lightning_vfe.models.potential.exported import ExportedPotential as ExportedPotential
 from lightning_vfe.models.potential.potential import Potential as Potential
 from lightning_vfe.models.potential.schnet import SchNetPotential as SchNetPotential

@@ -10,6 +10,9 @@ from typing import Any
 class CommandError(Exception):
     """Bad input. Its message is one line; the exit code of a command that meets it is 2."""
 
+    def __str__(self) -> str:
+        return " ".join(super().__str__().split())  # a value may have line breaks
+
 
 class RunError(Exception):
     """What ends a run whose settings are right, such as a full disk. One line; the exit code of the command is 1."""

@@ -105,9 +105,14 @@ def test_every_experiment_builds(name: str | None, tmp_path: Path, tmp_path_fact
     assert module.proton_density is state.proton_density
     assert state.strata.points == strata.points
     assert torch.equal(state.strata.twists.fractions, strata.twists.fractions)
-    (point,) = strata.points
-    assert point.cell(state.system.num_atoms) == PeriodicCell(config.system.num_atoms, config.system.rs)
-    assert point.temperature_kelvin == (0 if is_fixed else config.system.temperature_kelvin)
+    densities, kelvins = (
+        list(given) if OmegaConf.is_list(given) else [given]
+        for given in (config.system.rs, 0.0 if is_fixed else config.system.temperature_kelvin)
+    )
+    pairs = [(rs, kelvin) for rs in densities for kelvin in kelvins]
+    for point, (rs, kelvin) in zip(strata.points, pairs, strict=True):
+        assert point.cell(state.system.num_atoms) == PeriodicCell(config.system.num_atoms, rs)
+        assert point.temperature_kelvin == kelvin
     assert state.structure == locate_structure(config.system.structure)
     assert state.seed == config.seed
 

@@ -5,11 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from lightning_vfe.analysis.measurements import draw_pair_correlation, draw_terms
+from lightning_vfe.analysis.momentum import draw_momentum_distribution
 from lightning_vfe.analysis.run import load_run
 from lightning_vfe.analysis.structure import draw_structure_factor
 from lightning_vfe.analysis.training_curves import draw_training
 
-__all__ = ["draw_pair_correlation", "draw_structure_factor", "draw_terms", "draw_training", "save_figures"]
+__all__ = [
+    "draw_momentum_distribution",
+    "draw_pair_correlation",
+    "draw_structure_factor",
+    "draw_terms",
+    "draw_training",
+    "save_figures",
+]
 
 FILE_DPI = 160
 
@@ -17,7 +25,7 @@ FILE_DPI = 160
 def save_figures(folder: str | Path) -> list[Path]:
     """Write the figures of a run into its folder figures/, those that its files allow.
 
-    They are training.png, terms.png, pair_correlation.png and structure_factor.png.
+    They are training.png, terms.png, pair_correlation.png, structure_factor.png and momentum_distribution.png.
 
     Returns:
         The files written.
@@ -36,6 +44,8 @@ def save_figures(folder: str | Path) -> list[Path]:
         figures["pair_correlation"] = draw_pair_correlation(run)
     if (run.folder / "structure_factor.csv").is_file():
         figures["structure_factor"] = draw_structure_factor(run)
+    if (run.folder / "momentum_distribution.csv").is_file():
+        figures["momentum_distribution"] = draw_momentum_distribution(run)
     (run.folder / "figures").mkdir(exist_ok=True)
     files = []
     for name, figure in figures.items():

@@ -105,6 +105,11 @@ class RunFolder:
         return read_table(self._file("structure_factor.csv", "test"), "k_per_bohr").set_index("k_per_bohr")
 
     @cached_property
+    def momentum_distribution(self) -> pd.DataFrame:
+        """n(k) of the electrons with `n_error` and `multiplicity`, by `k_per_bohr`; states as in g(r)."""
+        return read_table(self._file("momentum_distribution.csv", "test"), "k_per_bohr").set_index("k_per_bohr")
+
+    @cached_property
     def states(self) -> tuple[State, ...]:
         """The states of the run; none where no file names one.
 
@@ -252,6 +257,11 @@ class RunAtState(RunFolder):
     def structure_factor(self) -> pd.DataFrame:
         """S(k) of the state."""
         return state_rows(self.whole.structure_factor, self.state, self.folder / "structure_factor.csv")
+
+    @cached_property
+    def momentum_distribution(self) -> pd.DataFrame:
+        """n(k) of the state."""
+        return state_rows(self.whole.momentum_distribution, self.state, self.folder / "momentum_distribution.csv")
 
     @cached_property
     def states(self) -> tuple[State, ...]:

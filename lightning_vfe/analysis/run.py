@@ -53,6 +53,8 @@ def check_files(folder: str | Path, measures: bool) -> None:
         _ = run.pair_correlation
     if (run.folder / "structure_factor.csv").is_file():
         _ = run.structure_factor
+    if (run.folder / "momentum_distribution.csv").is_file():
+        _ = run.momentum_distribution
 
 
 def latest_run(folder: str | Path | None = None) -> Path:

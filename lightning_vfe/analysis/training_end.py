@@ -19,8 +19,14 @@ def training_note(run: RunFolder) -> str:
     """A line where a training is short, or F still falls over its last quarter; else nothing.
 
     The converged averages of `test` are those of the parameters as they are. They do not say that F is near its
-    minimum. The last quarter of the steps is compared with the one before, at the state where F falls most.
+    minimum. The verdict on the training that `test` has stored comes first. Results of earlier versions have none: then
+    the last quarter of the steps is compared with the one before, at the state where F falls most.
     """
+    verdict = (run.summary.get("verdicts") or {}).get("training") if run.tested else None
+    if verdict is not None:
+        return (
+            "" if verdict.get("ok") is not False else "; ".join(map(str, verdict.get("reasons") or ["not at its end"]))
+        )
     if not run.fitted:
         return ""
     steps = len(run.metrics)

@@ -30,7 +30,7 @@ from lightning_vfe.workflows.effects import check_effects
 from lightning_vfe.workflows.folders import RUNS
 from lightning_vfe.workflows.overrides import parse, quote, quote_path
 from lightning_vfe.workflows.paths import check_folder
-from lightning_vfe.workflows.plan import new_sweep_folder, past_sweep_folder
+from lightning_vfe.workflows.plan import new_sweep_folder, past_sweep_folder, taken_sweep_folder
 from lightning_vfe.workflows.run import rehearse
 from lightning_vfe.workflows.schema import check_types
 
@@ -130,8 +130,10 @@ def run_sweep(verb: str, given: Sequence[str]) -> int:
     for config, may_round in configs:
         # a launcher may start the jobs on other machines
         rehearse(config, may_round, with_trainer=not words.hydra)
-    print(f"{len(words.jobs)} jobs of {verb} in {home}", flush=True)
-    results = _multirun(verb, words, home)
+    is_free = verb == "fit" and words.run_dir is None
+    with taken_sweep_folder(name) if is_free else nullcontext(home) as home:
+        print(f"{len(words.jobs)} jobs of {verb} in {home}", flush=True)
+        results = _multirun(verb, words, home)
     if verb == "test":
         good = [result for result in results if result["exit_code"] == 0]
         print_results(home, {Path(result["folder"]): words.values(result["words"]) for result in good})

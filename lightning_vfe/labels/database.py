@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from lightning_vfe.errors import SettingError
-from lightning_vfe.files import CHECKSUM, checksum
+from lightning_vfe.files import CHECKSUM, checksum, rename
 from lightning_vfe.labels.checksum import check_metadata_checksum, check_row_checksum, row_checksum
 from lightning_vfe.labels.connection import reading
 from lightning_vfe.labels.label import Configuration, Label
@@ -147,17 +148,12 @@ class LabelStore:
         described = [vars(state) for state in states]
         is_new = not Path(path).exists() or _is_empty(self.path, key)
         Path(path).parent.mkdir(parents=True, exist_ok=True)
+        if is_new:
+            entries = {"format": FORMAT, "units": UNITS, "meanings": MEANINGS, "calculator": dict(calculator)}
+            _make(self.path, entries | {"settings": self.settings, "states": described})
         # a lock file left by a killed process would block for ever, and sqlite locks by itself
         self._connection = connect(self.path, type="db", use_lock_file=False)
         if is_new:
-            self.update_metadata(
-                format=FORMAT,
-                units=UNITS,
-                meanings=MEANINGS,
-                calculator=dict(calculator),
-                settings=self.settings,
-                states=described,
-            )
             return
         with reading(self.path, key) as connection:
             metadata = dict(connection.metadata)
@@ -181,8 +177,7 @@ class LabelStore:
 
     def update_metadata(self, **entries: Any) -> None:
         """Set entries of the metadata, which become JSON."""
-        metadata = {**self._connection.metadata, **entries}
-        self._connection.metadata = {**metadata, CHECKSUM: checksum(metadata)}
+        _update_metadata(self._connection, entries)
 
     def count(self, **properties: Any) -> int:
         """Number of rows with these properties, such as state="done" or round=0."""
@@ -259,6 +254,24 @@ class LabelStore:
             point = State(int(row.natoms), float(row.rs), float(row.temperature_kelvin))
             found.append((int(row.id), point, Configuration.from_atoms(row.toatoms())))
         return found
+
+
+def _make(path: str, entries: Mapping[str, Any]) -> None:
+    """Make a database without rows, whole or not at all: sqlite alone leaves a broken one on a full disk."""
+    from ase.db import connect
+
+    fresh = Path(f"{path}.{os.getpid()}.new")
+    try:
+        _update_metadata(connect(str(fresh), type="db", use_lock_file=False), entries)
+        rename(fresh, Path(path))
+    finally:
+        for file in (fresh, Path(f"{fresh}-journal")):
+            file.unlink(missing_ok=True)
+
+
+def _update_metadata(connection: Any, entries: Mapping[str, Any]) -> None:
+    metadata = {**connection.metadata, **entries}
+    connection.metadata = {**metadata, CHECKSUM: checksum(metadata)}
 
 
 def _is_empty(path: str, key: str) -> bool:

@@ -7,6 +7,7 @@ takes all images of every pair, those of `image_steps`, and lets a taper remove 
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -45,12 +46,12 @@ class NeighborList:
     @property
     def total_atoms(self) -> int:
         """W N."""
-        return self.batch.numel() * self.num_atoms
+        return math.prod(self.batch) * self.num_atoms
 
     def sum_pairs(self, terms: Tensor) -> Tensor:
         """Sum over the pairs of each configuration.  # (E,) -> (...)"""
         owner = self.first // self.num_atoms
-        return terms.new_zeros(self.batch.numel()).index_add(0, owner, terms).reshape(self.batch)
+        return terms.new_zeros(math.prod(self.batch)).index_add(0, owner, terms).reshape(self.batch)
 
     def sum_atoms(self, terms: Tensor) -> Tensor:
         """Sum over the protons of each configuration.  # (W N,) -> (...)"""
@@ -83,7 +84,7 @@ def find_pairs(z: Tensor, cell: PeriodicCell, cutoff: float, dilation: Tensor | 
         dilation: a factor of value one on all lengths of a configuration, to differentiate with respect to.  # (...)
     """
     batch, atoms = z.shape[:-2], cell.num_atoms
-    table = _candidates(cell, cutoff)
+    table = candidates(cell, cutoff)
     first = torch.from_numpy(table.first).to(z.device)
     second = torch.from_numpy(table.second).to(z.device)
     shifts = torch.from_numpy(table.shifts).to(z)
@@ -106,26 +107,56 @@ def find_pairs(z: Tensor, cell: PeriodicCell, cutoff: float, dilation: Tensor | 
     )
 
 
+def all_pairs(z: Tensor, lengths: Tensor, table: Candidates) -> NeighborList:
+    """Every pair and image of the table, within the cutoff or not, in cubes of different size.
+
+    The number of pairs does not depend on the positions. Sums are those of `find_pairs` for terms that vanish beyond
+    the cutoff, at least where no image is missing in the table.
+
+    Args:
+        z: bohr, any image.  # (W, N, 3)
+        lengths: edges of the cubes in bohr.  # (W,)
+        table: of a cell that is not larger.
+    """
+    atoms = z.shape[1]
+    pair, image = (torch.from_numpy(each).to(z.device) for each in np.nonzero(table.allowed))
+    first = torch.from_numpy(table.first).to(z.device)[pair]
+    second = torch.from_numpy(table.second).to(z.device)[pair]
+    steps = torch.from_numpy(table.steps).to(z)[image]
+    reduced = (z.index_select(1, second) - z.index_select(1, first)) / lengths[:, None, None]
+    vectors = (reduced - torch.round(reduced).detach() + steps) * lengths[:, None, None]  # (W, E, 3)
+    offset = torch.arange(z.shape[0], device=z.device)[:, None] * atoms
+    return NeighborList(
+        vectors.square().sum(-1).clamp(min=SMALLEST_SQUARE).flatten(),
+        (offset + first).flatten(),
+        (offset + second).flatten(),
+        z.shape[:1],
+        atoms,
+    )
+
+
 @dataclass(frozen=True)
-class _Candidates:
-    """Pairs i <= j  # (P,), translations  # (M, 3), and which of them belong together  # (P, M)."""
+class Candidates:
+    """Pairs i <= j  # (P,), translations in units of L and in bohr  # (M, 3), and which belong together  # (P, M)."""
 
     first: np.ndarray
     second: np.ndarray
+    steps: np.ndarray
     shifts: np.ndarray
     allowed: np.ndarray
 
 
 @functools.lru_cache(maxsize=16)
-def _candidates(cell: PeriodicCell, cutoff: float) -> _Candidates:
+def candidates(cell: PeriodicCell, cutoff: float) -> Candidates:
     """All that does not depend on the positions; NumPy, since a tensor remembers the transform it was made in."""
     first, second = np.triu_indices(cell.num_atoms)
-    shifts = cell.image_vectors(cutoff) * cell.length
+    steps = cell.image_vectors(cutoff)
+    shifts = steps * cell.length
     # Of the translations n and -n, which give a proton the same own image twice, the one whose first component that
     # is not zero is positive.
     leading = np.select([shifts[:, d] != 0 for d in range(3)], [shifts[:, d] for d in range(3)], default=0.0)
     allowed = (first != second)[:, None] | (leading > 0)
-    return _Candidates(first, second, shifts, allowed)
+    return Candidates(first, second, steps, shifts, allowed)
 
 
 class _Inside(torch.autograd.Function):

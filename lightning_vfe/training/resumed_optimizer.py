@@ -9,6 +9,11 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from typing_extensions import override
 
+from lightning_vfe.errors import SettingError
+
+LIKE_PARAMETERS = ("direction", "momentum_buffer", "exp_avg", "exp_avg_sq", "max_exp_avg_sq", "square_avg")
+"""What optimizers keep for each number of a parameter."""
+
 
 class ResumedOptimizer(Callback):
     """Gives a resumed optimizer of PyTorch, and its scheduler, the settings that have changed since the checkpoint.
@@ -25,7 +30,14 @@ class ResumedOptimizer(Callback):
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """The checkpoint, if there is one, has been restored."""
+        """The checkpoint, if there is one, has been restored.
+
+        Raises:
+            SettingError: its optimizer has a tensor that does not fit the parameter which it belongs to.
+        """
+        if trainer.ckpt_path is not None:
+            for optimizer in trainer.optimizers:
+                _check_shapes(optimizer, trainer.ckpt_path)
         configured = pl_module.configure_optimizers() if pl_module.automatic_optimization else None
         if isinstance(configured, torch.optim.Optimizer):
             configured = {"optimizer": configured}
@@ -44,6 +56,17 @@ class ResumedOptimizer(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """The settings of the checkpoint's run."""
         self._saved = state_dict or None
+
+
+def _check_shapes(optimizer: torch.optim.Optimizer, path: object) -> None:
+    """Compare the tensors that an optimizer keeps for a parameter with it."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            if name in LIKE_PARAMETERS and getattr(value, "shape", None) != parameter.shape:
+                shape = tuple(getattr(value, "shape", ()))
+                what = f"{name} {shape} for a parameter {tuple(parameter.shape)}"
+                reason = f"holds an optimizer state that does not fit: {what}"
+                raise SettingError("ckpt_path", path, reason, "take another checkpoint")
 
 
 def _scheduler(configured: Any) -> Any:

@@ -119,6 +119,9 @@ def check_content(content: Mapping[str, Any], path: object, parameters: Iterable
     missing = [name for name in TRAINING_ENTRIES if resumes and name not in content]
     if missing:
         raise SettingError("ckpt_path", path, f"has no {missing[0]}, which a resumed run needs", _OTHER)
+    for saved in content["optimizer_states"] if resumes else ():
+        if not _is_optimizer_state(saved):
+            raise SettingError("ckpt_path", path, "holds an optimizer state that is damaged", _OTHER)
     fields = saved_fields(content)
     numbers = {name: content["state_dict"].get(name) for name in parameters}
     numbers |= {name: fields[name] for name in ("protons", "electrons") if name in fields}
@@ -127,6 +130,17 @@ def check_content(content: Mapping[str, Any], path: object, parameters: Iterable
             raise SettingError("ckpt_path", path, f"holds no tensor in {name}", _OTHER)
         if value is not None and not bool(value.isfinite().all()):
             raise SettingError("ckpt_path", path, f"holds numbers that are not finite in {name}", _OTHER)
+
+
+def _is_optimizer_state(saved: Any) -> bool:
+    """Whether an entry has the layout of `torch.optim.Optimizer.state_dict`."""
+    if not isinstance(saved, Mapping) or not isinstance(saved.get("state"), Mapping):
+        return False
+    groups = saved.get("param_groups")
+    if not isinstance(groups, list) or not all(isinstance(each, Mapping) and "params" in each for each in groups):
+        return False
+    numbers = [number for group in groups for number in group["params"]]
+    return set(saved["state"]) <= set(numbers) and all(isinstance(each, Mapping) for each in saved["state"].values())
 
 
 def embedded_config(content: Mapping[str, Any]) -> DictConfig | None:

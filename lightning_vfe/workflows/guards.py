@@ -55,6 +55,23 @@ def memory_bound(config: DictConfig) -> Iterator[None]:
 
 
 @contextmanager
+def breakdowns() -> Iterator[None]:
+    """Inside it, a matrix that cannot be inverted or decomposed becomes one line.
+
+    Raises:
+        FloatingPointError: the numbers of the run broke down.
+    """
+    from lightning_vfe.physics.numerics import is_breakdown
+
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        if not is_breakdown(error):
+            raise
+        raise FloatingPointError(f"the numbers of the run broke down ({one_line(error)[:120]})") from error
+
+
+@contextmanager
 def disk_errors(advice: Callable[[], str]) -> Iterator[None]:
     """Inside it, a disk that takes no more becomes one line.
 
@@ -73,6 +90,13 @@ def disk_errors(advice: Callable[[], str]) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or one_line(error)
         where = f"{file} cannot be written" if file else "the files of the run cannot be written"
         raise RunError(f"{where} ({reason}); those written before are whole: free some space, {advice()}") from error
+
+
+@contextmanager
+def all_guards(config: DictConfig, advice: Callable[[], str]) -> Iterator[None]:
+    """The dtype of a config, and one line for errors of keys, numbers, memory and disk; arguments as of the others."""
+    with default_dtype(config.dtype), breakdowns(), key_errors(config), memory_bound(config), disk_errors(advice):
+        yield
 
 
 @contextmanager

@@ -15,7 +15,13 @@ from torch import Tensor
 
 from lightning_vfe import __version__
 from lightning_vfe.analysis.bracket import bracket_table
-from lightning_vfe.analysis.figures import draw_pair_correlation, draw_structure_factor, draw_terms, draw_training
+from lightning_vfe.analysis.figures import (
+    draw_momentum_distribution,
+    draw_pair_correlation,
+    draw_structure_factor,
+    draw_terms,
+    draw_training,
+)
 from lightning_vfe.analysis.run import RunFolder, literature, results_table
 from lightning_vfe.errors import SettingError
 from lightning_vfe.models.wavefunction.wavefunction import log_psi_of_walkers
@@ -25,6 +31,7 @@ from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
 from lightning_vfe.workflows.build import resume_structure
 from lightning_vfe.workflows.checkpoints import check_readable, embedded_config, load_checkpoint
+from lightning_vfe.workflows.energy_surface import EnergySurfaceCalculator
 from lightning_vfe.workflows.eos import EquationOfState, eos
 from lightning_vfe.workflows.guards import default_dtype, key_errors, memory_bound
 from lightning_vfe.workflows.restore import restore
@@ -139,6 +146,15 @@ class LoadedRun:
         with default_dtype(self.config.dtype), memory_bound(self.config):
             return sample_state(self.state, chosen, provenance | {"settings": asdict(chosen)}, progress)
 
+    def calculator(self, state: int = 0, **settings: Any) -> EnergySurfaceCalculator:
+        """E_psi(x) of the run as a calculator of ASE, with its error and Hellmann-Feynman forces.
+
+        Args:
+            state: number of the state point.
+            settings: of `EnergySurfaceCalculator`, such as num_sweeps=200.
+        """
+        return EnergySurfaceCalculator(self.state, state, **settings)
+
     # --- tables and figures -----------------------------------------------------------------------------------------
 
     @cached_property
@@ -172,6 +188,11 @@ class LoadedRun:
         return self.files.structure_factor
 
     @property
+    def momentum_distribution(self) -> pd.DataFrame:
+        """n(k) of the electrons with errors, from `test`."""
+        return self.files.momentum_distribution
+
+    @property
     def literature(self) -> pd.DataFrame:
         """Published values at the state points of the run."""
         return literature(self.files.system)
@@ -199,6 +220,10 @@ class LoadedRun:
     def plot_structure_factor(self) -> Figure:
         """S(k)."""
         return draw_structure_factor(self.files)
+
+    def plot_momentum_distribution(self) -> Figure:
+        """n(k) of the electrons."""
+        return draw_momentum_distribution(self.files)
 
 
 def load(folder: str | Path, checkpoint: str | Path | None = None) -> LoadedRun:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -140,7 +141,9 @@ def _write_summary(
 ) -> None:
     """summary.json as of `test`."""
     reasons, energy = list(result.reasons), terms["energy_per_atom"]
-    if not energy.r_hat <= MAX_R_HAT:
+    if math.isnan(energy.r_hat):
+        reasons.append("too few samples for R-hat and errors: raise num_samples, to 4 at the least")
+    elif energy.r_hat > MAX_R_HAT:
         reasons.append(f"R-hat = {energy.r_hat:.3f} is above {MAX_R_HAT}: raise num_samples")
     described = {"num_atoms": system.num_atoms, "nucleus": system.nucleus, "rs": point.rs, "protons": "sampled"}
     described["temperature_kelvin"] = point.temperature_kelvin

@@ -1,8 +1,11 @@
 """Decide what a command runs: with which config, in which run folder, from which checkpoint."""
 
+import inspect
 import json
 import os
 import shlex
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,12 +15,13 @@ from lightning_vfe import __version__
 from lightning_vfe.errors import SettingError
 from lightning_vfe.workflows.compose import companions, compose_config, override_config
 from lightning_vfe.workflows.effects import check_effects
-from lightning_vfe.workflows.folders import RUNS, free_folder, is_used, numbered
+from lightning_vfe.workflows.folders import RUNS, free_folder, is_used, made_folder, numbered
 from lightning_vfe.workflows.keys import followed, walk
 from lightning_vfe.workflows.overrides import Overrides, is_path_key
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.processes import is_first_process, started_together
 from lightning_vfe.workflows.run_config import CONFIG_FILE, read_config
+from lightning_vfe.workflows.schema import default_of
 
 HANDOVER = "LIGHTNING_VFE_PLAN"
 """Environment variable by which the first process tells those that Lightning starts what it has decided."""
@@ -163,6 +167,18 @@ def new_sweep_folder(name: str) -> Path:
     return free_folder(f"{name}-sweep")[0]
 
 
+@contextmanager
+def taken_sweep_folder(name: str) -> Iterator[Path]:
+    """Make the folder of `new_sweep_folder`, or the next one where another command is faster; see `made_folder`."""
+    with ExitStack() as stack:
+        while True:
+            folder = new_sweep_folder(name)
+            with suppress(FileExistsError):
+                stack.enter_context(made_folder(folder))
+                break
+        yield folder
+
+
 def past_sweep_folder(name: str, marker: str) -> Path:
     """The latest of the folders runs/NAME-sweep, runs/NAME-sweep-2, ... that has a file of the marker's name.
 
@@ -213,6 +229,21 @@ def _complete(stored: DictConfig) -> None:
         stored.setdefault("target_error", None)
         stored.datamodule.setdefault("target_error", "${target_error}")
         stored.datamodule.setdefault("max_test_steps", 10_000)
+        stored.module.setdefault("momentum_points", 1)
+
+
+def _add_arguments(stored: DictConfig, overrides: Overrides) -> None:
+    """Give the config of an earlier version the keys of the command line that it lacks.
+
+    They are arguments of a class that has got them since, and take its defaults, which the run has had, too.
+    """
+    for key in (override.key_or_group for override in overrides.keys):
+        home, _, name = key.rpartition(".")
+        node = OmegaConf.select(stored, home) if home else None
+        if isinstance(node, DictConfig) and "_target_" in node and name not in node:
+            default = default_of(node._target_, name)
+            if default is not inspect.Parameter.empty:
+                node[name] = default
 
 
 def _config_of(checkpoint: Path, home: Path | None, overrides: Overrides) -> DictConfig:
@@ -231,6 +262,7 @@ def _config_of(checkpoint: Path, home: Path | None, overrides: Overrides) -> Dic
     if stored is None or "name" not in stored:
         return compose_config(overrides)
     _complete(stored)
+    _add_arguments(stored, overrides)
     check_readable(stored, checkpoint if home is None else home)
     chosen, name = overrides.groups, overrides.value("name") or overrides.groups.get("experiment")
     is_other = {

@@ -17,7 +17,7 @@ from lightning_vfe.analysis.run import RunFolder, check_files, results_table
 from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.workflows.build import build_trainer
 from lightning_vfe.workflows.folders import free_folder, made_folder
-from lightning_vfe.workflows.guards import default_dtype, disk_errors, key_errors, memory_bound
+from lightning_vfe.workflows.guards import breakdowns, default_dtype, disk_errors, key_errors, memory_bound
 from lightning_vfe.workflows.parts import build_parts, load_content
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import HANDOVER, Plan
@@ -94,7 +94,8 @@ def run(plan: Plan, observer: Observer | None = None) -> RunResult:
             check_folder("callbacks.checkpoint.dirpath", folder)
     with _claimed(plan) if is_first else nullcontext(plan) as plan, disk_errors(lambda: _way_back(plan)):
         try:
-            return _run(plan, observer, task, is_first)
+            with breakdowns():
+                return _run(plan, observer, task, is_first)
         except FloatingPointError as error:
             if plan.verb != "fit":
                 raise

@@ -187,6 +187,18 @@ def _arguments(target: str) -> tuple[dict[str, Any] | None, tuple[str, ...], boo
     return {p.name: hints.get(p.name, Any) for p in named}, required, takes_all
 
 
+def default_of(target: str, name: str) -> Any:
+    """The plain default of an argument of a class or function; `inspect.Parameter.empty` where there is none."""
+    called = pydoc.locate(target)
+    try:
+        parameters = inspect.signature(called).parameters  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return inspect.Parameter.empty
+    default = parameters[name].default if name in parameters else inspect.Parameter.empty
+    is_plain = default is None or isinstance(default, bool | int | float | str)
+    return default if is_plain else inspect.Parameter.empty
+
+
 def _check(key: str, value: Any, kind: Any) -> None:
     adapter = _adapter(kind)
     if adapter is None:

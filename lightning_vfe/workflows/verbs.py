@@ -20,7 +20,7 @@ from lightning_vfe.errors import SettingError, one_line
 from lightning_vfe.progress import Begin, Progress
 from lightning_vfe.workflows.compose import compose_config
 from lightning_vfe.workflows.effects import check_effects
-from lightning_vfe.workflows.guards import default_dtype, disk_errors, instantiate, key_errors, memory_bound
+from lightning_vfe.workflows.guards import all_guards, breakdowns, disk_errors, instantiate, key_errors
 from lightning_vfe.workflows.label import LabelResult, label_with
 from lightning_vfe.workflows.load import load
 from lightning_vfe.workflows.log_z import LogZRun, log_z_with
@@ -95,7 +95,7 @@ def label(
         CommandError: a setting that cannot be used.
     """
     config = compose_verb("label", settings, run_dir)
-    with default_dtype(config.dtype), key_errors(config), memory_bound(config), disk_errors(_same_command):
+    with all_guards(config, _same_command):
         return label_with(config, _command("label", settings), say, progress, begin)
 
 
@@ -114,7 +114,7 @@ def compute_log_z(
         CommandError: a setting that cannot be used.
     """
     config = compose_verb("log-z", settings, run_dir)
-    with default_dtype(config.dtype), key_errors(config), memory_bound(config), disk_errors(_same_command):
+    with all_guards(config, _same_command):
         several = strata_of(config).num_states > 1
         return (log_z_states_with if several else log_z_with)(config, _command("log-z", settings), progress, begin)
 
@@ -148,7 +148,7 @@ def sample(
             raise SettingError("run_dir", None, f"names no run: {one_line(error)}", "give run_dir=FOLDER") from error
     home = Path(config.run_dir)
     check_folder("run_dir", home)
-    with key_errors(config), disk_errors(_same_command):
+    with breakdowns(), key_errors(config), disk_errors(_same_command):
         chosen: SampleSettings = instantiate(config.sample)
         begin(config, {"checkpoint": config.ckpt_path or "the last one"})
         found = load(home, config.ckpt_path).sample(progress=progress, **asdict(chosen))

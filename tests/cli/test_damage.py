@@ -152,6 +152,11 @@ def test_a_config_of_another_version_is_one_line(
     assert main(TEST) == 0, "a config of version 0.2 has neither checksum nor version"
 
 
+def first_state(ckpt: dict) -> dict:
+    """What the optimizer keeps for the first parameter."""
+    return ckpt["optimizer_states"][0]["state"][0]
+
+
 def edited(change: Callable[[dict], None]) -> None:
     file = Path("run/checkpoints/last.ckpt")
     content = torch.load(file)
@@ -165,6 +170,8 @@ def edited(change: Callable[[dict], None]) -> None:
     [
         (lambda ckpt: ckpt.pop("optimizer_states"), "has no optimizer_states", True),
         (lambda ckpt: ckpt.pop("loops"), "has no loops", True),
+        (lambda ckpt: ckpt.update(optimizer_states=[3]), "holds an optimizer state that is damaged", True),
+        (lambda ckpt: first_state(ckpt).update(direction=torch.zeros(777)), "fit: direction (777,) for", True),
         (lambda ckpt: ckpt["walkers"]["fields"]["electrons"].fill_(torch.nan), "not finite in electrons", False),
         (lambda ckpt: ckpt["walkers"].pop("num_sweeps"), "saved walkers lack ['num_sweeps']", False),
         (lambda ckpt: ckpt["walkers"]["fields"].pop("protons"), "saved walkers lack ['protons']", False),
@@ -186,6 +193,18 @@ def test_an_edited_checkpoint_is_one_line(
         assert error.count("\n") == 1
     if measures:
         assert main(TEST) == 0
+
+
+def test_a_run_of_an_earlier_version_takes_settings_that_have_come_since(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its config lacks the keys; the classes have defaults for them."""
+    file = run / "config.yaml"
+    lines = [line for line in file.read_text().splitlines()[:-1] if "ceimc_" not in line]
+    file.write_text("\n".join(lines) + "\n")
+    assert main([*TEST, "sampler.ceimc_proton_width=0.05"]) == 0
+    assert main([*TEST, "sampler.ceimc_proton_widths=0.05"]) == 2
+    assert "sampler.ceimc_proton_widths = 0.05 is not a key" in capsys.readouterr().err
 
 
 def test_figures_that_cannot_be_drawn_leave_the_result(

@@ -248,8 +248,11 @@ def test_a_shifted_grid_of_twists() -> None:
 @pytest.mark.parametrize(
     ("words", "parts"),
     [
-        (["base=schnet", "system.rs=[1.9,2.0]"], ["has several state points", "set base=uniform"]),
-        (["base=schnet", "system.temperature_kelvin=[4000,6000]"], ["has several state points", "set base=uniform"]),
+        (["base=schnet", "system.rs=[1.9,2.0]"], ["system.rs = 1.9 is outside the densities", "base=uniform"]),
+        (
+            ["base=schnet", "system.num_atoms=8", "system.rs=1.25", "system.temperature_kelvin=[4000,6000]"],
+            ["has no ln Z for N=8 rs=1.25 T=4000 K", "base=uniform"],
+        ),
         (["system.temperature_kelvin=[4000,-1]"], ["system.temperature_kelvin = -1", "positive"]),
         (["system.temperature_kelvin=[]"], ["system.temperature_kelvin = []"]),
         (["system.rs=[1.9,0]"], ["system.rs = 0", "positive"]),
@@ -277,14 +280,16 @@ def test_mistakes_end_in_one_line(words: list[str], parts: list[str], capsys: py
     assert all(part in error for part in parts), error
 
 
-@pytest.mark.parametrize("verb", ["log-z", "label"])
 @pytest.mark.parametrize(
     "word", ["system.rs=[1.2,1.3]", "system.temperature_kelvin=[4000,6000]", "system.states=[[1.2,4000],[1.3,600]]"]
 )
-def test_one_state_point_at_a_time(verb: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    error = error_line([verb, word, *(["calculator=ase"] if verb == "label" else [])], capsys)
-    has_no_use = verb == "label" and "states" in word
-    assert ("label.num_atoms and label.rs list the states" if has_no_use else "give one") in error
+def test_label_takes_no_grid(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    error = error_line(["label", word, "calculator=ase"], capsys)
+    assert ("label.num_atoms and label.rs list the states" if "states" in word else "give one") in error
+
+
+def test_log_z_of_several_states_stays_in_the_region(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "system.rs = 1.2 is outside the densities" in error_line(["log-z", "system.rs=[1.2,1.3]"], capsys)
 
 
 def test_a_flow_is_fitted_to_data_of_one_state_point(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from lightning_vfe.cli import main
 from lightning_vfe.cli.sweep import SWEEP_FILE, run_process
+from lightning_vfe.workflows.plan import taken_sweep_folder
 
 SMOKE = ["experiment=smoke", "trainer.accelerator=cpu", "logger=csv"]
 
@@ -41,6 +42,15 @@ def test_jobs_of_a_sweep_and_their_table(capfd: pytest.CaptureFixture[str]) -> N
     assert table.free_energy_per_atom_error[0] > 0
     assert "wavefunction_learning_rate" in captured.out
     assert f"table: {home / 'sweep.csv'}" in captured.out
+
+
+def test_two_sweeps_at_once_get_folders_of_their_own() -> None:
+    with taken_sweep_folder("a") as first, taken_sweep_folder("a") as second:
+        assert [first.name, second.name] == ["a-sweep", "a-sweep-2"]
+    with pytest.raises(ValueError, match="refused"), taken_sweep_folder("b") as third:  # noqa: PT012
+        assert third.is_dir()
+        raise ValueError("refused")
+    assert not third.exists()
 
 
 @pytest.mark.parametrize(

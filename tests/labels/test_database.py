@@ -1,6 +1,7 @@
 """The database of labels: what goes in comes out, other programs read it, and damage is one line."""
 
 import math
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -266,3 +267,16 @@ def test_a_database_without_finished_labels(tmp_path: Path) -> None:
     filled(tmp_path / "labels.db", leave=6)
     with pytest.raises(ValueError, match="holds no finished labels"):
         LabelDatabase.open(tmp_path / "labels.db")
+
+
+def test_a_full_disk_at_the_start_leaves_no_broken_database(tmp_path: Path) -> None:
+    """What sqlite leaves where it cannot write the first pages would block the same command later."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (9000, before[1]))
+    try:
+        with pytest.raises(Exception, match=r"disk|full|I/O"):
+            LabelStore(tmp_path / "labels.db", STATES, CALCULATOR)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.iterdir())
+    assert len(filled(tmp_path / "labels.db").pending()) == 0

@@ -2,6 +2,7 @@
 
 import json
 
+import ase
 import ase.io
 import numpy as np
 import pytest
@@ -123,3 +124,19 @@ def test_what_cannot_be_sampled_ends_in_one_line(folder, tmp_path, capsys, monke
         assert error.count("\n") == 1
     with pytest.raises(lv.SettingError, match=r"^system.protons = fixed leaves nothing to sample"):
         sample_state(build_state({"protons": "fixed"}), SampleSettings(1), {})
+
+
+def test_the_trained_energies_in_ase(folder) -> None:
+    """The calculator gives what the electrons' Monte Carlo gives, and refuses another cell."""
+    run = lv.load(folder)
+    calculator = run.calculator(1, num_electron_walkers=4, equilibration_sweeps=2, num_sweeps=4)
+    length = run.state.strata.points[1].cell(2).length * BOHR_TO_ANGSTROM
+    atoms = ase.Atoms("H2", [[0, 0, 0], [0.9, 0.2, 0]], cell=[length] * 3, pbc=True, calculator=calculator)
+    forces = atoms.get_forces()
+    assert forces.shape == (2, 3)
+    assert np.isfinite(forces).all()
+    assert calculator.results["energy_error"] > 0
+    assert -60.0 < atoms.get_potential_energy() < 0.0  # eV
+    atoms.set_cell([1.1 * length] * 3)
+    with pytest.raises(lv.SettingError, match=r"are not those of the run, N = 2, rs = 2\.1"):
+        atoms.get_potential_energy()

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.physics.cell import PeriodicCell
+from lightning_vfe.physics.neighbors import NeighborList
 
 
 class DeltaPotential(Potential):
@@ -37,3 +38,7 @@ class DeltaPotential(Potential):
         """E(z) in Ha (...) of protons (..., N, 3) in bohr; see `Potential.energy`."""
         self.check(z, cell)
         return self.baseline.energy(z, cell, dilation) + self.correction.energy(z, cell, dilation)
+
+    def energy_of_pairs(self, pairs: NeighborList) -> Tensor:
+        """E in Ha (...) of pairs that reach as far as the larger cutoff, if both parts are sums over pairs."""
+        return self.baseline.energy_of_pairs(pairs) + self.correction.energy_of_pairs(pairs)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.chunking import map_chunks, max_chunk_elements
+from lightning_vfe.physics.neighbors import NeighborList
 
 # Numbers that one atom takes up in a temporary: tens of pairs with tens of features each.
 ELEMENTS_PER_ATOM = 1024
@@ -46,6 +47,14 @@ class Potential(nn.Module, abc.ABC):
         Raises:
             ValueError: z does not belong to the cell, or rs is outside rs_range.
         """
+
+    def energy_of_pairs(self, pairs: NeighborList) -> Tensor:
+        """E in Ha (...) of a list of pairs, for potentials that need no more than distances.
+
+        Raises:
+            NotImplementedError: this one needs more.
+        """
+        raise NotImplementedError(f"a {type(self).__name__} is no function of a list of pairs")
 
     def forward(self, z: Tensor, cell: PeriodicCell, dilation: Tensor | None = None) -> Tensor:
         """The energy, so that wrappers of modules apply."""

@@ -175,7 +175,10 @@ class SchNetPotential(Potential):
     def energy(self, z: Tensor, cell: PeriodicCell, dilation: Tensor | None = None) -> Tensor:
         """E(z) in Ha (...) of protons (..., N, 3) in bohr; see `Potential.energy`."""
         self.check(z, cell)
-        pairs = find_pairs(z, cell, self.cutoff, dilation)
+        return self.energy_of_pairs(find_pairs(z, cell, self.cutoff, dilation))
+
+    def energy_of_pairs(self, pairs: NeighborList) -> Tensor:
+        """E in Ha (...) of pairs that reach as far as the cutoff, or further."""
         energy = pairs.sum_atoms(self.energy_per_atom + self.energy_scale * self._outputs(pairs))
         return energy + self.repulsion.pair_energy(pairs) if self.repulsion.strength > 0 else energy
 

@@ -60,7 +60,11 @@ class YukawaPotential(Potential):
     def energy(self, z: Tensor, cell: PeriodicCell, dilation: Tensor | None = None) -> Tensor:
         """E(z) in Ha (...) of protons (..., N, 3) in bohr; see `Potential.energy`."""
         self.check(z, cell)
-        return self.pair_energy(find_pairs(z, cell, self.cutoff, dilation)) + cell.num_atoms * self.energy_per_atom
+        return self.energy_of_pairs(find_pairs(z, cell, self.cutoff, dilation))
+
+    def energy_of_pairs(self, pairs: NeighborList) -> Tensor:
+        """E in Ha (...) of pairs that reach as far as the cutoff, or further."""
+        return self.pair_energy(pairs) + pairs.num_atoms * self.energy_per_atom
 
     def pair_energy(self, pairs: NeighborList) -> Tensor:
         """Sum of A exp(-r/l)/r s(r) over pairs that reach as far as the cutoff, or further.  # (...)"""

@@ -6,12 +6,11 @@ import warnings
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import ProgressBar
 
-from lightning_vfe.errors import RunError, one_line
+from lightning_vfe.errors import RunError
 from lightning_vfe.signals import signal_of
 from lightning_vfe.training.run.interrupt import StopOnInterrupt
 from lightning_vfe.training.run.process_watch import has_lost_process, lost_process
@@ -91,8 +90,6 @@ def launch(
             trainer.strategy.launcher.kill(signal.SIGKILL)
         if line:
             raise RunError(line) from error
-        if isinstance(error, torch.linalg.LinAlgError):  # type: ignore[attr-defined]
-            raise FloatingPointError(f"the numbers of the run broke down ({one_line(error)[:120]})") from error
         raise
     return _received(trainer)
 

@@ -14,6 +14,7 @@ from lightning_vfe.state.batch import Batch
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.run.step_bar import tracked
 from lightning_vfe.training.variational.ending import wanted_errors
+from lightning_vfe.training.variational.summary import NEEDS_INVERTIBLE_MAP
 
 
 class MCMCDataModule(L.LightningDataModule):
@@ -58,6 +59,12 @@ class MCMCDataModule(L.LightningDataModule):
         if self.wanted_errors and max_test_steps < test_steps:
             reason = f"is below datamodule.test_steps = {test_steps}, the least number"
             raise SettingError("max_test_steps", max_test_steps, reason, "lower that, or raise this")
+        if not state.is_fixed and state.sampler.proton_sampling == "ceimc":
+            for name in NEEDS_INVERTIBLE_MAP:
+                if name in self.wanted_errors:
+                    reason = f"is that of {name}, which the chains of sampler.proton_sampling=ceimc do not give"
+                    remedy = "give target_error={energy_per_atom: 0.001}"
+                    raise SettingError("target_error", self.wanted_errors[name], reason, remedy)
         self.state, self.equilibration_steps = state, equilibration_steps
         most = max_test_steps if self.wanted_errors else test_steps
         self.steps = {"fit": steps_per_epoch, "validate": validation_steps, "test": most}

@@ -15,11 +15,13 @@ from lightning_vfe.analysis.states import State, state_suffix
 from lightning_vfe.optim.collectives import Collectives
 from lightning_vfe.physics.block_series import BlockSeries
 from lightning_vfe.physics.finite_size import Correction, holds_long_waves, two_body_corrections
+from lightning_vfe.physics.momentum_distribution import MomentumDistribution, MomentumDistributions
 from lightning_vfe.physics.observables import RadialDistributions
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.static_structure import BOND_CUTOFF, StructureFactors, molecular_fraction
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.physics.system import NO_PROTONS
+from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.variational.bracket import BracketSeries, Gaps, energy_noise, walker_free_energy_of_psi
@@ -34,6 +36,9 @@ from lightning_vfe.training.variational.summary import MeasurementInfo, StateRes
 
 MAX_FRACTION = 0.99
 """Largest fraction that is taken for unreached: beyond it there is nothing to correct."""
+
+MOMENTUM_SEED = 2**31
+"""Added to the seed of the chains, for the random numbers of n(k)."""
 
 
 def walker_diagnostics(sample: Sample) -> dict[str, Tensor]:
@@ -91,10 +96,10 @@ def _free_energy_of_psi(state: VariationalState, terms: dict[str, Tensor], strat
     return {OF_PSI: walker_free_energy_of_psi(*given, stratum, len(state.strata))}
 
 
-def has_finite_free_energy(state: VariationalState, values: dict[str, Tensor]) -> bool:
-    """Whether F is finite at all state points, from the `step_values`."""
+def mean_free_energy(state: VariationalState, values: dict[str, Tensor]) -> float:
+    """Mean of F per atom over the state points in Ha, from the `step_values`; finite where all of them are."""
     names = [column("free_energy_per_atom", state.strata.points, i) for i in range(state.strata.num_states)]
-    return bool(torch.stack([values[name] for name in names]).isfinite().all())
+    return float(torch.stack([values[name] for name in names]).mean())
 
 
 def _of_all_processes(stratum: Tensor, values: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -129,10 +134,17 @@ class Measurement:
         self.training_seed: int | None = None
         self.radial: BlockSeries[RadialDistributions] | None = None
         self.structure: BlockSeries[StructureFactors] | None = None
+        self.momentum: BlockSeries[MomentumDistributions] | None = None
+        self._momentum_points = 0
         self._stratum: Tensor | None = None
 
-    def reset(self) -> None:
-        """Start again."""
+    def reset(self, momentum_points: int = 0) -> None:
+        """Start again.
+
+        Args:
+            momentum_points: electrons that are moved in every sample for n(k); 0 leaves it out.
+        """
+        self._momentum_points, self.momentum = momentum_points, None
         self.metric.reset()
         self.gaps = BracketSeries(self.state)
         self.num_steps = 0
@@ -155,8 +167,19 @@ class Measurement:
         self.gaps.add(sample)
         self.radial.update(protons, electrons)
         self.structure.update(protons, electrons)
+        if self._momentum_points and not self.state.strata.twists.is_random:
+            if self.momentum is None:
+                self.momentum = self._momentum_series(batch.states)
+            self.momentum.update(protons, electrons)
         self._stratum = batch.stratum
         self.num_steps += 1
+
+    def _momentum_series(self, states: WalkerStates) -> BlockSeries[MomentumDistributions]:
+        """n(k) of these walkers, with random numbers of its own: the chains do not feel it."""
+        walkers, wavefunction = self.state.place(), self.state.wavefunction
+        random = WalkerRandom(walkers.random.groups, walkers.random.seed + MOMENTUM_SEED, walkers.protons.device)
+        arguments = self.state.system.cell, wavefunction, states, random.uniform, self._momentum_points
+        return BlockSeries(lambda: MomentumDistributions(*arguments))
 
     def estimates(self) -> list[tuple[dict[str, Estimate], Budget]]:
         """Every term so far with its whole error, and what the error consists of, for each state point.
@@ -224,6 +247,7 @@ class Measurement:
                 # chains on exp(-E/kT) say nothing of p(x)
                 gaps=None if is_ceimc else self._with_exact_free_energy(gaps, common),
                 structure=structure,
+                momentum=self._momentum(number, starts[number], stratum),
                 finite_size=corrections,
                 correlations=self.metric.correlations[number],
             )
@@ -257,6 +281,15 @@ class Measurement:
         )
         weights = strata.weights(stratum[own])
         return self.radial.empty.result(radial, weights, rs), self.structure.empty.result(structure, weights, rs)
+
+    def _momentum(self, number: int, start: int, stratum: Tensor) -> MomentumDistribution | None:
+        """n(k) of a state point over the steps that count; None where it was not measured."""
+        if self.momentum is None:
+            return None
+        gather, strata, collector = Collectives().gather, self.state.strata, self.momentum.empty
+        own, twists = strata.state_index(stratum) == number, gather(collector.states.twist).cpu()
+        (values,) = (gather(rows).cpu() for rows in self.momentum.per_walker(start).values())
+        return collector.result(values[own], twists[own], strata.weights(stratum[own]), strata.points[number].rs)
 
     def info(self, ended_by: str, target_error: dict[str, float] | None = None) -> MeasurementInfo:
         """How it was measured.

@@ -19,7 +19,7 @@ from lightning_vfe.optim.solve import ScoreBlock
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.variational.ending import Ending
-from lightning_vfe.training.variational.measurement import Measurement, has_finite_free_energy, step_values
+from lightning_vfe.training.variational.measurement import Measurement, mean_free_energy, step_values
 from lightning_vfe.training.variational.objective import Groups, flow_loss, wavefunction_loss
 from lightning_vfe.training.variational.optimizers import NaturalGradient, OptimizerSettings
 from lightning_vfe.training.variational.score_blocks import flow_block, wavefunction_block
@@ -41,9 +41,10 @@ class VariationalFreeEnergy(L.LightningModule):
         state: networks and walkers.
         optimizer: what trains both networks; None is the natural gradient.
         clip_width: gradients use energies clipped at this many mean absolute deviations around the median.
+        momentum_points: electrons that `test` moves in every sample for n(k); 0 leaves it out.
 
     Raises:
-        ValueError: clip_width is not positive.
+        ValueError: clip_width is not positive, or momentum_points is negative.
     """
 
     trained_steps: Tensor
@@ -53,19 +54,23 @@ class VariationalFreeEnergy(L.LightningModule):
         state: VariationalState,
         optimizer: OptimizerSettings | None = None,
         clip_width: float = 5.0,
+        momentum_points: int = 1,
     ) -> None:
         super().__init__()
         if not clip_width > 0:
             raise SettingError("clip_width", clip_width, "must be positive", "5 is the usual choice")
+        if momentum_points < 0:
+            reason = "must be 0 or a positive number of electrons"
+            raise SettingError("momentum_points", momentum_points, reason, "0 leaves n(k) out")
         self.state = state
         self.wavefunction, self.proton_density = state.wavefunction, state.proton_density
         self.optimizer_settings = optimizer or NaturalGradient()
         # The natural gradient takes scores instead of the derivative of a loss.
         self.automatic_optimization = not self.optimizer_settings.uses_scores
-        self.clip_width = clip_width
+        self.clip_width, self.momentum_points = clip_width, momentum_points
         self.register_buffer("trained_steps", torch.zeros((), dtype=torch.int64))
         self.measurement = Measurement(state)
-        self.is_finite = True  # F of the last step, on all processes
+        self.last_free_energy = 0.0  # per atom in Ha, of the last step, on all processes
         self.ending = Ending({}, 1)
         self.result: TestResult | None = None
         self.recent: deque[Tensor] = deque(maxlen=RECENT_STEPS)  # (terms, samples) of this process
@@ -84,7 +89,7 @@ class VariationalFreeEnergy(L.LightningModule):
             self._update(batch, sample)
         values = step_values(self.state, batch, sample) | batch.report
         self.log_dict(values, batch_size=1)
-        self.is_finite = has_finite_free_energy(self.state, values)
+        self.last_free_energy = mean_free_energy(self.state, values)
         self._watch(sample)
         return loss
 
@@ -169,7 +174,7 @@ class VariationalFreeEnergy(L.LightningModule):
         Raises:
             SettingError: errors that cannot be reached.
         """
-        self.measurement.reset()
+        self.measurement.reset(self.momentum_points)
         self.recent.clear()
         self.trainer.should_stop = False
         datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +25,12 @@ RATES = ("lr", "initial_lr")
 """Entries of a group of an optimizer from which a schedule continues."""
 KEPT = 2
 """Good states to return to: should the newer one be a bad start, there is one more."""
+RECENT = 20
+"""Good steps that the next F is compared with."""
+LEAST_RECENT = 5
+JUMP = 1000.0
+"""F is absurd where it lies so many deviations above the recent ones; a deviation is at least SHARE of their size."""
+SHARE = 0.1
 ADVICE = (
     "lower optimizer.wavefunction_max_norm and optimizer.flow_max_norm (with optimizer=adam the learning rates), or "
     "take an earlier checkpoint"
@@ -32,7 +40,8 @@ ADVICE = (
 class NaNGuard(Callback):
     """Skips an update whose gradient is not finite, so that the parameters stay those of the last good step.
 
-    A step is broken where F, or the width of a move, is not finite. No broken state is saved. Where `patience` updates
+    A step is broken where F, or the width of a move, is not finite, or where F has jumped up by orders of magnitude
+    (`is_absurd`). No broken state is saved. Where `patience` updates
     in a row are skipped, or steps broken, networks, optimizer and walkers return to the last save, or to the start of
     this `fit`; the random numbers and the count of the steps continue, and updates are shorter from then on.
 
@@ -65,11 +74,13 @@ class NaNGuard(Callback):
         self._good: deque[_Snapshot] = deque(maxlen=KEPT)
         self._has_returned = False  # to the newest of them
         self._has_good_step = False
+        self._recent: deque[float] = deque(maxlen=RECENT)  # F per atom of good steps
 
     @override
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Begin; a resumed natural gradient has the settings of the config, to be shortened as before."""
         self._good.clear()
+        self._recent.clear()
         self.is_broken = self._has_good_step = self._has_returned = False
         for optimizer in trainer.optimizers:
             if isinstance(optimizer, NaturalGradientOptimizer):
@@ -105,7 +116,10 @@ class NaNGuard(Callback):
             if isinstance(optimizer, NaturalGradientOptimizer):
                 skipped, self._seen = optimizer.num_skipped - self._seen, optimizer.num_skipped
         self.num_skipped += skipped
-        self.is_broken = not getattr(pl_module, "is_finite", True) or bool(_broken_widths(pl_module))
+        free_energy = getattr(pl_module, "last_free_energy", 0.0)
+        self.is_broken = is_absurd(free_energy, self._recent) or bool(_broken_widths(pl_module))
+        if not self.is_broken:
+            self._recent.append(free_energy)
         self._in_a_row = self._in_a_row + 1 if skipped or self.is_broken else 0
         self._has_good_step |= self._in_a_row == 0
         if self._in_a_row < self.patience:
@@ -119,7 +133,7 @@ class NaNGuard(Callback):
         """A run whose last step is broken has no result; one that was stopped may still find its way."""
         self._good.clear()
         if self.is_broken and not trainer.should_stop:
-            raise FloatingPointError(f"the last step of the run was not finite, and is not saved: {ADVICE}")
+            raise FloatingPointError(f"the last step of the run was not finite or absurd, and is not saved: {ADVICE}")
 
     @override
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
@@ -146,14 +160,14 @@ class NaNGuard(Callback):
         if trainer.is_global_zero:
             goal = f"back to the state of step {self._good[-1].step}, with updates {1 / STEP_FACTOR:g} times shorter"
             count = f"return {self.num_returns} of {self.max_returns}"
-            self.say(f"\n{self.patience} steps in a row were not finite: {goal} ({count})")
+            self.say(f"\n{self.patience} steps in a row were not finite or absurd: {goal} ({count})")
 
     def _complaint(self, module: L.LightningModule) -> str:
         returns = f", after {self.num_returns} returns to a good state" if self.num_returns else ""
         if widths := _broken_widths(module):
             what = f"the width of the moves of {' and '.join(widths)} is not a number"
             return f"{what} in {self._in_a_row} steps in a row{returns}: take an earlier checkpoint"
-        what = f"updates were not finite in {self._in_a_row} steps in a row{returns}"
+        what = f"updates were not finite or F was absurd in {self._in_a_row} steps in a row{returns}"
         return f"{what}; the parameters are those of the last good step: {ADVICE}"
 
     def state_dict(self) -> dict[str, Any]:
@@ -165,6 +179,22 @@ class NaNGuard(Callback):
         """Counts of the checkpoint."""
         self.num_skipped, self._in_a_row = state_dict["num_skipped"], state_dict["in_a_row"]
         self._seen, self.num_returns = state_dict["seen"], state_dict.get("num_returns", 0)
+
+
+def is_absurd(free_energy: float, recent: Sequence[float]) -> bool:
+    """Whether F is not finite, or far above the F of recent steps. A fall is no reason: training makes F fall.
+
+    Args:
+        free_energy: F per atom in Ha.
+        recent: of good steps before; fewer than LEAST_RECENT tell nothing.
+    """
+    if not math.isfinite(free_energy):
+        return True
+    if len(recent) < LEAST_RECENT:
+        return False
+    middle = statistics.median(recent)
+    deviation = statistics.median(abs(each - middle) for each in recent)
+    return free_energy - middle > JUMP * max(deviation, SHARE * abs(middle))
 
 
 @dataclass(frozen=True)

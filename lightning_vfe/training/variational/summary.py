@@ -12,6 +12,7 @@ from lightning_vfe.analysis.states import State
 from lightning_vfe.analysis.terms import TERMS
 from lightning_vfe.analysis.training_verdict import judge_training
 from lightning_vfe.physics.finite_size import Correction
+from lightning_vfe.physics.momentum_distribution import MomentumDistribution
 from lightning_vfe.physics.observables import RadialDistribution
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.static_structure import StructureFactor
@@ -27,6 +28,7 @@ from lightning_vfe.training.variational.diagnostics import (
 )
 from lightning_vfe.training.variational.metrics import CORRELATED
 from lightning_vfe.training.variational.summary_files import (
+    write_momentum_distribution,
     write_pair_correlation,
     write_structure_factor,
     write_summary,
@@ -79,6 +81,7 @@ class StateResult:
         has_equilibrated: whether at most half of the steps had to be left out.
         gaps: how far F lies above the exact one; None where nobody measured it.
         structure: S(k) of all kinds.
+        momentum: n(k) of the electrons; None where it was not measured.
         finite_size: two-body corrections, which stand beside the terms and are in none of them.
         correlations: matrix of the correlations of the terms metrics.CORRELATED; empty where nobody measured them.
         reasons: why the numbers are not to be trusted; empty if they are.
@@ -96,6 +99,7 @@ class StateResult:
     has_equilibrated: bool = True
     gaps: Gaps | None = None
     structure: dict[str, StructureFactor] = field(default_factory=dict)
+    momentum: MomentumDistribution | None = None
     finite_size: dict[str, Correction] = field(default_factory=dict)
     correlations: list[list[float]] = field(default_factory=list)
     reasons: list[str] = field(init=False)
@@ -116,7 +120,9 @@ class StateResult:
                 "the chains have not equilibrated in the first half of the measured steps, or drift still; "
                 f"raise datamodule.equilibration_steps and {self.steps_key}"
             )
-        if not given["r_hat"] <= MAX_R_HAT:
+        if math.isnan(given["r_hat"]):
+            found.append(f"too few steps are measured for R-hat; raise {self.steps_key}, to 4 at the least")
+        elif given["r_hat"] > MAX_R_HAT:
             found.append(
                 f"R-hat = {given['r_hat']:.3f} is above {MAX_R_HAT}: the chains have not equilibrated; "
                 f"raise datamodule.equilibration_steps and {self.steps_key}"
@@ -338,7 +344,7 @@ class TestResult:
                 result.gaps.fit_line(run_dir, self.step, several=len(self.states) > 1)
 
     def write(self, folder: Path, provenance: Mapping[str, Any] | None = None) -> None:
-        """summary.json, pair_correlation.csv and structure_factor.csv.
+        """summary.json, pair_correlation.csv, structure_factor.csv and, where it was measured, n(k).
 
         Args:
             folder: of the files.
@@ -347,6 +353,7 @@ class TestResult:
         write_summary(folder, self.as_dict() | ({"provenance": dict(provenance)} if provenance else {}))
         write_pair_correlation(folder, [(result.point, result.radial) for result in self.states])
         write_structure_factor(folder, [(result.point, result.structure) for result in self.states])
+        write_momentum_distribution(folder, [(each.point, each.momentum) for each in self.states if each.momentum])
 
 
 def _state_point(point: StatePoint) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The files of a result: summary.json, and the CSV files of g(r) and S(k)."""
+"""The files of a result: summary.json, and the CSV files of g(r), S(k) and n(k)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from lightning_vfe.files import CHECKSUM, checksum, whole_file, write_json
+from lightning_vfe.physics.momentum_distribution import MomentumDistribution
 from lightning_vfe.physics.observables import RadialDistribution
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.static_structure import StructureFactor
@@ -40,6 +41,25 @@ def write_structure_factor(folder: Path, results: Sequence[tuple[StatePoint, dic
         (point, {name: (found.k, found.s, found.error) for name, found in kinds.items()}) for point, kinds in results
     ]
     _write_curves(folder / "structure_factor.csv", "k_per_bohr", curves)
+
+
+def write_momentum_distribution(folder: Path, results: Sequence[tuple[StatePoint, MomentumDistribution]]) -> None:
+    """momentum_distribution.csv: n(k) with its error, and the number of plane waves, by the wavenumber in 1/bohr.
+
+    Without results, a file of an earlier measurement is removed.
+    """
+    file, several = folder / "momentum_distribution.csv", len(results) > 1
+    if not results:
+        file.unlink(missing_ok=True)
+        return
+    with whole_file(file, newline="") as stream:
+        writer = csv.writer(stream)
+        states = ["rs", "temperature_kelvin"] if several else []
+        writer.writerow([*states, "k_per_bohr", "n", "n_error", "multiplicity"])
+        for point, found in results:
+            state = [point.rs, point.temperature_kelvin] if several else []
+            for row in zip(found.k, found.n, found.error, found.multiplicity, strict=True):
+                writer.writerow([*state, *map(float, row)])
 
 
 def _write_curves(file: Path, axis: str, results: Sequence[tuple[StatePoint, Mapping[str, Curve]]]) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.training.variational.callbacks import WriteSummary
+from lightning_vfe.training.variational.datamodule import MCMCDataModule
 from lightning_vfe.training.variational.result_table import result_tables
 from tests.helpers.variational import build_run, build_state
 from tests.training.variational.test_module import FIXED, trainer
@@ -82,6 +83,13 @@ def test_training_with_it_is_refused() -> None:
 def test_settings_that_do_not_fit_are_refused(keys: dict[str, Any], moves: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         build_state(keys, MOVES | moves)
+
+
+@pytest.mark.parametrize("wanted", [0.001, {"entropy_per_atom": 0.1}])
+def test_errors_of_what_it_does_not_give_are_refused(wanted: Any) -> None:
+    with pytest.raises(SettingError, match=r"target_error = .*, which the chains of .*=ceimc do not give"):
+        MCMCDataModule(build_state({}, MOVES), target_error=wanted)
+    MCMCDataModule(build_state({}, MOVES), target_error={"energy_per_atom": 0.001})
 
 
 def test_fixed_protons_do_not_mind() -> None:

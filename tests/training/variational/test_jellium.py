@@ -1,6 +1,7 @@
 """Runs without protons: what the files of fit and test hold, and what they leave out."""
 
 import json
+import math
 from pathlib import Path
 
 import lightning as L
@@ -63,6 +64,26 @@ def test_curves_of_protons_are_absent(folder: Path) -> None:
     figures = {file.name for file in (folder / "figures").glob("*.png")}
     assert {"training.png", "terms.png", "pair_correlation.png", "structure_factor.png"} <= figures
     assert "jellium" in run.plot_terms().get_suptitle()
+
+
+def test_momentum_distribution(folder: Path) -> None:
+    """Both electrons at k = 2 pi twist / L: a determinant of one plane wave, nearly."""
+    run = lv.load(folder)
+    table = run.momentum_distribution
+    assert list(table) == ["n", "n_error", "multiplicity"]
+    length = run.state.system.cell.length * 5.0
+    assert table.index[0] == pytest.approx(2.0 * math.pi / length * math.hypot(0.25, 0.1, 0.3), rel=1e-5)
+    assert table["n"].iloc[0] > 0.7
+    assert (folder / "figures" / "momentum_distribution.png").is_file()
+    assert run.plot_momentum_distribution().axes[0].get_ylabel() == "$n(k)$"
+
+
+def test_no_momentum_distribution(folder: Path) -> None:
+    """The key switches it off; the chains are the same with and without it."""
+    with_it = json.loads((folder / "summary.json").read_text())
+    lv.test("module.momentum_points=0", run_dir=folder)
+    assert not (folder / "momentum_distribution.csv").exists()
+    assert json.loads((folder / "summary.json").read_text())["energy_per_atom"] == with_it["energy_per_atom"]
 
 
 def test_a_resumed_run_goes_on(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 
 from lightning_vfe.training.run.run_folder import LastCheckpoint
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
-from lightning_vfe.training.variational.nan_guard import STEP_FACTOR, NaNGuard
+from lightning_vfe.training.variational.nan_guard import LEAST_RECENT, STEP_FACTOR, NaNGuard, is_absurd
 from lightning_vfe.training.variational.optimizers import Adam, NaturalGradient
 from tests.helpers.trainers import quiet_trainer
 from tests.helpers.variational import assert_equal, build_run
@@ -78,7 +79,7 @@ def test_the_run_returns_to_its_last_save(tmp_path: Path, event: Any, optimizer:
     assert guard.num_returns == 1
     (line,) = lines
     assert "back to the state of step 6, with updates 4 times shorter (return 1 of 2)" in line
-    assert module.is_finite
+    assert math.isfinite(module.last_free_energy)
     content = saved(tmp_path)
     assert content["global_step"] == 12
     # 7 and 8, or 8 and 9 where the first broken batch is the next one, were for nothing
@@ -104,7 +105,7 @@ def test_a_resumed_run_keeps_its_shorter_updates(tmp_path: Path) -> None:
 
 
 def test_the_number_of_returns_is_bounded_and_good_saves_stay(tmp_path: Path) -> None:
-    with pytest.raises(FloatingPointError, match="not finite in 2 steps in a row, after 2 returns to a good state"):
+    with pytest.raises(FloatingPointError, match="absurd in 2 steps in a row, after 2 returns to a good state"):
         run(tmp_path, 60, parameter, *range(7, 60))
     files = sorted(file.name for file in tmp_path.iterdir())
     assert files == ["last.ckpt", "step-00000003.ckpt", "step-00000006.ckpt"]
@@ -113,7 +114,7 @@ def test_the_number_of_returns_is_bounded_and_good_saves_stay(tmp_path: Path) ->
 
 @pytest.mark.parametrize("event", [electron, width])
 def test_a_run_that_ends_broken_is_no_success(tmp_path: Path, event: Any) -> None:
-    with pytest.raises(FloatingPointError, match="the last step of the run was not finite, and is not saved"):
+    with pytest.raises(FloatingPointError, match="the last step of the run was not finite or absurd, and is not saved"):
         run(tmp_path, 8, event, 6)
     assert saved(tmp_path)["global_step"] == 6
 
@@ -126,3 +127,29 @@ def test_a_chain_that_never_moved_says_which(tmp_path: Path) -> None:
 def test_max_returns_must_not_be_negative() -> None:
     with pytest.raises(ValueError, match="max_returns = -1 must not be negative"):
         NaNGuard(max_returns=-1)
+
+
+def test_absurd_steps_do_not_rotate_the_good_saves_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """F stays finite, but lies orders of magnitude above that of the steps before."""
+    real = VariationalFreeEnergy.training_step
+
+    def jump(self: VariationalFreeEnergy, batch: Any, batch_idx: int) -> Any:
+        loss = real(self, batch, batch_idx)
+        self.last_free_energy += 1e6 if self.trainer.global_step >= 8 else 0.0
+        return loss
+
+    monkeypatch.setattr(VariationalFreeEnergy, "training_step", jump)
+    with pytest.raises(FloatingPointError, match="F was absurd in 2 steps in a row, after 2 returns to a good state"):
+        run(tmp_path, 60, lambda _: None)
+    assert saved(tmp_path)["global_step"] == 6
+
+
+@pytest.mark.parametrize(
+    ("free_energy", "expected"), [(-1.1, False), (-1e9, False), (50.0, False), (101.0, True), (float("nan"), True)]
+)
+def test_what_is_absurd(free_energy: float, expected: bool) -> None:
+    recent = [-1.0, -1.01, -0.99, -1.02, -0.98]
+    assert is_absurd(free_energy, recent) is expected
+    assert is_absurd(free_energy, recent[: LEAST_RECENT - 1]) is (free_energy != free_energy)
+    noisy = [each + 10.0 * number for number, each in enumerate(recent)]
+    assert not is_absurd(101.0, noisy), "in units of the scatter"

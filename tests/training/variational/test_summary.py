@@ -220,6 +220,11 @@ def test_a_state_that_has_not_converged_is_named(capsys: pytest.CaptureFixture[s
     assert f"NOT CONVERGED: {reason}" in printed.replace("\n", " ")
 
 
+def test_two_steps_are_too_few_for_r_hat() -> None:
+    (reason,) = result_at(POINTS[0], -1.0, r_hat=math.nan).reasons
+    assert reason == "too few steps are measured for R-hat; raise datamodule.test_steps, to 4 at the least"
+
+
 def test_a_folding_map_costs_its_own_state_the_free_energy(capsys: pytest.CaptureFixture[str]) -> None:
     result = TestResult({}, 0, [result_at(POINTS[0], -1.0), result_at(POINTS[1], -2.0, negative=1e-3)], SOUND)
     sound, folded = result.as_dict()["states"]
