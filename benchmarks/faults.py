@@ -1,6 +1,6 @@
 """Disturb commands in every way that a machine or a user can, at random, and look at what is left.
 
-    python benchmarks/faults.py --seed 1              # about 15 minutes on one core
+    python benchmarks/faults.py --seed 1              # all fault kinds
     python benchmarks/faults.py --quick               # a cut of less than a minute
     python benchmarks/faults.py --seed 1 --table      # and write the table of docs/faults.md
 

@@ -19,7 +19,7 @@ from lightning_vfe.analysis.run import RunFolder
 from lightning_vfe.analysis.style import house_style, substance
 from lightning_vfe.analysis.terms import TERMS, value_in_brackets
 from lightning_vfe.analysis.training_comparison import draw_training_comparison
-from lightning_vfe.analysis.training_end import training_note
+from lightning_vfe.analysis.training_verdict import training_note
 
 TEMPLATE = "report.html.j2"
 STORED = {
@@ -29,8 +29,8 @@ STORED = {
 """Figures that commands leave in the folder of a run, with title and caption."""
 PUBLISHED_COLUMNS = dict(zip(COMPARED, ("F", "E", "S", "P"), strict=True))
 NOTE = (
-    "Errors are one standard error of the Monte Carlo averages. Converged averages can be trusted. They do not say "
-    "that the training is finished."
+    "Errors are one standard error of the Monte Carlo averages. Converged sampling means that the averages can be "
+    "trusted. It does not mean that the training is finished."
 )
 
 
@@ -118,7 +118,7 @@ def _verdict(name: str, run: RunFolder) -> Verdict:
     reasons = [str(reason) for reason in run.summary.get("reasons") or []]
     note = step_note(run)
     reasons += [line for line in (note, training_note(run)) if line]
-    text = "averages converged"
+    text = "sampling converged"
     if doubtful and len(run.views) > 1:
         text = f"NOT CONVERGED at {len(doubtful)} of {len(run.views)} states"
     elif doubtful:

@@ -150,5 +150,23 @@ def training_line(verdict: Mapping[str, Any]) -> str:
     return f"training: converged; F changed by {change} Ha/atom in the last {steps} steps"
 
 
+def training_note(run: RunFolder) -> str:
+    """Why the training of a run cannot count as finished, in one line; nothing where it can.
+
+    The verdict that `test` has stored comes first. Without one, only F is looked at, at the state where it falls most.
+    """
+    verdict = (run.summary.get("verdicts") or {}).get("training") if run.tested else None
+    if verdict is not None:
+        return "" if verdict.get("ok") else "; ".join(map(str, verdict.get("reasons") or ["training not judged"]))
+    if not run.fitted:
+        return ""
+    try:
+        trends = [last_quarter(view.metrics[FREE_ENERGY]) for view in run.views if FREE_ENERGY in view.metrics]
+    except ValueError as error:
+        return f"training not judged: {one_line(error)}"
+    falls = [-trend.change for trend in trends if trend.is_significant and trend.slope < 0]
+    return f"F fell by {1000 * max(falls):.2g} mHa/atom in the last quarter of the training" if falls else ""
+
+
 def _number(value: float, error: float, unit: str) -> dict[str, Any]:
     return {"value": value, "error": error, "unit": unit}

@@ -89,7 +89,7 @@ def _rows(table: pd.DataFrame) -> list[list[str]]:
         rows.append(["exact F, estimate, Ha/atom", *(value_with_error(*pair) for pair in pairs)])
     above = ["-" if value != value else f"{1000 * value:.2f}" for value in table["above_lowest_f"]]
     rows.append(["above lowest F, mHa/atom", *above])
-    rows.append(["averages converged", *("yes" if good else "NO" for good in table["converged"])])
+    rows.append(["sampling converged", *("yes" if good else "NO" for good in table["converged"])])
     rows.append(["training converged", *(WORDS.get(verdict, "-") for verdict in table["trained"])])
     return rows
 

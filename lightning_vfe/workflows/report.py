@@ -17,8 +17,8 @@ from lightning_vfe.analysis.figures import FILE_DPI
 from lightning_vfe.analysis.html_report import html_report, step_note
 from lightning_vfe.analysis.run import load_run
 from lightning_vfe.analysis.sizes import draw_sizes, extrapolate, size_table
-from lightning_vfe.analysis.training_end import training_note
 from lightning_vfe.analysis.training_scatter import training_scatter
+from lightning_vfe.analysis.training_verdict import training_note
 from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.files import whole_file
 

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from lightning_vfe.analysis.run import RunFolder
-from lightning_vfe.analysis.training_end import training_note
+from lightning_vfe.analysis.training_verdict import training_note
 from lightning_vfe.cli import main
 
 SYSTEM = {"num_atoms": 8, "rs": 1.25, "protons": "sampled", "temperature_kelvin": 6000.0}
@@ -42,7 +42,7 @@ def test_one_page_with_everything_inside(tmp_path: Path, capsys: pytest.CaptureF
     assert main(words) == 0
     printed = capsys.readouterr().out
     assert "note: old: measured at step 30, the last checkpoint is of step 60" in printed
-    assert "averages converged" in printed
+    assert "sampling converged" in printed
     page = (tmp_path / "report" / "report.html").read_text()
     assert set(re.findall(r'(?:src|href)="([a-z]+:[a-z+/]+)', page)) == {"data:image/svg+xml"}
     assert not re.search(r'(?:src|href)="(?!data:)', page)
@@ -56,7 +56,7 @@ def test_one_page_with_everything_inside(tmp_path: Path, capsys: pytest.CaptureF
 
 @pytest.mark.parametrize(
     ("steps", "slope", "part"),
-    [(10, 0.0, "has 10 steps only"), (80, 1e-4, "F fell by 2 mHa/atom"), (80, 0.0, ""), (80, -1e-4, "")],
+    [(10, 0.0, "10 training steps count"), (80, 1e-4, "F fell by 2 mHa/atom"), (80, 0.0, ""), (80, -1e-4, "")],
 )
 def test_a_training_that_is_not_at_its_end_is_named(tmp_path: Path, steps: int, slope: float, part: str) -> None:
     note = training_note(RunFolder(write_run(tmp_path / "run", steps, slope)))

@@ -109,5 +109,5 @@ def test_report_begins_with_a_banner(run: Path, tmp_path: Path, capsys: pytest.C
     printed = capsys.readouterr().out
     assert printed.startswith("lightning-vfe report: report\n")
     assert shown_rows(printed)["runs"] == "1"
-    assert re.search(r"averages converged +│ +NO", printed)
+    assert re.search(r"sampling converged +│ +NO", printed)
     assert re.search(r"training converged +│ +- ", printed)
