@@ -25,8 +25,9 @@ def checkpoint(run: Path, name: str = "last") -> dict[str, Any]:
 
 
 def summary_of(folder: Path) -> dict[str, Any]:
-    """The numbers of summary.json; its checksum tells the last bits apart, too."""
+    """The numbers of summary.json; its checksum tells the last bits apart, too, and its provenance the commands."""
     content = json.loads((folder / "summary.json").read_text())
+    assert set(content.pop("provenance")) == {"version", "command", "date"}
     assert content.pop("checksum").startswith("sha256-")
     return dict(content)
 
