@@ -106,6 +106,7 @@ def test_active_rounds_train_on_what_is_there(tmp_path: Path) -> None:
 def test_a_run_goes_on_with_its_own_numbers_only(tmp_path: Path) -> None:
     path = tmp_path / "labels.db"
     labelling(path, InProcess())
+    labelling(path, InProcess(), num_force_checks=0, seed=42).run()  # a database without rows takes any seed
     with pytest.raises(ValueError, match=r"^seed = 7 differs from 42"):
         labelling(path, InProcess(), seed=7)
     with pytest.raises(ValueError, match=r"^rounds = -1"):
