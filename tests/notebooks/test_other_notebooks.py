@@ -16,13 +16,19 @@ FIGURES = {
     "own_wavefunction": ("training", "line"),
 }
 """Cells that show a figure, of each notebook."""
+QUICK_LOG_Z = ("target_error_per_atom=0.2", "num_chains=4", "num_sweeps=40", "pilot_sweeps=10", "num_bootstraps=10")
 SMALLER = {
     r"trainer\.max_steps=\d+": "trainer.max_steps=4",
-    r"num_proton_walkers=\d+": "num_proton_walkers=24",
+    r"num_proton_walkers=\d+": "num_proton_walkers=12",
+    r"num_proton_steps=\d+": "num_proton_steps=2",
+    r"num_electron_steps=6": "num_electron_steps=2",
+    r"num_electron_walkers=\d+": "num_electron_walkers=2",
+    r"pilot_sweeps=\d+": "pilot_sweeps=8",
     r"test_steps=\d+": "test_steps=12",
     r"num_steps = \d+": "num_steps = 3",
     r"\.sample\(\d+": ".sample(6",
     r"num_sweeps=\d+": "num_sweeps=6",
+    r'"log_z\.target_error_per_atom=[\d.]+"': ", ".join(f'"log_z.{word}"' for word in QUICK_LOG_Z),
 }
 """Sizes of the stored runs, and those of the tests."""
 IMPORT = re.compile(r"^\s*(?:import|from) (?P<what>.*lightning_vfe.*)", re.MULTILINE)
