@@ -22,11 +22,11 @@ ELSEWHERE = {
     "CHANGELOG.md": "changelog.md",
     "data/README.md": "data.md",
     "examples/README.md": "examples.md",
-    "notebooks/quickstart.ipynb": "quickstart.ipynb",
     "LICENSE": "LICENSE.txt",
 }
 """Files of the repository outside docs/, with their names on the site."""
 EXAMPLES = {file.relative_to(ROOT).as_posix(): f"examples/{file.name}" for file in (ROOT / "examples").glob("own_*.py")}
+EXAMPLES |= {f"notebooks/{file.name}": file.name for file in (ROOT / "notebooks").glob("*.ipynb")}
 LINK = re.compile(r"(?P<before>\]\()(?P<target>[^)#\s:]+)(?P<after>(?:#[^)\s]*)?\))")
 PARTS = {
     "workflows": "Commands and runs",

@@ -207,7 +207,7 @@ def check_same_model(config: DictConfig, checkpoint_config: DictConfig, other_se
     """
     here, there = _flat(config), _flat(checkpoint_config)
     groups: tuple[str, ...] = MODEL_GROUPS
-    if here.get("system.protons") == there.get("system.protons") != "sampled":
+    if here.get("system.protons") == there.get("system.protons") and here.get("system.protons") in ("fixed", "none"):
         groups = ("system", "wavefunction")
     keys = [key for key in {**here, **there} if key.partition(".")[0] in groups]
     for key in (*keys, *WALKER_KEYS, *(key for key in RUN_KEYS if not (other_seed and key == "seed"))):
