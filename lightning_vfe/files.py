@@ -92,3 +92,21 @@ def rename(source: Path, target: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def save_tensors(content: Any, path: str | Path) -> None:
+    """Write what torch.save takes, whole or not at all.
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written to.
+    """
+    import torch
+
+    with whole_file(path, "wb") as stream:
+        try:
+            torch.save(content, stream)
+        except RuntimeError as error:
+            # torch hides what the disk has said behind a message about positions in the file
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise

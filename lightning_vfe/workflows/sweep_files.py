@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from typing_extensions import override
 
-from lightning_vfe.files import whole_file
+from lightning_vfe.files import save_tensors
 from lightning_vfe.log_z.journal import SweepJournal
 
 
@@ -38,8 +38,7 @@ class SweepFiles(SweepJournal):
     @override
     def write(self, call: int, part: int, content: dict[str, Any]) -> None:
         """Keep a part."""
-        with whole_file(self._file(call, part), "wb") as stream:
-            torch.save(content, stream)
+        save_tensors(content, self._file(call, part))
 
     def remove(self) -> None:
         """Delete all parts, once they are not needed any more."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from lightning_vfe.errors import SettingError
-from lightning_vfe.files import whole_file
+from lightning_vfe.files import save_tensors
 from lightning_vfe.models.potential.ase_potential import ASEPotential
 from lightning_vfe.models.potential.delta import DeltaPotential
 from lightning_vfe.models.potential.potential import Potential
@@ -69,8 +69,7 @@ def save_potential(potential: Potential, path: str | Path, metadata: dict[str, A
         "hash": potential_hash(potential),
         "potential": _describe(potential),
     }
-    with whole_file(path, "wb") as stream:
-        torch.save(content, stream)
+    save_tensors(content, path)
 
 
 def load_potential(path: str | Path) -> tuple[Potential, dict[str, Any]]:

@@ -8,11 +8,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from typing_extensions import override
 
-from lightning_vfe.files import rename, whole_file
+from lightning_vfe.files import rename, save_tensors
 
 LAST = "last.ckpt"
 """The newest checkpoint of a folder."""
@@ -32,14 +31,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         Raises:
             OSError: the disk is full, or the folder cannot be written to.
         """
-        with whole_file(path, "wb") as stream:
-            try:
-                torch.save(checkpoint, stream)
-            except RuntimeError as error:
-                # torch hides what the disk has said behind a message about positions in the file
-                if isinstance(error.__context__, OSError):
-                    raise error.__context__ from None
-                raise
+        save_tensors(checkpoint, path)
 
 
 class CheckpointFolder:
