@@ -148,9 +148,11 @@ def _of_potential(
 def _electrons(walkers: Sequence[ElectronWalkers], twist_weights: Tensor) -> ElectronSamples | None:
     if not walkers:
         return None
-    names = ("twists", "electrons", "log_psi", "local_energy")
-    arrays = (torch.stack([getattr(each, name) for each in walkers]).cpu().numpy() for name in names)
-    return ElectronSamples(*arrays, twist_weights=twist_weights.cpu().numpy())
+    twists, electrons, log_psi, local_energy = (
+        torch.stack([getattr(each, name) for each in walkers]).cpu().numpy()
+        for name in ("twists", "electrons", "log_psi", "local_energy")
+    )
+    return ElectronSamples(twists, electrons, log_psi, local_energy, twist_weights.cpu().numpy())
 
 
 def _stacked(arrays: Sequence[Tensor | None]) -> np.ndarray | None:
