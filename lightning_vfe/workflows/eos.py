@@ -15,12 +15,13 @@ from lightning_vfe.analysis.eos.fit import Fit, fit_surface
 from lightning_vfe.analysis.eos.hugoniot import InitialState, hugoniot_of_points, hugoniot_of_surface
 from lightning_vfe.analysis.eos.points import Point, collect
 from lightning_vfe.analysis.eos.surface import Surface
-from lightning_vfe.analysis.eos.tables import fit_summary, remarks, state_table
+from lightning_vfe.analysis.eos.tables import fit_summary, gaps, remarks, state_table
 from lightning_vfe.analysis.figures import FILE_DPI
 from lightning_vfe.analysis.run import load_run
 from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.files import whole_file, write_json
 from lightning_vfe.physics.system import System
+from lightning_vfe.workflows.eos_log_z import with_shared_errors
 
 SEVERAL_RUNS = Path("runs/eos")
 """Where the files of several runs go."""
@@ -38,7 +39,8 @@ class EquationOfState:
         fit: the least-squares fit: chi2, dof.
         hugoniot: of the surface, see `analysis.eos.hugoniot`; empty where it does not run through the states.
         measured_hugoniot: of measured E and P alone.
-        remarks: a line for each state that does not fit or is not to be trusted.
+        remarks: a line for each state that does not fit or is not to be trusted, for gaps in the grid, and for each run
+            whose errors of ln Z cannot be joined.
         figures: by name.
         files: where each is stored; empty where they are not.
     """
@@ -69,7 +71,7 @@ def eos(
     start = InitialState.of() if start is None else start
     try:
         found = [load_run(folder) for folder in runs]
-        points = collect(found)
+        points, independent = with_shared_errors(collect(found), found)
         system = found[0].system if found else {}
         particles = System(int(system["num_atoms"]), system.get("nucleus", "H"))
         fit = fit_surface(points, particles.num_atoms, particles.nuclear_mass)
@@ -86,7 +88,9 @@ def eos(
         "eos_isentropes": draw_isentropes(fit, system),
         "eos_hugoniot": draw_hugoniot(hugoniot, measured, system),
     }
-    result = EquationOfState(table, fit.surface, fit, hugoniot, measured, remarks(table), figures)
+    result = EquationOfState(
+        table, fit.surface, fit, hugoniot, measured, [*remarks(table), *gaps(points), *independent], figures
+    )
     return result if run_dir is None else _stored(result, Path(run_dir))
 
 

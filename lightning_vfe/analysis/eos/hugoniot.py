@@ -81,7 +81,7 @@ class InitialState:
 def hugoniot_of_surface(
     surface: Surface, start: InitialState, kelvins: Sequence[float], rs: tuple[float, float]
 ) -> pd.DataFrame:
-    """The Hugoniot of a fitted surface, with errors by the delta method from the covariance of its coefficients.
+    """The Hugoniot of a fitted surface, with errors from the covariance of its coefficients and from its truncation.
 
     Args:
         surface: F(V, T).
@@ -111,7 +111,7 @@ def hugoniot_of_surface(
 
         found = place(surface)
         if np.isfinite(found).all():
-            rows.append((kelvin, *found, *surface.error(place)))
+            rows.append((kelvin, *found, *surface.error(place), *surface.truncation_error(place)))
     return _table(rows, start)
 
 
@@ -134,7 +134,7 @@ def hugoniot_of_points(points: Sequence[Point], start: InitialState) -> pd.DataF
         own = [point for point in points if point.state.temperature_kelvin == kelvin]
         found = _crossing(own, start) if len({point.state.rs for point in own}) > 1 else None
         if found is not None:
-            rows.append((kelvin, *found))
+            rows.append((kelvin, *found, math.nan, math.nan))
     return _table(rows, start)
 
 
@@ -168,8 +168,11 @@ def _crossing(points: Sequence[Point], start: InitialState) -> tuple[float, floa
 
 
 def _table(rows: Sequence[tuple[float, ...]], start: InitialState) -> pd.DataFrame:
-    """temperature_kelvin, rs, compression V_0/V and pressure_gpa with errors, and whether T is within the limit."""
-    kelvin, volume, pressure, volume_error, pressure_error = np.array(rows, dtype=float).reshape(-1, 5).T
+    """temperature_kelvin, rs, compression V_0/V and pressure_gpa with errors, and whether T is within the limit.
+
+    The errors contain the truncation error of the surface, which NAME_truncation holds apart.
+    """
+    kelvin, volume, pressure, volume_error, pressure_error, *truncated = np.array(rows, dtype=float).reshape(-1, 7).T
     return pd.DataFrame(
         {
             "temperature_kelvin": kelvin,
@@ -177,8 +180,10 @@ def _table(rows: Sequence[tuple[float, ...]], start: InitialState) -> pd.DataFra
             "rs_error": rs_of_volume(volume) * volume_error / (3.0 * volume),
             "compression": start.volume / volume,
             "compression_error": start.volume / volume**2 * volume_error,
+            "compression_truncation": start.volume / volume**2 * truncated[0],
             "pressure_gpa": pressure * HARTREE_PER_BOHR3_TO_GPA,
             "pressure_gpa_error": pressure_error * HARTREE_PER_BOHR3_TO_GPA,
+            "pressure_gpa_truncation": truncated[1] * HARTREE_PER_BOHR3_TO_GPA,
             "ground_state_electrons": kelvin <= GROUND_STATE_LIMIT,
         }
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ class Point:
         run: name of the folder.
         converged: whether `test` trusts its averages.
         reasons: why not, and why F is missing.
+        shared: covariance of F with F at other states in Ha^2 per atom, where their ln Z come from one problem.
     """
 
     state: State
@@ -44,6 +45,7 @@ class Point:
     run: str
     converged: bool = True
     reasons: tuple[str, ...] = ()
+    shared: Mapping[State, float] = field(default_factory=dict)
 
     @property
     def kT(self) -> float:
@@ -93,10 +95,7 @@ def check_same_kind(runs: Sequence[RunFolder]) -> None:
     """
     first = runs[0]
     for run in runs:
-        is_sampled = run.system.get("protons", "sampled") == "sampled"
-        if not is_sampled or any(not state.temperature_kelvin > 0 for state in run.states):
-            reason = "has no sampled protons, T = 0: it has no F(V, T)"
-            raise SettingError("runs", run.folder, reason, "give runs with system.protons=sampled")
+        _check_temperatures(run)
         pairs = [(f"system.{key}", *(each.system.get(key, other) for each in (first, run)))
                  for key, other in COMMON.items()]  # fmt: skip
         if all((each.folder / "config.yaml").is_file() for each in (first, run)):
@@ -109,6 +108,17 @@ def check_same_kind(runs: Sequence[RunFolder]) -> None:
                 reason = f"differ in {key}: {one} in {first.folder}, {other} in {run.folder}"
                 names = [str(each.folder) for each in runs]
                 raise SettingError("runs", names, reason, "an equation of state takes runs of one kind")
+
+
+def _check_temperatures(run: RunFolder) -> None:
+    """F(V, T) needs protons that move, at T > 0."""
+    if run.system.get("protons", "sampled") != "sampled":
+        reason = "has no sampled protons, T = 0: it has no F(V, T)"
+        raise SettingError("runs", run.folder, reason, "give runs with system.protons=sampled")
+    for state in run.states:
+        if not state.temperature_kelvin > 0:
+            reason = f"has a state at rs = {state.rs:g}, T = {state.temperature_kelvin:g} K: T must be positive"
+            raise SettingError("runs", run.folder, reason, "leave this run out")
 
 
 def _setting(config: Mapping[str, Any], group: str, key: str) -> Any:
