@@ -68,6 +68,7 @@ def _print_derived(table: pd.DataFrame) -> None:
         numbers = [value_in_brackets(value, error) if error == error else "-" for value, error in pairs]
         shown.add_row(f"{rs:g}", f"{kelvin:g}", *numbers)
     _show(shown)
+    print("errors contain the truncation of the polynomial; eos.csv gives it apart")
 
 
 def _print_hugoniot(found: EquationOfState, start: InitialState) -> None:

@@ -99,13 +99,13 @@ def fit_surface(points: Sequence[Point], num_atoms: int, nuclear_mass: float) ->
         raise SettingError("runs", names, "have too few results for a surface", "give runs of more states")
     least = min(CURVED, num_densities + 1), min(CURVED, num_temperatures + 1)
     curved = [fit for fit in fits if all(n >= one for n, one in zip(fit.surface.basis.terms, least, strict=True))]
-    return _with_rivals(curved or fits)
+    return _with_rivals(min(curved or fits, key=_information), fits)
 
 
-def _with_rivals(fits: Sequence[Fit]) -> Fit:
-    """The best of the fits; its surface knows the others that have a weight worth the name."""
-    best = min(fits, key=_information)
-    weights = np.exp([0.5 * (_information(best) - _information(fit)) for fit in fits])
+def _with_rivals(best: Fit, fits: Sequence[Fit]) -> Fit:
+    """The chosen fit; its surface knows the others that have a weight worth the name."""
+    criteria = np.array([_information(fit) for fit in fits])
+    weights = np.exp(0.5 * (criteria.min() - criteria))
     weights = np.where(weights < LEAST_WEIGHT * weights.sum(), 0.0, weights)
     weights /= weights.sum()
     pairs = zip(weights.tolist(), fits, strict=True)

@@ -108,12 +108,12 @@ def test_truncation_error_is_the_weighted_spread() -> None:
 
 
 def test_rivals_are_the_other_admissible_surfaces(tmp_path: Path) -> None:
-    """Their weights and that of the chosen one, which is the largest, add up to 1; all are smooth fits of the data."""
+    """They have weights, and their spread is no larger than the statistical error where the data have little to say."""
     points = collect([RunFolder(write_gas(tmp_path / "run", RS, KELVINS, seed=4))])
     fit = fit_surface(points, 8, PROTON_MASS)
     weights = [weight for weight, _ in fit.surface.rivals]
     assert weights
-    assert max(weights) <= 1.0 - sum(weights)
+    assert 0.0 < sum(weights) < 1.0
     place = volume_per_atom(1.95), kelvin_to_kT(6200.0)
 
     def pressure(surface: Surface) -> np.ndarray:
