@@ -19,6 +19,8 @@ from lightning_vfe.physics.units import BOHR_TO_ANGSTROM, HARTREE_PER_BOHR3_TO_G
 
 GROUND_STATE_LIMIT = 10_000.0
 """Kelvin. Above it, excited electrons, which the model leaves out, change E and P."""
+STEP = 1e-5
+"""Relative step in V of the slope of the mismatch."""
 ELECTRON_MASS_GRAM = constants.electron_mass * 1e3
 INITIAL = {"D": (0.167, -0.583725), "H": (0.0708, -0.582284)}
 """Density in g/cm^3 and energy in Ha per atom of the cryogenic liquids.
@@ -83,6 +85,8 @@ def hugoniot_of_surface(
 ) -> pd.DataFrame:
     """The Hugoniot of a fitted surface, with errors from the covariance of its coefficients and from its truncation.
 
+    To first order, another surface moves the zero V of the mismatch h by -dh / (dh/dV).
+
     Args:
         surface: F(V, T).
         start: E_0, V_0, P_0.
@@ -97,21 +101,25 @@ def hugoniot_of_surface(
     for kelvin in kelvins:
         kT = kelvin_to_kT(kelvin)
 
-        def place(each: Surface, kT: np.ndarray = kT) -> np.ndarray:
-            def mismatch(volume: float) -> float:
-                v = np.array(volume)
-                return float(start.mismatch(each.energy(v, kT), each.pressure(v, kT), v))
+        def mismatch(volume: float, each: Surface = surface, kT: np.ndarray = kT) -> float:
+            v = np.array(volume)
+            return float(start.mismatch(each.energy(v, kT), each.pressure(v, kT), v))
 
-            # a surface that is moved by its error may cross just outside
-            wide = (low, high) if each is surface else (0.8 * low, 1.25 * high)
-            if mismatch(wide[0]) * mismatch(wide[1]) > 0:
-                return np.full(2, math.nan)
-            volume = brentq(mismatch, *wide)
-            return np.array([volume, each.pressure(np.array(volume), kT)])
+        if mismatch(low) * mismatch(high) > 0:
+            continue
+        found = brentq(mismatch, low, high)
+        step = STEP * found
+        slope = (mismatch(found + step) - mismatch(found - step)) / (2.0 * step)
+        slope_p = float(surface.pressure_slope(np.array(found), kT))
 
-        found = place(surface)
-        if np.isfinite(found).all():
-            rows.append((kelvin, *found, *surface.error(place), *surface.truncation_error(place)))
+        def place(
+            each: Surface, kT: np.ndarray = kT, found: float = found, slope: float = slope, slope_p: float = slope_p
+        ) -> np.ndarray:
+            """V and P on the Hugoniot to first order, of a surface near the fitted one."""
+            change = -(mismatch(found, each, kT) - mismatch(found, surface, kT)) / slope
+            return np.array([found + change, float(each.pressure(np.array(found), kT)) + slope_p * change])
+
+        rows.append((kelvin, *place(surface), *surface.error(place), *surface.truncation_error(place)))
     return _table(rows, start)
 
 

@@ -151,6 +151,10 @@ class Surface:
         """P in Ha/bohr^3."""
         return -self._derivative(volume, kT, 1, 0)
 
+    def pressure_slope(self, volume: np.ndarray, kT: np.ndarray) -> np.ndarray:
+        """(dP/dV)_T in Ha/bohr^6."""
+        return -self._derivative(volume, kT, 2, 0)
+
     def entropy(self, volume: np.ndarray, kT: np.ndarray) -> np.ndarray:
         """S in k_B."""
         return -self._derivative(volume, kT, 0, 1)
@@ -165,11 +169,14 @@ class Surface:
 
     def sound_speed(self, volume: np.ndarray, kT: np.ndarray) -> np.ndarray:
         """c in atomic units of velocity; nan where the surface is not stable."""
-        slope = -self._derivative(volume, kT, 2, 0)
         of_kT = -self._derivative(volume, kT, 1, 1)
         capacity = self.heat_capacity(volume, kT)
         with np.errstate(divide="ignore", invalid="ignore"):
-            square = -(volume**2) * (slope - kT * of_kT**2 / capacity) / (self.basis.nuclear_mass + 1.0)
+            square = (
+                -(volume**2)
+                * (self.pressure_slope(volume, kT) - kT * of_kT**2 / capacity)
+                / (self.basis.nuclear_mass + 1.0)
+            )
             return np.where((capacity > 0) & (square > 0), np.sqrt(np.abs(square)), np.nan)
 
     def isentrope(self, entropy: float, volume: np.ndarray, kT_range: tuple[float, float]) -> np.ndarray:
