@@ -5,6 +5,7 @@ import re
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import hydra
@@ -90,6 +91,27 @@ def disk_errors(advice: Callable[[], str]) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or one_line(error)
         where = f"{file} cannot be written" if file else "the files of the run cannot be written"
         raise RunError(f"{where} ({reason}); those written before are whole: free some space, {advice()}") from error
+
+
+@contextmanager
+def kept_folder(folder: Path) -> Iterator[None]:
+    """Inside it, a run folder that is deleted or moved becomes one line.
+
+    Raises:
+        RunError: the folder, or a file that is written into it, is gone.
+    """
+    try:
+        yield
+    except Exception as error:
+        # loggers that meet the missing folder at the end of the run hide the first error behind their own
+        causes = [error]
+        while (cause := causes[-1].__cause__ or causes[-1].__context__) is not None:
+            causes.append(cause)
+        missing = [each.filename for each in causes if isinstance(each, FileNotFoundError) and each.filename]
+        if folder.exists() and not any(Path(file).is_relative_to(folder) for file in missing):
+            raise
+        gone = missing[0] if folder.exists() else folder
+        raise RunError(f"{gone} was deleted or moved during the run; the steps since the last save are lost") from error
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def refusal(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (lambda data: data.replace(b"\n1,", b"\nx1,"), "column step holds more than numbers"),
         (lambda data: without_checksums(data).replace(b"\n1,", b"\n1.5,"), "column step holds more than whole numbers"),
         (lambda data: data.replace(b"\n1,", b"\n7,"), "line 3 does not have its checksum"),
-        (lambda data: data.replace(b"\n2,-0.", b"\n2,-1."), "line 4 does not have its checksum"),
+        (lambda data: data.replace(b"\n2,0.", b"\n2,1."), "line 4 does not have its checksum"),
         (lambda data: without_checksums(data).replace(b"\n1,", b"\n7,"), "the steps are not in order at line 4"),
         (lambda data: data.replace(b"\n1,", b"\n1,1,1,"), "is damaged (Error tokenizing data"),
         (lambda data: data[:900] + b"\0" * 20 + data[920:], "is damaged ("),

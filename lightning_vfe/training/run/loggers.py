@@ -99,11 +99,11 @@ def _append_row(file: Path, columns: list[str], row: dict[str, Any]) -> None:
     """Append a whole row or nothing.
 
     Raises:
-        OSError: the disk is full, or the file cannot be written to.
+        OSError: the disk is full, or the file cannot be written to or is gone.
     """
     text = io.StringIO(newline="")
     csv.DictWriter(text, columns).writerow(row)
-    with file.open("ab", buffering=0) as stream:
+    with file.open("r+b", buffering=0) as stream:
         end, content = stream.seek(0, os.SEEK_END), text.getvalue().encode()
         try:
             while content:  # a disk that is nearly full takes a part
