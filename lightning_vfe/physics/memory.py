@@ -23,9 +23,10 @@ def free_memory(device: torch.device) -> int | None:
         return None
     lines = _MEMINFO.read_text().splitlines()
     available = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    of_process = _left_to_process()
-    of_machine = 1024 * int(available[0]) if available else of_process
-    return of_machine if of_process is None else min(of_machine, of_process)
+    found = [1024 * int(available[0])] if available else []
+    if (left := _left_to_process()) is not None:
+        found.append(left)
+    return min(found, default=None)
 
 
 def _left_to_process() -> int | None:
