@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from lightning_vfe.cli import main
 from lightning_vfe.cli.processes import WAIT_POLICY, wait_passively
 
 
@@ -29,3 +31,17 @@ def test_it_is_set_before_torch_is_loaded() -> None:
     environment = {name: value for name, value in os.environ.items() if name != WAIT_POLICY}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.splitlines()[-1] == "passive False"
+
+
+def test_a_number_of_tasks_that_is_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["fit", "experiment=smoke", "logger=csv", "trainer.accelerator=cpu", "trainer.max_steps=1"]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SLURM_NTASKS", "")
+    assert main([*words, "run_dir=run"]) == 0
+    monkeypatch.setenv("SLURM_NTASKS", "two")
+    capsys.readouterr()
+    assert main([*words, "run_dir=other"]) == 2
+    expected = "error: SLURM_NTASKS = two in the environment must be a whole number; outside of a job of SLURM: unset"
+    assert capsys.readouterr().err == f"{expected} SLURM_NTASKS\n"
