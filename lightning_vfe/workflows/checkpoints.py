@@ -125,6 +125,9 @@ def check_content(content: Mapping[str, Any], path: object, parameters: Iterable
     fields = saved_fields(content)
     numbers = {name: content["state_dict"].get(name) for name in parameters}
     numbers |= {name: fields[name] for name in ("protons", "electrons") if name in fields}
+    widths = content["walkers"].get("log_widths") if fields else None
+    if isinstance(widths, Mapping):
+        numbers |= {f"the width of the moves of {name}": each for name, each in widths.items()}
     for name, value in numbers.items():
         if value is not None and not hasattr(value, "isfinite"):
             raise SettingError("ckpt_path", path, f"holds no tensor in {name}", _OTHER)

@@ -183,6 +183,11 @@ def edited(change: Callable[[dict], None]) -> None:
         (lambda ckpt: ckpt.update(optimizer_states=[3]), "holds an optimizer state that is damaged", True),
         (lambda ckpt: first_state(ckpt).update(direction=torch.zeros(777)), "fit: direction (777,) for", True),
         (lambda ckpt: ckpt["walkers"]["fields"]["electrons"].fill_(torch.nan), "not finite in electrons", False),
+        (
+            lambda ckpt: ckpt["walkers"]["log_widths"]["electrons"].fill_(torch.nan),
+            "not finite in the width of the moves of electrons",
+            False,
+        ),
         (lambda ckpt: ckpt["walkers"].pop("num_sweeps"), "saved walkers lack ['num_sweeps']", False),
         (lambda ckpt: ckpt["walkers"]["fields"].pop("protons"), "saved walkers lack ['protons']", False),
         (lambda ckpt: ckpt["walkers"].update(fields=3), "holds walkers that do not fit", False),
