@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
@@ -20,6 +21,21 @@ def free_memory(device: torch.device) -> int | None:
     lines = _MEMINFO.read_text().splitlines()
     available = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
     return 1024 * int(available[0]) if available else None
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes of memory that this process has taken at most on a device."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource  # Windows has none
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def size_text(count: int) -> str:
+    """A number of bytes in GiB."""
+    return f"{count / 2**30:.3g} GiB"
 
 
 def is_out_of_memory(error: BaseException) -> bool:
