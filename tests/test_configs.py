@@ -187,3 +187,19 @@ def test_fixed_protons_bring_their_sampler_along() -> None:
     assert "sampler=fixed, for system.protons=fixed" in plan.notes
     assert make_plan("fit", parse([])).notes == ()
     assert "sampler" not in compose_config(parse(["task=flow_mle", "system.protons=fixed"]))
+
+
+def test_jellium_brings_its_wavefunction_and_sampler_along() -> None:
+    jellium = compose_config(parse(["system.protons=none"]))
+    assert jellium == compose_config(parse(["system.protons=none", "wavefunction=jellium", "sampler=fixed"]))
+    plan = make_plan("fit", parse(["system.protons=none"]))
+    assert plan.notes[-2:] == (
+        "sampler=fixed, for system.protons=none",
+        "wavefunction=jellium, for system.protons=none",
+    )
+
+
+def test_the_base_alone_is_enough() -> None:
+    """A sampler beside base=schnet repeats what is there."""
+    words = ["experiment=n2_exact", "base=schnet"]
+    assert compose_config(parse(words)) == compose_config(parse([*words, "sampler=default"]))
