@@ -181,17 +181,25 @@ def _reasons(energy: Trend, variance: Trend, error: float) -> list[str]:
 
 def training_line(verdict: Mapping[str, Any]) -> str:
     """The verdict in one line, as `test` prints it where there is nothing to complain of."""
+    return "; ".join([_training_text(verdict), *_virial_text(verdict)])
+
+
+def _training_text(verdict: Mapping[str, Any]) -> str:
     if verdict["ok"] is None:
         return f"training not judged: {'; '.join(verdict['reasons'])}"
     if "free_energy_slope" not in verdict:
         return "training: converged; F and the variance of E_loc stand still"
     slope, steps = verdict["free_energy_slope"], verdict["steps"]
     change = value_in_brackets(slope["value"] * steps, slope["error"] * steps)
-    line = f"training: converged; F changed by {change} Ha/atom in the last {steps} steps"
+    return f"training: converged; F changed by {change} Ha/atom in the last {steps} steps"
+
+
+def _virial_text(verdict: Mapping[str, Any]) -> list[str]:
+    """The virial pressure against -dE/dV, of one state point."""
     if "virial_excess" not in verdict:
-        return line
+        return []
     excess = verdict["virial_excess"]
-    return f"{line}; virial P + dE/dV = {value_in_brackets(excess['value'], excess['error'])} GPa"
+    return [f"virial P + dE/dV = {value_in_brackets(excess['value'], excess['error'])} GPa"]
 
 
 def training_note(run: RunFolder) -> str:

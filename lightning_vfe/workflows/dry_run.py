@@ -76,7 +76,7 @@ def _cost(plan: Plan, config: DictConfig, module: Any, datamodule: Any, is_new: 
         total = probe.num_steps * probe.step_seconds + sweeps * probe.sweep_seconds
         time = f"about {duration(total)}: {probe.num_steps} steps of {probe.step_seconds:.2g} s"
     if sweeps:
-        time += f", and {sweeps} sweeps of {probe.sweep_seconds:.2g} s before them"
+        time += f", and {sweeps} sweep{'s' if sweeps > 1 else ''} of {probe.sweep_seconds:.2g} s before them"
     if config.trainer.get("max_time"):
         time += f"; trainer.max_time={config.trainer.max_time} ends it earlier"
     memory = f"{size_text(peak_memory(device))} at most" + (f"; {size_text(free)} were free" if free else "")
