@@ -49,8 +49,8 @@ def configure_logging() -> None:
         ".*Grad strides do not match bucket view strides.*",  # small matrices: nothing to gain
     ):
         warnings.filterwarnings("ignore", advice)
-    if "SLURM_JOB_ID" not in os.environ:
-        warnings.filterwarnings("ignore", ".*`srun` command is available.*")  # here is no job to start processes in
+    if "SLURM_JOB_ID" not in os.environ:  # on a login node or a desktop, no job is meant
+        warnings.filterwarnings("ignore", ".*`srun` command is available.*")
 
 
 def is_progress_bar(callback: object) -> bool:
