@@ -20,6 +20,7 @@ _HOMES = {
     "physics.strata": ("Strata",),
     "models.wavefunction.wavefunction": ("GeminalWavefunction",),
     "models.wavefunction.jellium": ("JelliumWavefunction",),
+    "models.wavefunction.molecular": ("MolecularWavefunction",),
     "models.flow.equivariant_flow": ("EquivariantFlow",),
     "models.base.uniform": ("UniformBase",),
     "models.base.boltzmann": ("BoltzmannBase",),
