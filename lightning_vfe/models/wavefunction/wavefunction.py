@@ -23,11 +23,12 @@ class FixedProtons(NamedTuple):
     proton_pairs: list[Tensor]
     """Streams of the proton pairs, one of every layer but the last, zero for a proton itself. # (..., N, N, pair)"""
     pairing: Tensor
-    """F of the envelope, complex. # (..., K, k, k)"""
+    """F of the envelope: complex of plane waves, real of atomic orbitals. # (..., K, k, k)"""
 
     def to(self, dtype: torch.dtype) -> FixedProtons:
         """The same in another real precision."""
-        return FixedProtons([stream.to(dtype) for stream in self.proton_pairs], self.pairing.to(dtype.to_complex()))
+        of_pairing = dtype.to_complex() if self.pairing.is_complex() else dtype
+        return FixedProtons([stream.to(dtype) for stream in self.proton_pairs], self.pairing.to(of_pairing))
 
 
 class GeminalWavefunction(nn.Module):

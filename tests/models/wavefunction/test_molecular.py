@@ -81,6 +81,9 @@ def test_what_protons_alone_decide_can_be_prepared(
     states = STATES.unsqueeze(1)
     fixed = psi.prepare(protons.unsqueeze(1), states)
     torch.testing.assert_close(psi(protons.unsqueeze(1), electrons, states, fixed), log_psi(psi, *particles))
+    single = fixed.to(torch.float32)  # as the moves of the electrons take it
+    rounded = psi.float()(protons.unsqueeze(1).float(), electrons.float(), states.to(torch.float32), single)
+    torch.testing.assert_close(rounded.real.double(), log_psi(psi.double(), *particles).real, rtol=0.0, atol=1e-3)
 
 
 @pytest.mark.parametrize("kind", ["proton", "same spin", "opposite spins"])
