@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -107,8 +106,8 @@ class MolecularWavefunction(nn.Module):
         envelope = self.orbitals(ep.distance, pairing)
         geminal = self.geminal(single[..., :up, :], single[..., up:, :], pairs)
         wave = electrons.sum(-2) * ((2.0 * math.pi / length).unsqueeze(-1) * states.twist)
-        log_psi = torch.complex(jastrow, wave.sum(-1)) + log_sum_of_determinants(geminal * envelope)
-        return cast(Tensor, log_psi)
+        log_psi: Tensor = torch.complex(jastrow, wave.sum(-1)) + log_sum_of_determinants(geminal * envelope)
+        return log_psi
 
 
 class AtomicOrbitals(nn.Module):
