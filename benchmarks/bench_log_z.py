@@ -1,12 +1,12 @@
-"""ln Z of the one-component plasma: the integration's result and cost beside an independent route and the literature.
+"""ln Z of the one-component plasma at several Gamma from one MBAR problem, beside independent routes.
 
     python benchmarks/bench_log_z.py
-    python benchmarks/bench_log_z.py --num-atoms 32 --gamma 10 --error 0.002
+    python benchmarks/bench_log_z.py --num-atoms 32 --gamma 1 10 --error 0.002
 
-For each Gamma prints f = -(ln Z - 3N ln L)/N, the excess free energy per particle in kT, with its error; the same
-integrated from <E>/kT at Gauss-Legendre nodes of sqrt(Gamma), by chains and an estimator that share nothing with the
-integration but the moves; the infinite system's f, which a small cell undercuts by about 1.2/N at Gamma = 1; and
-seconds on one thread.
+For each Gamma prints f = -(ln Z - 3N ln L)/N, the excess free energy per particle in kT, with its error: of all Gamma
+as the states of one problem; of an integration of its own; integrated from <E>/kT at Gauss-Legendre nodes of
+sqrt(Gamma), by chains and an estimator that share nothing with the integrations but the moves; and the published f of
+the infinite system with the finite-size correction of `fluctuation_correction`. Seconds are those of one thread.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy.integrate import quad
 from torch import Tensor
 
-from lightning_vfe.log_z.integrate import integrate
+from lightning_vfe.log_z.integrate import integrate, integrate_path
 from lightning_vfe.log_z.settings import LogZSettings
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
@@ -56,46 +57,86 @@ def integrated_energy(ewald: Ewald, gamma: float, chains: int, sweeps: int, node
     return total, math.sqrt(variance)
 
 
+def fluctuation_correction(num_atoms: int, gamma: float) -> float:
+    """f of N particles less that of infinitely many, in the random-phase approximation:
+
+        (1/2N) [sum over k != 0 - V int d^3k/(2 pi)^3] ln(1 + q^2/k^2),    q^2 = 3 Gamma (lengths in units of rs).
+
+    Each wave of the density is a Gaussian with 1/S(k) = 1 + q^2/k^2; what is linear in q^2/k^2 is the Madelung energy.
+    With ln(1 + q^2/k^2) = int dt/t exp(-k^2 t) [1 - exp(-q^2 t)], both are integrals over t.
+    """
+    length = (4.0 * math.pi * num_atoms / 3.0) ** (1.0 / 3.0)
+    waves = np.arange(-12, 13)
+
+    def waves_less_integral(t: float) -> float:
+        exponent = (2.0 * math.pi / length) ** 2 * t
+        # by Poisson's sum the two cancel for small t, but for the wave k = 0
+        if exponent < 0.3:
+            return -1.0
+        return float(np.exp(-exponent * waves**2).sum() ** 3 - (math.pi / exponent) ** 1.5 - 1.0)
+
+    def integrand(log_t: float) -> float:
+        t = math.exp(log_t)
+        return -math.expm1(-3.0 * gamma * t) * waves_less_integral(t)
+
+    knee = math.log(0.3 * (length / (2.0 * math.pi)) ** 2)
+    total = sum(quad(integrand, *ends, limit=200)[0] for ends in ((-30.0, knee), (knee, 30.0)))
+    return 0.5 * total / num_atoms
+
+
+def published() -> dict[float, float]:
+    """f of the infinite system by Gamma (Potekhin and Chabrier, Phys. Rev. E 62, 8554 (2000))."""
+    with REFERENCE.open() as file:
+        rows = csv.DictReader(line for line in file if not line.startswith("#"))
+        return {float(row["Gamma"]): float(row["f_ex"]) for row in rows}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--num-atoms", type=int, default=16)
-    parser.add_argument("--gamma", type=float, nargs="+", default=[1.0, 5.0, 10.0])
+    parser.add_argument("--gamma", type=float, nargs="+", default=[1.0, 2.0, 5.0, 10.0], help="in rising order")
     parser.add_argument("--error", type=float, default=0.002, help="wanted error per particle in kT")
-    parser.add_argument("--check-sweeps", type=int, default=200, help="of the independent route; 0 leaves it out")
+    parser.add_argument("--check-sweeps", type=int, default=200, help="of the route by <E>; 0 leaves it out")
+    parser.add_argument("--no-single", action="store_true", help="leave the integrations of single Gamma out")
     parser.add_argument("--seed", type=int, default=42)
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
     torch.set_default_dtype(torch.float64)
-    with REFERENCE.open() as file:
-        rows = csv.DictReader(line for line in file if not line.startswith("#"))
-        infinite = {float(row["Gamma"]): float(row["f_ex"]) for row in rows}
-    cell = PeriodicCell(arguments.num_atoms, 1.0)
-    ewald, count = Ewald(cell, 1e-5), arguments.num_atoms
+    count, gammas, infinite = arguments.num_atoms, arguments.gamma, published()
+    cell = PeriodicCell(count, 1.0)
+    ewald, ideal = Ewald(cell, 1e-5), 3 * count * math.log(cell.length)
     # Large cells need few sweeps for this error: F/N averages over many particles.
     settings = LogZSettings(
         target_error_per_atom=arguments.error, num_sweeps=100, max_sweeps=10000, pilot_sweeps=25, seed=arguments.seed
     )
-    print(f"one-component plasma, N = {count}, one thread")
-    for gamma in arguments.gamma:
-        started = time.process_time()
-        found = integrate([ewald.proton_energy], cell, 1.0 / gamma, settings)
-        seconds = time.process_time() - started
-        excess = -(found.log_z - 3 * count * math.log(cell.length)) / count
-        least = min(window.overlap_with_next for window in found.windows if window.overlap_with_next is not None)
-        verdict = "converged" if found.converged else "; ".join(found.reasons)
+    started = time.process_time()
+    stages, targets = torch.tensor(gammas)[:, None], range(1, len(gammas) + 1)
+    joint = integrate_path([ewald.proton_energy], stages, list(targets), cell, 1.0, settings)
+    verdict = "converged" if joint.converged else "; ".join(joint.reasons)
+    seconds = time.process_time() - started
+    print(f"one-component plasma, N = {count}: one problem, {len(joint.windows)} windows, {seconds:.0f} s, {verdict}")
+    for gamma, log_z, error in zip(gammas, joint.log_z, joint.errors, strict=True):
+        value, correction = -(log_z - ideal) / count, fluctuation_correction(count, gamma)
         print(
-            f"Gamma = {gamma:g}: f = {excess:.5f} +- {found.log_z_error / count:.5f}, infinite system "
-            f"{infinite.get(gamma, math.nan):.5f}, {len(found.windows)} windows, least overlap {least:.2f}, "
-            f"{seconds:.0f} s, {verdict}",
+            f"Gamma = {gamma:g}: f = {value:.5f} +- {error / count:.5f}; published for infinite N "
+            f"{infinite.get(gamma, math.nan):.5f}, {correction:+.5f} for N = {count}",
             flush=True,
         )
+        if not arguments.no_single:
+            started = time.process_time()
+            single = integrate([ewald.proton_energy], cell, 1.0 / gamma, settings)
+            found = -(single.log_z - ideal) / count, single.log_z_error / count
+            seconds = time.process_time() - started
+            _print_beside("integration of its own", (value, error / count), found, f", {seconds:.0f} s")
         if arguments.check_sweeps:
-            value, error = integrated_energy(ewald, gamma, 32, arguments.check_sweeps)
-            sigmas = (excess - value / count) / math.hypot(error / count, found.log_z_error / count)
-            print(
-                f"    from <E>: f = {value / count:.5f} +- {error / count:.5f}, {sigmas:+.1f} errors apart", flush=True
-            )
+            total, spread = integrated_energy(ewald, gamma, 32, arguments.check_sweeps)
+            _print_beside("from <E>", (value, error / count), (total / count, spread / count))
+
+
+def _print_beside(route: str, own: tuple[float, float], other: tuple[float, float], more: str = "") -> None:
+    sigmas = (own[0] - other[0]) / math.hypot(own[1], other[1])
+    print(f"    {route}: f = {other[0]:.5f} +- {other[1]:.5f}, {sigmas:+.1f} errors apart{more}", flush=True)
 
 
 if __name__ == "__main__":

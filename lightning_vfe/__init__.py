@@ -53,6 +53,7 @@ _PART_HOMES = {
     ),
     "workflows.load": ("LoadedRun",),
     "workflows.eos": ("eos",),
+    "analysis.eos.hugoniot": ("InitialState",),
     "workflows.sample": ("SampleSettings",),
     "training.variational.optimizers": ("Adam",),
     "models.potential.calculator": ("PotentialCalculator",),

@@ -1,3 +1,4 @@
+from lightning_vfe.analysis.eos.hugoniot import InitialState as InitialState
 from lightning_vfe.errors import SettingError as SettingError
 from lightning_vfe.models.base.boltzmann import BoltzmannBase as BoltzmannBase
 from lightning_vfe.models.base.uniform import UniformBase as UniformBase

@@ -21,7 +21,7 @@ def run(words: Sequence[str]) -> int:
     config = compose_verb("eos", tuple(words))
     start, home = InitialState.of(**config.hugoniot), home_of(config.runs, config.run_dir)
     check_folder("run_dir", home)
-    found = eos(config.runs, start, home)
+    found = eos(config.runs, start, home, config.finite_size)
     print_rows("eos", home.name, [("runs", str(len(config.runs))), ("folder", str(home))])
     _print_states(found.table)
     _print_fit(found)
@@ -68,6 +68,7 @@ def _print_derived(table: pd.DataFrame) -> None:
         numbers = [value_in_brackets(value, error) if error == error else "-" for value, error in pairs]
         shown.add_row(f"{rs:g}", f"{kelvin:g}", *numbers)
     _show(shown)
+    print("errors contain the truncation of the polynomial; eos.csv gives it apart")
 
 
 def _print_hugoniot(found: EquationOfState, start: InitialState) -> None:

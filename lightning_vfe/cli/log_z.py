@@ -39,20 +39,22 @@ def run(words: Sequence[str]) -> int:
 def _print_states(found: LogZStates) -> int:
     """ln Z and F of each state, and the verdict; returns the exit code."""
     table = Table(title="one MBAR problem for all states", title_justify="left", box=None)
-    headings = ["rs", "T/K", "ln Z", "F per atom/Ha"] + (["E per atom/Ha", "P/GPa"] if found.terms else [])
+    names = [name for name in ("free_energy_per_atom", "energy_per_atom", "pressure_gpa") if name in found.terms[0]]
+    headings = ["rs", "T/K", "ln Z", *("F per atom/Ha", "E per atom/Ha", "P/GPa")[: len(names)]]
     for name in headings:
         table.add_column(name, justify="right")
     for number, (point, entry) in enumerate(zip(found.points, found.entries, strict=True)):
-        own = [(entry.log_z, entry.log_z_error), (found.free_energies[number], found.free_energy_errors[number])]
-        if found.terms:
-            measured = [found.terms[number][name] for name in ("energy_per_atom", "pressure_gpa")]
-            own += [(term.value, term.error) for term in measured]
+        own = [(entry.log_z, entry.log_z_error)]
+        own += [(found.terms[number][name].value, found.terms[number][name].error) for name in names]
         state = (f"{point.rs:g}", f"{point.temperature_kelvin:g}")
         table.add_row(*state, *(value_with_error(value, error) for value, error in own))
     console = Console(soft_wrap=True, highlight=False)
     console.print(table)
     overlap = min(window.overlap_with_next or 1.0 for window in found.joint.windows)
     console.print(f"{len(found.joint.windows)} windows, least overlap of neighbours {overlap:.3f}")
+    if found.added:
+        places = "; ".join(f"rs = {entry.rs:g}, T = {entry.temperature_kelvin:g} K" for entry in found.added)
+        console.print(f"states added where neighbours overlapped too little: {places}")
     if not found.joint.converged:
         console.print(f"NOT CONVERGED: {'; '.join(found.joint.reasons)}")
     console.print(f"stored in {found.file}, with the covariance of the states")

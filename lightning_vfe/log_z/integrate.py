@@ -8,7 +8,8 @@ may be [Yukawa, SchNet], [harmonic wells] or [Ewald energy of a plasma].
 
 Several state points are one problem. In units of rs all densities share one cell, so that a state point is a potential
 E(rs u)/kT of u = z/rs. The path visits the states one after the other, and MBAR takes the samples of all windows for
-each of them. The errors of two states are therefore correlated; their covariance is part of the result.
+each of them. The errors of two states are therefore correlated; their covariance is part of the result. Where two
+neighbouring states overlap too little, a state is put between them.
 
 Source of the two-stage path: Morales, Pierleoni and Ceperley, Phys. Rev. E 81, 021202 (2010).
 """
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor
 
 from lightning_vfe.errors import SettingError
+from lightning_vfe.log_z.between import Between
 from lightning_vfe.log_z.journal import SweepJournal
 from lightning_vfe.log_z.ladder_run import LadderRun, Progress
 from lightning_vfe.log_z.mbar import bootstrap_covariance
@@ -128,6 +130,7 @@ def integrate_path(
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
     journal: SweepJournal | None = None,
+    between: Between | None = None,
 ) -> JointResult:
     """ln Z of several potentials of a path, with their covariance; arguments and errors as of `integrate`.
 
@@ -141,13 +144,16 @@ def integrate_path(
         device: where the chains run.
         progress: called after every sweep.
         journal: keeps the samples.
+        between: puts further targets between neighbouring ones that overlap by less than settings.min_overlap, after
+            the pilot; the result holds all targets. None adds none.
     """
     _check_kT(kT)
     settings = settings or LogZSettings()
     ideal = 3 * cell.num_atoms * math.log(cell.length)
     progress, journal = progress or (lambda _what, _done, _total: None), journal or SweepJournal()
     run = LadderRun(energies, cell, kT, settings, device, progress, stages, targets, journal)
-    chains, samples = run.without_gaps(run.pilot())
+    run, chains = run.joined(between)
+    chains, samples = run.without_gaps(chains)
     samples, equilibrium, found = run.produce(chains, samples)
     path = coefficients(chains.points).numpy()
     resampled = bootstrap_covariance(

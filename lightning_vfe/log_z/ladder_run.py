@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_vfe.log_z.between import Between, overlaps_of_targets
 from lightning_vfe.log_z.journal import PART, SweepJournal
 from lightning_vfe.log_z.mbar import Equilibrium, Reweighted, find_equilibrium, reweight
 from lightning_vfe.log_z.path import (
@@ -31,6 +32,8 @@ Progress = Callable[[str, int, int], None]
 
 _PILOT_ROUNDS = 3
 _MOST_INSERTIONS = 4
+# Halvings of the way from one target to the next.
+_MOST_REFINEMENTS = 3
 # Gaussians that many standard deviations apart have too little in common for MBAR's equations to be solved.
 _GAP = 4.0
 _MOST_ADDED = 20
@@ -88,6 +91,20 @@ class LadderRun:
             chains = self.restart(chains, points)
         self.sweeps(chains, settings.pilot_sweeps, adapt=True, what=f"equilibrating {len(points)} windows")
         return chains
+
+    def joined(self, between: Between | None) -> tuple[LadderRun, ReplicaExchange]:
+        """The run and its pilot; with further targets where neighbouring ones overlap by less than min_overlap."""
+        run, chains = self, self.pilot()
+        for _ in range(_MOST_REFINEMENTS if between is not None else 0):
+            samples = run.sweeps(chains, run.settings.pilot_sweeps, adapt=False, what="overlap of the states")
+            overlaps = overlaps_of_targets(samples, run.rows(chains).tolist(), run.targets)
+            poor = np.flatnonzero(overlaps < run.settings.min_overlap).tolist()
+            if not poor or between is None:
+                break
+            energies, stages, targets = between(poor, overlaps[poor].tolist())
+            run = replace(run, energies=energies, stages=stages, targets=targets)
+            chains = run.pilot()
+        return run, chains
 
     def without_gaps(self, chains: ReplicaExchange) -> tuple[ReplicaExchange, np.ndarray]:
         """Add windows until all neighbours overlap; the chains, and their first samples with frozen widths.

@@ -20,7 +20,7 @@ class LogZSettings:
         pilot_sweeps: sweeps of each of the pilot's rounds, and of the equilibration.
         target_error_per_atom: target standard error of ln Z / N, that is, of F / (N kT).
         spacing: thermodynamic length between neighbouring windows.
-        min_overlap: windows are added between neighbours whose overlap is below.
+        min_overlap: windows are added between neighbours whose overlap is below; states, too, where there are several.
         max_windows_per_stage: most windows that the pilot may place in a stage.
         proposal: "langevin" (MALA) or "gaussian".
         num_bootstraps: resamplings of the bootstrap error.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,19 +17,19 @@ from lightning_vfe.analysis.figures import FILE_DPI, save_figures
 from lightning_vfe.analysis.overlap import draw_overlap
 from lightning_vfe.errors import SettingError
 from lightning_vfe.files import write_json
-from lightning_vfe.log_z.classical import ClassicalSamples, classical_estimates, sample_potential
+from lightning_vfe.log_z.classical import classical_estimates, sample_potential
 from lightning_vfe.log_z.integrate import JointResult, integrate
 from lightning_vfe.log_z.result import LogZResult
 from lightning_vfe.models.base.log_z import LogZEntry, store_entry
 from lightning_vfe.models.potential.chunked import chunked_energy
 from lightning_vfe.models.potential.storage import potential_hash
+from lightning_vfe.physics.free_energy import momentum_free_energy
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.statistics import Estimate
-from lightning_vfe.physics.system import System
 from lightning_vfe.progress import Begin, Progress
-from lightning_vfe.training.variational.diagnostics import MAX_R_HAT
-from lightning_vfe.training.variational.summary_files import write_pair_correlation, write_summary
-from lightning_vfe.workflows.log_z_setup import Prepared, prepare, quality
+from lightning_vfe.training.variational.summary_files import write_pair_correlation
+from lightning_vfe.workflows.log_z_setup import QUALITY, Prepared, prepare, quality
+from lightning_vfe.workflows.log_z_summary import ClassicalResult, write_log_z_summary
 
 
 @dataclass(frozen=True)
@@ -67,9 +67,9 @@ def log_z_with(config: DictConfig, command: str, progress: Progress, begin: Begi
             a file that cannot be written.
     """
     prepared = prepare(config, begin)
-    system, potential, goal, run_dir = prepared.system, prepared.potential, prepared.goal, Path(config.run_dir)
+    potential, goal, run_dir = prepared.potential, prepared.goal, Path(config.run_dir)
     (point,) = prepared.points
-    cell = point.cell(system.num_atoms)
+    cell = point.cell(prepared.system.num_atoms)
     path = [chunked_energy(model, cell) for model in (prepared.yukawa, potential)]
     started = time.monotonic()
     result = integrate(path, cell, point.kT, prepared.settings, prepared.device, progress, prepared.journal)
@@ -91,14 +91,13 @@ def log_z_with(config: DictConfig, command: str, progress: Progress, begin: Begi
         kept = f"ln Z is kept in {run_dir / 'integration.json'}"
         raise SettingError("log_z_path", goal, f"cannot be written ({error.strerror})", kept) from error
     prepared.finish(result.converged)
-    found = LogZRun(entry, result, point.kT, goal, figures=(save_overlap(run_dir, result, str(point)),))
-    if config.num_samples == 0:
-        return found
+    overlap = save_overlap(run_dir, result, str(point))
     assert result.positions is not None  # there is a potential
-    terms, samples = measure(config, prepared, point, result.positions, result.windows[-1].width, entry, progress)
-    _write_summary(config, system, point, result, terms)
-    write_pair_correlation(run_dir, [(point, samples.radial)])
-    return LogZRun(entry, result, point.kT, goal, terms, (*found.figures, *save_figures(run_dir)))
+    found = measure(config, prepared, point, result.positions, result.windows[-1].width, entry, progress)
+    write_results(config, prepared, [found], result.reasons, entry.provenance)
+    if found.samples is None:
+        return LogZRun(entry, result, point.kT, goal, figures=(overlap,))
+    return LogZRun(entry, result, point.kT, goal, found.terms, (overlap, *save_figures(run_dir)))
 
 
 def measure(
@@ -109,8 +108,8 @@ def measure(
     width: float,
     entry: LogZEntry,
     progress: Progress,
-) -> tuple[dict[str, Estimate], ClassicalSamples]:
-    """F, E, S and P of classical protons in the potential, and what the chains saw.
+) -> ClassicalResult:
+    """F of classical protons in the potential, and E, S and P where config.num_samples is not zero.
 
     Args:
         config: with num_samples and seed.
@@ -122,6 +121,10 @@ def measure(
         progress: called while the chains run.
     """
     cell, potential = point.cell(prepared.system.num_atoms), prepared.potential
+    error = point.kT * entry.log_z_error / cell.num_atoms
+    if config.num_samples == 0:
+        value = (-point.kT * entry.log_z + float(momentum_free_energy(prepared.system, point.kT))) / cell.num_atoms
+        return ClassicalResult(point, {"free_energy_per_atom": Estimate(value, error, *(math.nan,) * 3)}, error)
     samples = sample_potential(
         lambda z: potential.energy(z, cell),
         lambda z: potential.pressure(z, cell),
@@ -133,29 +136,34 @@ def measure(
         config.seed,
         lambda done: progress("potential alone", done, config.num_samples),
     )
-    return classical_estimates(prepared.system, point, samples, entry.log_z, entry.log_z_error), samples
+    terms = classical_estimates(prepared.system, point, samples, entry.log_z, entry.log_z_error)
+    return ClassicalResult(point, terms, error, samples)
 
 
-def _write_summary(
-    config: DictConfig, system: System, point: StatePoint, result: LogZResult, terms: Mapping[str, Estimate]
+def write_results(
+    config: DictConfig,
+    prepared: Prepared,
+    results: Sequence[ClassicalResult],
+    reasons: Sequence[str],
+    provenance: Mapping[str, Any],
 ) -> None:
-    """summary.json as of `test`."""
-    reasons, energy = list(result.reasons), terms["energy_per_atom"]
-    if math.isnan(energy.r_hat):
-        reasons.append("too few samples for R-hat and errors: raise num_samples, to 4 at the least")
-    elif energy.r_hat > MAX_R_HAT:
-        reasons.append(f"R-hat = {energy.r_hat:.3f} is above {MAX_R_HAT}: raise num_samples")
-    described = {"num_atoms": system.num_atoms, "nucleus": system.nucleus, "rs": point.rs, "protons": "sampled"}
-    described["temperature_kelvin"] = point.temperature_kelvin
-    diagnostics = {
-        "r_hat": energy.r_hat,
-        "autocorrelation_time": energy.autocorrelation_time,
-        "effective_sample_size": energy.effective_sample_size,
-    }
-    content: dict[str, Any] = {"system": described, "potential": str(config.potential.path)}
-    content |= {name: {"value": term.value, "error": term.error} for name, term in terms.items()}
-    verdict = {"converged": not reasons, "reasons": reasons}
-    write_summary(Path(config.run_dir), content | {"diagnostics": diagnostics} | verdict)
+    """summary.json and, where there are samples, pair_correlation.csv of all state points.
+
+    Args:
+        config: with run_dir and potential.path.
+        prepared: the system.
+        results: of each state point.
+        reasons: why ln Z is not to be trusted.
+        provenance: of ln Z, with the quality of its windows.
+    """
+    run_dir = Path(config.run_dir)
+    diagnostics = {name: provenance[name] for name in QUALITY}
+    origin = {name: value for name, value in provenance.items() if name not in QUALITY}
+    path = str(config.potential.path)
+    write_log_z_summary(run_dir, prepared.system, results, reasons, path, diagnostics, origin)
+    curves = [(each.point, each.samples.radial) for each in results if each.samples is not None]
+    if curves:
+        write_pair_correlation(run_dir, curves)
 
 
 def _write_integration(run_dir: Path, result: LogZResult, entry: LogZEntry) -> None:

@@ -31,6 +31,8 @@ from lightning_vfe.workflows.run_config import write_config
 from lightning_vfe.workflows.sweep_files import SweepFiles
 from lightning_vfe.workflows.system import strata_of
 
+QUALITY = ("num_windows", "num_samples", "least_overlap", "largest_r_hat")
+"""What `quality` gives."""
 ENDING = ("max_sweeps", "target_error_per_atom", "num_bootstraps", "_target_")
 """Settings of log_z that say when the sampling ends, and not what it samples."""
 
@@ -130,12 +132,9 @@ def _fingerprint(config: DictConfig, potential: Potential, points: Sequence[Stat
 
 def quality(windows: Sequence[WindowReport]) -> dict[str, Any]:
     """Numbers of the windows that tell how good an integration is."""
-    return {
-        "num_windows": len(windows),
-        "num_samples": sum(window.num_samples for window in windows),
-        "least_overlap": round(float(min(w.overlap_with_next or 1.0 for w in windows)), 4),
-        "largest_r_hat": round(max(window.r_hat for window in windows), 4),
-    }
+    samples, overlaps = sum(window.num_samples for window in windows), [w.overlap_with_next or 1.0 for w in windows]
+    numbers = len(windows), samples, round(float(min(overlaps)), 4), round(max(w.r_hat for w in windows), 4)
+    return dict(zip(QUALITY, numbers, strict=True))
 
 
 def _device(name: str) -> str:

@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from omegaconf import DictConfig
-from torch import Tensor
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.files import checksum, write_json
 from lightning_vfe.log_z.integrate import JointResult, integrate_path
 from lightning_vfe.models.base.log_z import LogZEntry, store_entry
-from lightning_vfe.models.potential.chunked import chunked_energy
-from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.models.potential.storage import potential_hash
 from lightning_vfe.physics.cell import PeriodicCell
-from lightning_vfe.physics.free_energy import momentum_free_energy
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.progress import Begin, Progress
-from lightning_vfe.training.variational.summary_files import write_pair_correlation
-from lightning_vfe.workflows.log_z import measure, save_overlap
+from lightning_vfe.workflows.log_z import measure, save_overlap, write_results
+from lightning_vfe.workflows.log_z_route import Route
 from lightning_vfe.workflows.log_z_setup import Prepared, prepare, quality
 
 
@@ -37,20 +32,19 @@ class LogZStates:
         entries: ln Z of each with its error, its covariances and its provenance, as they are stored.
         joint: everything that the integration found.
         points: the state points, in the order of the entries.
-        free_energies: F per atom in Ha of classical protons in the potential, with the momenta.
-        free_energy_errors: their standard errors.
+        terms: F of classical protons in the potential at each state, with the momenta; E, S and P where they were asked
+            for.
         file: where ln Z is stored.
-        terms: F, E, S and P of each state; empty where they were not asked for.
+        added: ln Z of states that were put between those which overlap too little; they are stored, too.
         figures: files.
     """
 
     entries: tuple[LogZEntry, ...]
     joint: JointResult
     points: tuple[StatePoint, ...]
-    free_energies: tuple[float, ...]
-    free_energy_errors: tuple[float, ...]
-    file: Path
     terms: tuple[Mapping[str, Estimate], ...]
+    file: Path
+    added: tuple[LogZEntry, ...]
     figures: tuple[Path, ...]
 
 
@@ -60,68 +54,38 @@ def log_z_states_with(config: DictConfig, command: str, progress: Progress, begi
     In units of rs all cells are the same one: with u = z/rs, ln Z(rs, T) = 3N ln rs + ln int exp(-E(rs u)/kT) du.
     """
     prepared = prepare(config, begin)
-    points, run_dir, started = path_order(prepared.points), Path(config.run_dir), time.monotonic()
-    num_atoms = prepared.system.num_atoms
-    energies, stages = path_of_states(prepared.yukawa, prepared.potential, points, num_atoms)
-    targets, cell = [2 + number for number in range(len(points))], PeriodicCell(num_atoms, 1.0)
+    run_dir, started, num_atoms = Path(config.run_dir), time.monotonic(), prepared.system.num_atoms
+    route = Route(prepared.yukawa, prepared.potential, prepared.points, num_atoms)
+    cell, settings = PeriodicCell(num_atoms, 1.0), prepared.settings
     joint = integrate_path(
-        energies, stages, targets, cell, 1.0, prepared.settings, prepared.device, progress, prepared.journal
+        *route.path(), cell, 1.0, settings, prepared.device, progress, prepared.journal, route.between
     )
     provenance = prepared.provenance(config, command, started) | quality(joint.windows)
-    entries = _entries(prepared, points, joint, provenance)
-    _write_integration(run_dir, joint, entries)
+    stored = _entries(prepared, route.points, joint, provenance)
+    _write_integration(run_dir, joint, stored)
     try:
-        for entry in entries:
+        for entry in stored:
             store_entry(prepared.goal, entry)
     except OSError as error:
         kept = f"ln Z is kept in {run_dir / 'integration.json'}"
         raise SettingError("log_z_path", prepared.goal, f"cannot be written ({error.strerror})", kept) from error
     prepared.finish(joint.converged)
-    figure = save_overlap(run_dir, joint, f"{len(points)} states, $N = {num_atoms}$")
-    momenta = [float(momentum_free_energy(prepared.system, point.kT)) for point in points]
-    free = [(-p.kT * e.log_z + m) / num_atoms for p, e, m in zip(points, entries, momenta, strict=True)]
-    errors = [point.kT * entry.log_z_error / num_atoms for point, entry in zip(points, entries, strict=True)]
-    terms = _measured(config, prepared, points, joint, entries, progress)
-    return LogZStates(entries, joint, points, tuple(free), tuple(errors), prepared.goal, terms, (figure,))
-
-
-def path_order(points: Sequence[StatePoint]) -> tuple[StatePoint, ...]:
-    """State points so that neighbours are near: by density, with the temperature falling and rising in turn."""
-    ordered: list[StatePoint] = []
-    for number, rs in enumerate(sorted({point.rs for point in points})):
-        own = [point for point in points if point.rs == rs]
-        ordered += sorted(own, key=lambda point: point.temperature_kelvin, reverse=number % 2 == 0)
-    return tuple(ordered)
-
-
-def path_of_states(
-    yukawa: Potential, potential: Potential, points: Sequence[StatePoint], num_atoms: int
-) -> tuple[list[Callable[[Tensor], Tensor]], Tensor]:
-    """The path ideal gas -> Yukawa -> first state -> second state -> ..., for kT = 1 in the cell of rs = 1.
-
-    Args:
-        yukawa: taken at the first state.
-        potential: taken at all of them; each density costs one energy, whatever the number of temperatures.
-        points: the states in the order of the path.
-        num_atoms: N.
-
-    Returns:
-        The energies of Yukawa and of each density in Ha, as functions of u = z/rs; the path's potentials E/kT as sums
-        of them.  # (1 + S, 1 + densities)
-    """
-    densities = sorted({point.rs for point in points})
-    energies = [_in_units_of_rs(yukawa, points[0].rs, num_atoms)]
-    energies += [_in_units_of_rs(potential, rs, num_atoms) for rs in densities]
-    stages = torch.zeros(1 + len(points), len(energies), dtype=torch.float64)
-    stages[0, 0] = 1.0 / points[0].kT
-    for number, point in enumerate(points, start=1):
-        stages[number, 1 + densities.index(point.rs)] = 1.0 / point.kT
-    return energies, stages
-
-
-def _in_units_of_rs(potential: Potential, rs: float, num_atoms: int) -> Callable[[Tensor], Tensor]:
-    energy = chunked_energy(potential, PeriodicCell(num_atoms, rs))
-    return lambda u: energy(rs * u)
+    figure = save_overlap(run_dir, joint, f"{len(route.points)} states, $N = {num_atoms}$")
+    results = []
+    for row in route.rows:
+        point, width = route.points[row], joint.windows[int(joint.rows[row])].width
+        start = joint.positions[row] * point.rs
+        results.append(measure(config, prepared, point, start, width * point.rs, stored[row], progress))
+    write_results(config, prepared, results, joint.reasons, provenance)
+    return LogZStates(
+        entries=tuple(stored[row] for row in route.rows),
+        added=tuple(stored[row] for row in route.added),
+        joint=joint,
+        points=route.wanted,
+        terms=tuple(each.terms for each in results),
+        file=prepared.goal,
+        figures=(figure,),
+    )
 
 
 def _entries(
@@ -151,28 +115,6 @@ def _entries(
         )
         for row, (point, value) in enumerate(zip(points, values, strict=True))
     )
-
-
-def _measured(
-    config: DictConfig,
-    prepared: Prepared,
-    points: Sequence[StatePoint],
-    joint: JointResult,
-    entries: Sequence[LogZEntry],
-    progress: Progress,
-) -> tuple[Mapping[str, Estimate], ...]:
-    """F, E, S and P of each state, and pair_correlation.csv with g(r) of all."""
-    if config.num_samples == 0:
-        return ()
-    terms, curves = [], []
-    for number, (point, entry) in enumerate(zip(points, entries, strict=True)):
-        start = joint.positions[number] * point.rs
-        width = joint.windows[int(joint.rows[number])].width * point.rs
-        found, samples = measure(config, prepared, point, start, width, entry, progress)
-        terms.append(found)
-        curves.append((point, samples.radial))
-    write_pair_correlation(Path(config.run_dir), curves)
-    return tuple(terms)
 
 
 def _write_integration(run_dir: Path, joint: JointResult, entries: Sequence[LogZEntry]) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import lightning_vfe as lv
 from lightning_vfe.cli import main
 from lightning_vfe.log_z.replica_exchange import ReplicaExchange
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
@@ -39,11 +40,11 @@ def potential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "pair.pt"
 
 
-def exact_log_z(point: StatePoint, points: int = 24) -> float:
+def exact_log_z(point: StatePoint, points: int = 24, potential: YukawaPotential = POTENTIAL) -> float:
     """One proton anywhere, the relative vector on a grid of the whole cell."""
     cell = point.cell(2)
     with torch.no_grad():
-        parts = [POTENTIAL.energy(part, cell) for part in pair_grid(cell, points).split(4096)]
+        parts = [potential.energy(part, cell) for part in pair_grid(cell, points).split(4096)]
     total = torch.logsumexp(-torch.cat(parts) / point.kT, 0).item()
     return total - 3 * math.log(points) + 6 * math.log(cell.length)
 
@@ -146,3 +147,46 @@ def test_an_interrupted_command_resumes(
     assert main([*words, "run_dir=runs/whole", "log_z_path=whole.json"]) in (0, 1)
     (whole,) = read_entries("whole.json")
     assert (resumed.log_z, resumed.log_z_error) == (whole.log_z, whole.log_z_error)
+
+
+def test_states_are_added_and_the_summary_is_that_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A state between two that overlap by 0.064 is named and stored; summary.json holds the wanted ones, for `eos`."""
+    monkeypatch.chdir(tmp_path)
+    metadata = {"rs_range": [0.8, 2.4], "temperature_kelvin": [4000.0, 9000.0], "label": {}}
+    strong = YukawaPotential(strength=4.0, screening_length=0.6)
+    save_potential(strong, tmp_path / "pair.pt", metadata)
+    words = ["potential.path=pair.pt", "system.num_atoms=2", "system.rs=[0.8,2.4]"]
+    words += ["system.temperature_kelvin=[6000,8000]", "log_z.min_overlap=0.1"]
+    code = main(["log-z", *words, *QUICK, *LOOSE])
+    printed = capsys.readouterr().out
+    assert "states added where neighbours overlapped too little: rs = 1.3856, T = 6000 K" in printed
+    entries = read_entries("pair.log_z.json")
+    assert len(entries) == 5
+    for entry in entries:
+        exact = exact_log_z(StatePoint(entry.rs, entry.temperature_kelvin), potential=strong)
+        assert abs(entry.log_z - exact) < 3.5 * entry.log_z_error
+        assert len(entry.covariances) == len(entries)
+    summary = json.loads(Path("runs/log_z/summary.json").read_text())
+    assert code == (0 if not json.loads(Path("runs/log_z/integration.json").read_text())["reasons"] else 1)
+    assert summary["system"]["states"] == [[0.8, 8000.0], [0.8, 6000.0], [2.4, 6000.0], [2.4, 8000.0]]
+    assert summary["converged"] == (not summary["reasons"])
+    assert summary["diagnostics"]["num_windows"] > len(entries)
+    assert {"command", "code_version", "date"} <= set(summary["provenance"])
+    assert summary["units"]["pressure_gpa"] == "GPa"
+    for state in summary["states"]:
+        (entry,) = [e for e in entries if e.is_at(2, state["rs"], state["temperature_kelvin"])]
+        kT = StatePoint(entry.rs, entry.temperature_kelvin).kT
+        assert state["free_energy_per_atom"]["error"] == pytest.approx(kT * entry.log_z_error / 2)
+        assert state["error_budget"]["free_energy_per_atom"]["log_z"] == state["free_energy_per_atom"]["error"]
+        assert set(state["diagnostics"]) == {"r_hat", "autocorrelation_time", "effective_sample_size"}
+        assert state["converged"] == (not state["reasons"] and not joint_reasons(summary))
+    found = lv.eos(["runs/log_z"])
+    assert len(found.table) == 4
+    assert all(len(point.shared) == 3 for point in found.fit.points)
+
+
+def joint_reasons(summary: dict) -> list[str]:
+    """Those of ln Z, which hold for all states."""
+    return [reason for reason in summary["reasons"] if not reason.startswith("rs = ")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,9 @@ from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.workflows.sweep_files import SweepFiles
 from tests.helpers.plasma import exact_excess_free_energy
+from tests.helpers.scripts import load_script
 
+bench = load_script(Path(__file__).parents[2] / "benchmarks" / "bench_log_z.py")
 GAMMAS = (1.0, 2.0, 5.0, 10.0)
 QUICK = LogZSettings(
     num_chains=6,
@@ -47,6 +50,37 @@ def test_plasma_of_four_couplings_from_one_problem() -> None:
     assert correlation[2, 3] > 0.3, "the states share the path below them"
     last = math.sqrt(found.covariance[3, 3] + found.covariance[2, 2] - 2 * found.covariance[2, 3])
     assert abs((found.log_z[3] - found.log_z[2]) - (exact[3] - exact[2])) < 3.5 * last
+
+
+def test_sixteen_charges_against_the_literature_and_a_single_problem() -> None:
+    """f at N = 16 against the published f of infinite N with the correction for N, and against one integration.
+
+    Published are Gamma = 1, 5 and 10. The random-phase correction holds within 0.006 kT here.
+    """
+    cell = PeriodicCell(16, 1.0)
+    ewald, ideal = Ewald(cell, 1e-4), 48 * math.log(cell.length)
+    settings = replace(QUICK, num_chains=4, num_steps=2, pilot_sweeps=10, spacing=1.5)
+    stages = torch.tensor(GAMMAS, dtype=torch.float64)[:, None]
+    found = integrate_path([ewald.proton_energy], stages, [1, 2, 3, 4], cell, 1.0, settings)
+    infinite = bench.published()
+    for gamma, log_z, error in zip(GAMMAS, found.log_z, found.errors / 16, strict=True):
+        value = -(log_z - ideal) / 16
+        assert error < 0.03
+        if gamma in infinite:
+            expected = infinite[gamma] + bench.fluctuation_correction(16, gamma)
+            print(gamma, value, error, expected)
+            assert abs(value - expected) < 3 * error + 0.006
+    single = integrate([ewald.proton_energy], cell, 0.5, settings)
+    assert abs(found.log_z[1] - single.log_z) < 3 * math.hypot(found.errors[1], single.log_z_error)
+
+
+def test_the_correction_for_the_size_of_a_plasma() -> None:
+    """-0.076 at N = 16 and -0.030 at N = 54 for Gamma = 1, as simulations find; and the sum over waves itself."""
+    assert bench.fluctuation_correction(16, 1.0) == pytest.approx(-0.076, abs=1e-3)
+    assert bench.fluctuation_correction(54, 1.0) == pytest.approx(-0.030, abs=1e-3)
+    # Small Gamma: (q^2/2N) [sum - integral] 1/k^2 = Gamma/2 times the Madelung energy -2.8373/L, in units of 1/rs.
+    small, length = 1e-7, PeriodicCell(16, 1.0).length
+    assert bench.fluctuation_correction(16, small) == pytest.approx(-0.5 * small * 2.837297 / length, rel=1e-3)
 
 
 class Interrupted(Exception):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
 
 from lightning_vfe.analysis.eos.fit import Fit
 from lightning_vfe.analysis.eos.hugoniot import GROUND_STATE_LIMIT
@@ -53,11 +55,13 @@ def _draw_lines(fit: Fit, table: pd.DataFrame, system: Mapping[str, Any], name: 
             _draw_points(panel, x, rows, name, color, math_label(other, number))
             line = np.linspace(x.min(), x.max(), POINTS_OF_A_LINE)
             _draw_curve(panel, fit.surface, line, number, axis, name, color)
-        _draw_published(panel, table, system, name, axis)
+        published = _draw_published(panel, table, system, name, axis)
         panel.set_xlabel(AXIS_LABELS[axis])
         panel.set_ylabel(TERMS[name].axis_unit)
         panel.set_title(TERMS[name].title)
         handles, labels = panel.get_legend_handles_labels()
+        # published values come last
+        handles, labels = handles[published:] + handles[:published], labels[published:] + labels[:published]
         handles += [HOLLOW] if not table["converged"].all() else []
         labels += ["not converged"] if not table["converged"].all() else []
         figure.legend(handles, labels, loc="outside right upper")
@@ -66,20 +70,20 @@ def _draw_lines(fit: Fit, table: pd.DataFrame, system: Mapping[str, Any], name: 
 
 
 def draw_isentropes(fit: Fit, system: Mapping[str, Any]) -> Figure:
-    """T and P along lines of constant entropy, through the states of the middle temperature."""
+    """T and P along lines of constant entropy, through the densities of the states at the middle of their T."""
     surface, states = fit.surface, [point.state for point in fit.points]
     kelvins = sorted({state.temperature_kelvin for state in states})
     densities = sorted({state.rs for state in states})
     rs = np.linspace(densities[0], densities[-1], POINTS_OF_A_LINE)
-    middle = kelvin_to_kT(kelvins[len(kelvins) // 2])
-    span = kelvins[0] / NEAR * KELVIN_TO_HARTREE, kelvins[-1] * NEAR * KELVIN_TO_HARTREE
+    middle = kelvin_to_kT(math.sqrt(kelvins[0] * kelvins[-1]))
+    span = float(kelvin_to_kT(kelvins[0])), float(kelvin_to_kT(kelvins[-1]))
     with house_style():
         figure, axes = panel_grid(2, 2, (3.9, 3.0))
         shown = densities[:: max(1, -(-len(densities) // MOST_LINES))]
         for density, color in zip(shown, _colors(len(shown)), strict=True):
             entropy = float(surface.entropy(volume_per_atom(density), middle))
             kT = surface.isentrope(entropy, volume_per_atom(rs), span)
-            label = f"$S = {entropy:.2f}$ $k_\\mathrm{{B}}$"
+            label = f"$S = {entropy:.2f}$ $k_\\mathrm{{B}}$/atom"
             axes[0].plot(rs, kT / KELVIN_TO_HARTREE, color=color, label=label)
             pressure = surface.pressure(volume_per_atom(rs), kT) * HARTREE_PER_BOHR3_TO_GPA
             axes[1].plot(rs, pressure, color=color)
@@ -120,11 +124,17 @@ def draw_hugoniot(of_surface: pd.DataFrame, of_points: pd.DataFrame, system: Map
             faces = [color if cold else "white" for cold in table["ground_state_electrons"]]
             look: dict[str, Any] = {"marker": marker, "edgecolors": color, "label": label, "zorder": 3}
             panel.scatter(table["compression"], table["pressure_gpa"], 26, faces, **look)
+        if of_surface.empty and of_points.empty:
+            panel.text(0.03, 0.95, "not through the states of the run", transform=panel.transAxes, va="top", color=BLUE)
         panel.set_yscale("log")
+        panel.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+        panel.yaxis.set_minor_formatter(NullFormatter())
         panel.set_xlabel("compression $V_0 / V$")
         panel.set_ylabel("$P$ / GPa")
         panel.set_title(f"hollow: above {GROUND_STATE_LIMIT:g} K, with excited electrons")
-        figure.legend(loc="outside right upper")
+        handles, labels = panel.get_legend_handles_labels()
+        figure.legend(handles[::-1], labels[::-1], loc="outside right upper")
         figure.suptitle(f"{substance(system)},  $N = {system['num_atoms']}$", x=0.01, ha="left", fontsize=10.5)
     return figure
 
@@ -153,18 +163,25 @@ def _draw_curve(
     panel.fill_between(line, values - errors, values + errors, color=color, alpha=0.2, linewidth=0)
 
 
-def _draw_published(panel: Axes, table: pd.DataFrame, system: Mapping[str, Any], name: str, axis: str) -> None:
-    """Rows of data/literature.csv in and around the range of the states; F holds for hydrogen alone."""
+def _draw_published(panel: Axes, table: pd.DataFrame, system: Mapping[str, Any], name: str, axis: str) -> int:
+    """Rows of data/literature.csv in and around the range of the states; F holds for hydrogen alone.
+
+    Returns:
+        Number of entries in the legend, before those of error bars.
+    """
     if name == "free_energy_per_atom" and not is_hydrogen(system):
-        return
+        return 0
     states = table.index.to_frame()
     rows = literature_table().rename(columns={"T_kelvin": "temperature_kelvin"})
     rows = rows[(rows["temperature_kelvin"] > 0) & rows["P" if name == "pressure_gpa" else "F"].notna()]
     for key in ("rs", "temperature_kelvin"):
         rows = rows[rows[key].between(states[key].min() / NEAR, states[key].max() * NEAR)]
-    for number, (method, own) in enumerate(rows.groupby("method")):
-        values = own["P" if name == "pressure_gpa" else "F"]
-        panel.scatter(own[axis], values, 24, GREY, marker="sD^v<>"[number % 6], label=method, zorder=1)
+    other = "temperature_kelvin" if axis == "rs" else "rs"
+    groups = rows.groupby(["method", other])
+    for number, ((method, place), own) in enumerate(groups):
+        values, label = own["P" if name == "pressure_gpa" else "F"], f"{method}, {math_label(other, place)}"
+        panel.scatter(own[axis], values, 24, GREY, marker="sD^v<>ph"[number % 8], label=label, zorder=1)
+    return len(groups)
 
 
 def _colors(count: int) -> Sequence[Any]:

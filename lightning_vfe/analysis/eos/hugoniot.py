@@ -19,6 +19,8 @@ from lightning_vfe.physics.units import BOHR_TO_ANGSTROM, HARTREE_PER_BOHR3_TO_G
 
 GROUND_STATE_LIMIT = 10_000.0
 """Kelvin. Above it, excited electrons, which the model leaves out, change E and P."""
+STEP = 1e-5
+"""Relative step in V of the slope of the mismatch."""
 ELECTRON_MASS_GRAM = constants.electron_mass * 1e3
 INITIAL = {"D": (0.167, -0.583725), "H": (0.0708, -0.582284)}
 """Density in g/cm^3 and energy in Ha per atom of the cryogenic liquids.
@@ -81,7 +83,9 @@ class InitialState:
 def hugoniot_of_surface(
     surface: Surface, start: InitialState, kelvins: Sequence[float], rs: tuple[float, float]
 ) -> pd.DataFrame:
-    """The Hugoniot of a fitted surface, with errors by the delta method from the covariance of its coefficients.
+    """The Hugoniot of a fitted surface, with errors from the covariance of its coefficients and from its truncation.
+
+    To first order, another surface moves the zero V of the mismatch h by -dh / (dh/dV).
 
     Args:
         surface: F(V, T).
@@ -97,21 +101,25 @@ def hugoniot_of_surface(
     for kelvin in kelvins:
         kT = kelvin_to_kT(kelvin)
 
-        def place(each: Surface, kT: np.ndarray = kT) -> np.ndarray:
-            def mismatch(volume: float) -> float:
-                v = np.array(volume)
-                return float(start.mismatch(each.energy(v, kT), each.pressure(v, kT), v))
+        def mismatch(volume: float, each: Surface = surface, kT: np.ndarray = kT) -> float:
+            v = np.array(volume)
+            return float(start.mismatch(each.energy(v, kT), each.pressure(v, kT), v))
 
-            # a surface that is moved by its error may cross just outside
-            wide = (low, high) if each is surface else (0.8 * low, 1.25 * high)
-            if mismatch(wide[0]) * mismatch(wide[1]) > 0:
-                return np.full(2, math.nan)
-            volume = brentq(mismatch, *wide)
-            return np.array([volume, each.pressure(np.array(volume), kT)])
+        if mismatch(low) * mismatch(high) > 0:
+            continue
+        found = brentq(mismatch, low, high)
+        step = STEP * found
+        slope = (mismatch(found + step) - mismatch(found - step)) / (2.0 * step)
+        slope_p = float(surface.pressure_slope(np.array(found), kT))
 
-        found = place(surface)
-        if np.isfinite(found).all():
-            rows.append((kelvin, *found, *surface.error(place)))
+        def place(
+            each: Surface, kT: np.ndarray = kT, found: float = found, slope: float = slope, slope_p: float = slope_p
+        ) -> np.ndarray:
+            """V and P on the Hugoniot to first order, of a surface near the fitted one."""
+            change = -(mismatch(found, each, kT) - mismatch(found, surface, kT)) / slope
+            return np.array([found + change, float(each.pressure(np.array(found), kT)) + slope_p * change])
+
+        rows.append((kelvin, *place(surface), *surface.error(place), *surface.truncation_error(place)))
     return _table(rows, start)
 
 
@@ -134,7 +142,7 @@ def hugoniot_of_points(points: Sequence[Point], start: InitialState) -> pd.DataF
         own = [point for point in points if point.state.temperature_kelvin == kelvin]
         found = _crossing(own, start) if len({point.state.rs for point in own}) > 1 else None
         if found is not None:
-            rows.append((kelvin, *found))
+            rows.append((kelvin, *found, math.nan, math.nan))
     return _table(rows, start)
 
 
@@ -168,8 +176,11 @@ def _crossing(points: Sequence[Point], start: InitialState) -> tuple[float, floa
 
 
 def _table(rows: Sequence[tuple[float, ...]], start: InitialState) -> pd.DataFrame:
-    """temperature_kelvin, rs, compression V_0/V and pressure_gpa with errors, and whether T is within the limit."""
-    kelvin, volume, pressure, volume_error, pressure_error = np.array(rows, dtype=float).reshape(-1, 5).T
+    """temperature_kelvin, rs, compression V_0/V and pressure_gpa with errors, and whether T is within the limit.
+
+    The errors contain the truncation error of the surface, which NAME_truncation holds apart.
+    """
+    kelvin, volume, pressure, volume_error, pressure_error, *truncated = np.array(rows, dtype=float).reshape(-1, 7).T
     return pd.DataFrame(
         {
             "temperature_kelvin": kelvin,
@@ -177,8 +188,10 @@ def _table(rows: Sequence[tuple[float, ...]], start: InitialState) -> pd.DataFra
             "rs_error": rs_of_volume(volume) * volume_error / (3.0 * volume),
             "compression": start.volume / volume,
             "compression_error": start.volume / volume**2 * volume_error,
+            "compression_truncation": start.volume / volume**2 * truncated[0],
             "pressure_gpa": pressure * HARTREE_PER_BOHR3_TO_GPA,
             "pressure_gpa_error": pressure_error * HARTREE_PER_BOHR3_TO_GPA,
+            "pressure_gpa_truncation": truncated[1] * HARTREE_PER_BOHR3_TO_GPA,
             "ground_state_electrons": kelvin <= GROUND_STATE_LIMIT,
         }
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,8 @@ import numpy as np
 from lightning_vfe.analysis.run import RunFolder
 from lightning_vfe.analysis.states import State
 from lightning_vfe.errors import SettingError
+from lightning_vfe.physics.finite_size import two_body_corrections
+from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA, KELVIN_TO_HARTREE
 
 MEASURED = ("free_energy_per_atom", "energy_per_atom", "pressure_gpa")
@@ -36,6 +38,7 @@ class Point:
         run: name of the folder.
         converged: whether `test` trusts its averages.
         reasons: why not, and why F is missing.
+        shared: covariance of F with F at other states in Ha^2 per atom, where their ln Z come from one problem.
     """
 
     state: State
@@ -44,6 +47,7 @@ class Point:
     run: str
     converged: bool = True
     reasons: tuple[str, ...] = ()
+    shared: Mapping[State, float] = field(default_factory=dict)
 
     @property
     def kT(self) -> float:
@@ -59,8 +63,13 @@ class Point:
         return float(direction @ self.values), math.sqrt(max(0.0, direction @ self.covariance @ direction))
 
 
-def collect(runs: Sequence[RunFolder]) -> list[Point]:
+def collect(runs: Sequence[RunFolder], finite_size: bool = False) -> list[Point]:
     """The points of all runs, by density and then temperature.
+
+    Args:
+        runs: tested runs.
+        finite_size: add the two-body finite-size corrections to F, E and P. They are those of summary.json, or those of
+            plasmons where the cell was too small for `test` to give them. Their own errors are not counted.
 
     Raises:
         SettingError: no run, runs that do not belong together, T = 0, a state twice or without a result.
@@ -72,7 +81,7 @@ def collect(runs: Sequence[RunFolder]) -> list[Point]:
     for run in runs:
         _ = run.summary  # says which command is missing
     check_same_kind(runs)
-    points = [_point(view) for run in runs for view in run.views]
+    points = [_point(view, finite_size) for run in runs for view in run.views]
     known: dict[str, str] = {}
     for point in points:
         if point.state.suffix in known:
@@ -93,10 +102,7 @@ def check_same_kind(runs: Sequence[RunFolder]) -> None:
     """
     first = runs[0]
     for run in runs:
-        is_sampled = run.system.get("protons", "sampled") == "sampled"
-        if not is_sampled or any(not state.temperature_kelvin > 0 for state in run.states):
-            reason = "has no sampled protons, T = 0: it has no F(V, T)"
-            raise SettingError("runs", run.folder, reason, "give runs with system.protons=sampled")
+        _check_temperatures(run)
         pairs = [(f"system.{key}", *(each.system.get(key, other) for each in (first, run)))
                  for key, other in COMMON.items()]  # fmt: skip
         if all((each.folder / "config.yaml").is_file() for each in (first, run)):
@@ -111,11 +117,22 @@ def check_same_kind(runs: Sequence[RunFolder]) -> None:
                 raise SettingError("runs", names, reason, "an equation of state takes runs of one kind")
 
 
+def _check_temperatures(run: RunFolder) -> None:
+    """F(V, T) needs protons that move, at T > 0."""
+    if run.system.get("protons", "sampled") != "sampled":
+        reason = "has no sampled protons, T = 0: it has no F(V, T)"
+        raise SettingError("runs", run.folder, reason, "give runs with system.protons=sampled")
+    for state in run.states:
+        if not state.temperature_kelvin > 0:
+            reason = f"has a state at rs = {state.rs:g}, T = {state.temperature_kelvin:g} K: T must be positive"
+            raise SettingError("runs", run.folder, reason, "leave this run out")
+
+
 def _setting(config: Mapping[str, Any], group: str, key: str) -> Any:
     return (config.get(group) or {}).get(key)
 
 
-def _point(view: RunFolder) -> Point:
+def _point(view: RunFolder, finite_size: bool) -> Point:
     """The point of a run at one of its states."""
     (state,) = view.states
     found = np.array([view.result(name) for name in MEASURED])  # (3, 2)
@@ -127,16 +144,28 @@ def _point(view: RunFolder) -> Point:
     negative = view.summary.get("diagnostics", {}).get("negative_determinants") or 0.0
     if not math.isfinite(found[0, 0]) and negative and not reasons:
         reasons = (f"negative determinants ({negative:.1e})",)
+    shift = _correction(view, state) if finite_size else np.zeros(3)
     unit = np.array([1.0, 1.0, 1.0 / HARTREE_PER_BOHR3_TO_GPA])
     covariance = _covariance(view, found[:, 1], state)
     return Point(
         state,
-        found[:, 0] * unit,
+        (found[:, 0] + shift) * unit,
         covariance * np.outer(unit, unit),
         view.folder.name,
         bool(view.summary.get("converged", False)),
         reasons,
     )
+
+
+def _correction(view: RunFolder, state: State) -> np.ndarray:
+    """What the two-body corrections add to F and E in Ha per atom and to P in GPa.  # (3,)"""
+    names = [f"finite_size_{name}" for name in MEASURED]
+    found = np.array([view.result(name)[0] for name in names])
+    if np.isfinite(found).all():
+        return found
+    point = StatePoint(state.rs, state.temperature_kelvin)
+    estimates = two_body_corrections(point, int(view.system["num_atoms"]))
+    return np.array([estimates[name].value for name in names])
 
 
 def _covariance(view: RunFolder, errors: np.ndarray, state: State) -> np.ndarray:

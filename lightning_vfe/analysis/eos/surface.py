@@ -130,11 +130,14 @@ class Surface:
         basis: of the polynomial.
         coefficients: # (terms.num_terms,)
         covariance: of the coefficients.  # (terms.num_terms, terms.num_terms)
+        rivals: surfaces of other numbers of terms that the data admit, each with its Akaike weight; the weights of all,
+            with that of this surface, add up to 1.
     """
 
     basis: Basis
     coefficients: np.ndarray
     covariance: np.ndarray
+    rivals: tuple[tuple[float, Surface], ...] = ()
 
     def _derivative(self, volume: np.ndarray, kT: np.ndarray, of_volume: int, of_kT: int) -> np.ndarray:
         rows = self.basis.rows(volume, kT, of_volume, of_kT)
@@ -147,6 +150,10 @@ class Surface:
     def pressure(self, volume: np.ndarray, kT: np.ndarray) -> np.ndarray:
         """P in Ha/bohr^3."""
         return -self._derivative(volume, kT, 1, 0)
+
+    def pressure_slope(self, volume: np.ndarray, kT: np.ndarray) -> np.ndarray:
+        """(dP/dV)_T in Ha/bohr^6."""
+        return -self._derivative(volume, kT, 2, 0)
 
     def entropy(self, volume: np.ndarray, kT: np.ndarray) -> np.ndarray:
         """S in k_B."""
@@ -162,11 +169,14 @@ class Surface:
 
     def sound_speed(self, volume: np.ndarray, kT: np.ndarray) -> np.ndarray:
         """c in atomic units of velocity; nan where the surface is not stable."""
-        slope = -self._derivative(volume, kT, 2, 0)
         of_kT = -self._derivative(volume, kT, 1, 1)
         capacity = self.heat_capacity(volume, kT)
         with np.errstate(divide="ignore", invalid="ignore"):
-            square = -(volume**2) * (slope - kT * of_kT**2 / capacity) / (self.basis.nuclear_mass + 1.0)
+            square = (
+                -(volume**2)
+                * (self.pressure_slope(volume, kT) - kT * of_kT**2 / capacity)
+                / (self.basis.nuclear_mass + 1.0)
+            )
             return np.where((capacity > 0) & (square > 0), np.sqrt(np.abs(square)), np.nan)
 
     def isentrope(self, entropy: float, volume: np.ndarray, kT_range: tuple[float, float]) -> np.ndarray:
@@ -182,7 +192,28 @@ class Surface:
         return np.array([kT_at(float(one)) for one in np.atleast_1d(volume)])
 
     def error(self, quantity: Callable[[Surface], np.ndarray]) -> np.ndarray:
-        """Standard error of whatever follows from the surface, by the delta method.
+        """Standard error of whatever follows from the surface: the statistical and the truncation error together.
+
+        Args:
+            quantity: of a surface.
+        """
+        return np.asarray(np.hypot(self.statistical_error(quantity), self.truncation_error(quantity)))
+
+    def truncation_error(self, quantity: Callable[[Surface], np.ndarray]) -> np.ndarray:
+        """Spread over the surfaces of other numbers of terms, sigma^2 = sum_m w_m (q_m - q)^2 with Akaike weights w_m.
+
+        Args:
+            quantity: of a surface.
+
+        Source: Burnham and Anderson, Model Selection and Multimodel Inference, section 4.3 (2002).
+        """
+        value, total = np.asarray(quantity(self)), np.asarray(0.0)
+        for weight, rival in self.rivals:
+            total = total + weight * (np.asarray(quantity(rival)) - value) ** 2
+        return np.asarray(np.sqrt(total) + np.zeros_like(value))
+
+    def statistical_error(self, quantity: Callable[[Surface], np.ndarray]) -> np.ndarray:
+        """Standard error of whatever follows from the surface, by the delta method from the errors of the data.
 
         sigma^2 = sum_k [(q(c + d_k) - q(c - d_k)) / 2]^2, where d_k are the columns of the root of the covariance.
         It is exact for what is linear in the coefficients: F, P, S, E and C_V.

@@ -1,6 +1,7 @@
 """Run one verb of Lightning's Trainer."""
 
 import logging
+import os
 import signal
 import warnings
 from typing import Any
@@ -38,6 +39,7 @@ def configure_logging() -> None:
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     for advice in (
         ".*does not have many workers.*",
+        ".*`srun` command is available.*",  # one process needs none; the banner tells how many there are
         ".*has `__len__` defined.*",
         ".*Total length of .* is zero.*",  # fit has no validation batches
         ".*your dataloader is not resumable.*",  # the datamodule's state holds the walkers
@@ -47,6 +49,8 @@ def configure_logging() -> None:
         ".*Grad strides do not match bucket view strides.*",  # small matrices: nothing to gain
     ):
         warnings.filterwarnings("ignore", advice)
+    if "SLURM_JOB_ID" not in os.environ:  # on a login node or a desktop, no job is meant
+        warnings.filterwarnings("ignore", ".*`srun` command is available.*")
 
 
 def is_progress_bar(callback: object) -> bool:

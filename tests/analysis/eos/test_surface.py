@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lightning_vfe.analysis.eos.fit import consistency, fit_surface, leave_one_out, suspicious
+from lightning_vfe.analysis.eos.agreement import consistency, leave_one_out, suspicious
+from lightning_vfe.analysis.eos.fit import fit_surface
 from lightning_vfe.analysis.eos.points import Point, collect
 from lightning_vfe.analysis.eos.surface import Basis, Surface, Terms, kelvin_to_kT, rs_of_volume, volume_per_atom
 from lightning_vfe.analysis.eos.tables import remarks, state_table

@@ -1,0 +1,58 @@
+"""Potentials of a path that have too little in common, so that others are put between them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit
+from torch import Tensor
+
+from lightning_vfe.log_z.replica_exchange import Energy
+
+TargetPath = tuple[Sequence[Energy], Tensor, Sequence[int]]
+"""Energies E_1, ..., E_M, the path's potentials as sums of them (S, M), and the numbers of the targets among these."""
+Between = Callable[[Sequence[int], Sequence[float]], TargetPath]
+"""The path with further targets, each between the k-th target and the next one: takes the numbers k and overlaps."""
+
+
+def overlap_of_pair(low: np.ndarray, high: np.ndarray) -> float:
+    r"""Overlap int p_1 p_2 / (p_1 + p_2) dz of two Boltzmann distributions, from samples of both.
+
+    With D = (E_2 - E_1)/kT and D_0 = -ln(Z_2/Z_1), p_2 / (p_1 + p_2) = 1 / (1 + exp(D - D_0)), so that the overlap is
+    <1 / (1 + exp(D - D_0))>_1 = <1 / (1 + exp(D_0 - D))>_2. The second equation gives D_0. It is 1/2 for two equal
+    distributions, 0.22 for Gaussians in D that are 2 standard deviations apart, and 0.034 at 4.
+
+    Args:
+        low: D of samples of p_1.  # (n,)
+        high: D of samples of p_2.  # (m,)
+
+    Source: Bennett, J. Comput. Phys. 22, 245 (1976).
+    """
+
+    def difference(shift: float) -> float:
+        return float(expit(shift - low).mean() - expit(high - shift).mean())
+
+    ends = [float(end) for end in (min(low.min(), high.min()) - 1.0, max(low.max(), high.max()) + 1.0)]
+    shift = brentq(difference, *ends) if difference(ends[0]) * difference(ends[1]) < 0 else float(np.mean(ends))
+    return float(expit(shift - low).mean())
+
+
+def overlaps_of_targets(samples: np.ndarray, rows: Sequence[int], targets: Sequence[int]) -> np.ndarray:
+    """Overlap of each target of a path with the next one.
+
+    Args:
+        samples: E_m/kT of all windows.  # (steps, K, C, S)
+        rows: numbers of the targets' windows.  # (T,)
+        targets: numbers from 1 to S of the targets.  # (T,)
+
+    Returns:
+        # (T - 1,)
+    """
+    found = []
+    for k in range(len(targets) - 1):
+        one, two = targets[k] - 1, targets[k + 1] - 1
+        low, high = (samples[:, rows[n]] for n in (k, k + 1))
+        found.append(overlap_of_pair(*((each[..., two] - each[..., one]).ravel() for each in (low, high))))
+    return np.array(found)
