@@ -30,7 +30,7 @@ PRELOAD = (
     "lightning_vfe.training.potential.module",
     "lightning_vfe.training.potential.datamodule",
 )
-LIMIT_SECONDS = 120.0
+LIMIT_SECONDS = 300.0
 MEMORY = 6 * 2**30
 """Bytes that a command may take: a huge number must not take the machine along."""
 

@@ -24,7 +24,7 @@ MIN_STEPS = 16
 MIN_HALVES = 4
 """Steps at least for a comparison of two halves."""
 START_CHANCE = 0.01
-"""Probability that an equilibrated series loses its first part."""
+"""Of an equilibrated series: probability that a start of given length counts as different."""
 DRIFT_CHANCE = 0.001
 """Probability that an equilibrated series is said to drift, and that a further block goes."""
 
@@ -35,7 +35,10 @@ def block_length(num_steps: int) -> int:
 
 
 def equilibration_steps(
-    series: Series, strata: Sequence[int] | Series | None = None, weights: Sequence[float] | Series | None = None
+    series: Series,
+    strata: Sequence[int] | Series | None = None,
+    weights: Sequence[float] | Series | None = None,
+    num_terms: int = 1,
 ) -> int:
     """Number of steps at the start of a series that are not equilibrated.
 
@@ -46,14 +49,14 @@ def equilibration_steps(
        without a model of correlations in time. Where every chain is a stratum of its own, the statistical inefficiency
        gives it.
     3. The first block of the rest must not differ in the same way from the steps after it, or it goes, too.
-    4. The two halves of the rest must not differ in the same way, or the chains drift still.
+    4. The two halves of the rest must not differ in the same way, or the chains drift still. Of fewer than MIN_STEPS
+       steps only this is done.
 
     Args:
         series: real samples.  # (steps, chains)
         strata: label of each chain, as of `statistics.estimate`.  # (chains,)
         weights: what each chain counts in the mean.  # (chains,)
-
-    Of fewer than MIN_STEPS steps only 4 is done.
+        num_terms: series that are tested beside each other; each test has a share of the chances.
 
     Returns:
         0 where all steps are equilibrated, and for fewer than MIN_HALVES steps; a multiple of `block_length`. The
@@ -71,15 +74,15 @@ def equilibration_steps(
     if steps < MIN_HALVES or is_constant(values) or is_constant(mean_series):
         return 0
     if steps < MIN_STEPS:
-        return steps if _differs(values, steps // 2, labels, omega, DRIFT_CHANCE) else 0
+        return steps if _differs(values, steps // 2, labels, omega, DRIFT_CHANCE / num_terms) else 0
     block = block_length(steps)
     start = int(load_pymbar().timeseries.detect_equilibration(mean_series, nskip=block)[0])
-    if not _differs(values, start, labels, omega, START_CHANCE):
+    if not _differs(values, start, labels, omega, START_CHANCE / num_terms):
         start = 0
-    while start <= steps // 2 and _differs(values[start:], block, labels, omega, DRIFT_CHANCE):
+    while start <= steps // 2 and _differs(values[start:], block, labels, omega, DRIFT_CHANCE / num_terms):
         start += block
     rest = values[start:]
-    drifts = len(rest) >= MIN_STEPS and _differs(rest, len(rest) // 2, labels, omega, DRIFT_CHANCE)
+    drifts = len(rest) >= MIN_STEPS and _differs(rest, len(rest) // 2, labels, omega, DRIFT_CHANCE / num_terms)
     return steps if drifts else start
 
 

@@ -111,7 +111,7 @@ class FreeEnergyMetric(Metric):
             chains = stratum[own].cpu()
             arguments = chains, self.strata.weights(chains)
             series_of = {name: series[:, own].cpu() for name, series in terms.items()}
-            slowest = max(equilibration_steps(each, *arguments) for each in series_of.values())
+            slowest = max(equilibration_steps(each, *arguments, len(series_of)) for each in series_of.values())
             start = start_of_average(slowest, next(iter(series_of.values())).shape[0])
             self.unequilibrated.append(slowest)
             found.append({name: estimate(each[start:], *arguments) for name, each in series_of.items()})
