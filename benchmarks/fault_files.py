@@ -49,10 +49,6 @@ READERS = (
 )
 
 
-WITHOUT_CHECKSUM = ("run/metrics.csv",)
-"""Each step adds a row: a digit that has become another one stays unnoticed."""
-
-
 def flips(campaign: Any, tries: int) -> None:
     """Flip a random bit of a file that a command reads: it must refuse in one line, or find the same numbers."""
     for reader in READERS:
@@ -69,8 +65,6 @@ def flips(campaign: Any, tries: int) -> None:
             wrong = "" if outcome.is_clean else f"unclean: {outcome}"
             if outcome.code == 0 and not equal(reader.found(home), straight):
                 wrong = "other numbers without a word"
-            if wrong and outcome.is_clean and reader.file in WITHOUT_CHECKSUM:
-                wrong, row.known = "", row.known + 1
             row.add(outcome, wrong, "what the file held, until it is written again")
             shutil.rmtree(home)
         campaign.finish(row)

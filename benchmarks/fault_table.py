@@ -26,7 +26,6 @@ class Row:
         lines: what the user saw.
         lost: what was lost at worst.
         wrong: what was answered badly.
-        known: how often a known limit was met, which docs/faults.md describes.
     """
 
     fault: str
@@ -35,7 +34,6 @@ class Row:
     lines: list[str] = field(default_factory=list)
     lost: str = "nothing"
     wrong: list[str] = field(default_factory=list)
-    known: int = 0
 
     def add(self, outcome: Outcome, wrong: str = "", lost: str = "") -> None:
         """Count a try; `wrong` says what was bad about it."""
@@ -49,7 +47,7 @@ class Row:
 
     def __str__(self) -> str:
         """A line of the table."""
-        well = f"{self.tries - len(self.wrong) - self.known} of {self.tries}"
+        well = f"{self.tries - len(self.wrong)} of {self.tries}"
         return f"| {self.fault} | {', '.join(sorted(self.codes))} | {self.lost} | {well} |"
 
     @property

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 CHECKSUM = "checksum"
-"""Entry of a mapping, and word in the last line of a text, that holds the checksum of the rest."""
+"""Entry of a mapping, column of a table, and word in the last line of a text, that holds the checksum of the rest."""
 _LAST_LINE = f"# {CHECKSUM} "
 
 
@@ -37,6 +38,21 @@ def has_changed_text(text: str) -> bool:
     if not lines or not lines[-1].startswith(_LAST_LINE):
         return False
     return lines[-1] != _LAST_LINE + _digest("".join(f"{line}\n" for line in lines[:-1]))
+
+
+def row_checksum(row: Mapping[str, Any]) -> str:
+    """Checksum of a row of a table, by column, without the column CHECKSUM.
+
+    Names and values enter in their order, empty values do not: columns that turn up later leave it as it is.
+    """
+    cells = (f"{name}={value}" for name, value in row.items() if name != CHECKSUM and value not in (None, ""))
+    # the word in front keeps readers from taking it for a number
+    return f"crc32-{zlib.crc32(','.join(cells).encode()):08x}"
+
+
+def row_has_changed(row: Mapping[str, str]) -> bool:
+    """Whether a row differs from the checksum in it; rows of version 0.2 have none."""
+    return bool(row.get(CHECKSUM)) and row[CHECKSUM] != row_checksum(row)
 
 
 def _digest(text: str) -> str:

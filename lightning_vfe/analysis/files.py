@@ -13,7 +13,7 @@ import pandas as pd
 from omegaconf import OmegaConf
 
 from lightning_vfe.analysis.states import GROUND_STATES, SEPARATOR, State, check_distinct, split_column, state_suffix
-from lightning_vfe.files import has_changed, has_changed_text
+from lightning_vfe.files import CHECKSUM, has_changed, has_changed_text, row_has_changed
 
 _COPY = "take an older copy, or move it away: a run continues without it"
 _DELETE_CONFIG = "delete it: the checkpoint holds a copy, and key=value on the command line changes settings"
@@ -75,6 +75,8 @@ def _damage(summary: Mapping[str, Any]) -> str:
 def read_table(file: Path, column: str) -> pd.DataFrame:
     """A CSV file of numbers; a last line that has no end, as a killed process leaves it, is left out.
 
+    So is the column CHECKSUM, with which each row is compared.
+
     Raises:
         ValueError: it is damaged, or has not the column.
     """
@@ -85,6 +87,7 @@ def read_table(file: Path, column: str) -> pd.DataFrame:
         header, *rows = csv.reader(io.StringIO(whole), strict=True)
     except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{file} is damaged ({' '.join(str(error).split())}); {_COPY}") from error
+    table = table.drop(columns=CHECKSUM, errors="ignore")
     if column not in table:
         raise ValueError(f"{file} has no column {column}; give the folder of a run, or {_COPY}")
     text_columns = [name for name in table if not pd.api.types.is_numeric_dtype(table[name])]
@@ -93,6 +96,10 @@ def read_table(file: Path, column: str) -> pd.DataFrame:
     short = [number for number, row in enumerate(rows, start=2) if row and len(row) != len(header)]
     if short:
         raise ValueError(f"{file} is damaged (line {short[0]} has not as many values as columns); {_COPY}")
+    cells = (dict(zip(header, row, strict=False)) for row in rows)
+    changed = [number for number, row in enumerate(cells, start=2) if row_has_changed(row)]
+    if changed:
+        raise ValueError(f"{file} is damaged (line {changed[0]} does not have its checksum); {_COPY}")
     return table
 
 

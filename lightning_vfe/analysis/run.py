@@ -32,11 +32,11 @@ def load_run(folder: str | Path) -> RunFolder:
 
 
 def check_files(folder: str | Path, measures: bool) -> None:
-    """Read what a run that is resumed in a folder will read at its end, so that damage is known before the work.
+    """Read what a command will read of a run at its end, so that damage is known before the work.
 
     Args:
         folder: the run folder.
-        measures: whether the run writes summary.json and the curves again.
+        measures: whether the command writes summary.json and the curves again.
 
     Raises:
         ValueError: one line that names the file, what is wrong with it and what to do.

@@ -21,7 +21,7 @@ def run(words: Sequence[str]) -> int:
     config = compose_verb("eos", tuple(words))
     start, home = InitialState.of(**config.hugoniot), home_of(config.runs, config.run_dir)
     check_folder("run_dir", home)
-    found = eos(config.runs, start, home)
+    found = eos(config.runs, start, home, config.finite_size)
     print_rows("eos", home.name, [("runs", str(len(config.runs))), ("folder", str(home))])
     _print_states(found.table)
     _print_fit(found)

@@ -1,9 +1,9 @@
-"""The part of a series at its start that is not equilibrated yet."""
+"""Chains that are not equilibrated yet: the part of a series at its start, and terms that drift."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.stats import t
@@ -20,7 +20,9 @@ from lightning_vfe.physics.statistics import (
 MOST_BLOCKS = 64
 """Blocks of steps at most: what is left out are whole blocks."""
 MIN_STEPS = 16
-"""Of fewer steps nothing can be said."""
+"""Of fewer steps a start cannot be told; a drift can, from several chains."""
+MIN_HALVES = 4
+"""Steps at least for a comparison of two halves."""
 START_CHANCE = 0.01
 """Probability that an equilibrated series loses its first part."""
 DRIFT_CHANCE = 0.001
@@ -51,9 +53,11 @@ def equilibration_steps(
         strata: label of each chain, as of `statistics.estimate`.  # (chains,)
         weights: what each chain counts in the mean.  # (chains,)
 
+    Of fewer than MIN_STEPS steps only 4 is done.
+
     Returns:
-        0 where all steps are equilibrated, and for fewer than MIN_STEPS steps; a multiple of `block_length`. The number
-        of all steps where the chains drift to the end.
+        0 where all steps are equilibrated, and for fewer than MIN_HALVES steps; a multiple of `block_length`. The
+        number of all steps where the chains drift to the end.
 
     Raises:
         ValueError: as `statistics.estimate`.
@@ -64,8 +68,10 @@ def equilibration_steps(
     omega = checked_weights(weights, values.shape[1])
     omega /= omega.sum()
     mean_series, steps = values @ omega, len(values)
-    if steps < MIN_STEPS or is_constant(values) or is_constant(mean_series):
+    if steps < MIN_HALVES or is_constant(values) or is_constant(mean_series):
         return 0
+    if steps < MIN_STEPS:
+        return steps if _differs(values, steps // 2, labels, omega, DRIFT_CHANCE) else 0
     block = block_length(steps)
     start = int(load_pymbar().timeseries.detect_equilibration(mean_series, nskip=block)[0])
     if not _differs(values, start, labels, omega, START_CHANCE):
@@ -75,6 +81,38 @@ def equilibration_steps(
     rest = values[start:]
     drifts = len(rest) >= MIN_STEPS and _differs(rest, len(rest) // 2, labels, omega, DRIFT_CHANCE)
     return steps if drifts else start
+
+
+def drifting_terms(
+    terms: Mapping[str, Series],
+    strata: Sequence[int] | Series | None = None,
+    weights: Sequence[float] | Series | None = None,
+) -> list[str]:
+    """Names of the terms whose means over the first and the second half of the steps differ.
+
+    Each chain is compared with itself. The chains are independent, so that the scatter of the differences gives their
+    error, however slow the chains are. Where every chain is a stratum of its own, 2 * MIN_STEPS steps are needed for a
+    verdict. All terms together find a drift in equilibrated chains with a probability of at most START_CHANCE.
+
+    Args:
+        terms: real samples of each term, by its name; terms that are not finite are left out.  # (steps, chains) each
+        strata: label of each chain, as of `statistics.estimate`.  # (chains,)
+        weights: what each chain counts in the mean.  # (chains,)
+
+    Returns:
+        No name for fewer than MIN_HALVES steps.
+    """
+    moving = {}
+    for name, series in terms.items():
+        array = np.asarray(series, dtype=np.float64)
+        if len(array) >= MIN_HALVES and np.isfinite(array).all() and not is_constant(array):
+            moving[name], labels = checked_series(array, strata)
+    if not moving:
+        return []
+    omega = checked_weights(weights, len(labels))
+    omega /= omega.sum()
+    chance = START_CHANCE / len(moving)
+    return [name for name, values in moving.items() if _differs(values, len(values) // 2, labels, omega, chance)]
 
 
 def _differs(values: np.ndarray, border: int, labels: np.ndarray, omega: np.ndarray, chance: float) -> bool:

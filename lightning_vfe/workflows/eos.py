@@ -15,7 +15,7 @@ from lightning_vfe.analysis.eos.fit import Fit, fit_surface
 from lightning_vfe.analysis.eos.hugoniot import InitialState, hugoniot_of_points, hugoniot_of_surface
 from lightning_vfe.analysis.eos.points import Point, collect
 from lightning_vfe.analysis.eos.surface import Surface
-from lightning_vfe.analysis.eos.tables import fit_summary, gaps, remarks, state_table
+from lightning_vfe.analysis.eos.tables import finite_size_lines, fit_summary, gaps, remarks, state_table
 from lightning_vfe.analysis.figures import FILE_DPI
 from lightning_vfe.analysis.run import load_run
 from lightning_vfe.errors import CommandError, SettingError, one_line
@@ -56,7 +56,10 @@ class EquationOfState:
 
 
 def eos(
-    runs: Sequence[str | Path], start: InitialState | None = None, run_dir: str | Path | None = None
+    runs: Sequence[str | Path],
+    start: InitialState | None = None,
+    run_dir: str | Path | None = None,
+    finite_size: bool = False,
 ) -> EquationOfState:
     """Fit F, E and P of all states of tested runs by one surface F(V, T), and derive what follows from it.
 
@@ -64,6 +67,7 @@ def eos(
         runs: folders of tested runs of one N, nucleus and base.
         start: E_0, V_0 and P_0 of the Hugoniot; None takes those of liquid deuterium.
         run_dir: folder of eos.csv, eos_surface.json, hugoniot.csv and figures; None writes nothing.
+        finite_size: add the two-body finite-size corrections to F, E and P of every state, see docs/theory.md.
 
     Raises:
         CommandError: no run, one that is not tested or lacks a state, runs that do not belong together, one state.
@@ -71,7 +75,7 @@ def eos(
     start = InitialState.of() if start is None else start
     try:
         found = [load_run(folder) for folder in runs]
-        points, independent = with_shared_errors(collect(found), found)
+        points, independent = with_shared_errors(collect(found, finite_size), found)
         system = found[0].system if found else {}
         particles = System(int(system["num_atoms"]), system.get("nucleus", "H"))
         fit = fit_surface(points, particles.num_atoms, particles.nuclear_mass)
@@ -88,9 +92,10 @@ def eos(
         "eos_isentropes": draw_isentropes(fit, system),
         "eos_hugoniot": draw_hugoniot(hugoniot, measured, system),
     }
-    result = EquationOfState(
-        table, fit.surface, fit, hugoniot, measured, [*remarks(table), *gaps(points), *independent], figures
-    )
+    lines = [*remarks(table), *gaps(points), *independent]
+    if finite_size:
+        lines += finite_size_lines(points, particles.num_atoms)
+    result = EquationOfState(table, fit.surface, fit, hugoniot, measured, lines, figures)
     return result if run_dir is None else _stored(result, Path(run_dir))
 
 

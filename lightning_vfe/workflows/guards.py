@@ -1,10 +1,13 @@
 """Around all that a command builds and runs: its dtype, memory and disk, and one line for what the user can fix."""
 
 import errno
+import os
 import re
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, cast
 
 import hydra
@@ -83,13 +86,52 @@ def disk_errors(advice: Callable[[], str]) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, sqlite3.OperationalError) as error:
-        number, file = getattr(error, "errno", None), getattr(error, "filename", None)
-        if number not in DISK_ERRORS and "disk is full" not in str(error):
+    except Exception as error:
+        found = next((each for each in _chain(error) if _is_of_disk(each)), None)
+        if found is None:
             raise
-        reason = getattr(error, "strerror", None) or one_line(error)
-        where = f"{file} cannot be written" if file else "the files of the run cannot be written"
+        file, reason = getattr(found, "filename", None), getattr(found, "strerror", None) or one_line(found)
+        where = f"{os.fsdecode(file)} cannot be written" if file else "the files of the run cannot be written"
         raise RunError(f"{where} ({reason}); those written before are whole: free some space, {advice()}") from error
+
+
+def _is_of_disk(error: BaseException) -> bool:
+    if not isinstance(error, OSError | sqlite3.OperationalError):
+        return False
+    return getattr(error, "errno", None) in DISK_ERRORS or "disk is full" in str(error)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error and those behind it: at the end of a run, loggers hide the first one behind their own."""
+    found: list[BaseException] = []
+    behind: BaseException | None = error
+    while behind is not None and behind not in found:
+        found.append(behind)
+        behind = behind.__cause__ or behind.__context__
+    return found
+
+
+@contextmanager
+def kept_folder(folder: Path) -> Iterator[None]:
+    """Inside it, a run folder that is deleted or moved becomes one line.
+
+    Raises:
+        RunError: the folder, or a file that is written into it, is gone.
+    """
+    before = threading.excepthook
+    # a logger's own thread meets the error first, and hands it over to the run
+    threading.excepthook = lambda given: None if isinstance(given.exc_value, OSError) else before(given)
+    try:
+        yield
+    except Exception as error:
+        missing = [each.filename for each in _chain(error) if isinstance(each, FileNotFoundError) and each.filename]
+        inside = [file for file in map(os.fsdecode, missing) if Path(file).is_relative_to(folder)]
+        if folder.exists() and not inside:
+            raise
+        gone = inside[0] if folder.exists() else folder
+        raise RunError(f"{gone} was deleted or moved during the run; the steps since the last save are lost") from error
+    finally:
+        threading.excepthook = before
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from lightning_vfe import __version__
 from lightning_vfe.analysis.compare import comparison_table, draw_comparison
 from lightning_vfe.analysis.figures import FILE_DPI
 from lightning_vfe.analysis.html_report import html_report, step_note
-from lightning_vfe.analysis.run import load_run
+from lightning_vfe.analysis.run import check_files, load_run
 from lightning_vfe.analysis.sizes import draw_sizes, extrapolate, size_table
 from lightning_vfe.analysis.training_scatter import training_scatter
 from lightning_vfe.analysis.training_verdict import training_note
@@ -61,11 +61,14 @@ def report(
         command: what made the report, for the page.
 
     Raises:
-        CommandError: no run, a folder without a result, runs of different systems or states, or labels that do not fit.
+        CommandError: no run, a folder without a result or with a damaged file, runs of different systems or states, or
+            labels that do not fit.
     """
     folders = [Path(str(folder)) for folder in runs]
     try:
         found = {label: load_run(folder) for label, folder in zip(_names(labels, folders), folders, strict=True)}
+        for folder in folders:
+            check_files(folder, measures=False)
         has_sizes = len({run.system.get("num_atoms") for run in found.values()}) > 1
         table, scatter = size_table(found) if has_sizes else comparison_table(found), training_scatter(found)
     except (FileNotFoundError, ValueError) as error:

@@ -17,7 +17,7 @@ from lightning_vfe.analysis.run import RunFolder, check_files, results_table
 from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.workflows.build import build_trainer
 from lightning_vfe.workflows.folders import free_folder, made_folder
-from lightning_vfe.workflows.guards import breakdowns, default_dtype, disk_errors, key_errors, memory_bound
+from lightning_vfe.workflows.guards import breakdowns, default_dtype, disk_errors, kept_folder, key_errors, memory_bound
 from lightning_vfe.workflows.parts import build_parts, load_content
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import HANDOVER, Plan
@@ -123,7 +123,7 @@ def _run(plan: Plan, observer: Observer, task: Task, is_first: bool) -> RunResul
             _prepare_folder(plan)
             rows = task.describe(plan.verb, module, datamodule, trainer.world_size)
             observer.begin(plan, [*rows, ("processes", _processes(trainer))])
-        with _handed_over(plan):
+        with _handed_over(plan), kept_folder(plan.run_dir) if plan.verb == "fit" else nullcontext():
             stopped_by = launch(trainer, plan.verb, module, datamodule, plan.config.ckpt_path)
     is_saved = (plan.run_dir / "checkpoints" / "last.ckpt").is_file()
     tables = tables_folder(plan.run_dir, str(OmegaConf.select(config, "sampler.proton_sampling")))

@@ -54,6 +54,7 @@ PLAIN_KEYS: dict[str, Any] = {
     "device": str,
     "runs": list[str | int | float],
     "labels": list[str | int | float],
+    "finite_size": bool,
     "hugoniot.nucleus": str,
     "hugoniot.density_g_per_cm3": float | None,
     "hugoniot.energy_per_atom": float | None,

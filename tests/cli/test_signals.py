@@ -122,3 +122,17 @@ def test_a_full_disk_is_one_line(trained: Path, tmp_path: Path, steps: int) -> N
     table = (tmp_path / "run" / "metrics.csv").read_text()
     assert table.endswith("\n")
     assert 1 < num_rows(tmp_path / "run") <= steps
+
+
+@pytest.mark.parametrize("logger", ["csv", "tensorboard"])
+def test_a_run_folder_that_is_moved_is_one_line(tmp_path: Path, logger: str) -> None:
+    """Deleted or moved: the files can no longer be written to."""
+    command = start([*LONG, f"logger={logger}"], tmp_path)
+    command.until(lambda: num_rows(tmp_path / "run") > 1)
+    (tmp_path / "run").rename(tmp_path / "other")
+    code, _, errors = command.wait()
+    assert code == 1
+    assert errors.startswith("error: run"), errors
+    assert "was deleted or moved during the run; the steps since the last save are lost" in errors
+    assert errors.count("\n") == 1
+    assert num_rows(tmp_path / "other") > 1

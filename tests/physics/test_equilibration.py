@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from lightning_vfe.physics.equilibration import block_length, equilibration_steps
+from lightning_vfe.physics.equilibration import START_CHANCE, block_length, drifting_terms, equilibration_steps
 from lightning_vfe.physics.statistics import estimate
 from tests.physics.test_statistics import autoregressive
 
@@ -85,3 +85,52 @@ def test_whole_blocks_are_left_out() -> None:
     series = autoregressive(np.random.default_rng(4), 1000, 16, 0.0)
     series[:100] += 5.0
     assert equilibration_steps(series) in (112, 128, 144)
+
+
+TERMS, SWEEPS, WALKERS = 8, 12, 32
+
+
+def short_terms(seed: int, phi: float, tails: bool = False) -> dict[str, np.ndarray]:
+    """The terms of a short measurement, some of them correlated, with a slow part that walkers keep."""
+    rng = np.random.default_rng(seed)
+    terms = [autoregressive(rng, SWEEPS, WALKERS, phi) for _ in range(TERMS - 2)]
+    if tails:
+        terms = [series + rng.standard_t(3, series.shape) for series in terms]
+    kept = rng.normal(size=WALKERS)
+    return {str(i): series for i, series in enumerate([*terms, terms[0] + terms[1], terms[2] + kept])}
+
+
+@pytest.mark.parametrize(("phi", "tails"), [(0.0, False), (0.95, False), (0.5, True)], ids=["fast", "slow", "tails"])
+def test_short_equilibrated_series_seldom_drift(phi: float, tails: bool) -> None:
+    """All terms together give a false alarm with a probability of 1 %, however slow the walkers are."""
+    repeats = 500
+    alarms = [bool(drifting_terms(short_terms(seed, phi, tails))) for seed in range(repeats)]
+    assert np.mean(alarms) < START_CHANCE + 3 * math.sqrt(START_CHANCE / repeats)
+    strata = np.arange(WALKERS) % 4
+    alarms = [bool(drifting_terms(short_terms(seed, phi, tails), strata)) for seed in range(200)]
+    assert np.mean(alarms) < START_CHANCE + 3 * math.sqrt(START_CHANCE / 200)
+
+
+def test_a_drift_of_short_series_is_found() -> None:
+    """Walkers that begin two standard deviations off and come back with tau = 10 sweeps."""
+    found = []
+    for seed in range(50):
+        terms = short_terms(seed, math.exp(-0.1))
+        terms["3"] += 2.0 * np.exp(-0.1 * np.arange(SWEEPS))[:, None]
+        found.append(drifting_terms(terms))
+        assert equilibration_steps(terms["3"]) in (0, SWEEPS)
+    assert np.mean(["3" in names for names in found]) > 0.95
+    offset = short_terms(0, 0.5)
+    offset["2"] += 5.0 * (np.arange(SWEEPS) < 3)[:, None]
+    assert equilibration_steps(offset["2"]) == SWEEPS, "too short to tell the start, but not the drift"
+    weights = np.where(np.arange(WALKERS) < 16, 1.0, 0.0)
+    offset["2"][:, :16] = autoregressive(np.random.default_rng(2), SWEEPS, 16, 0.5)
+    assert drifting_terms(offset, None, weights) == [], "chains of weight zero do not count"
+
+
+def test_where_a_drift_cannot_be_told() -> None:
+    ramp = np.arange(12.0)[:, None] + np.random.default_rng(1).normal(size=(12, 8))
+    assert drifting_terms({"ramp": ramp}) == ["ramp"]
+    assert drifting_terms({"ramp": ramp[:3]}) == []
+    assert drifting_terms({"ramp": ramp}, np.arange(8)) == [], "a chain for each stratum"
+    assert drifting_terms({"constant": np.full((12, 8), 0.1), "broken": np.full((12, 8), np.nan)}) == []

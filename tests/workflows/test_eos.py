@@ -14,6 +14,8 @@ import lightning_vfe as lv
 from lightning_vfe.cli import main
 from lightning_vfe.errors import SettingError
 from lightning_vfe.models.base.log_z import LogZEntry, store_entry
+from lightning_vfe.physics.finite_size import two_body_corrections
+from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
 from tests.helpers.states_of_gas import ERRORS, write_gas
 
@@ -134,3 +136,28 @@ def test_initial_state_is_public(tmp_path: Path) -> None:
     assert replace(start, pressure=1e-4).pressure == 1e-4
     with pytest.raises(SettingError, match="must be D or H"):
         lv.InitialState.of("T")
+
+
+def test_finite_size_corrections_enter_where_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those of summary.json, those of plasmons elsewhere; the surface stays consistent, and lines say what it holds."""
+    run = write_gas(tmp_path / "run", RS, KELVINS, seed=1)
+    content = json.loads((run / "summary.json").read_text())
+    own = {"free_energy_per_atom": 0.03, "energy_per_atom": 0.03, "pressure_gpa": 20.0}
+    entry = content["states"][0]
+    entry |= {f"finite_size_{name}": {"value": value, "error": 0.0, "unit": ""} for name, value in own.items()}
+    (run / "summary.json").write_text(json.dumps(content))
+    raw, corrected = lv.eos([run]), lv.eos([run], finite_size=True)
+    shifts = corrected.table[list(own)] - raw.table[list(own)]
+    assert shifts.iloc[0].to_dict() == pytest.approx(own, rel=1e-9)
+    for (rs, kelvin), row in list(shifts.iterrows())[1:]:
+        expected = two_body_corrections(StatePoint(rs, kelvin), 8)
+        assert row.to_dict() == pytest.approx({name: expected[f"finite_size_{name}"].value for name in own}, rel=1e-9)
+    np.testing.assert_allclose(corrected.table["entropy_per_atom"], raw.table["entropy_per_atom"])
+    assert corrected.remarks[-2:] == [
+        "F, E and P contain two-body finite-size corrections, which are estimates without errors",
+        "N = 8 is too small for them at rs = 1.8, 1.9, 2, 2.1: expect them to be too large",
+    ]
+    assert main(["eos", str(run), "finite_size=true"]) == 0
+    assert corrected.remarks[-1] in capsys.readouterr().out
+    assert main(["eos", str(run), "finite_size=maybe"]) == 2
+    assert "finite_size" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """The bound of temporaries as a key, and memory that does not suffice."""
 
+import resource
+
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -7,6 +9,7 @@ from omegaconf import OmegaConf
 import lightning_vfe as lv
 from lightning_vfe.errors import CommandError
 from lightning_vfe.physics.chunking import max_chunk_elements, set_max_chunk_elements
+from lightning_vfe.physics.memory import free_memory
 from lightning_vfe.workflows.guards import memory_bound
 
 
@@ -51,3 +54,16 @@ def test_out_of_memory_is_one_line(error):
 def test_other_errors_keep_their_traceback():
     with pytest.raises(RuntimeError, match="a bug"), memory_bound(OmegaConf.create({})):
         raise RuntimeError("a bug")
+
+
+@pytest.mark.parametrize("num_atoms", [20_000, 100_000_000])
+def test_a_limit_of_the_process_counts_as_its_memory(num_atoms, monkeypatch, tmp_path):
+    """As `ulimit -v 6000000` sets it; the machine may have more."""
+    cpu, limit = torch.device("cpu"), 6_000_000 * 1024
+    machine = free_memory(cpu)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+    assert free_memory(cpu) < min(machine, limit)
+    message = rf"system\.num_atoms = {num_atoms} needs at least .* GiB for the pairs .*, and \S+ GiB are free; lower it"
+    with pytest.raises(CommandError, match=message):
+        lv.fit("experiment=smoke", f"system.num_atoms={num_atoms}", run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()

@@ -12,6 +12,8 @@ import numpy as np
 from lightning_vfe.analysis.run import RunFolder
 from lightning_vfe.analysis.states import State
 from lightning_vfe.errors import SettingError
+from lightning_vfe.physics.finite_size import two_body_corrections
+from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA, KELVIN_TO_HARTREE
 
 MEASURED = ("free_energy_per_atom", "energy_per_atom", "pressure_gpa")
@@ -61,8 +63,13 @@ class Point:
         return float(direction @ self.values), math.sqrt(max(0.0, direction @ self.covariance @ direction))
 
 
-def collect(runs: Sequence[RunFolder]) -> list[Point]:
+def collect(runs: Sequence[RunFolder], finite_size: bool = False) -> list[Point]:
     """The points of all runs, by density and then temperature.
+
+    Args:
+        runs: tested runs.
+        finite_size: add the two-body finite-size corrections to F, E and P. They are those of summary.json, or those of
+            plasmons where the cell was too small for `test` to give them. Their own errors are not counted.
 
     Raises:
         SettingError: no run, runs that do not belong together, T = 0, a state twice or without a result.
@@ -74,7 +81,7 @@ def collect(runs: Sequence[RunFolder]) -> list[Point]:
     for run in runs:
         _ = run.summary  # says which command is missing
     check_same_kind(runs)
-    points = [_point(view) for run in runs for view in run.views]
+    points = [_point(view, finite_size) for run in runs for view in run.views]
     known: dict[str, str] = {}
     for point in points:
         if point.state.suffix in known:
@@ -125,7 +132,7 @@ def _setting(config: Mapping[str, Any], group: str, key: str) -> Any:
     return (config.get(group) or {}).get(key)
 
 
-def _point(view: RunFolder) -> Point:
+def _point(view: RunFolder, finite_size: bool) -> Point:
     """The point of a run at one of its states."""
     (state,) = view.states
     found = np.array([view.result(name) for name in MEASURED])  # (3, 2)
@@ -137,16 +144,28 @@ def _point(view: RunFolder) -> Point:
     negative = view.summary.get("diagnostics", {}).get("negative_determinants") or 0.0
     if not math.isfinite(found[0, 0]) and negative and not reasons:
         reasons = (f"negative determinants ({negative:.1e})",)
+    shift = _correction(view, state) if finite_size else np.zeros(3)
     unit = np.array([1.0, 1.0, 1.0 / HARTREE_PER_BOHR3_TO_GPA])
     covariance = _covariance(view, found[:, 1], state)
     return Point(
         state,
-        found[:, 0] * unit,
+        (found[:, 0] + shift) * unit,
         covariance * np.outer(unit, unit),
         view.folder.name,
         bool(view.summary.get("converged", False)),
         reasons,
     )
+
+
+def _correction(view: RunFolder, state: State) -> np.ndarray:
+    """What the two-body corrections add to F and E in Ha per atom and to P in GPa.  # (3,)"""
+    names = [f"finite_size_{name}" for name in MEASURED]
+    found = np.array([view.result(name)[0] for name in names])
+    if np.isfinite(found).all():
+        return found
+    point = StatePoint(state.rs, state.temperature_kelvin)
+    estimates = two_body_corrections(point, int(view.system["num_atoms"]))
+    return np.array([estimates[name].value for name in names])
 
 
 def _covariance(view: RunFolder, errors: np.ndarray, state: State) -> np.ndarray:

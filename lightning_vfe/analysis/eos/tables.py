@@ -15,6 +15,8 @@ from lightning_vfe.analysis.eos.fit import CURVED, Fit
 from lightning_vfe.analysis.eos.points import SYMBOLS, Point
 from lightning_vfe.analysis.eos.surface import Surface, kelvin_to_kT, volume_per_atom
 from lightning_vfe.analysis.states import State
+from lightning_vfe.physics.finite_size import holds_long_waves
+from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.units import ATOMIC_VELOCITY_TO_KM_PER_S, HARTREE_PER_BOHR3_TO_GPA
 
 LARGE = 3.0
@@ -121,6 +123,17 @@ def gaps(points: Sequence[Point]) -> list[str]:
     if not missing or len(missing) >= len(known):
         return []
     return [f"the grid has no state at {'; '.join(state.label for state in missing)}: the surface interpolates there"]
+
+
+def finite_size_lines(points: Sequence[Point], num_atoms: int) -> list[str]:
+    """What F, E and P contain, and the states whose cell is too small for it."""
+    states = [StatePoint(point.state.rs, point.state.temperature_kelvin) for point in points]
+    densities = sorted({f"{one.rs:g}" for one in states if not holds_long_waves(one, num_atoms)}, key=float)
+    lines = ["F, E and P contain two-body finite-size corrections, which are estimates without errors"]
+    if densities:
+        where = f"rs = {', '.join(densities)}"
+        lines.append(f"N = {num_atoms} is too small for them at {where}: expect them to be too large")
+    return lines
 
 
 def _measured(point: Point) -> dict[str, Any]:

@@ -38,6 +38,7 @@ def configure_logging() -> None:
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     for advice in (
         ".*does not have many workers.*",
+        ".*`srun` command is available.*",  # one process needs none; the banner tells how many there are
         ".*has `__len__` defined.*",
         ".*Total length of .* is zero.*",  # fit has no validation batches
         ".*your dataloader is not resumable.*",  # the datamodule's state holds the walkers

@@ -11,14 +11,14 @@ from typing import Any
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_only
 
-from lightning_vfe.files import whole_file
+from lightning_vfe.files import CHECKSUM, row_checksum, whole_file
 
 
 class MetricsCSVLogger(Logger):
     """Writes every logged step as one row of `run_dir/metrics.csv`, at once, and appends to it when a run is resumed.
 
     Lightning's own CSVLogger deletes an existing file, and keeps up to a hundred rows in memory. Columns that turn up
-    later are added to the header; rows without them stay empty there.
+    later are added to the header; rows without them stay empty there. The last column is a checksum of the row.
 
     Args:
         run_dir: the run folder; made when the first row is written.
@@ -56,12 +56,13 @@ class MetricsCSVLogger(Logger):
         if self._columns is None:
             self._folder.mkdir(parents=True, exist_ok=True)
             self._columns = list(self._read()[0])
-        new = [name for name in row if name not in self._columns]
+        new = [name for name in (*row, CHECKSUM) if name not in self._columns]
         if new:
             rows = self._read()[1]
-            self._columns += new
+            self._columns = [name for name in (*self._columns, *new) if name != CHECKSUM] + [CHECKSUM]
             self._rewrite(rows)
-        _append_row(self.file, self._columns, row)
+        row = {name: row.get(name) for name in self._columns}
+        _append_row(self.file, self._columns, row | {CHECKSUM: row_checksum(row)})
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
@@ -98,11 +99,11 @@ def _append_row(file: Path, columns: list[str], row: dict[str, Any]) -> None:
     """Append a whole row or nothing.
 
     Raises:
-        OSError: the disk is full, or the file cannot be written to.
+        OSError: the disk is full, or the file cannot be written to or is gone.
     """
     text = io.StringIO(newline="")
     csv.DictWriter(text, columns).writerow(row)
-    with file.open("ab", buffering=0) as stream:
+    with file.open("r+b", buffering=0) as stream:
         end, content = stream.seek(0, os.SEEK_END), text.getvalue().encode()
         try:
             while content:  # a disk that is nearly full takes a part

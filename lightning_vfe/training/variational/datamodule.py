@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.state.batch import Batch
+from lightning_vfe.state.settling import Settling, settle
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.run.step_bar import tracked
 from lightning_vfe.training.variational.ending import wanted_errors
@@ -26,7 +27,8 @@ class MCMCDataModule(L.LightningDataModule):
 
     Args:
         state: networks and walkers.
-        equilibration_steps: sweeps before the first batch of `fit`, and again before `validate` and `test`.
+        equilibration_steps: sweeps before the first batch of `fit`, and again before `validate` and `test`. These two
+            add more while the walkers drift.
         steps_per_epoch: batches between two ends of an epoch of `fit`.
         validation_steps: batches of `validate`.
         test_steps: batches of `test`; with a target_error the least number of them.
@@ -34,6 +36,9 @@ class MCMCDataModule(L.LightningDataModule):
             terms by their names in summary.json, {"free_energy_per_atom": 0.0005, "pressure_gpa": 2.0}. None measures
             test_steps.
         max_test_steps: batches of `test` at most, where there is a target_error.
+
+    Attributes:
+        settling: how the equilibration before `validate` or `test` ended; None before.
 
     Raises:
         ValueError: a number is below one, max_test_steps is below test_steps, or the target_error cannot be used.
@@ -66,6 +71,7 @@ class MCMCDataModule(L.LightningDataModule):
                     remedy = "give target_error={energy_per_atom: 0.001}"
                     raise SettingError("target_error", self.wanted_errors[name], reason, remedy)
         self.state, self.equilibration_steps = state, equilibration_steps
+        self.settling: Settling | None = None
         most = max_test_steps if self.wanted_errors else test_steps
         self.steps = {"fit": steps_per_epoch, "validate": validation_steps, "test": most}
 
@@ -109,11 +115,14 @@ class MCMCDataModule(L.LightningDataModule):
         """What comes before the first batch of a stage."""
         walkers = self.state.walkers
         assert walkers is not None, "Lightning calls setup() first"
-        if stage != "fit" or not walkers.equilibrated:
+        if stage != "fit":
+            self.settling = settle(self.state, self.equilibration_steps, self._progress)
+        elif not walkers.equilibrated:
             self.state.equilibrate(self.equilibration_steps, progress=self._progress)
 
     def _progress(self, sweeps: Iterable[int]) -> Iterable[int]:
-        return tracked(self.trainer, "equilibrate", sweeps, self.equilibration_steps)
+        sweeps = list(sweeps)
+        return tracked(self.trainer, "equilibrate", sweeps, len(sweeps))
 
     @override
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:

@@ -40,6 +40,8 @@ UNITS = {
     "local_energy_variance": "Ha^2",
     "autocorrelation_time": "sweeps",
     "effective_sample_size": "samples",
+    "equilibration_steps": "sweeps",
+    "drifting_terms": "terms",
     "discarded_steps": "sweeps",
     "electron_steps": "moves",
     "num_stranded": "chains",
@@ -61,7 +63,7 @@ def diagnostics_with_limits(values: Mapping[str, float], is_direct: bool, num_st
         is_direct: protons are found from base protons, so that folds of the map do no harm.
         num_steps: measured sweeps, if they are known.
     """
-    most = {"r_hat": MAX_R_HAT, "unreached_fraction": MAX_UNREACHED, "num_stranded": 0.0}
+    most = {"r_hat": MAX_R_HAT, "unreached_fraction": MAX_UNREACHED, "num_stranded": 0.0, "drifting_terms": 0.0}
     most |= {"ceimc_noise": MAX_NOISE, "ceimc_noise_per_freedom": MAX_NOISE_PER_FREEDOM}
     if not is_direct:
         most["negative_determinants"] = 0.0

@@ -23,6 +23,7 @@ from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.physics.system import NO_PROTONS
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.state.batch import Batch, Sample
+from lightning_vfe.state.settling import Settling
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.variational.bracket import BracketSeries, Gaps, energy_noise, walker_free_energy_of_psi
 from lightning_vfe.training.variational.error_budget import Budget, error_budget
@@ -124,6 +125,7 @@ class Measurement:
     Attributes:
         num_steps: batches so far.
         training_seed: of the training whose networks are measured; None is that of the state.
+        settling: how the equilibration before it ended; None where nobody watched it.
     """
 
     def __init__(self, state: VariationalState) -> None:
@@ -132,6 +134,7 @@ class Measurement:
         self.gaps = BracketSeries(state)
         self.num_steps = 0
         self.training_seed: int | None = None
+        self.settling: Settling | None = None
         self.radial: BlockSeries[RadialDistributions] | None = None
         self.structure: BlockSeries[StructureFactors] | None = None
         self.momentum: BlockSeries[MomentumDistributions] | None = None
@@ -209,6 +212,9 @@ class Measurement:
         common = self.metric.common_diagnostics()
         if "num_failed_inversions" in common:
             common["unreached_fraction"] = self._unreached_fraction(common)
+        if self.settling is not None:
+            common["equilibration_steps"] = float(self.settling.num_sweeps)
+            common["drifting_terms"] = float(len(self.settling.drifting))
         return common
 
     def result(

@@ -177,7 +177,7 @@ class VariationalFreeEnergy(L.LightningModule):
         self.measurement.reset(self.momentum_points)
         self.recent.clear()
         self.trainer.should_stop = False
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        datamodule = self._datamodule
         self.ending = Ending(getattr(datamodule, "wanted_errors", {}), getattr(datamodule, "test_steps", 1))
         self.ending.check(self.measurement)
 
@@ -199,13 +199,20 @@ class VariationalFreeEnergy(L.LightningModule):
 
     def on_validation_epoch_end(self) -> None:
         """Put the result together, on all processes."""
+        self.measurement.settling = getattr(self._datamodule, "settling", None)
         self.result = self.measurement.result(int(self.trained_steps), steps_key=self._steps_key())
 
     def on_test_epoch_end(self) -> None:
         """Put the result together, on all processes."""
+        self.measurement.settling = getattr(self._datamodule, "settling", None)
         wanted, key = self.ending.wanted, self._steps_key()
         info = self.measurement.info(self.ending.ended_by or key, wanted)
         self.result = self.measurement.result(int(self.trained_steps), key, info)
+
+    @property
+    def _datamodule(self) -> Any:
+        """Where the batches come from; Lightning has none where a loader alone was given."""
+        return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def _steps_key(self) -> str:
         """The setting that says how many steps are measured."""

@@ -214,6 +214,11 @@ class TestResult:
 
     def _reasons(self) -> list[str]:
         found, given = [], self.diagnostics
+        if given.get("drifting_terms", 0.0) > 0.0:
+            found.append(
+                f"the walkers drift after {given['equilibration_steps']:.0f} sweeps of equilibration; "
+                "raise datamodule.equilibration_steps"
+            )
         unreached = given.get("unreached_fraction", 0.0)
         if unreached > MAX_UNREACHED:
             found.append(

@@ -51,6 +51,8 @@ OF_ALL = {
     "autocorrelation_time",
     "effective_sample_size",
     "discarded_steps",
+    "equilibration_steps",
+    "drifting_terms",
 }
 OF_PROTONS = {"proton_acceptance", "proton_width_rs", "negative_determinants"}
 CEIMC = {"proton_sampling": "ceimc", "ceimc_electron_walkers": 8}
