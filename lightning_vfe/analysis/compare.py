@@ -139,7 +139,7 @@ def draw_comparison(runs: Mapping[str, RunFolder]) -> Figure:
         for number, (panel, name) in enumerate(zip(axes, COMPARED, strict=False)):
             _draw_values(panel, table, name, with_labels=number % 3 == 0)
         if pairs:
-            _draw_protons(axes[-1], pairs, list(runs))
+            draw_protons(axes[-1], pairs, list(runs))
         system = first.system
         title = f"{substance(system)},  $N = {system['num_atoms']}$,  $r_s = {system['rs']:g}$"
         title += f",  $T = {system.get('temperature_kelvin', 0.0):g}$ K"
@@ -165,7 +165,8 @@ def _draw_values(panel: Axes, table: pd.DataFrame, name: str, with_labels: bool)
     panel.set_xlabel(TERMS[name].axis_unit)
 
 
-def _draw_protons(panel: Axes, pairs: Mapping[str, RunFolder], labels: list[str]) -> None:
+def draw_protons(panel: Axes, pairs: Mapping[str, RunFolder], labels: list[str]) -> None:
+    """g(r) of the protons of several runs, each with the colour of its place among all labels."""
     panel.axhline(1.0, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)))
     for label, run in pairs.items():
         look = Look(COLORS[labels.index(label) % len(COLORS)])

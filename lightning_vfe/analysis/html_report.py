@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from lightning_vfe.analysis.compare import COMPARED
 from lightning_vfe.analysis.measurements import draw_terms
+from lightning_vfe.analysis.parity import PANELS, Predictions, draw_parities, root_mean_square_error
 from lightning_vfe.analysis.run import RunFolder
 from lightning_vfe.analysis.style import house_style, substance
 from lightning_vfe.analysis.terms import TERMS, value_in_brackets
@@ -24,7 +25,6 @@ from lightning_vfe.analysis.training_verdict import training_note
 TEMPLATE = "report.html.j2"
 STORED = {
     "overlap.png": ("overlap of the windows of ln Z", "The band beside the diagonal must not break."),
-    "parity.png": ("prediction against label", "Energies are per atom."),
 }
 """Figures that commands leave in the folder of a run, with title and caption."""
 PUBLISHED_COLUMNS = dict(zip(COMPARED, ("F", "E", "S", "P"), strict=True))
@@ -73,7 +73,11 @@ class PageFigure:
 
 
 def html_report(
-    runs: Mapping[str, RunFolder], comparison: Figure, provenance: Mapping[str, str], lines: Sequence[str] = ()
+    runs: Mapping[str, RunFolder],
+    comparison: Figure,
+    provenance: Mapping[str, str],
+    lines: Sequence[str] = (),
+    potentials: Mapping[str, Predictions] | None = None,
 ) -> str:
     """The page: verdicts, results beside published values, figures, provenance.
 
@@ -82,18 +86,25 @@ def html_report(
         comparison: the figure of `report`.
         provenance: version, command and date of the page.
         lines: further lines below the results.
+        potentials: predictions of fitted potentials, by the names that the page shows.
 
     Returns:
         HTML with all images inside.
     """
     first = next(iter(runs.values()))
     title = f"{substance(first.system)}, N = {_sizes(runs)}: {len(runs)} run{'s' * (len(runs) > 1)}"
+    tables = _result_tables(runs, " ".join([NOTE, *lines]))
+    figures = _figures(runs, comparison)
+    if potentials:
+        tables.append(_potential_table(potentials))
+        caption = "Prediction against label. Energies are per atom. Potentials share the limits of the axes."
+        figures.append(PageFigure("Parity of the potentials", _svg(draw_parities(potentials)), caption))
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, trim_blocks=True)
     return environment.get_template(TEMPLATE).render(
         title=title,
         verdicts=[_verdict(name, run) for name, run in runs.items()],
-        tables=_result_tables(runs, " ".join([NOTE, *lines])),
-        figures=_figures(runs, comparison),
+        tables=tables,
+        figures=figures,
         provenance=PageTable("", ["run", "N", "step", "last checkpoint", "seed", "version", "folder"], _origins(runs)),
         footer=", ".join(f"{name} {value}" for name, value in provenance.items()),
     )
@@ -160,6 +171,17 @@ def _published_row(row: Mapping[str, Any]) -> Row:
     differs = [{"T_kelvin": "T"}.get(name, name) for name in row.get("differs") or []]
     other = f" (other {' and '.join(differs)})" if differs else ""
     return Row([f"published: {row['method']}{other}", str(row["N"] or "infinite"), *cells, ""], published=True)
+
+
+def _potential_table(potentials: Mapping[str, Predictions]) -> PageTable:
+    """Errors of fitted potentials on their test configurations."""
+    names = [name for name in PANELS if any(name in each for each in potentials.values())]
+    head = ["", *(f"{PANELS[name][0]}, {PANELS[name][2]}" for name in names)]
+    rows = []
+    for label, each in potentials.items():
+        errors = [root_mean_square_error(each[name]) * PANELS[name][3] if name in each else None for name in names]
+        rows.append(Row([label, *("-" if error is None else f"{error:.3g}" for error in errors)]))
+    return PageTable("Potentials", head, rows, "Root mean square errors on the test configurations of each fit.")
 
 
 def _place(view: RunFolder) -> str:

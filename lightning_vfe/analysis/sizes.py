@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from lightning_vfe.analysis.compare import check_same_state
+from lightning_vfe.analysis.compare import check_same_state, draw_protons
 from lightning_vfe.analysis.run import RunFolder
 from lightning_vfe.analysis.style import BLUE, VERMILION, house_style, panel_grid, substance
 from lightning_vfe.analysis.terms import TERMS
@@ -94,14 +94,16 @@ def _line(x: np.ndarray, y: np.ndarray, error: np.ndarray) -> dict[str, float]:
 def draw_sizes(runs: Mapping[str, RunFolder]) -> Figure:
     """F, E and P against 1/N with one standard error: raw, corrected, and the lines of `extrapolate`.
 
-    A star is the value of a line at 1/N = 0. A hollow mark means that the run does not trust the number.
+    A star is the value of a line at 1/N = 0. A hollow mark means that the run does not trust the number. The last panel
+    has g(r) of the protons of all runs that have one.
     """
     table = size_table(runs)
+    pairs = {label: run for label, run in runs.items() if (run.folder / "pair_correlation.csv").is_file()}
     lines, inverse = extrapolate(table), 1.0 / table["num_atoms"]
     first = next(iter(runs.values()))
     with house_style():
-        figure, axes = panel_grid(len(EXTRAPOLATED), 3, (3.7, 2.8))
-        for panel, name in zip(axes, EXTRAPOLATED, strict=True):
+        figure, axes = panel_grid(len(EXTRAPOLATED) + bool(pairs), 2, (4.6, 2.8))
+        for panel, name in zip(axes, EXTRAPOLATED, strict=False):
             for kind, (ending, label, color, marker) in KINDS.items():
                 values, errors = table[f"{name}{ending}"], table[f"{name}{ending}_error"]
                 if values.notna().any():
@@ -117,6 +119,8 @@ def draw_sizes(runs: Mapping[str, RunFolder]) -> Figure:
             panel.set_xlabel("$1/N$")
             panel.set_xlim(-0.04 * inverse.max(), 1.05 * inverse.max())
         axes[0].legend(fontsize=7.5)
+        if pairs:
+            draw_protons(axes[-1], pairs, list(runs))
         title = f"{substance(first.system)},  $r_s = {first.system['rs']:g}$"
         title += f",  $T = {first.system.get('temperature_kelvin', 0.0):g}$ K"
         figure.suptitle(title, x=0.01, ha="left", fontsize=10.5)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from lightning_vfe.models.wavefunction.wavefunction import log_psi_of_walkers
 from lightning_vfe.physics.electron_forces import hellmann_feynman_forces
 from lightning_vfe.physics.statistics import Estimate, estimate
 from lightning_vfe.physics.strata import Strata
@@ -15,6 +16,23 @@ from lightning_vfe.physics.system import System
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.sampling.sampler import Sampler
 from lightning_vfe.state.variational_state import VariationalState
+
+
+@dataclass(frozen=True)
+class ElectronWalkers:
+    """Electrons of one configuration after the last sweep: samples of |psi_x(r)|^2 at each twist.
+
+    Attributes:
+        twists: fractional, k = 2 pi twist / L.  # (T, 3)
+        electrons: bohr, in any image; the first half has spin up.  # (T, B, N, 3)
+        log_psi: ln psi_x(r), complex.  # (T, B)
+        local_energy: E_loc of the whole cell in Ha, complex.  # (T, B)
+    """
+
+    twists: Tensor
+    electrons: Tensor
+    log_psi: Tensor
+    local_energy: Tensor
 
 
 @dataclass(frozen=True)
@@ -26,12 +44,14 @@ class ElectronAverages:
         virial: 2 K + V in Ha.
         forces: Hellmann-Feynman forces in Ha/bohr (N, 3), see `hellmann_feynman_forces`; None if not asked for.
         force_errors: their standard errors, from the scatter of the electron walkers at each twist.
+        walkers: the electrons after the last sweep; None if not asked for.
     """
 
     energy: Estimate | None
     virial: float
     forces: Tensor | None = None
     force_errors: Tensor | None = None
+    walkers: ElectronWalkers | None = None
 
 
 @dataclass(frozen=True)
@@ -48,6 +68,7 @@ class ElectronMonteCarlo:
         num_sweeps: measured sweeps, at least 2.
         seed: of the electrons.
         forces: average the forces, too.
+        keep_walkers: keep the electrons of the last sweep.
     """
 
     system: System
@@ -59,7 +80,9 @@ class ElectronMonteCarlo:
     num_sweeps: int
     seed: int
     forces: bool = False
+    keep_walkers: bool = False
 
+    @torch.no_grad()
     def averages(self, protons: Tensor, stream: int = 0) -> list[ElectronAverages]:
         """Averages of protons (C, N, 3) in bohr; `stream` tells the random numbers of batches apart."""
         num_twists, count, rs = len(self.strata), len(protons), self.strata.single.rs
@@ -87,7 +110,13 @@ class ElectronMonteCarlo:
                 pulls = pulls + forces / self.num_sweeps
         shape = (self.num_sweeps, count, num_twists * self.num_electron_walkers)
         energy, virial = (torch.stack(each).double().reshape(shape) for each in (energies, virials))
-        return list(self._each(energy, virial.mean((0, 2)), pulls))
+        found = list(self._each(energy, virial.mean((0, 2)), pulls))
+        if not self.keep_walkers:
+            return found
+        log_psi = log_psi_of_walkers(self.wavefunction, batch.protons, batch.electrons, batch.states)
+        last = (batch.states.twist, batch.electrons, log_psi, terms.total)
+        parts = [values.detach().unflatten(0, (count, num_twists)) for values in last]
+        return [replace(each, walkers=ElectronWalkers(*own)) for each, *own in zip(found, *parts, strict=True)]
 
     def _each(self, energy: Tensor, virial: Tensor, pulls: Tensor) -> Iterator[ElectronAverages]:
         """From energies (steps, C, T B) and forces (C T, B, N, 3), of one configuration after the other."""

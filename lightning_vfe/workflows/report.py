@@ -15,6 +15,7 @@ from lightning_vfe import __version__
 from lightning_vfe.analysis.compare import comparison_table, draw_comparison
 from lightning_vfe.analysis.figures import FILE_DPI
 from lightning_vfe.analysis.html_report import html_report, step_note
+from lightning_vfe.analysis.parity import PREDICTIONS, read_predictions
 from lightning_vfe.analysis.run import check_files, load_run
 from lightning_vfe.analysis.sizes import draw_sizes, extrapolate, size_table
 from lightning_vfe.analysis.training_scatter import training_scatter
@@ -54,7 +55,8 @@ def report(
     """Compare runs of the same system and states, or of one state with several numbers of atoms.
 
     Args:
-        runs: folders that `test` or `log-z` has written a summary.json into.
+        runs: folders that `test` or `log-z` has written a summary.json into. Folders of fitted potentials may stand
+            among them: the page has their errors and parity plots.
         labels: a name for each run; left out, the names of the folders.
         run_dir: folder of report.html, comparison.csv and comparison.png, of extrapolation.csv for several numbers of
             atoms, and of training_scatter.csv; None writes nothing.
@@ -65,10 +67,14 @@ def report(
             labels that do not fit.
     """
     folders = [Path(str(folder)) for folder in runs]
+    named = dict(zip(_names(labels, folders), folders, strict=True))
+    potentials = {label: read_predictions(folder) for label, folder in named.items() if _is_potential(folder)}
+    if potentials and len(potentials) == len(named):
+        raise SettingError("runs", list(named), "are fitted potentials alone", "add a run of test or log-z")
     try:
-        found = {label: load_run(folder) for label, folder in zip(_names(labels, folders), folders, strict=True)}
-        for folder in folders:
-            check_files(folder, measures=False)
+        found = {label: load_run(folder) for label, folder in named.items() if label not in potentials}
+        for run in found.values():
+            check_files(run.folder, measures=False)
         has_sizes = len({run.system.get("num_atoms") for run in found.values()}) > 1
         table, scatter = size_table(found) if has_sizes else comparison_table(found), training_scatter(found)
     except (FileNotFoundError, ValueError) as error:
@@ -94,8 +100,13 @@ def report(
     files["page"] = home / "report.html"
     origin = {"lightning-vfe": __version__, "command": command, "date": datetime.now(UTC).date().isoformat()}
     with whole_file(files["page"]) as stream:
-        stream.write(html_report(found, figure, origin))
+        stream.write(html_report(found, figure, origin, potentials=potentials))
     return Comparison(table, figure, scatter, extrapolation, files, notes)
+
+
+def _is_potential(folder: Path) -> bool:
+    """Whether `test` of a fitted potential, and nothing else, has measured here."""
+    return (folder / PREDICTIONS).is_file() and not (folder / "summary.json").is_file()
 
 
 def _write(table: pd.DataFrame, file: Path) -> None:

@@ -14,9 +14,10 @@ from lightning_vfe.errors import SettingError
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.physics.reweighting import boltzmann_weights
 from lightning_vfe.physics.strata import Strata
-from lightning_vfe.state.electron_averages import ElectronAverages, ElectronMonteCarlo
+from lightning_vfe.state.electron_averages import ElectronAverages, ElectronMonteCarlo, ElectronWalkers
 from lightning_vfe.state.proton_chains import ProtonDraws, draw_protons
 from lightning_vfe.state.variational_state import VariationalState
+from lightning_vfe.workflows.electron_samples import ElectronSamples
 from lightning_vfe.workflows.samples import Samples, StateSamples
 
 Progress = Callable[[str, int, int], None]
@@ -34,6 +35,7 @@ class SampleSettings:
         equilibration_sweeps: sweeps of the electrons that are thrown away.
         num_sweeps: measured sweeps of the electrons.
         forces: compute forces, too.
+        electrons: keep the electron walkers of the last sweep, too.
         batch_size: configurations at once.
         seed: of all random numbers.
 
@@ -48,6 +50,7 @@ class SampleSettings:
     equilibration_sweeps: int = 20
     num_sweeps: int = 40
     forces: bool = False
+    electrons: bool = False
     batch_size: int = 16
     seed: int = 42
 
@@ -99,6 +102,7 @@ def _measure(
         settings.num_sweeps,
         settings.seed + number,
         settings.forces,
+        settings.electrons,
     )
     averages: list[ElectronAverages] = []
     for first in range(0, len(protons), settings.batch_size):
@@ -121,6 +125,7 @@ def _measure(
         _stacked([each.forces for each in averages]),
         _stacked([each.force_errors for each in averages]),
         ml_forces,
+        _electrons([each.walkers for each in averages if each.walkers is not None], state.strata.twists.weights),
     )
 
 
@@ -138,6 +143,16 @@ def _of_potential(
     if not with_forces or not isinstance(potential, Potential):
         return energy, None
     return energy, potential.forces(protons, cell).double().cpu().numpy()
+
+
+def _electrons(walkers: Sequence[ElectronWalkers], twist_weights: Tensor) -> ElectronSamples | None:
+    if not walkers:
+        return None
+    twists, electrons, log_psi, local_energy = (
+        torch.stack([getattr(each, name) for each in walkers]).cpu().numpy()
+        for name in ("twists", "electrons", "log_psi", "local_energy")
+    )
+    return ElectronSamples(twists, electrons, log_psi, local_energy, twist_weights.cpu().numpy())
 
 
 def _stacked(arrays: Sequence[Tensor | None]) -> np.ndarray | None:

@@ -17,6 +17,7 @@ from lightning_vfe.files import whole_file, write_json
 from lightning_vfe.physics.reweighting import BoltzmannWeights
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.units import BOHR_TO_ANGSTROM, HARTREE_TO_EV
+from lightning_vfe.workflows.electron_samples import ElectronSamples, write_walkers
 
 UNITS = "positions and cell angstrom; energy eV; forces eV/angstrom; NAME_ha Hartree of the whole cell; lengths in "
 UNITS += "log_prob bohr; rs bohr"
@@ -42,6 +43,7 @@ class StateSamples:
         forces: Hellmann-Feynman forces, see `hellmann_feynman_forces`; None if not asked for.  # (n, N, 3)
         force_errors: their standard errors.
         ml_forces: -dE_ML/dx at the same protons.
+        electrons: their electrons; None if not asked for.
     """
 
     point: StatePoint
@@ -54,6 +56,7 @@ class StateSamples:
     forces: np.ndarray | None = None
     force_errors: np.ndarray | None = None
     ml_forces: np.ndarray | None = None
+    electrons: ElectronSamples | None = None
 
     @property
     def mean_energy_per_atom(self) -> tuple[float, float]:
@@ -111,7 +114,7 @@ class Samples:
         return [frame for each in self.states for frame in _frames(each)]
 
     def write(self, folder: str | Path) -> Path:
-        """Write samples.extxyz and samples.json into a folder; returns the first."""
+        """Write samples.extxyz, samples.json and, with electrons, walkers.h5 into a folder; returns the first."""
         home = Path(folder)
         home.mkdir(parents=True, exist_ok=True)
         with whole_file(home / "samples.extxyz") as stream:
@@ -121,6 +124,8 @@ class Samples:
         content["states"] = [_description(each) for each in self.states]
         if any(each.forces is not None for each in self.states):
             content["forces"] = FORCES_NOTE
+        if any(each.electrons is not None for each in self.states):
+            write_walkers(home / "walkers.h5", self.states)
         write_json(home / "samples.json", content)
         return home / "samples.extxyz"
 

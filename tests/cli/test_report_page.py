@@ -54,6 +54,24 @@ def test_one_page_with_everything_inside(tmp_path: Path, capsys: pytest.CaptureF
     assert "lightning-vfe report" in page.partition("Provenance")[2]
 
 
+def test_fitted_potentials_stand_beside_the_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = write_run(tmp_path / "run", 60)
+    fitted = [tmp_path / "schnet", tmp_path / "delta"]
+    for folder in fitted:
+        folder.mkdir()
+        label = np.linspace(-0.6, -0.5, 20)
+        numbers = np.stack([label, label + 0.003, np.full(20, 8.0), np.full(20, 1.25)], axis=1)
+        np.savez(folder / "predictions.npz", energy_per_atom=numbers, force=numbers)
+    words = f"runs=[{run},{fitted[0]},{fitted[1]}]"
+    assert main(["report", words, f"run_dir={tmp_path / 'report'}"]) == 0
+    page = (tmp_path / "report" / "report.html").read_text()
+    assert "Parity of the potentials" in page
+    assert "<td>delta</td><td>3</td><td>3</td>" in page
+    capsys.readouterr()
+    assert main(["report", f"runs=[{fitted[0]},{fitted[1]}]"]) == 2
+    assert "are fitted potentials alone" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("steps", "slope", "part"),
     [(10, 0.0, "10 training steps count"), (80, 1e-4, "F fell by 2 mHa/atom"), (80, 0.0, ""), (80, -1e-4, "")],

@@ -14,6 +14,7 @@ FIGURES = {
     "potential_and_correction": ("report", "weights-figure"),
     "equation_of_state": ("isotherms", "free-energy", "hugoniot"),
     "own_wavefunction": ("training", "line"),
+    "several_processes": ("curves",),
 }
 """Cells that show a figure, of each notebook."""
 QUICK_LOG_Z = ("target_error_per_atom=0.2", "num_chains=4", "num_sweeps=40", "pilot_sweeps=10", "num_bootstraps=10")

@@ -4,6 +4,7 @@ import json
 
 import ase
 import ase.io
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -90,6 +91,27 @@ def test_command_writes_what_ase_reads(folder, capsys) -> None:
     assert content["step"] == 2
     assert "minimum" in content["forces"]
     assert content["command"].startswith("lightning-vfe sample")
+
+
+def test_the_electrons_of_a_file_give_its_log_psi_and_local_energies(folder) -> None:
+    """Read back, and computed again by the run."""
+    words = ["sample.num_samples=2", "sample.pilot_sweeps=4", "sample.num_sweeps=2", "sample.num_electron_walkers=3"]
+    assert main(["sample", f"run_dir={folder}", *words, "sample.electrons=true"]) == 0
+    run, frames = lv.load(folder), ase.io.read(folder / "samples" / "samples.extxyz", index=":")
+    with h5py.File(folder / "samples" / "walkers.h5") as file:
+        assert list(file) == ["state_0", "state_1"]
+        for number, group in enumerate(file.values()):
+            assert (group.attrs["rs"], group.attrs["temperature_kelvin"]) == ((1.9, 2.1)[number], 6000.0)
+            assert group["electrons"].attrs["unit"].startswith("bohr")
+            protons, electrons = (torch.tensor(group[name][()]) for name in ("protons", "electrons"))
+            assert electrons.shape == (2, 1, 3, 2, 3)
+            for i, frame in enumerate(frames[2 * number : 2 * number + 2]):
+                assert protons[i].numpy() == pytest.approx(frame.positions / BOHR_TO_ANGSTROM, abs=1e-6)
+                states = run.at(number)
+                log_psi = run.log_psi(protons[i : i + 1], electrons[i], states)
+                energies = run.energies(protons[i : i + 1], electrons[i], states).electronic.total
+                assert group["log_psi"][i] == pytest.approx(log_psi.numpy(), abs=1e-9)
+                assert group["local_energy"][i] == pytest.approx(energies.numpy(), abs=1e-9)
 
 
 def test_a_base_with_a_potential_gives_its_energies_and_forces() -> None:

@@ -135,18 +135,22 @@ def _predictions(module: PotentialModule, datamodule: LabelDataModule) -> list[t
 
 
 def _save_predictions(predictions: list[tuple[LabelledSet, Prediction]], file: Path) -> None:
-    """Label and prediction of every number, in Ha per atom, Ha/bohr and GPa. # (numbers, 2) each"""
+    """Label, prediction, N and rs of every number, in Ha per atom, Ha/bohr, GPa and bohr. # (numbers, 4) each"""
     columns: dict[str, list[np.ndarray]] = {}
 
-    def add(name: str, label: torch.Tensor | None, found: torch.Tensor | None, factor: float) -> None:
+    def add(
+        name: str, label: torch.Tensor | None, found: torch.Tensor | None, factor: float, cell: PeriodicCell
+    ) -> None:
         if label is not None and found is not None:
-            both = torch.stack([label.flatten(), found.flatten()], dim=-1) * factor
-            columns.setdefault(name, []).append(both.cpu().numpy())
+            both = (torch.stack([label.flatten(), found.flatten()], dim=-1) * factor).cpu().numpy()
+            place = np.broadcast_to([cell.num_atoms, cell.rs], both.shape)
+            columns.setdefault(name, []).append(np.concatenate([both, place], axis=1))
 
     for labels, predicted in predictions:
-        add("energy_per_atom", labels.energy, predicted.energy, 1.0 / labels.cell.num_atoms)
-        add("force", labels.forces, predicted.forces, 1.0)
-        add("pressure_gpa", labels.pressure, predicted.pressure, HARTREE_PER_BOHR3_TO_GPA)
+        cell = labels.cell
+        add("energy_per_atom", labels.energy, predicted.energy, 1.0 / cell.num_atoms, cell)
+        add("force", labels.forces, predicted.forces, 1.0, cell)
+        add("pressure_gpa", labels.pressure, predicted.pressure, HARTREE_PER_BOHR3_TO_GPA, cell)
     with whole_file(file, "wb") as stream:
         np.savez(stream, allow_pickle=False, **{name: np.concatenate(parts) for name, parts in columns.items()})
 

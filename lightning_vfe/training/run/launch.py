@@ -1,6 +1,7 @@
 """Run one verb of Lightning's Trainer."""
 
 import logging
+import os
 import signal
 import warnings
 from typing import Any
@@ -48,6 +49,8 @@ def configure_logging() -> None:
         ".*Grad strides do not match bucket view strides.*",  # small matrices: nothing to gain
     ):
         warnings.filterwarnings("ignore", advice)
+    if "SLURM_JOB_ID" not in os.environ:  # on a login node or a desktop, no job is meant
+        warnings.filterwarnings("ignore", ".*`srun` command is available.*")
 
 
 def is_progress_bar(callback: object) -> bool:
