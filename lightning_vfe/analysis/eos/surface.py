@@ -78,9 +78,14 @@ class Basis:
             # (..., terms.num_terms)
         """
         volume, kT = np.broadcast_arrays(np.asarray(volume, dtype=float), np.asarray(kT, dtype=float))
-        x, t = np.log(volume / self.volume), kT / self.kT
-        # v d/dv = d/dx and v^2 d^2/dv^2 = d^2/dx^2 - d/dx
-        powers = self._powers(x, of_volume) - (self._powers(x, 1) if of_volume == 2 else 0.0)
+        x, t = (self.volume / volume) ** (1.0 / 3.0) - 1.0, kT / self.kT
+        u = (1.0 + x)[..., None]
+        if of_volume == 0:
+            powers = self._powers(x, 0)
+        elif of_volume == 1:  # dx/dv = -u / (3 v)
+            powers = -u / 3.0 * self._powers(x, 1)
+        else:  # d^2x/dv^2 = 4 u / (9 v^2)
+            powers = u**2 / 9.0 * self._powers(x, 2) + 4.0 * u / 9.0 * self._powers(x, 1)
         powers = powers / volume[..., None] ** of_volume
         thermal = _thermal(t, of_kT)[..., : self.terms.temperature] / self.kT**of_kT
         return np.asarray((powers[..., :, None] * thermal[..., None, :]).reshape(*x.shape, self.terms.num_terms))
