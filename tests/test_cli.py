@@ -158,6 +158,8 @@ def test_print_config_runs_nothing(empty_folder: Path, capsys: pytest.CaptureFix
         (["log-z", "system.twists=[2,2,2]"], ["system.twists = [2, 2, 2] has no effect"]),
         (["label", "system.structure=sc"], ["system.structure = sc has no effect"]),
         (["label", "system.num_atoms=7"], ["label.num_atoms = 7 must be even"]),
+        (["label", "system.num_atoms=7", "system.twists=[1,1,1]"], ["label.num_atoms = 7 must be even"]),
+        (["label", "calculator=pyscf", "system.twists=[1,1,1]"], ["has no effect, since the calculator chooses"]),
         (["label", "system.num_atoms=100000000"], ["label.num_atoms = 100000000 needs at least", "GiB"]),
         (["log-z", "system.num_atoms=100000000"], ["system.num_atoms = 100000000 needs at least", "GiB"]),
         (["fit", "base=uniform", "system.states=[[2,6000]]", "system.rs=3"], ["system.rs = 3 has no effect", "states"]),
@@ -175,7 +177,7 @@ def test_bad_words_end_in_one_line(words: list[str], parts: list[str], capsys: p
         assert part in line, f"{part!r} is not in: {line}"
 
 
-JELLIUM = "system.protons=none wavefunction=jellium sampler=fixed"
+JELLIUM = "system.protons=none"
 
 
 @pytest.mark.parametrize(
@@ -202,7 +204,8 @@ JELLIUM = "system.protons=none wavefunction=jellium sampler=fixed"
         ),
         ("system.twists=[a,b]", ["system.twists"]),
         ("system.protons=gone", ["system.protons = gone does not exist; there is: sampled, fixed, none"]),
-        ("system.protons=none", ["system.protons = none leaves no protons", "wavefunction=jellium sampler=fixed"]),
+        ("system.protons=none wavefunction=geminal", ["protons = none leaves no protons", "set wavefunction=jellium"]),
+        ("system.protons=none wavefunction=molecular", ["system.protons = none leaves no protons"]),
         ("wavefunction=jellium", ["wavefunction = jellium knows no protons", "set system.protons=none"]),
         (f"{JELLIUM} flow.num_steps=2", ["flow.num_steps = 2 has no effect, since system.protons=none has no protons"]),
         (f"{JELLIUM} flow.cutoff=2", ["flow.cutoff = 2 has no effect"]),
