@@ -178,7 +178,7 @@ def _zero(points: Sequence[Point], start: InitialState, degree: int) -> tuple[fl
 
     def mismatch(u: float) -> float:
         v = u**-3.0
-        return float(start.mismatch(energy(u), product(u) / v, np.array(v)))
+        return float(start.mismatch(np.array(energy(u)), np.array(product(u) / v), np.array(v)))
 
     if mismatch(u.min()) * mismatch(u.max()) > 0.0:
         return None
