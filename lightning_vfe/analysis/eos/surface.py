@@ -49,8 +49,8 @@ class Basis:
     """F per atom = F_ideal(v, T) + sum_ij c_ij x^i theta_j(t), with v the volume per atom.
 
     F_ideal = kT [ln N! / N - ln(N v) + 3 ln lambda_dB] is the exact free energy of N free classical nuclei in a cube.
-    It holds the strongest dependence on T, so that few terms are enough for the rest. x = (V_0/V)^(1/3) - 1 is linear in
-    1/rs: kinetic energies scale as 1/rs^2 and Coulomb energies as 1/rs, so that two powers hold most of the rest.
+    It holds the strongest dependence on T, so that few terms are enough for the rest. x = (V_0/V)^(1/3) - 1 is linear
+    in 1/rs: kinetic energies scale as 1/rs^2 and Coulomb energies as 1/rs, so that two powers hold most of the rest.
 
     Attributes:
         num_atoms: N.
