@@ -42,6 +42,7 @@ _HOMES = {
 _PART_HOMES = {
     "physics.state_point": ("WalkerStates",),
     "physics.strata": ("reference_point",),
+    "models.wavefunction.molecular": ("MolecularWavefunction",),
     "models.potential.yukawa": ("YukawaPotential",),
     "models.potential.storage": ("register_potential",),
     "models.potential.delta": ("DeltaPotential",),
@@ -59,7 +60,7 @@ _PART_HOMES = {
     "models.potential.export": ("export_potential",),
     "models.potential.exported": ("ExportedPotential",),
 }
-"""Parts that are seldom named: for states of other points, moves, potentials and optimizers of your choice."""
+"""Parts that are seldom named: states of other points; wavefunctions, moves, potentials, optimizers of your choice."""
 _CONTRACT_HOMES = {
     "models.contracts": ("Base", "Flow", "PotentialEnergy", "Wavefunction"),
     "sampling.proposals": ("Proposal",),

@@ -20,6 +20,7 @@ from lightning_vfe.models.potential.storage import save_potential as save_potent
 from lightning_vfe.models.potential.yukawa import YukawaPotential as YukawaPotential
 from lightning_vfe.models.proton_density import ProtonDensity as ProtonDensity
 from lightning_vfe.models.wavefunction.jellium import JelliumWavefunction as JelliumWavefunction
+from lightning_vfe.models.wavefunction.molecular import MolecularWavefunction as MolecularWavefunction
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction as GeminalWavefunction
 from lightning_vfe.physics.cell import PeriodicCell as PeriodicCell
 from lightning_vfe.physics.ewald import Ewald as Ewald

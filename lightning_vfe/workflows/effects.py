@@ -40,6 +40,8 @@ def check_effects(verb: str, config: DictConfig, overrides: Overrides) -> None:
     system, unused = config.get("system") or {}, dict(UNUSED.get(verb, {}))
     if system.get("states") is not None:
         unused |= dict.fromkeys(("system.rs", "system.temperature_kelvin"), "system.states lists the states")
+    if verb == "label" and "twists" in config.calculator:
+        unused = {key: reason for key, reason in unused.items() if key not in TWISTS}  # they follow system.twists
     if "state" in config and system.get("protons") == "fixed":
         unused["system.temperature_kelvin"] = "fixed protons have no temperature"
         unused |= dict.fromkeys(("base", "flow"), "fixed protons have no distribution")

@@ -8,8 +8,8 @@ from lightning_vfe.errors import SettingError
 
 JELLIUM = "lightning_vfe.JelliumWavefunction"
 """The wavefunction that takes no protons."""
-HYDROGEN = "lightning_vfe.GeminalWavefunction"
-"""The wavefunction that needs some."""
+HYDROGEN = ("lightning_vfe.GeminalWavefunction", "lightning_vfe.MolecularWavefunction")
+"""The wavefunctions that need some."""
 
 
 def strata_of(config: DictConfig) -> Any:
@@ -38,7 +38,7 @@ def check_protons(config: DictConfig) -> None:
     protons, wavefunction = config.system.protons, config.wavefunction.get("_target_")
     if protons not in PROTONS:
         raise SettingError("system.protons", protons, "does not exist", f"there is: {', '.join(PROTONS)}")
-    if protons == NO_PROTONS and wavefunction == HYDROGEN:
+    if protons == NO_PROTONS and wavefunction in HYDROGEN:
         reason = "leaves no protons for the wavefunction of hydrogen"
         raise SettingError("system.protons", NO_PROTONS, reason, "add wavefunction=jellium sampler=fixed")
     if protons != NO_PROTONS and wavefunction == JELLIUM:

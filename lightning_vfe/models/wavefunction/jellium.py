@@ -16,6 +16,7 @@ from lightning_vfe.models.wavefunction.backbone import NUM_TWIST_FEATURES, PairS
 from lightning_vfe.models.wavefunction.features import NUM_PAIR_FEATURES, PairGeometry, pair_geometry
 from lightning_vfe.models.wavefunction.geminal import NeuralGeminal, log_sum_of_determinants
 from lightning_vfe.models.wavefunction.jastrow import PlasmonJastrow
+from lightning_vfe.models.wavefunction.spins import check_spins_and_sizes, spin_products
 from lightning_vfe.physics.cell import integer_vectors
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.system import System
@@ -73,13 +74,8 @@ class JelliumWavefunction(nn.Module):
         super().__init__()
         if system.num_protons:
             raise SettingError("wavefunction", "jellium", "knows no protons", "set system.protons=none, or drop it")
-        if system.num_up != system.num_down:
-            raise SettingError("num_atoms", system.num_atoms, "must be even: half the electrons are up, half down")
-        sizes = {"num_determinants": num_determinants, "num_layers": num_layers}
-        sizes |= {"single_width": single_width, "pair_width": pair_width}
-        for name, value in sizes.items():
-            if value < 1:
-                raise SettingError(name, value, "must be at least 1")
+        sizes = {"num_layers": num_layers, "single_width": single_width, "pair_width": pair_width}
+        check_spins_and_sizes(system, num_determinants=num_determinants, **sizes)
         self.system = system
         self.unit_length = system.cell.length
         self.register_buffer("reference_rs", torch.tensor(float(reference.rs)))
@@ -92,9 +88,7 @@ class JelliumWavefunction(nn.Module):
         with torch.no_grad():
             self.backflow.weight.mul_(0.01)
             self.neural_jastrow.weight.mul_(0.01)
-        spin = torch.ones(system.num_atoms)
-        spin[system.num_up :] = -1.0
-        self.register_buffer("spin_product", torch.outer(spin, spin), persistent=False)
+        self.register_buffer("spin_product", spin_products(system), persistent=False)
 
     def forward(self, protons: Tensor, electrons: Tensor, states: WalkerStates) -> Tensor:
         """ln psi (...), complex. Electrons (..., N, 3) in bohr; states (...) broadcast; protons are not read."""

@@ -7,12 +7,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_vfe.errors import SettingError
 from lightning_vfe.models.wavefunction.backbone import Backbone
 from lightning_vfe.models.wavefunction.features import pair_geometry
 from lightning_vfe.models.wavefunction.geminal import NeuralGeminal, log_sum_of_determinants
 from lightning_vfe.models.wavefunction.jastrow import CuspJastrow
 from lightning_vfe.models.wavefunction.orbitals import PlaneWaveEnvelope
+from lightning_vfe.models.wavefunction.spins import check_spins_and_sizes, spin_products
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.system import System
 
@@ -23,11 +23,12 @@ class FixedProtons(NamedTuple):
     proton_pairs: list[Tensor]
     """Streams of the proton pairs, one of every layer but the last, zero for a proton itself. # (..., N, N, pair)"""
     pairing: Tensor
-    """F of the envelope, complex. # (..., K, k, k)"""
+    """F of the envelope: complex of plane waves, real of atomic orbitals. # (..., K, k, k)"""
 
     def to(self, dtype: torch.dtype) -> FixedProtons:
         """The same in another real precision."""
-        return FixedProtons([stream.to(dtype) for stream in self.proton_pairs], self.pairing.to(dtype.to_complex()))
+        of_pairing = dtype.to_complex() if self.pairing.is_complex() else dtype
+        return FixedProtons([stream.to(dtype) for stream in self.proton_pairs], self.pairing.to(of_pairing))
 
 
 class GeminalWavefunction(nn.Module):
@@ -73,15 +74,8 @@ class GeminalWavefunction(nn.Module):
         open_shell: str = "s",
     ) -> None:
         super().__init__()
-        if system.num_up != system.num_down:
-            if system.num_atoms % 2:
-                raise SettingError("num_atoms", system.num_atoms, "must be even: half the electrons are up, half down")
-            raise SettingError("num_up", system.num_up, f"must be {system.num_down}, the number of electrons down")
-        sizes = {"num_determinants": num_determinants, "num_layers": num_layers}
-        sizes |= {"single_width": single_width, "pair_width": pair_width}
-        for name, value in sizes.items():
-            if value < 1:
-                raise SettingError(name, value, "must be at least 1")
+        sizes = {"num_layers": num_layers, "single_width": single_width, "pair_width": pair_width}
+        check_spins_and_sizes(system, num_determinants=num_determinants, **sizes)
         self.system = system
         self.unit_length = system.cell.length
         # Part of the checkpoint: the parameters mean what they mean at this density.
@@ -92,9 +86,7 @@ class GeminalWavefunction(nn.Module):
         self.geminal = NeuralGeminal(num_determinants, single_width, pair_width)
         self.backflow = _small(nn.Linear(single_width, 3, bias=False))
         self.neural_jastrow = _small(nn.Linear(single_width, 1, bias=False))
-        spin = torch.ones(system.num_atoms)
-        spin[system.num_up :] = -1.0
-        self.register_buffer("spin_product", torch.outer(spin, spin), persistent=False)
+        self.register_buffer("spin_product", spin_products(system), persistent=False)
 
     def prepare(self, protons: Tensor, states: WalkerStates, pairing: Tensor | None = None) -> FixedProtons:
         """What log_psi computes of protons (..., N, 3) in bohr and their state points (...) alone.

@@ -1,0 +1,148 @@
+"""psi_x(r) = e^J det G with orbitals of the atoms: the wavefunction of molecules at low density."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from lightning_vfe.models.wavefunction.backbone import Backbone
+from lightning_vfe.models.wavefunction.features import pair_geometry
+from lightning_vfe.models.wavefunction.fermi import fermi_function
+from lightning_vfe.models.wavefunction.geminal import NeuralGeminal, log_sum_of_determinants
+from lightning_vfe.models.wavefunction.jastrow import CuspJastrow
+from lightning_vfe.models.wavefunction.spins import check_spins_and_sizes, spin_products
+from lightning_vfe.models.wavefunction.wavefunction import FixedProtons
+from lightning_vfe.physics.state_point import StatePoint, WalkerStates
+from lightning_vfe.physics.system import System
+
+ATOM = 1.0
+"""Size of a hydrogen atom in bohr."""
+
+
+class MolecularWavefunction(nn.Module):
+    r"""ln psi_x(r) = J + i k_twist . sum_i r_i + ln sum_K det[Phi_ij phi_ij], with one orbital on each proton.
+
+        Phi_ij = sum_ab a(d_ia) F_ab a(d_jb),    up electron i, down electron j, protons a and b
+        a(d)   = exp(-zeta d^2 / (c + d))
+        F      = n n^T,    n = 1 / (1 + exp(beta (h_x - mu))),    h_ab = -t(d_ab) for a != b, 0 for a = b
+        t(d)   = (1 + eta d + (eta d)^2 / 3) exp(-eta d)
+
+    d is the smooth periodic distance. a has no slope at contact, so that the cusps are those of the Jastrow factor J.
+    Where a multiplies the part of J for the same proton, it is exp(-d) at the start: the hydrogen atom. h_x is a model
+    of electrons that hop between the protons of this very configuration x; t is the overlap of two 1s orbitals. The
+    determinant fills its N/2 lowest states, which are the bonds of molecules, and more where levels lie within 1/beta
+    of the chemical potential mu (`fermi_function`). J, the neural geminal phi_ij and the streams are those of
+    `GeminalWavefunction`. psi gains the phase exp(2 pi i twist_d) when one electron moves by L along d.
+
+    The orbitals have the size of an atom at every density, where the plane waves of `GeminalWavefunction` have that of
+    the mean distance rs: use this one where rs is well above 1.4 bohr, the length of a bond. The orbitals do not know
+    the twist beyond the common phase, so that E starts k_twist^2 / 2 per electron too high at a twist.
+
+    Args:
+        system: nuclei and electrons; as many up as down.
+        reference: state point whose rs is rs_0, as in `GeminalWavefunction`.
+        num_determinants: K.
+        num_layers: layers of the streams.
+        single_width: features of a particle.
+        pair_width: features of a pair.
+
+    Raises:
+        SettingError: different numbers of up and down electrons, or a size below 1.
+    """
+
+    carries_derivatives = True
+    """All operations have forward rules: kinetic energies take one pass."""
+    spin_product: Tensor
+    reference_rs: Tensor
+
+    def __init__(
+        self,
+        system: System,
+        reference: StatePoint,
+        num_determinants: int = 1,
+        num_layers: int = 3,
+        single_width: int = 32,
+        pair_width: int = 16,
+    ) -> None:
+        super().__init__()
+        sizes = {"num_layers": num_layers, "single_width": single_width, "pair_width": pair_width}
+        check_spins_and_sizes(system, num_determinants=num_determinants, **sizes)
+        self.system = system
+        self.unit_length = system.cell.length
+        self.register_buffer("reference_rs", torch.tensor(float(reference.rs)))
+        self.jastrow = CuspJastrow(system, ATOM)
+        self.backbone = Backbone(num_layers, single_width, pair_width)
+        self.orbitals = AtomicOrbitals(num_determinants, system.num_down)
+        self.geminal = NeuralGeminal(num_determinants, single_width, pair_width)
+        self.neural_jastrow = nn.Linear(single_width, 1, bias=False)
+        with torch.no_grad():
+            self.neural_jastrow.weight.mul_(0.01)
+        self.register_buffer("spin_product", spin_products(system), persistent=False)
+
+    def prepare(self, protons: Tensor, states: WalkerStates) -> FixedProtons:
+        """What ln psi needs of protons (..., N, 3) in bohr and their state points (...) alone."""
+        pp = pair_geometry(self.unit_length * states.rs, protons, protons, same_particles=True)
+        return FixedProtons(self.backbone.proton_pairs(pp), self.orbitals.pairing(pp.distance))
+
+    def forward(
+        self, protons: Tensor, electrons: Tensor, states: WalkerStates, fixed: FixedProtons | None = None
+    ) -> Tensor:
+        """ln psi (...), complex. Positions (..., N, 3) in bohr; leading dimensions, those of states too, broadcast.
+
+        `fixed` is `prepare(protons, states)`, for callers that move the electrons only.
+        """
+        proton_pairs, pairing = self.prepare(protons, states) if fixed is None else fixed
+        length, rs_ratio = self.unit_length * states.rs, states.rs / self.reference_rs
+        ee = pair_geometry(length, electrons, electrons, same_particles=True)
+        ep = pair_geometry(length, electrons, protons)
+        single, pairs = self.backbone(ee, ep, proton_pairs, self.spin_product, states.twist, torch.log(rs_ratio))
+        # An atom has the same size at every density.
+        jastrow = self.jastrow(ep.distance, ee.distance, torch.ones_like(rs_ratio))
+        jastrow = jastrow + self.neural_jastrow(single).sum((-2, -1))
+        up = self.system.num_down
+        envelope = self.orbitals(ep.distance, pairing)
+        geminal = self.geminal(single[..., :up, :], single[..., up:, :], pairs)
+        wave = electrons.sum(-2) * ((2.0 * math.pi / length).unsqueeze(-1) * states.twist)
+        log_psi: Tensor = torch.complex(jastrow, wave.sum(-1)) + log_sum_of_determinants(geminal * envelope)
+        return log_psi
+
+
+class AtomicOrbitals(nn.Module):
+    """Phi of `MolecularWavefunction`: one orbital on each proton, paired by a model of hopping electrons.
+
+    Args:
+        num_determinants: K; each has its own zeta, c, eta and beta.
+        num_pairs: N/2, the states that are filled.
+    """
+
+    def __init__(self, num_determinants: int, num_pairs: int) -> None:
+        super().__init__()
+        self.num_pairs = num_pairs
+        start = math.log(math.expm1(ATOM))  # softplus(start) = 1
+        # Determinants must start different from each other.
+        spread = torch.linspace(1.0, 0.5, num_determinants)
+        self.raw_exponent = nn.Parameter(torch.full((num_determinants,), start))
+        self.raw_core = nn.Parameter(torch.full((num_determinants,), start))
+        self.raw_hopping = nn.Parameter(torch.full((num_determinants,), start))
+        self.log_beta = nn.Parameter(torch.log(20.0 * spread))
+
+    def pairing(self, distance: Tensor) -> Tensor:
+        """F (..., K, N, N) of the distances of the protons (..., N, N) in bohr."""
+        num = distance.shape[-1]
+        scaled = softplus(self.raw_hopping)[:, None, None] * distance.unsqueeze(-3)  # (..., K, N, N)
+        others = 1.0 - torch.eye(num, dtype=distance.dtype, device=distance.device)
+        hopping = -(1.0 + scaled + scaled.square() / 3.0) * torch.exp(-scaled) * others
+        filled = fermi_function(hopping, self.log_beta.exp(), self.num_pairs)
+        return filled @ filled.transpose(-2, -1)
+
+    def forward(self, distance: Tensor, pairing: Tensor) -> Tensor:
+        """Phi (..., K, N/2, N/2) of the distances electron-proton (..., N, N) in bohr and F (..., K, N, N)."""
+        zeta, core = (softplus(raw)[:, None, None] for raw in (self.raw_exponent, self.raw_core))
+        apart = distance.unsqueeze(-3)
+        orbitals = torch.exp(-(zeta * apart.square() / (core + apart)))  # (..., K, N, N)
+        up, down = orbitals[..., : self.num_pairs, :], orbitals[..., self.num_pairs :, :]
+        left = torch.einsum("...ia,...ab->...ib", up, pairing)
+        return torch.einsum("...ib,...jb->...ij", left, down)
