@@ -34,6 +34,7 @@ PARTS = {
     "models": "Networks, base and potentials",
     "sampling": "Moves",
     "state": "State",
+    "analysis": "Analysis",
     "training": "Training",
     "errors": "Errors",
 }
