@@ -35,7 +35,6 @@ PARTS = {
     "models": "Networks, base and potentials",
     "sampling": "Moves",
     "state": "State",
-    "analysis": "Analysis",
     "training": "Training",
     "errors": "Errors",
 }
