@@ -12,25 +12,11 @@ import re
 import textwrap
 from pathlib import Path
 
+from lightning_vfe.cli.all_keys import GROUPS, TASKS, VERBS, keys_of
+
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS, PAGE = ROOT / "configs", ROOT / "docs" / "keys.md"
 WIDTH = 120
-LINE = re.compile(r"(?P<indent> *)(?P<key>\w+):(?P<default>.*?)\s+# (?P<comment>.*)")
-REFERENCE = re.compile(r"\$\{[\w.]+\}")
-TASKS = {"variational": "the free energy", "potential": "a potential", "flow_mle": "a flow, by maximum likelihood"}
-GROUPS = (
-    "system", "base", "flow", "wavefunction", "sampler", "optimizer", "trainer", "callbacks", "logger", "potential",
-    "data",
-)  # fmt: skip
-VERBS = {
-    "label": ("label", "calculator"),
-    "log-z": ("log_z",),
-    "sample": ("sample",),
-    "report": (),
-    "eos": (),
-}
-REMOVABLE = ("callbacks.", "logger.")
-"""Parts that a run may leave out."""
 HEAD = """\
 # All keys
 
@@ -41,6 +27,7 @@ HEAD = """\
 - Remove a callback or a logger with `~`: `lightning-vfe fit ~callbacks.progress_bar`.
 - Add a key that a part takes but its config does not list with `+`: `lightning-vfe fit +trainer.profiler=simple`.
 - `lightning-vfe fit --print-config` prints the composed config and runs nothing.
+- `lightning-vfe fit --help-all` prints the keys of this page: `lightning-vfe fit --help-all | grep walkers`.
 
 Keys that follow another key are not listed. `flow.system` follows `system.num_atoms`, for example.
 """
@@ -48,22 +35,10 @@ Keys that follow another key are not listed. `flow.system` follows `system.num_a
 
 def entries(file: Path, prefix: str = "") -> list[str]:
     """Lines of Markdown, one entry for each key of a config file."""
-    rows, parents = [], [prefix]
-    for line in file.read_text().splitlines():
-        match = LINE.fullmatch(line)
-        if match is None:
-            continue
-        depth, default = len(match["indent"]) // 2, match["default"].strip()
-        name = f"{parents[depth]}{match['key']}"
-        parents[depth + 1 :] = [f"{name}."]
-        if not REFERENCE.fullmatch(default):
-            rows.append((name, default, match["comment"]))
     found = []
-    for name, default, comment in rows:
-        has_keys = any(other.startswith(f"{name}.") for other, *_ in rows)
-        if default or has_keys or name.startswith(REMOVABLE):
-            shown = f" [`{default}`]" if default else ""
-            found += _wrapped(f"- `{name}`{shown}: {comment}", "  ")
+    for key in keys_of(file, prefix):
+        shown = f" [`{key.default}`]" if key.default else ""
+        found += _wrapped(f"- `{key.name}`{shown}: {key.comment}", "  ")
     return found
 
 

@@ -75,6 +75,13 @@ class ProgressLine:
             self._shown = now
             self._draw() if on_terminal else self._print()
 
+    def say(self, text: str) -> None:
+        """Print a line of its own, above the live line of a terminal."""
+        if self._live is None:
+            print(f"{_stamp()}  {text}", flush=True)
+        else:
+            self._live.console.print(text, highlight=False, soft_wrap=True)
+
     @property
     def what(self) -> str:
         """The kind of work that is shown; empty for none."""
@@ -105,8 +112,7 @@ class ProgressLine:
         self._live.update(Text(text, no_wrap=True, overflow="crop"), refresh=True)
 
     def _print(self) -> None:
-        stamp = datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        print(f"{stamp}  {'  '.join([*self._head(), *_pairs(self._values)])}", flush=True)
+        print(f"{_stamp()}  {'  '.join([*self._head(), *_pairs(self._values)])}", flush=True)
 
     def _fraction(self) -> float | None:
         return self._done / self._total if self._total else None
@@ -153,6 +159,10 @@ def duration(seconds: float) -> str:
     if days:
         return f"{days} d {hours} h"
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def _stamp() -> str:
+    return datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def _pairs(values: Mapping[str, str]) -> list[str]:

@@ -177,7 +177,7 @@ def test_bad_words_end_in_one_line(words: list[str], parts: list[str], capsys: p
         assert part in line, f"{part!r} is not in: {line}"
 
 
-JELLIUM = "system.protons=none wavefunction=jellium sampler=fixed"
+JELLIUM = "system.protons=none"
 
 
 @pytest.mark.parametrize(
@@ -204,7 +204,7 @@ JELLIUM = "system.protons=none wavefunction=jellium sampler=fixed"
         ),
         ("system.twists=[a,b]", ["system.twists"]),
         ("system.protons=gone", ["system.protons = gone does not exist; there is: sampled, fixed, none"]),
-        ("system.protons=none", ["system.protons = none leaves no protons", "wavefunction=jellium sampler=fixed"]),
+        ("system.protons=none wavefunction=geminal", ["protons = none leaves no protons", "set wavefunction=jellium"]),
         ("system.protons=none wavefunction=molecular", ["system.protons = none leaves no protons"]),
         ("wavefunction=jellium", ["wavefunction = jellium knows no protons", "set system.protons=none"]),
         (f"{JELLIUM} flow.num_steps=2", ["flow.num_steps = 2 has no effect, since system.protons=none has no protons"]),

@@ -8,6 +8,9 @@ import matplotlib
 import pytest
 
 from lightning_vfe.cli import main
+from lightning_vfe.workflows.compose import compose_config
+from lightning_vfe.workflows.effects import check_effects
+from lightning_vfe.workflows.overrides import parse
 
 ROOT = Path(__file__).parents[1]
 PAGES = ("README.md", "docs/first_result.md", "docs/pipeline.md", "docs/several_states.md")
@@ -53,6 +56,16 @@ def shortened(command: str) -> list[str]:
     words = command.split()[1:]
     fewer = next(settings for pattern, settings in FEWER.items() if re.match(pattern, command.partition(" ")[2]))
     return [word for word in words if not word.startswith(DROPPED.get(words[0], ("-",)))] + fewer.split()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/pipeline.md", "docs/potentials.md"])
+def test_label_takes_its_settings_as_they_stand(page: str) -> None:
+    """With the calculator of the page, which may not be installed."""
+    found = [command for command in commands(page) if command.startswith("lightning-vfe label ")]
+    assert found
+    for command in found:
+        overrides = parse(command.split()[2:])
+        check_effects("label", compose_config(overrides, root="label"), overrides)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe.cli.help import MAIN_KEYS, TRAINER_VERBS, VERBS, describe, key_comment
+from lightning_vfe.errors import SettingError
 from lightning_vfe.models.base.log_z import LogZEntry, log_z_file, store_entry
 from lightning_vfe.models.potential.storage import load_potential, potential_hash, save_potential
 from lightning_vfe.models.potential.yukawa import YukawaPotential
@@ -22,6 +24,7 @@ from lightning_vfe.physics.structures import make_structure
 from lightning_vfe.resources import resource_folder
 from lightning_vfe.workflows.build import build_trainer, check_structure, locate_structure
 from lightning_vfe.workflows.compose import compose_config, groups_of
+from lightning_vfe.workflows.effects import check_effects
 from lightning_vfe.workflows.overrides import group_options, parse
 from lightning_vfe.workflows.plan import make_plan
 from lightning_vfe.workflows.system import strata_of
@@ -187,3 +190,38 @@ def test_fixed_protons_bring_their_sampler_along() -> None:
     assert "sampler=fixed, for system.protons=fixed" in plan.notes
     assert make_plan("fit", parse([])).notes == ()
     assert "sampler" not in compose_config(parse(["task=flow_mle", "system.protons=fixed"]))
+
+
+def test_jellium_brings_its_wavefunction_and_sampler_along() -> None:
+    jellium = compose_config(parse(["system.protons=none"]))
+    assert jellium == compose_config(parse(["system.protons=none", "wavefunction=jellium", "sampler=fixed"]))
+    plan = make_plan("fit", parse(["system.protons=none"]))
+    assert plan.notes[-2:] == (
+        "sampler=fixed, for system.protons=none",
+        "wavefunction=jellium, for system.protons=none",
+    )
+
+
+def test_the_base_alone_is_enough() -> None:
+    """A sampler beside base=schnet repeats what is there."""
+    words = ["experiment=n2_exact", "base=schnet"]
+    assert compose_config(parse(words)) == compose_config(parse([*words, "sampler=default"]))
+
+
+@pytest.mark.parametrize(
+    ("words", "is_read"),
+    [
+        (["system.twists=[1,1,1]"], True),
+        (["system.twists=[2,2,2]", "system.twist_shift=[0.5,0.5,0.5]"], True),
+        (["calculator=vmc", "system.twists=[1,1,1]"], True),
+        (["calculator=vmc", "system.twist_shift=[0.5,0.5,0.5]"], False),
+        (["calculator=pyscf", "system.twists=[1,1,1]"], False),
+        (["calculator=ase", "system.twists=[1,1,1]"], False),
+        (["system.twist_symmetry=none"], False),
+    ],
+)
+def test_label_takes_the_twists_that_its_calculator_reads(words: list[str], is_read: bool) -> None:
+    overrides = parse(words)
+    config = compose_config(overrides, root="label")
+    with nullcontext() if is_read else pytest.raises(SettingError, match="has no effect, since this calculator"):
+        check_effects("label", config, overrides)

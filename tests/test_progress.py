@@ -124,3 +124,22 @@ def test_durations(seconds: float, text: str) -> None:
 def test_an_interval_must_be_positive() -> None:
     with pytest.raises(SettingError, match="progress_seconds = 0 must be positive"):
         ProgressLine(0)
+
+
+def test_a_line_of_its_own_leaves_the_live_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = ProgressLine()
+    line.show("fit", 1, 5)
+    line.say("about 4:10")
+    assert re.search(r"^\d{4}-\d\d-\d\d [\d:]{8}  about 4:10$", capsys.readouterr().out, re.MULTILINE)
+    line.close()
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    line.show("fit", 1, 5)
+    line.say("about 4:10")
+    line.show("fit", 5, 5)
+    line.close()
+    assert "about 4:10\n" in terminal.text
+    assert "fit 5/5" in terminal.text.split("about 4:10\n")[1]

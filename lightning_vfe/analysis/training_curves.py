@@ -76,9 +76,9 @@ def draw_training(run: RunFolder, window: int | None = None) -> Figure:
             panel.set_xlabel("training step")
         figure.suptitle(heading(run), x=0.01, ha="left", fontsize=10.5)
         if len(views) == 1:
-            figure.legend(handles=_legend(window, run.tested), loc="outside lower center", ncols=4)
+            figure.legend(handles=_legend(window, _test_label(run)), loc="outside lower center", ncols=4)
         else:
-            StateLooks(run.states).add_key(figure, axes, _states_legend(window, run.tested))
+            StateLooks(run.states).add_key(figure, axes, _states_legend(window, _test_label(run)))
     return figure
 
 
@@ -167,7 +167,16 @@ def _result(run: RunFolder, name: str) -> tuple[float, float] | None:
     return run.result(name)
 
 
-def _legend(window: int, tested: bool) -> list[Line2D | Patch]:
+def _test_label(run: RunFolder) -> str:
+    """What the legend says of the result of `test`, with its step where the training has gone on; empty without one."""
+    if not run.tested:
+        return ""
+    measured, trained = run.summary.get("step"), int(run.metrics.index[-1]) + 1
+    step = f" at step {measured}" if measured is not None and measured < trained else ""
+    return f"result of test{step} ± its error"
+
+
+def _legend(window: int, test_label: str) -> list[Line2D | Patch]:
     handles: list[Line2D | Patch] = []
     if window > 1:
         handles.append(Line2D([], [], color=BLUE, alpha=0.45, linewidth=0.8, label="one step"))
@@ -175,18 +184,17 @@ def _legend(window: int, tested: bool) -> list[Line2D | Patch]:
         Line2D([], [], color=BLUE, linewidth=1.6, label=f"mean of {window} steps" if window > 1 else "one step"),
         Patch(color=BLUE, alpha=0.18, linewidth=0, label="standard error of one step"),
     ]
-    if tested:
-        handles.append(Patch(facecolor=VERMILION, alpha=0.45, label="result of test ± its error"))
+    if test_label:
+        handles.append(Patch(facecolor=VERMILION, alpha=0.45, label=test_label))
     return handles
 
 
-def _states_legend(window: int, tested: bool) -> list[Any]:
+def _states_legend(window: int, test_label: str) -> list[Any]:
     line = f"mean of {window} steps" if window > 1 else "one step"
     handles: list[Any] = [
         Line2D([], [], color=GREY, linewidth=1.2, label=line),
         Patch(color=GREY, alpha=0.18, linewidth=0, label="standard error of one step"),
     ]
-    if tested:
-        mark = Line2D([], [], color=GREY, marker="o", markersize=3.2, linestyle="", label="result of test ± its error")
-        handles.append(mark)
+    if test_label:
+        handles.append(Line2D([], [], color=GREY, marker="o", markersize=3.2, linestyle="", label=test_label))
     return handles

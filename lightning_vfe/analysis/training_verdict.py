@@ -1,4 +1,4 @@
-"""Whether a training is finished: F and the variance of E_loc over the last quarter of its steps."""
+"""Whether a training is finished: F and the variance of E_loc over the last quarter of its steps, and the virial."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,34 @@ CHANCE = 0.01
 """Probability that a training whose F stands still is said to fall or to rise."""
 LEAST_FALL = 0.1
 """Of the variance of E_loc, as a fraction of its mean: a smaller fall in a quarter of the training does not count."""
+MAX_EXCESS_SIGMAS = 4.0
+"""Standard errors by which the virial pressure may deviate from -dE/dV of the same psi."""
 RESUME = "train on with fit ckpt_path=last and a larger trainer.max_steps"
+
+
+class Virial(NamedTuple):
+    """What a measurement says about the virial pressure, see physics/scaling.py.
+
+    Attributes:
+        excess: virial pressure minus -dE/dV of psi with its parameters, in GPa.
+        error: one standard error of the excess.
+        pressure_error: that of the virial pressure.
+    """
+
+    excess: float
+    error: float
+    pressure_error: float
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the deviation is no noise, and larger than the error of the pressure."""
+        return abs(self.excess) > max(MAX_EXCESS_SIGMAS * self.error, self.pressure_error)
+
+    @property
+    def reason(self) -> str:
+        """What is wrong, and what to do."""
+        deviation, side = value_in_brackets(abs(self.excess), self.error), "above" if self.excess > 0 else "below"
+        return f"the virial pressure lies {deviation} GPa {side} -dE/dV of this psi, which is not stationary; {RESUME}"
 
 
 @dataclass(frozen=True)
@@ -82,13 +109,19 @@ def last_quarter(series: pd.Series) -> Trend:
 
 
 def judge_training(
-    run_dir: Path, last_step: int, states: Mapping[State, float], several: bool, num_atoms: int
+    run_dir: Path,
+    last_step: int,
+    states: Mapping[State, float],
+    several: bool,
+    num_atoms: int,
+    virials: Mapping[State, Virial] | None = None,
 ) -> dict[str, Any]:
     """The verdict on the training in a run folder.
 
     F still falls, or rises, where its slope over the last quarter of the steps is no noise, and a further quarter with
     this slope would change F by more than the error of F of `test`. The variance of E_loc still falls where it fell by
-    more than a tenth, and its slope is no noise.
+    more than a tenth, and its slope is no noise. The virial pressure is wrong where it deviates from -dE/dV of the same
+    psi by more than its own error, and this is no noise.
 
     Args:
         run_dir: the run folder.
@@ -96,11 +129,18 @@ def judge_training(
         states: error of F per atom in Ha that `test` found, by state point.
         several: whether the run has several state points.
         num_atoms: N.
+        virials: what is known of the virial pressure, by state point.
 
     Returns:
         `ok`, which is None where nothing is known, and `reasons`; with one state point also the slopes per step.
     """
-    file, reasons, numbers = run_dir / "metrics.csv", list[str](), dict[str, Any]()
+    file, numbers = run_dir / "metrics.csv", dict[str, Any]()
+    wrong = {state: virial.reason for state, virial in (virials or {}).items() if virial.is_wrong}
+    reasons = [f"{state.label}: {reason}" if several else reason for state, reason in wrong.items()]
+    excess = {}
+    if virials and not several:
+        (virial,) = virials.values()
+        excess["virial_excess"] = _number(virial.excess, virial.error, "GPa")
     try:
         if not file.is_file():
             raise ValueError("the run folder holds no metrics.csv of the training")
@@ -121,8 +161,8 @@ def judge_training(
                 "variance_slope": _number(variance.slope, variance.error, "Ha^2/atom/step"),
             }
     except (ValueError, OSError) as error:
-        return {"ok": None, "reasons": [one_line(error)]}
-    return {"ok": not reasons, "reasons": reasons} | ({} if several else numbers)
+        return {"ok": False if reasons else None, "reasons": [*reasons, one_line(error)]} | excess
+    return {"ok": not reasons, "reasons": reasons} | ({} if several else numbers) | excess
 
 
 def _reasons(energy: Trend, variance: Trend, error: float) -> list[str]:
@@ -141,6 +181,10 @@ def _reasons(energy: Trend, variance: Trend, error: float) -> list[str]:
 
 def training_line(verdict: Mapping[str, Any]) -> str:
     """The verdict in one line, as `test` prints it where there is nothing to complain of."""
+    return "; ".join([_training_text(verdict), *_virial_text(verdict)])
+
+
+def _training_text(verdict: Mapping[str, Any]) -> str:
     if verdict["ok"] is None:
         return f"training not judged: {'; '.join(verdict['reasons'])}"
     if "free_energy_slope" not in verdict:
@@ -148,6 +192,14 @@ def training_line(verdict: Mapping[str, Any]) -> str:
     slope, steps = verdict["free_energy_slope"], verdict["steps"]
     change = value_in_brackets(slope["value"] * steps, slope["error"] * steps)
     return f"training: converged; F changed by {change} Ha/atom in the last {steps} steps"
+
+
+def _virial_text(verdict: Mapping[str, Any]) -> list[str]:
+    """The virial pressure against -dE/dV, of one state point."""
+    if "virial_excess" not in verdict:
+        return []
+    excess = verdict["virial_excess"]
+    return [f"virial P + dE/dV = {value_in_brackets(excess['value'], excess['error'])} GPa"]
 
 
 def training_note(run: RunFolder) -> str:

@@ -28,15 +28,20 @@ def print_rows(verb: str, name: str, rows: Rows) -> None:
     Console(soft_wrap=True, highlight=False).print(table)
 
 
+class DryRun(Exception):
+    """The banner of a dry run is printed, and nothing more is wanted."""
+
+
 class Watch:
     """Banner and progress of a verb that is no stage of Lightning's Trainer.
 
     Args:
         verb: of the command line.
+        is_dry_run: end after the banner.
     """
 
-    def __init__(self, verb: str) -> None:
-        self.verb = verb
+    def __init__(self, verb: str, is_dry_run: bool = False) -> None:
+        self.verb, self.is_dry_run = verb, is_dry_run
         self._line: ProgressLine | None = None
 
     def begin(self, config: DictConfig, rows: Mapping[str, Any]) -> None:
@@ -44,12 +49,15 @@ class Watch:
 
         Raises:
             SettingError: progress_seconds is not positive.
+            DryRun: nothing more is wanted.
         """
         self._line = ProgressLine(config.progress_seconds)
         shown = [(name, str(value)) for name, value in rows.items()]
         print_rows(
             self.verb, config.get("name") or Path(config.run_dir).name, [*shown, ("run folder", str(config.run_dir))]
         )
+        if self.is_dry_run:
+            raise DryRun
 
     def progress(self, what: str, done: int, total: int) -> None:
         """Show how many parts of a work are done."""

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 from lightning_vfe import __version__
@@ -14,13 +15,14 @@ from lightning_vfe.signals import signal_of, signals_to, stop
 from lightning_vfe.workflows.processes import forget_stale_ranks, is_first_process
 
 HELP = ("--help", "-h")
+HELP_ALL = "--help-all"
 PRINT_CONFIG = ("--print-config", "--cfg")
 MULTIRUN = ("--multirun", "-m")
 ALIASES = {"integrate": "log-z"}
 """Former names of verbs, which stay valid."""
 REQUIRE_CONVERGED = "--require-converged"
 DRY_RUN = "--dry-run"
-FLAGS = (*HELP, *PRINT_CONFIG, *MULTIRUN, REQUIRE_CONVERGED, DRY_RUN, "--version")
+FLAGS = (*HELP, HELP_ALL, *PRINT_CONFIG, *MULTIRUN, REQUIRE_CONVERGED, DRY_RUN, "--version")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,6 +66,8 @@ def _dispatch(words: list[str]) -> int:
         raise CommandError(f"{given}{nearest(verb, VERBS)} (the verbs are: {', '.join(VERBS)})")
     if not verb or any(flag in HELP for flag in flags):
         return _show(verb_help(verb) if verb else general_help())
+    if HELP_ALL in flags:
+        return _show(verb_help(verb, with_all_keys=True))
     if any(flag in MULTIRUN for flag in flags):
         if verb not in TRAINER_VERBS or len(set(flags)) > 1:
             raise CommandError(f"--multirun goes with {', '.join(TRAINER_VERBS)}, and with no other flag")
@@ -72,8 +76,6 @@ def _dispatch(words: list[str]) -> int:
         return run_sweep(verb, settings)
     if REQUIRE_CONVERGED in flags and verb != "test":
         raise CommandError(f"{REQUIRE_CONVERGED} goes with test")
-    if DRY_RUN in flags and verb not in TRAINER_VERBS:
-        raise CommandError(f"{DRY_RUN} goes with {', '.join(TRAINER_VERBS)}")
     return _run(verb, settings, set(flags))
 
 
@@ -95,7 +97,7 @@ def _run(verb: str, settings: list[str], flags: set[str]) -> int:
         forget_stale_ranks()
         if print_only:
             return _show(commented_yaml(compose_config(parse(with_runs(verb, settings)), root=verb), root=verb))
-        return int(import_module(f"lightning_vfe.cli.{verb.replace('-', '_')}").run(settings))
+        return _run_command(verb, settings, DRY_RUN in flags)
     plan = Plan.received() or make_plan(verb, parse(settings))
     if print_only:
         return _show(commented_yaml(plan.config, RUN_ROOT))
@@ -107,3 +109,15 @@ def _run(verb: str, settings: list[str], flags: set[str]) -> int:
     if DRY_RUN in flags:
         return try_plan(plan)
     return run_plan(plan, REQUIRE_CONVERGED in flags)
+
+
+def _run_command(verb: str, settings: list[str], is_dry_run: bool) -> int:
+    """Run a verb that is no stage of Lightning's Trainer; returns the exit code."""
+    from lightning_vfe.cli.banner import DryRun
+
+    code = 0
+    with suppress(DryRun):
+        code = import_module(f"lightning_vfe.cli.{verb.replace('-', '_')}").run(settings, is_dry_run)
+    if is_dry_run:
+        print("dry run: nothing is written", flush=True)
+    return code

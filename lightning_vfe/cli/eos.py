@@ -16,12 +16,12 @@ from lightning_vfe.workflows.verbs import compose_verb
 MEASURED = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "pressure_gpa")
 
 
-def run(words: Sequence[str]) -> int:
-    """Fit, and print the tables; returns the exit code."""
+def run(words: Sequence[str], is_dry_run: bool = False) -> int:
+    """Fit, and print the tables; a dry run writes no file. Returns the exit code."""
     config = compose_verb("eos", tuple(words))
     start, home = InitialState.of(**config.hugoniot), home_of(config.runs, config.run_dir)
     check_folder("run_dir", home)
-    found = eos(config.runs, start, home, config.finite_size)
+    found = eos(config.runs, start, None if is_dry_run else home, config.finite_size)
     print_rows("eos", home.name, [("runs", str(len(config.runs))), ("folder", str(home))])
     _print_states(found.table)
     _print_fit(found)
@@ -47,7 +47,7 @@ def _print_fit(found: EquationOfState) -> None:
     """How well each state agrees with the derivatives of F, and with the surface through all others."""
     terms = found.surface.basis.terms
     title = (
-        f"surface of {terms.density} x {terms.temperature} terms in ln V and T: "
+        f"surface of {terms.density} x {terms.temperature} terms in 1/rs and T: "
         f"chi^2 = {found.fit.chi2:.1f} for {found.fit.dof} degrees of freedom"
     )
     shown = _table(title, ("rs", "T, K", "P against -dF/dV", "S against -dF/dT", "left out, p"))

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from lightning_vfe.cli.all_keys import all_keys
 from lightning_vfe.resources import resource_folder
 
 VERBS = {
@@ -26,6 +27,8 @@ MAIN_KEYS = (
     ("config.yaml", "", ("seed", "dtype", "run_dir", "ckpt_path")),
 )
 
+MOST_USED = "most used keys [default]; --help-all lists all keys:"
+
 EXAMPLES = {
     "fit": (
         "lightning-vfe fit",
@@ -43,8 +46,8 @@ EXAMPLES = {
     "label": ("lightning-vfe label system.num_atoms=8",),
     "log-z": ("lightning-vfe log-z system.num_atoms=8",),
     "sample": ("lightning-vfe sample run_dir=runs/default sample.num_samples=200",),
-    "report": ("lightning-vfe report runs=[runs/default,runs/default-2]",),
-    "eos": ("lightning-vfe eos runs/default", "lightning-vfe eos runs=[runs/cold,runs/hot] hugoniot.nucleus=H"),
+    "report": ("lightning-vfe report runs/default runs/default-2", "lightning-vfe report runs=[runs/a,runs/b]"),
+    "eos": ("lightning-vfe eos runs/default", "lightning-vfe eos runs/cold runs/hot hugoniot.nucleus=H"),
 }
 
 VERB_NOTES = {
@@ -68,9 +71,9 @@ VERB_NOTES = {
         "samples/samples.json into its folder.",
     ),
     "report": (
-        "Reads what test and log-z wrote into the folders; writes report.html, comparison.csv and comparison.png.",
+        "Reads what test and log-z wrote into the folders RUN; writes report.html, comparison.csv and comparison.png.",
     ),
-    "eos": ("Reads what test wrote into the folders; writes eos.csv, eos_surface.json, hugoniot.csv and figures.",),
+    "eos": ("Reads what test wrote into the folders RUN; writes eos.csv, eos_surface.json, hugoniot.csv and figures.",),
 }
 
 
@@ -94,9 +97,16 @@ def general_help() -> str:
     return "\n".join(lines)
 
 
-def verb_help(verb: str) -> str:
-    """Text of `lightning-vfe VERB --help`."""
-    lines = [f"usage: lightning-vfe {verb} [key=value ...]", "", f"{verb}: {VERBS[verb]}.", "", *VERB_NOTES[verb]]
+def verb_help(verb: str, with_all_keys: bool = False) -> str:
+    """Text of `lightning-vfe VERB --help`, or of `--help-all`."""
+    root = resource_folder("configs") / f"{'config' if verb in TRAINER_VERBS else verb}.yaml"
+    folders = "RUN ... " if "runs" in _single_keys(root) else ""
+    lines = [f"usage: lightning-vfe {verb} {folders}[key=value ...]", "", f"{verb}: {VERBS[verb]}.", ""]
+    lines += VERB_NOTES[verb]
+    if with_all_keys:
+        lines += _groups(root.stem)
+        lines += ["", "all keys [default], by the option that has them; keys that follow another key are left out:"]
+        return "\n".join([*lines, *all_keys(verb)])
     if verb in TRAINER_VERBS:
         lines += _groups() + _experiments() + _main_keys()
     else:
@@ -143,7 +153,7 @@ def _main_keys() -> list[str]:
         for key in keys:
             default, comment = key_comment(resource_folder("configs") / name, key)
             rows.append((f"{group}.{key}" if group else key, f"{comment} [{default}]"))
-    return ["", "most used keys [default]; --print-config shows all of them:", *_columns(rows)]
+    return ["", MOST_USED, *_columns(rows)]
 
 
 def _command_keys(verb: str) -> list[str]:
@@ -157,7 +167,7 @@ def _command_keys(verb: str) -> list[str]:
         rows += [(f"{group}.{key}", *key_comment(file, key)) for key in chosen]
     rows += [(key, *key_comment(root, key)) for key in _single_keys(root)]
     shown = _columns((name, f"{comment} [{default}]") for name, default, comment in rows)
-    return ["", "most used keys [default]; --print-config shows all of them:", *shown]
+    return ["", MOST_USED, *shown]
 
 
 def _single_keys(file: Path) -> list[str]:
@@ -169,8 +179,9 @@ def _single_keys(file: Path) -> list[str]:
 def _flags() -> list[str]:
     rows = (
         ("--help, -h", "this text; after a verb, that verb's"),
+        ("--help-all", "the same with all keys, their defaults and comments; try: fit --help-all | grep walkers"),
         ("--print-config, --cfg", "print all keys with their values and comments, and run nothing"),
-        ("--dry-run", "time a few steps, print the cost in time and memory, and stop; fit, validate and test"),
+        ("--dry-run", "print what would be done, and write nothing; fit, validate and test time a few steps"),
         ("--require-converged", "exit code 3 where sampling or training has not converged; test"),
         ("--multirun, -m", "run once for each value of key=1,2,...; fit, validate and test"),
         ("--version", "print the version"),

@@ -10,9 +10,9 @@ from lightning_vfe.cli.exit_codes import FAILED, STOPPED
 from lightning_vfe.workflows.verbs import label
 
 
-def run(words: Sequence[str]) -> int:
+def run(words: Sequence[str], is_dry_run: bool = False) -> int:
     """Label, and print what there is; returns the exit code."""
-    watch = Watch("label")
+    watch = Watch("label", is_dry_run)
     with closing(watch):
         found = label(*words, say=partial(print, flush=True), progress=watch.progress, begin=watch.begin)
     if found.failure:

@@ -17,9 +17,9 @@ from lightning_vfe.workflows.log_z_states import LogZStates
 from lightning_vfe.workflows.verbs import compute_log_z
 
 
-def run(words: Sequence[str]) -> int:
+def run(words: Sequence[str], is_dry_run: bool = False) -> int:
     """Integrate and print; returns 0, or 1 where the result is not to be trusted."""
-    watch = Watch("log-z")
+    watch = Watch("log-z", is_dry_run)
     try:
         with closing(watch):
             found = compute_log_z(*words, progress=watch.progress, begin=watch.begin)

@@ -23,11 +23,11 @@ MAX_CHI2 = 4.0
 """chi^2 per degree of freedom above which points are said not to be on a line."""
 
 
-def run(words: Sequence[str]) -> int:
-    """Compare, and print the table; returns the exit code."""
+def run(words: Sequence[str], is_dry_run: bool = False) -> int:
+    """Compare, and print the table; a dry run writes no file. Returns the exit code."""
     config = compose_verb("report", tuple(words))
     command = shlex.join(["lightning-vfe", "report", *words])
-    found = report(config.runs, config.labels, config.run_dir, command)
+    found = report(config.runs, config.labels, None if is_dry_run else config.run_dir, command)
     print_rows("report", Path(config.run_dir).name, [("runs", str(len(config.runs))), ("folder", str(config.run_dir))])
     if found.extrapolation is None:
         _print(found.table)

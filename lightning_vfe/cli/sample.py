@@ -12,9 +12,9 @@ from lightning_vfe.workflows.samples import Samples
 from lightning_vfe.workflows.verbs import sample
 
 
-def run(words: Sequence[str]) -> int:
+def run(words: Sequence[str], is_dry_run: bool = False) -> int:
     """Sample, and print what there is; returns the exit code."""
-    watch = Watch("sample")
+    watch = Watch("sample", is_dry_run)
     with closing(watch):
         found = sample(*words, progress=watch.progress, begin=watch.begin)
     _print(found)

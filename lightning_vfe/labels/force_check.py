@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -34,7 +35,9 @@ class ForceCheck:
         return abs(self.force - self.finite_difference)
 
 
-def check_forces(store: LabelStore, labeller: Labeller, count: int, seed: int) -> list[ForceCheck]:
+def check_forces(
+    store: LabelStore, labeller: Labeller, count: int, seed: int, progress: Callable[[int, int], None]
+) -> list[ForceCheck]:
     """Check `count` labels drawn at random, and keep the result in the metadata as `force_checks`.
 
     Each takes two more labels, which are not stored. A calculation that fails leaves its check out.
@@ -44,6 +47,7 @@ def check_forces(store: LabelStore, labeller: Labeller, count: int, seed: int) -
         labeller: the one that made them.
         count: number of labels to check.
         seed: chooses labels and directions.
+        progress: hears how many calculations of how many are through.
     """
     generator = np.random.default_rng(seed)
     rows = store.labelled()
@@ -60,7 +64,10 @@ def check_forces(store: LabelStore, labeller: Labeller, count: int, seed: int) -
         for sign in (1.0, -1.0):
             positions = configuration.positions + sign * STEP * direction
             moved.append(Configuration(positions, configuration.length))
-    labels = dict(labeller(moved))
+    labels = {}
+    for done, (number, label) in enumerate(labeller(moved), start=1):
+        labels[number] = label
+        progress(done, len(moved))
     checks = []
     for number, (row_id, _, _) in enumerate(chosen):
         forward, backward = labels[2 * number], labels[2 * number + 1]

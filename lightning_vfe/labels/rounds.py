@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,7 +45,7 @@ class LabelRun:
         num_force_checks: labels whose forces are checked at the end.
         seed: of all random numbers.
         report: takes the lines that tell the user what happens.
-        progress: hears how many configurations have been labelled.
+        progress: hears how far sampling, labelling and the check of the forces are.
 
     Raises:
         ValueError: a number is out of its range, or the database was begun with another one.
@@ -66,13 +67,7 @@ class LabelRun:
     progress: Progress = unheard
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("num_configurations", self.num_configurations, 1),
-            ("rounds", self.rounds, 0),
-            ("num_force_checks", self.num_force_checks, 0),
-        ):
-            if value < least:
-                raise SettingError(name, value, f"must be at least {least}")
+        check_counts(self.num_configurations, self.rounds, self.num_force_checks)
         begun = self.store.metadata.get("sampling")
         sampling = {"num_configurations": self.num_configurations, "seed": self.seed}
         for name, value in sampling.items():
@@ -96,7 +91,14 @@ class LabelRun:
             if self.store.count(round=number) == 0:
                 self._add_round(number)
             label_pending(self.store, self.labeller, f"round {number}", self.report, self.progress)
-        report_force_checks(self.store, self.labeller, self.num_force_checks, self.seed, self.report)
+        report_force_checks(
+            self.store,
+            self.labeller,
+            self.num_force_checks,
+            self.seed,
+            self.report,
+            partial(self.progress, "check forces"),
+        )
 
     def _add_round(self, number: int) -> None:
         if number == 0 and self.given is not None:
@@ -128,7 +130,8 @@ class LabelRun:
 
         energy = committee.energy if members else start_energy
         total = count * self.committee.candidates if members else count
-        samples = sample_configurations(energy, cell, state.temperature_kelvin, total, self.chains, seed)
+        heard = partial(self.progress, f"sample N = {state.num_atoms}, rs = {state.rs:g}")
+        samples = sample_configurations(energy, cell, state.temperature_kelvin, total, self.chains, seed, heard)
         positions = samples.positions
         text = f"round {number}, N = {state.num_atoms}, rs = {state.rs:g}"
         if len({each.temperature_kelvin for each in self.states}) > 1:
@@ -144,6 +147,21 @@ class LabelRun:
             positions = positions[committee.select(positions, count, self.committee, seed)]
         self.report(text)
         return [Configuration(one, cell.length) for one in positions.double().numpy()]
+
+
+def check_counts(num_configurations: int, rounds: int, num_force_checks: int) -> None:
+    """Refuse numbers of a `LabelRun` that are out of their range.
+
+    Raises:
+        SettingError: the first such number.
+    """
+    for name, value, least in (
+        ("num_configurations", num_configurations, 1),
+        ("rounds", rounds, 0),
+        ("num_force_checks", num_force_checks, 0),
+    ):
+        if value < least:
+            raise SettingError(name, value, f"must be at least {least}")
 
 
 def label_pending(
@@ -173,12 +191,17 @@ def label_pending(
 
 
 def report_force_checks(
-    store: LabelStore, labeller: Labeller, count: int, seed: int, report: Callable[[str], None]
+    store: LabelStore,
+    labeller: Labeller,
+    count: int,
+    seed: int,
+    report: Callable[[str], None],
+    progress: Callable[[int, int], None],
 ) -> None:
     """Check forces and say how they compare; a warning where they are off."""
     if count == 0 or len(store.metadata.get("force_checks", [])) >= count:
         return
-    for check in check_forces(store, labeller, count, seed):
+    for check in check_forces(store, labeller, count, seed, progress):
         text = f"force of row {check.row}: {check.force:.6f} Ha/bohr, by finite differences "
         text += f"{check.finite_difference:.6f}"
         if check.deviation > FORCE_TOLERANCE:

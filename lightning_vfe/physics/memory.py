@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import torch
@@ -37,6 +38,21 @@ def _left_to_process() -> int | None:
     if limit == resource.RLIM_INFINITY:
         return None
     return max(0, limit - int(_OWN_PAGES.read_text().split()[0]) * resource.getpagesize())
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes of memory that this process has taken at most on a device."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    import resource  # Windows has none
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def size_text(count: int) -> str:
+    """A number of bytes in GiB."""
+    return f"{count / 2**30:.3g} GiB"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -77,11 +77,6 @@ class BoltzmannChains:
             state = self._chains.state
             yield Sample(state.positions, -self.kT * state.log_prob, acceptance)
 
-    def equilibrate(self, num_steps: int) -> None:
-        """Make at least num_steps steps that adapt the width, and forget them."""
-        for _ in self.samples(math.ceil(num_steps / STRIDE), adapt=True):
-            pass
-
 
 @dataclass(frozen=True)
 class ChainSettings:
@@ -128,6 +123,7 @@ def sample_configurations(
     count: int,
     settings: ChainSettings,
     seed: int,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Configurations:
     """Decorrelated samples of exp(-E(z)/kT).
 
@@ -141,6 +137,7 @@ def sample_configurations(
         count: C, the number of configurations.
         settings: of the chains.
         seed: of all random numbers.
+        progress: hears how many steps of how many are through.
 
     Raises:
         FloatingPointError: a chain stands where the energy is not finite.
@@ -149,10 +146,13 @@ def sample_configurations(
     random = WalkerRandom(range(1), seed)
     start = random.per_group(lambda generator, share: make_structure("random", cell, share, generator), num_walkers)
     chains = BoltzmannChains(energy, cell, KELVIN_TO_HARTREE * temperature_kelvin, start, FIRST_WIDTH, random)
-    chains.equilibrate(settings.equilibration_steps)
-    per_snapshot = math.ceil(settings.spacing / STRIDE)
+    per_snapshot, discarded = (math.ceil(steps / STRIDE) for steps in (settings.spacing, settings.equilibration_steps))
+    num_samples = per_snapshot * math.ceil(count / num_walkers)
+    for number, _ in enumerate(chains.samples(discarded, adapt=True), start=1):
+        progress(number * STRIDE, (discarded + num_samples) * STRIDE)
     energies, acceptances, snapshots = [], [], []
-    for number, sample in enumerate(chains.samples(per_snapshot * math.ceil(count / num_walkers)), start=1):
+    for number, sample in enumerate(chains.samples(num_samples), start=1):
+        progress((discarded + number) * STRIDE, (discarded + num_samples) * STRIDE)
         energies.append(sample.energy.double())
         acceptances.append(sample.acceptance)
         if number % per_snapshot == 0:

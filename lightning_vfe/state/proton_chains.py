@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 
 from lightning_vfe.errors import SettingError
+from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.physics.statistics import integrated_autocorrelation_time
+from lightning_vfe.physics.system import NO_PROTONS
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.state.targets import ProtonTargets
 from lightning_vfe.state.variational_state import VariationalState
@@ -40,6 +42,23 @@ class ProtonDraws:
     reasons: tuple[str, ...]
 
 
+def sampled_density(state: VariationalState) -> ProtonDensity:
+    """p(x) of a state whose chains sample it.
+
+    Raises:
+        SettingError: the protons are fixed, there are none, or the chains of the state do not sample p(x).
+    """
+    sampling = state.sampler.proton_sampling
+    if state.proton_density is None:
+        value = "fixed" if state.system.num_protons else NO_PROTONS
+        raise SettingError("system.protons", value, "leaves nothing to sample", "take a run with sampled protons")
+    if sampling == "ceimc":
+        raise SettingError(
+            "sampler.proton_sampling", sampling, "does not sample p(x)", "take a run with metropolis or direct"
+        )
+    return state.proton_density
+
+
 class ProtonChains:
     """The proton walkers of a state without electrons. The walkers of the state stay where they are.
 
@@ -52,19 +71,13 @@ class ProtonChains:
     """
 
     def __init__(self, state: VariationalState, seed: int) -> None:
-        density, sampling = state.proton_density, state.sampler.proton_sampling
-        if density is None:
-            raise SettingError("system.protons", "fixed", "leaves nothing to sample", "take a run with sampled protons")
-        if sampling == "ceimc":
-            raise SettingError(
-                "sampler.proton_sampling", sampling, "does not sample p(x)", "take a run with metropolis or direct"
-            )
-        walkers, self.state, self.density = state.place(), state, density
+        self.density, sampling = sampled_density(state), state.sampler.proton_sampling
+        walkers, self.state = state.place(), state
         random = WalkerRandom(range(state.counts.num_groups), seed, walkers.protons.device)
         states = state.strata.walker_states(walkers["stratum"], like=walkers.protons)
         self.walkers = state.sampler.start(walkers.protons.clone(), states, walkers["stratum"], None, random)
         self.index = state.strata.state_index(walkers["stratum"])
-        self._targets = ProtonTargets(density, sampling)
+        self._targets = ProtonTargets(self.density, sampling)
 
     def sweep(self, adapt: bool = False) -> None:
         """Move all protons once."""
@@ -76,11 +89,14 @@ class ProtonChains:
         states = self.walkers.states
         return self.density.log_prob(self.walkers.protons * states.rs[:, None, None], states)
 
-    def autocorrelation_time(self, num_sweeps: int) -> float:
+    def autocorrelation_time(
+        self, num_sweeps: int, progress: Callable[[str, int, int], None] = lambda *_: None
+    ) -> float:
         """tau = 1 + 2 sum rho_t in sweeps: the longest of ln p and V_pp at all state points."""
         series: list[Tensor] = []
-        for _ in range(num_sweeps):
+        for done in range(num_sweeps):
             self.sweep()
+            progress("pilot", done + 1, num_sweeps)
             coulomb = self.state.ewald.proton_energy(self.walkers.protons) / self.walkers["rs"]
             series.append(torch.stack([self.log_prob(), coulomb]).double().cpu())
         values, longest = torch.stack(series, dim=1), 1.0  # (2, steps, W)
@@ -119,7 +135,7 @@ def draw_protons(
     for done in range(state.equilibration_sweeps):
         chains.sweep(adapt=True)
         show("equilibration", done + 1, state.equilibration_sweeps)
-    tau, reasons = chains.autocorrelation_time(pilot_sweeps), []
+    tau, reasons = chains.autocorrelation_time(pilot_sweeps, show), []
     if spacing is None and tau * MIN_TIMES > pilot_sweeps:
         reasons.append(
             f"the autocorrelation time of {tau:.0f} sweeps is too long for {pilot_sweeps} sweeps to measure it: "

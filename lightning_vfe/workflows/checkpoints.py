@@ -268,7 +268,8 @@ def check_same_network(config: DictConfig, checkpoint_config: DictConfig, group:
         if not key.startswith(f"{group}.") or key.removeprefix(f"{group}.").startswith(OF_THE_USE):
             continue
         if here[key] != there.get(key):
-            advice = f"start with {key}={there.get(key)}"
+            is_class = key == f"{group}._target_"
+            advice = f"give a run with the same {group}" if is_class else f"start with {key}={there.get(key)}"
             raise SettingError(key, here[key], f"here but {there.get(key)} in {path}", advice)
 
 

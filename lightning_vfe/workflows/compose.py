@@ -15,6 +15,8 @@ from lightning_vfe.workflows.overrides import Overrides, apply
 
 RUN_ROOT = "config"
 """The root config of the verbs that run Lightning's Trainer; any other verb has one of its own name."""
+COMPANIONS = {"fixed": {"sampler": "fixed"}, "none": {"sampler": "fixed", "wavefunction": "jellium"}}
+"""Groups that go with a value of system.protons."""
 
 
 def compose_config(overrides: Overrides, root: str = RUN_ROOT) -> DictConfig:
@@ -42,10 +44,15 @@ def compose_config(overrides: Overrides, root: str = RUN_ROOT) -> DictConfig:
 
 
 def companions(overrides: Overrides) -> dict[str, str | None]:
-    """Groups that another choice brings along where nobody chose them: fixed protons take the sampler for them."""
-    is_fixed = overrides.value("system.protons") == "fixed" and _task_of(overrides) == "variational"
-    is_chosen = "sampler" in overrides.groups or overrides.value("sampler") is not None
-    return {"sampler": "fixed"} if is_fixed and not is_chosen else {}
+    """Groups that protons which are fixed, or not there, bring along where nobody chose them."""
+    if _task_of(overrides) != "variational":
+        return {}
+    wanted = COMPANIONS.get(str(overrides.value("system.protons")), {})
+    return {
+        group: option
+        for group, option in wanted.items()
+        if group not in overrides.groups and overrides.value(group) is None
+    }
 
 
 def _task_of(overrides: Overrides) -> str:

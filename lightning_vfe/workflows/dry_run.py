@@ -54,9 +54,9 @@ def dry_run(plan: Plan, observer: Observer) -> None:
 
 def _cost(plan: Plan, config: DictConfig, module: Any, datamodule: Any, is_new: bool) -> Rows:
     """Time and memory."""
-    from lightning_vfe.physics.memory import free_memory
+    from lightning_vfe.physics.memory import free_memory, peak_memory, size_text
     from lightning_vfe.training.resumed_optimizer import ResumedOptimizer
-    from lightning_vfe.training.run.cost_probe import CostProbe, Enough, peak_memory
+    from lightning_vfe.training.run.cost_probe import CostProbe, Enough
 
     sweeps = getattr(datamodule, "equilibration_steps", 0) if is_new or plan.verb != "fit" else 0
     if sweeps:
@@ -76,12 +76,8 @@ def _cost(plan: Plan, config: DictConfig, module: Any, datamodule: Any, is_new: 
         total = probe.num_steps * probe.step_seconds + sweeps * probe.sweep_seconds
         time = f"about {duration(total)}: {probe.num_steps} steps of {probe.step_seconds:.2g} s"
     if sweeps:
-        time += f", and {sweeps} sweeps of {probe.sweep_seconds:.2g} s before them"
+        time += f", and {sweeps} sweep{'s' if sweeps > 1 else ''} of {probe.sweep_seconds:.2g} s before them"
     if config.trainer.get("max_time"):
         time += f"; trainer.max_time={config.trainer.max_time} ends it earlier"
-    memory = f"{_size(peak_memory(device))} at most" + (f"; {_size(free)} were free" if free else "")
+    memory = f"{size_text(peak_memory(device))} at most" + (f"; {size_text(free)} were free" if free else "")
     return [("time", time), ("memory", memory), ("timed on", f"1 process ({device.type})")]
-
-
-def _size(count: int) -> str:
-    return f"{count / 2**30:.3g} GiB"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe.errors import SettingError
+from lightning_vfe.workflows.keys import references
 from lightning_vfe.workflows.overrides import Overrides
 
 TWISTS = ("system.twists", "system.twist_symmetry", "system.twist_shift")
@@ -13,7 +14,7 @@ UNUSED = {
         "system.protons": "label samples the protons",
         "system.structure": "label.configurations_path names given configurations",
         "system.states": "label.num_atoms and label.rs list the states",
-        **dict.fromkeys(TWISTS, "the calculator chooses its points in the Brillouin zone"),
+        **dict.fromkeys(TWISTS, "this calculator does not read it"),
     },
     "log-z": {
         "system.protons": "log-z integrates over all protons",
@@ -21,7 +22,7 @@ UNUSED = {
         **dict.fromkeys(TWISTS, "a potential has no twists"),
     },
 }
-"""Keys that a verb does not read, with what holds in their place."""
+"""Keys that a verb does not read, with what holds in their place; a calculator of `label` may read some of them."""
 
 OF_PROTONS = ("base", "flow", "system.nucleus", "system.structure", "system.temperature_kelvin")
 
@@ -40,11 +41,12 @@ def check_effects(verb: str, config: DictConfig, overrides: Overrides) -> None:
     system, unused = config.get("system") or {}, dict(UNUSED.get(verb, {}))
     if system.get("states") is not None:
         unused |= dict.fromkeys(("system.rs", "system.temperature_kelvin"), "system.states lists the states")
-    if verb == "label" and "twists" in config.calculator:
-        unused = {key: reason for key, reason in unused.items() if key not in TWISTS}  # they follow system.twists
     if "state" in config and system.get("protons") == "fixed":
         unused["system.temperature_kelvin"] = "fixed protons have no temperature"
         unused |= dict.fromkeys(("base", "flow"), "fixed protons have no distribution")
+    if verb == "label":
+        for key in references(OmegaConf.to_container(config.calculator, resolve=False)):
+            unused.pop(key, None)
     if verb == "label" and config.label.rs_range is not None:
         unused |= dict.fromkeys(("system.rs", "label.rs"), "label.rs_range has the densities")
     if verb == "label" and config.label.rs_range is None:

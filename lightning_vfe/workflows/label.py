@@ -6,6 +6,7 @@ import hashlib
 import pydoc
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from lightning_vfe.labels.database import LabelStore, State
 from lightning_vfe.labels.files import read_configurations
 from lightning_vfe.labels.label import Labeller, LabellingFailed, by_length
 from lightning_vfe.labels.region import region_points
-from lightning_vfe.labels.rounds import LabelRun
+from lightning_vfe.labels.rounds import LabelRun, check_counts
 from lightning_vfe.labels.workers import ProcessLabeller
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.progress import Begin, Progress
@@ -34,6 +35,8 @@ from lightning_vfe.workflows.restore import restore
 from lightning_vfe.workflows.system import strata_of
 
 KEY = "calculator._target_"
+MAX_SHOWN = 4
+"""States that the banner lists."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,8 @@ def label_with(
         config: of `configs/label.yaml`.
         command: kept in the database's metadata.
         say: called with a line for each part of the work.
-        progress: called while configurations are labelled.
-        begin: called with the config and what the work is about, once all settings have been looked at.
+        progress: called while configurations are sampled and labelled, and while potentials are trained.
+        begin: called with the config and what the work is about, before the database is opened.
 
     Raises:
         CommandError: a calculator that cannot be built, a setting out of its range, or a database that was begun with
@@ -76,8 +79,11 @@ def label_with(
         check_file("label.database", label.database)
     states = states_of(config)
     labeller, settings, program = build_labeller(config, states)
-    parts = _parts(config, states)
-    store = LabelStore(Path(label.database or Path(config.run_dir) / "labels.db"), states, settings)
+    parts = _parts(config, states, progress)
+    check_counts(label.num_configurations, label.rounds, label.num_force_checks)
+    database = Path(label.database or Path(config.run_dir) / "labels.db")
+    begin(config, _description(config, states, program, database))
+    store = LabelStore(database, states, settings)
     if label.retry_failed:
         store.retry_failed()
     commands = [*store.metadata.get("command", []), command]
@@ -85,7 +91,6 @@ def label_with(
     if label.rs_range is not None:
         store.update_metadata(region={"rs": list(label.rs_range), "temperature_kelvin": list(label.temperature_range)})
     run = LabelRun(store, labeller, states, **parts, report=say, progress=progress)
-    begin(config, _description(config, states, program, Path(store.path)))
     try:
         run.run()
     except KeyboardInterrupt as error:
@@ -97,12 +102,22 @@ def label_with(
 
 def _description(config: DictConfig, states: list[State], program: str, database: Path) -> dict[str, str]:
     """What the banner says."""
-    label = config.label
-    count = f"{label.num_configurations} of each state in {label.rounds + 1} round{'s' * (label.rounds > 0)}"
+    label, rounds = config.label, config.label.rounds + 1
+    count = f"{label.num_configurations} of each state in {rounds} round{'s' * (rounds > 1)}"
+    labels = label.num_configurations * len(states) * rounds
+    work = f"{labels} calculations, {label.num_processes} at a time"
+    if label.num_force_checks:
+        work += f", and {2 * label.num_force_checks} to check forces"
+    if rounds > 1:
+        work += f"; {label.committee.size} potentials before each further round"
+    shown = [f"N = {s.num_atoms}, rs = {s.rs:g}, T = {s.temperature_kelvin:g} K" for s in states]
+    if len(shown) > MAX_SHOWN:
+        shown[MAX_SHOWN:] = [f"and {len(shown) - MAX_SHOWN} more"]
     return {
-        "states": "; ".join(f"N = {s.num_atoms}, rs = {s.rs:g}, T = {s.temperature_kelvin:g} K" for s in states),
+        "states": "; ".join(shown),
         "calculator": program,
         "configurations": count,
+        "work": work,
         "database": str(database),
     }
 
@@ -207,7 +222,7 @@ def _build(node: DictConfig, **arguments: Any) -> Any:
         raise SettingError(KEY, node._target_, f"cannot be used: {one_line(error)}") from error
 
 
-def _parts(config: DictConfig, states: list[State]) -> dict[str, Any]:
+def _parts(config: DictConfig, states: list[State], progress: Progress) -> dict[str, Any]:
     """What LabelRun takes beside the store, the labeller and the states."""
     label = config.label
     given = None
@@ -222,7 +237,7 @@ def _parts(config: DictConfig, states: list[State]) -> dict[str, Any]:
         "num_configurations": label.num_configurations,
         "rounds": label.rounds,
         "given": given,
-        "train": instantiate(label.trainer),
+        "train": partial(instantiate(label.trainer), progress=partial(progress, "train a potential")),
         "chains": instantiate(label.chains),
         "committee": instantiate(label.committee),
         "num_force_checks": label.num_force_checks,

@@ -22,7 +22,7 @@ FIXED_KEYS = ("schema", "version")
 """Keys that describe a config, and change nothing in a run."""
 OWN_PATHS = ("run_dir", "ckpt_path")
 """Keys that are read before the config is composed."""
-TAKE_FOLDERS = ("eos",)
+TAKE_FOLDERS = ("eos", "report")
 """Verbs after which folders may stand without a key."""
 NAME_LISTS = ("runs", "labels")
 """Keys that hold a list of folders or names; an entry with a comma stands in quotes."""

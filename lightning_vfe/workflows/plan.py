@@ -123,7 +123,8 @@ def _decide(verb: str, overrides: Overrides) -> Plan:
                 "processes started by torchrun or srun, or on several nodes, need run_dir=...",
             )
         folder, notes = (Path(run_dir), ()) if run_dir else free_folder(config.name)
-        notes += tuple(f"{group}={option}, for system.protons=fixed" for group, option in companions(overrides).items())
+        protons = overrides.value("system.protons")
+        notes += tuple(f"{group}={name}, for system.protons={protons}" for group, name in companions(overrides).items())
         is_new = not (begins_again and (folder / "config.yaml").is_file())  # left by a run that was stopped early
         if is_new and run_dir and is_first_process() and is_used(folder):
             raise SettingError(

@@ -15,7 +15,7 @@ from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.physics.reweighting import boltzmann_weights
 from lightning_vfe.physics.strata import Strata
 from lightning_vfe.state.electron_averages import ElectronAverages, ElectronMonteCarlo, ElectronWalkers
-from lightning_vfe.state.proton_chains import ProtonDraws, draw_protons
+from lightning_vfe.state.proton_chains import ProtonDraws, draw_protons, sampled_density
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.workflows.electron_samples import ElectronSamples
 from lightning_vfe.workflows.samples import Samples, StateSamples
@@ -60,6 +60,23 @@ class SampleSettings:
             value = getattr(self, name)
             if value is not None and value < smallest:
                 raise SettingError(name, value, f"must be at least {smallest}")
+
+    def description(self, state: VariationalState) -> dict[str, str]:
+        """What the banner says of samples of a state.
+
+        Raises:
+            SettingError: the state has no p(x) that its chains sample.
+        """
+        sampled_density(state)
+        spacing = f"after a pilot of {self.pilot_sweeps} sweeps"
+        if self.spacing is not None:
+            spacing = f"{self.spacing} sweeps apart"
+        walkers = self.num_electron_walkers * len(state.strata.twists)
+        return {
+            "states": "; ".join(map(str, state.strata.points)),
+            "samples": f"{self.num_samples} of each state, {spacing}",
+            "electrons": f"{walkers} walkers of each sample, {self.equilibration_sweeps} + {self.num_sweeps} sweeps",
+        }
 
 
 def sample_state(

@@ -34,7 +34,7 @@ def start_networks(module: Any, config: DictConfig) -> list[str]:
         if module.proton_density is not None and _holds(content, "proton_density.flow"):
             start_flow(module, config, content, "init_from", path)
             parts.append("flow")
-        notes.append(f"{' and '.join(parts)} start from {path}")
+        notes.append(f"{' and '.join(parts)} start{'' if len(parts) > 1 else 's'} from {path}")
     if config.get("flow_ckpt"):
         path = Path(config.flow_ckpt)
         start_flow(module, config, load_checkpoint(path, key="flow_ckpt"), "flow_ckpt", path)

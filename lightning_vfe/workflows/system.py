@@ -40,7 +40,7 @@ def check_protons(config: DictConfig) -> None:
         raise SettingError("system.protons", protons, "does not exist", f"there is: {', '.join(PROTONS)}")
     if protons == NO_PROTONS and wavefunction in HYDROGEN:
         reason = "leaves no protons for the wavefunction of hydrogen"
-        raise SettingError("system.protons", NO_PROTONS, reason, "add wavefunction=jellium sampler=fixed")
+        raise SettingError("system.protons", NO_PROTONS, reason, "set wavefunction=jellium")
     if protons != NO_PROTONS and wavefunction == JELLIUM:
         reason = f"knows no protons, but system.protons = {protons}"
         raise SettingError("wavefunction", "jellium", reason, "set system.protons=none, or wavefunction=geminal")

@@ -150,8 +150,9 @@ def sample(
     check_folder("run_dir", home)
     with breakdowns(), key_errors(config), disk_errors(_same_command):
         chosen: SampleSettings = instantiate(config.sample)
-        begin(config, {"checkpoint": config.ckpt_path or "the last one"})
-        found = load(home, config.ckpt_path).sample(progress=progress, **asdict(chosen))
+        run = load(home, config.ckpt_path)
+        begin(config, {"checkpoint": config.ckpt_path or "the last one", **chosen.description(run.state)})
+        found = run.sample(progress=progress, **asdict(chosen))
         provenance = {"command": _command("sample", settings), "date": datetime.now(UTC).date().isoformat()}
         found = replace(found, provenance=provenance | found.provenance)
         return replace(found, file=found.write(home / "samples"))

@@ -51,6 +51,14 @@ def test_training_without_a_result(make_run: MakeRun) -> None:
     assert "result of test" not in texts(draw_training(load_run(make_run(tested=False))))
 
 
+def test_a_result_of_an_older_step_is_marked(make_run: MakeRun) -> None:
+    folder = make_run(num_steps=30)
+    file = folder / "summary.json"
+    for measured, shown in ((10, "result of test at step 10 ± its error"), (30, "result of test ± its error")):
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"step": measured}))
+        assert shown in texts(draw_training(load_run(folder)))
+
+
 @pytest.mark.parametrize("num_steps", [1, 2, 30])
 def test_short_training(make_run: MakeRun, num_steps: int) -> None:
     figure = draw_training(load_run(make_run(num_steps=num_steps)))

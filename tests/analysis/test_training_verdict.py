@@ -12,7 +12,7 @@ import pytest
 
 from lightning_vfe.analysis.psi_gap import FREE_ENERGY, VARIANCE
 from lightning_vfe.analysis.states import State
-from lightning_vfe.analysis.training_verdict import judge_training, last_quarter, training_line
+from lightning_vfe.analysis.training_verdict import Virial, judge_training, last_quarter, training_line
 
 STATE = State(2.0, 6000.0)
 
@@ -95,3 +95,26 @@ def test_what_is_not_known(tmp_path: Path) -> None:
     assert training_line(judged(tmp_path, last_step=79)).startswith("training not judged: 79 training steps")
     pd.DataFrame({"step": range(400), FREE_ENERGY: 0.0}).to_csv(tmp_path / "metrics.csv", index=False)
     assert judged(tmp_path)["reasons"][0].endswith(f"has no column {VARIANCE}")
+
+
+def test_the_virial_pressure_counts(tmp_path: Path) -> None:
+    random = np.random.default_rng(6)
+    noise, flat = 1e-3 * random.standard_normal(400), 0.2 + 0.01 * random.standard_normal(400)
+    folder = run_of(tmp_path, noise - 1.0, flat)
+
+    def with_virial(*numbers: float, run: Path = folder) -> dict:
+        return judge_training(run, 10_000, {STATE: 1e-3}, several=False, num_atoms=2, virials={STATE: Virial(*numbers)})
+
+    for fine in ((0.3, 0.1, 0.2), (0.5, 0.1, 0.6), (-0.5, 0.1, 0.6)):
+        verdict = with_virial(*fine)
+        assert verdict["ok"] is True, fine
+        assert verdict["virial_excess"] == {"value": fine[0], "error": fine[1], "unit": "GPa"}
+    wrong = with_virial(-5.2, 0.3, 1.0)
+    assert wrong["ok"] is False
+    (reason,) = wrong["reasons"]
+    assert reason.startswith("the virial pressure lies 5.20(30) GPa below -dE/dV of this psi")
+    # what is known to be wrong counts without a training that can be judged
+    unknown = with_virial(-5.2, 0.3, 1.0, run=tmp_path / "none")
+    assert unknown["ok"] is False
+    assert "no metrics.csv" in unknown["reasons"][-1]
+    assert with_virial(0.1, 0.3, 1.0, run=tmp_path / "none")["ok"] is None

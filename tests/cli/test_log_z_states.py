@@ -152,25 +152,28 @@ def test_an_interrupted_command_resumes(
 def test_states_are_added_and_the_summary_is_that_of_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A state between two that overlap by 0.064 is named and stored; summary.json holds the wanted ones, for `eos`."""
+    """A state between two that overlap by 0.026 is named and stored; summary.json holds the wanted ones, for `eos`."""
     monkeypatch.chdir(tmp_path)
-    metadata = {"rs_range": [0.8, 2.4], "temperature_kelvin": [4000.0, 9000.0], "label": {}}
-    strong = YukawaPotential(strength=4.0, screening_length=0.6)
+    metadata = {"rs_range": [1.2, 3.6], "temperature_kelvin": [4000.0, 9000.0], "label": {}}
+    strong = YukawaPotential(strength=5.0, screening_length=0.6, cutoff=2.5)
     save_potential(strong, tmp_path / "pair.pt", metadata)
-    words = ["potential.path=pair.pt", "system.num_atoms=2", "system.rs=[0.8,2.4]"]
-    words += ["system.temperature_kelvin=[6000,8000]", "log_z.min_overlap=0.1"]
-    code = main(["log-z", *words, *QUICK, *LOOSE])
+    words = ["potential.path=pair.pt", "system.num_atoms=2", "system.rs=[1.2,3.6]"]
+    words += ["log_z.min_overlap=0.06", "log_z.num_chains=4", "log_z.num_steps=2", "log_z.num_sweeps=40"]
+    words += ["log_z.max_sweeps=40", "log_z.pilot_sweeps=12", "log_z.target_error_per_atom=0.4", "log_z.spacing=1.5"]
+    words += ["log_z.num_bootstraps=10", "num_samples=12", "device=cpu"]
+    code = main(["log-z", *words])
     printed = capsys.readouterr().out
-    assert "states added where neighbours overlapped too little: rs = 1.3856, T = 6000 K" in printed
+    assert "states added where neighbours overlapped too little: " in printed
+    assert "rs = 2.0785, T = 6000 K" in printed
     entries = read_entries("pair.log_z.json")
-    assert len(entries) == 5
+    assert len(entries) >= 3
     for entry in entries:
         exact = exact_log_z(StatePoint(entry.rs, entry.temperature_kelvin), potential=strong)
         assert abs(entry.log_z - exact) < 3.5 * entry.log_z_error
         assert len(entry.covariances) == len(entries)
     summary = json.loads(Path("runs/log_z/summary.json").read_text())
     assert code == (0 if not json.loads(Path("runs/log_z/integration.json").read_text())["reasons"] else 1)
-    assert summary["system"]["states"] == [[0.8, 8000.0], [0.8, 6000.0], [2.4, 6000.0], [2.4, 8000.0]]
+    assert summary["system"]["states"] == [[1.2, 6000.0], [3.6, 6000.0]]
     assert summary["converged"] == (not summary["reasons"])
     assert summary["diagnostics"]["num_windows"] > len(entries)
     assert {"command", "code_version", "date"} <= set(summary["provenance"])
@@ -183,8 +186,8 @@ def test_states_are_added_and_the_summary_is_that_of_a_run(
         assert set(state["diagnostics"]) == {"r_hat", "autocorrelation_time", "effective_sample_size"}
         assert state["converged"] == (not state["reasons"] and not joint_reasons(summary))
     found = lv.eos(["runs/log_z"])
-    assert len(found.table) == 4
-    assert all(len(point.shared) == 3 for point in found.fit.points)
+    assert len(found.table) == 2
+    assert all(len(point.shared) == 1 for point in found.fit.points)
 
 
 def joint_reasons(summary: dict) -> list[str]:

@@ -96,9 +96,58 @@ def test_a_dry_run_of_a_checkpoint_leaves_it_alone(run: Path, capsys: pytest.Cap
     assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == before
 
 
-def test_a_dry_run_goes_with_the_trainer(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["log-z", "--dry-run"]) == 2
-    assert capsys.readouterr().err == "error: --dry-run goes with fit, validate, test\n"
+@pytest.mark.parametrize(
+    ("words", "row", "shown"),
+    [
+        (
+            ["label", "calculator=ase", "+calculator.sigma=0.5", "label.rounds=1"],
+            "work",
+            "64 calculations, 1 at a time, and 4 to check forces; 3 potentials before each further round",
+        ),
+        (["log-z", "system.num_atoms=8"], "chains", "16 in each window, at most 3000 sweeps (cpu)"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_a_dry_run_of_other_work_says_what_it_is(
+    words: list[str],
+    row: str,
+    shown: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    device = [] if words[0] == "label" else ["device=cpu"]
+    assert main([*words, *device, "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert shown_rows(printed)[row] == shown
+    assert printed.endswith("dry run: nothing is written\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_on_a_run_leaves_it_alone(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`sample` says how many samples, `report` shows its table."""
+    monkeypatch.chdir(tmp_path)
+    assert main(["test", f"run_dir={run}", "datamodule.test_steps=4"]) == 0
+    before = {file: file.stat().st_mtime_ns for file in run.rglob("*")}
+    capsys.readouterr()
+    assert main(["sample", f"run_dir={run}", "--dry-run"]) == 0
+    printed = capsys.readouterr().out
+    assert shown_rows(printed)["samples"] == "100 of each state, after a pilot of 200 sweeps"
+    assert main(["report", str(run), "--dry-run"]) == 0
+    assert "sampling converged" in capsys.readouterr().out
+    assert main(["sample", f"run_dir={run}", "sample.num_samples=0", "--dry-run"]) == 2
+    assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == before
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_first_steps_say_time_and_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["fit", *SMALL, "trainer.max_steps=6", f"run_dir={tmp_path / 'run'}"]) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"^\d{4}-.*  fit: about \d+:\d\d for 2 more steps, .* s each; [\d.]+ GiB of memory", printed, re.M)
+    assert printed.count("of memory so far") == 1
 
 
 def test_report_begins_with_a_banner(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -103,6 +103,20 @@ def test_active_rounds_train_on_what_is_there(tmp_path: Path) -> None:
     assert sum("the committee disagrees" in line for line in lines) == 4
 
 
+def test_all_parts_of_the_work_show_how_far_they_are(tmp_path: Path) -> None:
+    heard: list[tuple[str, int, int]] = []
+
+    def progress(what: str, done: int, total: int) -> None:
+        heard.append((what, done, total))
+
+    labelling(tmp_path / "labels.db", InProcess(), progress=progress).run()
+    ends = [(what, total) for what, done, total in heard if done == total]
+    sampling = [(f"sample N = {n}, rs = 1.25", 70) for n in (2, 4)]  # 30 steps, and two times 20
+    assert ends == [*sampling, ("label round 0", 10), ("check forces", 4)]
+    steps = [done for what, done, _ in heard if what == "sample N = 2, rs = 1.25"]
+    assert steps == list(range(10, 80, 10))
+
+
 def test_a_run_goes_on_with_its_own_numbers_only(tmp_path: Path) -> None:
     path = tmp_path / "labels.db"
     labelling(path, InProcess())

@@ -19,11 +19,11 @@ from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.workflows.log_z_route import halfway
 
 SETTINGS = LogZSettings(
-    num_chains=8,
+    num_chains=6,
     num_steps=3,
-    num_sweeps=60,
-    max_sweeps=60,
-    pilot_sweeps=20,
+    num_sweeps=40,
+    max_sweeps=40,
+    pilot_sweeps=15,
     target_error_per_atom=1.0,
     num_bootstraps=20,
     min_overlap=0.1,
@@ -48,8 +48,8 @@ def test_states_without_overlap() -> None:
 
 
 def test_states_are_added_until_neighbours_overlap() -> None:
-    """Wells with stiffness 2 and 60: each ln Z is exact within 3 errors, and the added states overlap."""
-    cell, stiffnesses = PeriodicCell(2, 4.0), [2.0, 60.0]
+    """Wells with stiffness 2 and 200: each ln Z is exact within 3 errors, and the added states overlap."""
+    cell, stiffnesses = PeriodicCell(1, 4.0), [2.0, 200.0]
     seen: list[float] = []
 
     def energy(z: torch.Tensor) -> torch.Tensor:
@@ -65,15 +65,13 @@ def test_states_are_added_until_neighbours_overlap() -> None:
             stiffnesses.insert(k + 1, math.sqrt(stiffnesses[k] * stiffnesses[k + 1]))
         return path()
 
-    alone = integrate_path(*path(), cell, 1.0, SETTINGS)
     found = integrate_path(*path(), cell, 1.0, SETTINGS, between=between)
-    assert len(alone.log_z) == 2
     assert len(stiffnesses) >= 3
     assert len(found.log_z) == len(stiffnesses)
     assert seen
     assert max(seen) < SETTINGS.min_overlap
     for stiffness, log_z, error in zip(stiffnesses, found.log_z, found.errors, strict=True):
-        assert abs(log_z - 3 * math.log(2 * math.pi / stiffness)) < 3 * error + 1e-3
+        assert abs(log_z - 1.5 * math.log(2 * math.pi / stiffness)) < 3 * error + 1e-3
     # with a threshold that all pass, nothing is added
     stiffnesses, seen = [2.0, 3.0], []
     assert len(integrate_path(*path(), cell, 1.0, replace(SETTINGS, min_overlap=0.05), between=between).log_z) == 2

@@ -15,7 +15,7 @@ from lightning_vfe.analysis.eos.surface import MOST_THERMAL, Basis, Surface, Ter
 from lightning_vfe.errors import SettingError
 
 MOST_POWERS = 5
-"""Powers of ln(V/V_0) at most."""
+"""Powers of (V_0/V)^(1/3) at most."""
 LEAST_WEIGHT = 1e-4
 """Surfaces of a smaller Akaike weight do not count."""
 CURVED = 3
@@ -72,7 +72,7 @@ def fit_surface(points: Sequence[Point], num_atoms: int, nuclear_mass: float) ->
 
     is taken (Akaike's information criterion for few data: Hurvich and Tsai, Biometrika 76, 297 (1989)). The others are
     its rivals, with the weights exp(-(criterion less the least one)/2): their spread is the truncation error. A power
-    of ln V needs a further density, a further function of T a further temperature: with few states there are few terms.
+    of 1/rs needs a further density, a further function of T a further temperature: with few states there are few terms.
     Three of each are taken wherever the data determine them, so that the errors of the compressibility and of C_V are
     known.
 

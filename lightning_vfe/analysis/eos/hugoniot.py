@@ -126,9 +126,11 @@ def hugoniot_of_surface(
 def hugoniot_of_points(points: Sequence[Point], start: InitialState) -> pd.DataFrame:
     """The Hugoniot of measured E and P alone, without a surface.
 
-    At each temperature with at least two densities, the mismatch h and P are interpolated in V between the states, by
-    a parabola, or a line where there are two: weighted least squares with the errors of h, in which the covariance of E
-    and P counts. The error of the zero V of h is sigma_h(V) / |dh/dV|.
+    At each temperature with at least two densities, E and P V are interpolated in u = V^(-1/3), of which they are
+    polynomials of second degree where kinetic and Coulomb energy scale with the density: a parabola, or a line where
+    there are two densities, by least squares with the errors of the mismatch h as weights. The error of the zero of h
+    follows from the covariance of E and P. The truncation error is the distance to the zero between lines through the
+    two densities around it; it is not known where there are two densities.
 
     Args:
         points: of one or several temperatures.
@@ -142,43 +144,61 @@ def hugoniot_of_points(points: Sequence[Point], start: InitialState) -> pd.DataF
         own = [point for point in points if point.state.temperature_kelvin == kelvin]
         found = _crossing(own, start) if len({point.state.rs for point in own}) > 1 else None
         if found is not None:
-            rows.append((kelvin, *found, math.nan, math.nan))
+            rows.append((kelvin, *found))
     return _table(rows, start)
 
 
-def _crossing(points: Sequence[Point], start: InitialState) -> tuple[float, float, float, float] | None:
-    """V and P on the Hugoniot with their errors, or None where h has no zero between the points."""
+def _crossing(points: Sequence[Point], start: InitialState) -> tuple[float, ...] | None:
+    """V, P, their errors and truncation errors on the Hugoniot, or None where h has no zero between the points."""
+    densities = sorted({point.state.rs for point in points})
+    found = _zero(points, start, degree=min(2, len(densities) - 1))
+    if found is None or len(densities) == 2:
+        return None if found is None else (*found, math.nan, math.nan)
+    upper = min(max(1, int(np.searchsorted(densities, rs_of_volume(found[0])))), len(densities) - 1)
+    around = [point for point in points if point.state.rs in densities[upper - 1 : upper + 1]]
+    line = _zero(around, start, degree=1)
+    truncation = [math.nan] * 2 if line is None else [abs(line[i] - found[i]) for i in range(2)]
+    errors = [math.hypot(found[2 + i], 0.0 if line is None else truncation[i]) for i in range(2)]
+    return *found[:2], *errors, *truncation
+
+
+def _zero(points: Sequence[Point], start: InitialState, degree: int) -> tuple[float, float, float, float] | None:
+    """V and P at the zero of h with their statistical errors, from polynomials E(u) and P V(u) of u = V^(-1/3)."""
     volume = np.array([float(volume_per_atom(point.state.rs)) for point in points])
-    values = np.array([point.values[1:] for point in points])  # (points, 2): E and P
-    covariance = np.array([point.covariance[1:, 1:] for point in points])
-    direction = np.stack([np.ones_like(volume), 0.5 * (volume - start.volume)], axis=1)
-    h = start.mismatch(values[:, 0], values[:, 1], volume)
+    unit = np.stack([np.ones_like(volume), volume], axis=1)  # of E and P V
+    values = np.array([point.values[1:] for point in points]) * unit  # (points, 2)
+    covariance = np.array([point.covariance[1:, 1:] for point in points]) * unit[:, :, None] * unit[:, None, :]
+    weight = 0.5 * (1.0 - start.volume / volume)
+    direction = np.stack([np.ones_like(volume), weight], axis=1)
     error_of_h = np.sqrt(np.einsum("pi,pij,pj->p", direction, covariance, direction))
-    degree = min(2, len(set(volume)) - 1)
-    middle, width = volume.mean(), np.ptp(volume)
-    design = np.vander((volume - middle) / width, degree + 1, increasing=True)
-    gain_h = np.linalg.pinv(design / error_of_h[:, None]) / error_of_h  # (degree + 1, points)
-    gain_p = np.linalg.pinv(design)
-    line = Polynomial(gain_h @ h)
-    roots = [root.real for root in line.roots() if abs(root.imag) < 1e-9]
-    ends = (volume.min() - middle) / width, (volume.max() - middle) / width
-    inside = [root for root in roots if ends[0] <= root <= ends[1]]
-    if len(inside) != 1:
+    u = volume ** (-1.0 / 3.0)
+    design = np.vander(u, degree + 1, increasing=True)
+    gain = np.linalg.pinv(design / error_of_h[:, None]) / error_of_h  # (degree + 1, points)
+    energy, product = (Polynomial(gain @ column) for column in values.T)
+
+    def mismatch(u: float) -> float:
+        v = u**-3.0
+        return float(start.mismatch(np.array(energy(u)), np.array(product(u) / v), np.array(v)))
+
+    if mismatch(u.min()) * mismatch(u.max()) > 0.0:
         return None
-    powers = inside[0] ** np.arange(degree + 1)
-    slope_h, slope_p = line.deriv()(inside[0]), Polynomial(gain_p @ values[:, 1]).deriv()(inside[0])
-    # linear response of the zero and of P there to E and P of each point
-    of_h = (powers @ gain_h)[:, None] * direction
-    root = -of_h / slope_h
-    pressure = np.stack([np.zeros_like(volume), powers @ gain_p], axis=1) + slope_p * root
-    errors = [math.sqrt(np.einsum("pi,pij,pj->", form, covariance, form)) for form in (root, pressure)]
-    return middle + width * inside[0], float(powers @ gain_p @ values[:, 1]), width * errors[0], errors[1]
+    zero = float(brentq(mismatch, u.min(), u.max()))
+    v, pv, pv_slope = zero**-3.0, product(zero), product.deriv()(zero)
+    v_slope = -3.0 * v / zero
+    share = 0.5 * (1.0 - start.volume / v)
+    slope = energy.deriv()(zero) + share * pv_slope + 0.5 * (pv * start.volume / v**2 + start.pressure) * v_slope
+    # linear response of the zero and of P there to E and P V of each point
+    of_value = (zero ** np.arange(degree + 1) @ gain)[:, None]
+    of_zero = -of_value * np.array([1.0, share]) / slope
+    of_pressure = of_value * np.array([0.0, 1.0]) / v + (pv_slope / v - pv * v_slope / v**2) * of_zero
+    errors = [math.sqrt(np.einsum("pi,pij,pj->", form, covariance, form)) for form in (of_zero, of_pressure)]
+    return v, float(pv / v), abs(v_slope) * errors[0], errors[1]
 
 
 def _table(rows: Sequence[tuple[float, ...]], start: InitialState) -> pd.DataFrame:
     """temperature_kelvin, rs, compression V_0/V and pressure_gpa with errors, and whether T is within the limit.
 
-    The errors contain the truncation error of the surface, which NAME_truncation holds apart.
+    The errors contain the truncation error, which NAME_truncation holds apart.
     """
     kelvin, volume, pressure, volume_error, pressure_error, *truncated = np.array(rows, dtype=float).reshape(-1, 7).T
     return pd.DataFrame(

@@ -21,7 +21,7 @@ class Terms(NamedTuple):
     """Size of the polynomial.
 
     Attributes:
-        density: number of powers of x = ln(V/V_0), from x^0 on.
+        density: number of powers of x = (V_0/V)^(1/3) - 1, from x^0 on.
         temperature: number of functions of t = T/T_0: the first of 1, t, t ln t, t^2, t^3.
     """
 
@@ -49,7 +49,8 @@ class Basis:
     """F per atom = F_ideal(v, T) + sum_ij c_ij x^i theta_j(t), with v the volume per atom.
 
     F_ideal = kT [ln N! / N - ln(N v) + 3 ln lambda_dB] is the exact free energy of N free classical nuclei in a cube.
-    It holds the strongest dependence on T, so that few terms are enough for the rest.
+    It holds the strongest dependence on T, so that few terms are enough for the rest. x = (V_0/V)^(1/3) - 1 is linear
+    in 1/rs: kinetic energies scale as 1/rs^2 and Coulomb energies as 1/rs, so that two powers hold most of the rest.
 
     Attributes:
         num_atoms: N.
@@ -78,9 +79,14 @@ class Basis:
             # (..., terms.num_terms)
         """
         volume, kT = np.broadcast_arrays(np.asarray(volume, dtype=float), np.asarray(kT, dtype=float))
-        x, t = np.log(volume / self.volume), kT / self.kT
-        # v d/dv = d/dx and v^2 d^2/dv^2 = d^2/dx^2 - d/dx
-        powers = self._powers(x, of_volume) - (self._powers(x, 1) if of_volume == 2 else 0.0)
+        x, t = (self.volume / volume) ** (1.0 / 3.0) - 1.0, kT / self.kT
+        u = (1.0 + x)[..., None]
+        if of_volume == 0:
+            powers = self._powers(x, 0)
+        elif of_volume == 1:  # dx/dv = -u / (3 v)
+            powers = -u / 3.0 * self._powers(x, 1)
+        else:  # d^2x/dv^2 = 4 u / (9 v^2)
+            powers = u**2 / 9.0 * self._powers(x, 2) + 4.0 * u / 9.0 * self._powers(x, 1)
         powers = powers / volume[..., None] ** of_volume
         thermal = _thermal(t, of_kT)[..., : self.terms.temperature] / self.kT**of_kT
         return np.asarray((powers[..., :, None] * thermal[..., None, :]).reshape(*x.shape, self.terms.num_terms))

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import lightning as L
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from torch.optim.lr_scheduler import LambdaLR
+from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.label import LabellingFailed
@@ -52,8 +54,15 @@ class CommitteeTrainer:
         cosine = functools.partial(half_cosine, num_steps=steps, final_fraction=0.01)
         self.optimizer = adamw(learning_rate, functools.partial(LambdaLR, lr_lambda=cosine))
 
-    def __call__(self, database: str, seed: int) -> Potential:
+    def __call__(
+        self, database: str, seed: int, progress: Callable[[int, int], None] = lambda _done, _total: None
+    ) -> Potential:
         """A potential whose parameters, split and order come from the seed; the generators of others stay untouched.
+
+        Args:
+            database: file of the labels.
+            seed: of the parameters, the split and the order.
+            progress: hears how many steps of how many are through.
 
         Raises:
             Stopped: a signal ended the fit.
@@ -67,13 +76,14 @@ class CommitteeTrainer:
             module = PotentialModule(self.make_potential(), optimizer=self.optimizer)
             data.read()
             module.check(data)
-            if stopped_by := launch(self._trainer(len(data.train_dataloader())), "fit", module, data, None):
+            trainer = self._trainer(len(data.train_dataloader()), _Heard(progress))
+            if stopped_by := launch(trainer, "fit", module, data, None):
                 raise Stopped(stopped_by)
         if not bool(torch.isfinite(module.best_loss)):
             raise LabellingFailed("the fit of a committee's potential diverged; lower label.trainer.learning_rate")
         return module.best
 
-    def _trainer(self, steps_per_epoch: int) -> L.Trainer:
+    def _trainer(self, steps_per_epoch: int, heard: L.Callback) -> L.Trainer:
         """One process on the CPU that writes and prints nothing, whatever cluster it runs on."""
         return L.Trainer(
             accelerator="cpu",
@@ -86,8 +96,21 @@ class CommitteeTrainer:
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,
+            callbacks=[heard],
             val_check_interval=min(self.steps, steps_per_epoch),  # a fit within one epoch has its validation, too
             num_sanity_val_steps=0,
             inference_mode=False,
             use_distributed_sampler=False,
         )
+
+
+class _Heard(L.Callback):
+    """Says how many steps are through."""
+
+    def __init__(self, progress: Callable[[int, int], None]) -> None:
+        self.progress = progress
+
+    @override
+    def on_train_batch_end(self, trainer: L.Trainer, *_: Any, **__: Any) -> None:
+        """One step on."""
+        self.progress(trainer.global_step, trainer.max_steps)

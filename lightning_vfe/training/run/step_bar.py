@@ -2,20 +2,50 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
+from itertools import pairwise
+from statistics import median
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import ProgressBar
 from typing_extensions import override
 
-from lightning_vfe.progress import ProgressLine
+from lightning_vfe.physics.memory import peak_memory, size_text
+from lightning_vfe.progress import ProgressLine, duration
+
+PROBED = 3
+"""Steps that are timed after a first one, which is slower."""
+
+
+class Pace:
+    """How long a step takes, from the first few of them."""
+
+    def __init__(self) -> None:
+        self._ends: list[float] = []
+
+    def count(self) -> None:
+        """A step has ended, or the first one begins."""
+        self._ends.append(time.monotonic())
+
+    @property
+    def is_known(self) -> bool:
+        """Whether enough steps have ended."""
+        return len(self._ends) > 1 + PROBED
+
+    @property
+    def seconds(self) -> float:
+        """Of a step, the median; the first one is left out where there are others."""
+        spent = [after - before for before, after in pairwise(self._ends)]
+        return median(spent[1:] or spent or [0.0])
 
 
 class StepBar(ProgressBar):
     """The optimizer steps of `fit`, the measured steps of `validate` and `test`, and the logged losses.
 
-    On a terminal it is one line, elsewhere a line with a time stamp now and then.
+    On a terminal it is one line, elsewhere a line with a time stamp now and then. After the first steps a line says how
+    long all of them will take, and how much memory the process has taken.
 
     Args:
         progress_seconds: between two lines in a pipe or a file.
@@ -28,6 +58,7 @@ class StepBar(ProgressBar):
         super().__init__()
         self.line = ProgressLine(progress_seconds)
         self.is_shown = True
+        self.pace = Pace()
 
     @override
     def disable(self) -> None:
@@ -48,8 +79,20 @@ class StepBar(ProgressBar):
         return self.line.track(what, parts, total) if self.is_shown else parts
 
     def _show(self, what: str, done: int, total: float, values: dict[str, str]) -> None:
-        if self.is_shown:
-            self.line.show(what, done, int(total) if 0 < total < float("inf") else None, values)
+        if not self.is_shown:
+            return
+        limit = int(total) if 0 < total < float("inf") else None
+        self.line.show(what, done, limit, values)
+        if not self.pace.is_known:
+            self.pace.count()
+            if self.pace.is_known and done != limit:
+                self.line.say(self._cost(what, done, limit))
+
+    def _cost(self, what: str, done: int, total: int | None) -> str:
+        """Time and memory."""
+        seconds, memory = self.pace.seconds, size_text(peak_memory(self.trainer.strategy.root_device))
+        left = "" if total is None else f"about {duration(seconds * (total - done))} for {total - done} more steps, "
+        return f"{what}: {left}{seconds:.2g} s each; {memory} of memory so far"
 
     # --- hooks ------------------------------------------------------------------------------------------------------
 

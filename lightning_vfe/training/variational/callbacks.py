@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import lightning as L
@@ -12,6 +13,7 @@ from typing_extensions import override
 from lightning_vfe.analysis.figures import save_figures
 from lightning_vfe.analysis.folder import tables_folder
 from lightning_vfe.errors import one_line
+from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.training.run.messages import Reporter
 from lightning_vfe.training.run.step_bar import StepBar
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
@@ -60,10 +62,15 @@ def recent_estimates(module: VariationalFreeEnergy) -> dict[str, str]:
         return {f"F({point.rs:g},{point.temperature_kelvin:g})": _f(each) for point, each in points[:MOST_STATES]}
     if not state.system.num_protons:
         energy, pressure = found[1][0], found[2][0]
-        return {"E": _f(energy), "P": f"{pressure.value:.3g}", "R-hat": f"{energy.r_hat:.2f}"}
+        return {"E": _f(energy), "P": f"{pressure.value:.3g}"} | _r_hat(energy)
     free_energy, energy, entropy, pressure = (term[0] for term in found)
     shown = {"F": _f(free_energy), "E": f"{energy.value:.4f}", "S": f"{entropy.value:.2f}"}
-    return shown | {"P": f"{pressure.value:.0f}", "R-hat": f"{free_energy.r_hat:.2f}"}
+    return shown | {"P": f"{pressure.value:.0f}"} | _r_hat(free_energy)
+
+
+def _r_hat(found: Estimate) -> dict[str, str]:
+    """R-hat, once there are steps enough to know it."""
+    return {} if math.isnan(found.r_hat) else {"R-hat": f"{found.r_hat:.2f}"}
 
 
 def _f(free_energy: Any) -> str:

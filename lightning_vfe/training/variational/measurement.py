@@ -34,6 +34,7 @@ from lightning_vfe.training.variational.metrics import (
     with_base_error,
 )
 from lightning_vfe.training.variational.summary import MeasurementInfo, StateResult, TestResult
+from lightning_vfe.training.variational.virial import VirialSeries
 
 MAX_FRACTION = 0.99
 """Largest fraction that is taken for unreached: beyond it there is nothing to correct."""
@@ -131,7 +132,7 @@ class Measurement:
     def __init__(self, state: VariationalState) -> None:
         self.state = state
         self.metric = FreeEnergyMetric(state.strata)
-        self.gaps = BracketSeries(state)
+        self.gaps, self.virial = BracketSeries(state), VirialSeries(state)
         self.num_steps = 0
         self.training_seed: int | None = None
         self.settling: Settling | None = None
@@ -149,7 +150,7 @@ class Measurement:
         """
         self._momentum_points, self.momentum = momentum_points, None
         self.metric.reset()
-        self.gaps = BracketSeries(self.state)
+        self.gaps, self.virial = BracketSeries(self.state), VirialSeries(self.state)
         self.num_steps = 0
         cell, num_up = self.state.system.cell, self.state.system.num_up
         self.radial = BlockSeries(lambda: RadialDistributions(cell, num_up=num_up))
@@ -168,6 +169,7 @@ class Measurement:
             terms["molecular_fraction"] = molecular_fraction(protons, self.state.system.cell, bond)
         self.metric.update(terms, strata, walker_diagnostics(sample), batch.stratum, batch.report)
         self.gaps.add(sample)
+        self.virial.add(batch, sample)
         self.radial.update(protons, electrons)
         self.structure.update(protons, electrons)
         if self._momentum_points and not self.state.strata.twists.is_random:
@@ -232,6 +234,7 @@ class Measurement:
         stratum = collectives.gather(self._stratum).cpu()
         measured = list(zip(self.estimates(), self.metric.state_diagnostics(collectives.gather), strict=True))
         starts = [start_of_average(unequilibrated, self.num_steps) for unequilibrated in self.metric.unequilibrated]
+        excess = self.virial.result(stratum, collectives.gather, starts)
         states: list[StateResult] = []
         for gaps, ((found, budget), diagnostics) in zip(
             self.gaps.result(stratum, collectives.gather, starts), measured, strict=True
@@ -256,6 +259,7 @@ class Measurement:
                 momentum=self._momentum(number, starts[number], stratum),
                 finite_size=corrections,
                 correlations=self.metric.correlations[number],
+                virial_excess=excess[number],
             )
             states.append(result)
         return TestResult(self.system(), step, states, common, info or self.info(steps_key))

@@ -100,7 +100,7 @@ def _of_one_state(result: TestResult) -> Table:
         if name in content and not (is_jellium and name == "free_energy_per_atom"):
             value, error = content[name]["value"], content[name]["error"]
             digits = 2 if term.unit == "GPa" else 5
-            cells = ["-" if x is None else f"{x:.{digits}f}" for x in (value, error)]
+            cells = ["-" if x is None else "0" if x == 0 else f"{x:.{digits}f}" for x in (value, error)]
             unit = term.unit.replace("atom", "electron") if is_jellium else term.unit
             table.add_row(term.plain_title, *cells, unit)
     return table

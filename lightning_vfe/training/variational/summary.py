@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning_vfe.analysis.states import State
 from lightning_vfe.analysis.terms import TERMS
-from lightning_vfe.analysis.training_verdict import judge_training
+from lightning_vfe.analysis.training_verdict import Virial, judge_training
 from lightning_vfe.physics.finite_size import Correction
 from lightning_vfe.physics.momentum_distribution import MomentumDistribution
 from lightning_vfe.physics.observables import RadialDistribution
@@ -84,6 +84,7 @@ class StateResult:
         momentum: n(k) of the electrons; None where it was not measured.
         finite_size: two-body corrections, which stand beside the terms and are in none of them.
         correlations: matrix of the correlations of the terms metrics.CORRELATED; empty where nobody measured them.
+        virial_excess: virial pressure minus -dE/dV at fixed parameters, in GPa; None where it is not known.
         reasons: why the numbers are not to be trusted; empty if they are.
     """
 
@@ -102,6 +103,7 @@ class StateResult:
     momentum: MomentumDistribution | None = None
     finite_size: dict[str, Correction] = field(default_factory=dict)
     correlations: list[list[float]] = field(default_factory=list)
+    virial_excess: Estimate | None = None
     reasons: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -334,13 +336,15 @@ class TestResult:
         return not self.reasons and self.training is not None and self.training["ok"] is True
 
     def judge(self, run_dir: Path) -> None:
-        """Look at the training in a run folder: does F still fall?"""
-        errors = {
-            State(result.point.rs, result.point.temperature_kelvin): result.estimates["free_energy_per_atom"].error
-            for result in self.states
-        }
+        """Look at the training in a run folder, and at psi: does F still fall, does the virial pressure hold?"""
+        errors, virials = dict[State, float](), dict[State, Virial]()
+        for result in self.states:
+            state = State(result.point.rs, result.point.temperature_kelvin)
+            errors[state] = result.estimates["free_energy_per_atom"].error
+            if result.virial_excess is not None:
+                virials[state] = Virial(*result.virial_excess[:2], result.estimates["pressure_gpa"].error)
         several = len(self.states) > 1
-        self.training = judge_training(run_dir, self.step, errors, several, self.system["num_atoms"])
+        self.training = judge_training(run_dir, self.step, errors, several, self.system["num_atoms"], virials)
 
     def fit_lines(self, run_dir: Path) -> None:
         """Estimate the gap of psi at each state point from the training in a run folder."""

@@ -94,3 +94,29 @@ def test_initial_volumes() -> None:
     assert float(volume_per_atom(3.18)) == pytest.approx(deuterium.volume, rel=0.01)
     assert hydrogen.volume > deuterium.volume
     assert hydrogen.energy > deuterium.energy  # by the zero-point motion
+
+
+def scaling_points(rs: list[float], kelvin: float = 8000.0) -> list[Point]:
+    """K = 1.1/rs^2 and V = -1.5/rs, with protons of a gas: E and P V are parabolas in 1/rs, P falls by a power."""
+    kT, error = float(kelvin_to_kT(kelvin)), np.diag([math.nan, 1e-4, 1e-6]) ** 2
+    points = []
+    for each in rs:
+        kinetic, coulomb = 1.1 / each**2, -1.5 / each
+        pressure = (2.0 * kinetic + coulomb + 3.0 * kT) / (3.0 * float(volume_per_atom(each)))
+        values = np.array([math.nan, kinetic + coulomb + 1.5 * kT, pressure])
+        points.append(Point(State(each, kelvin), values, error, "scaling"))
+    return points
+
+
+def test_energies_that_scale_with_the_density_are_interpolated_exactly() -> None:
+    """Over a range in which P changes its sign; lines between the densities are not exact, and give the truncation."""
+    start, wide = InitialState.of("D"), [1.2, 1.65, 2.1]
+    found = hugoniot_of_points(scaling_points(wide), start).iloc[0]
+    dense = hugoniot_of_points(scaling_points(list(np.linspace(1.2, 2.1, 91))), start).iloc[0]
+    for name in ("compression", "pressure_gpa"):
+        assert found[name] == pytest.approx(dense[name], rel=1e-6)
+        assert dense[f"{name}_truncation"] < 1e-3 * found[f"{name}_truncation"]
+        assert found[f"{name}_error"] > found[f"{name}_truncation"] > 0.0
+    two = hugoniot_of_points(scaling_points([1.2, 2.1]), start).iloc[0]
+    assert math.isnan(two["compression_truncation"])
+    assert two["compression_error"] > 0.0

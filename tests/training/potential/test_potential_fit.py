@@ -212,7 +212,10 @@ def test_committee_members_are_fitted_as_every_potential(database: Path) -> None
     quiet_trainer(20, gradient_clip_val=10.0).fit(module, datamodule=data)
     for name, value in module.best.state_dict().items():
         assert torch.equal(value, found.state_dict()[name]), name
-    short = CommitteeTrainer(functools.partial(schnet, 3), steps=2, batch_size=6)(str(database), 7)
+    heard: list[tuple[int, int]] = []
+    trainer = CommitteeTrainer(functools.partial(schnet, 3), steps=2, batch_size=6)
+    short = trainer(str(database), 7, lambda done, total: heard.append((done, total)))
+    assert heard == [(1, 2), (2, 2)]
     part = data.sets["validation"][0]
     assert not torch.equal(short.energy(part.positions, part.cell), found.energy(part.positions, part.cell))
     with pytest.raises(ValueError, match="no parameters to fit"):
