@@ -1,5 +1,9 @@
-# CPU image: docker build -t lightning-vfe . && docker run --rm -v "$PWD/runs:/work/runs" lightning-vfe fit
+# CPU image: docker build -t lightning-vfe .
 # GPU image: docker build --build-arg TORCH_INDEX=https://download.pytorch.org/whl/cu128 -t lightning-vfe .
+# Run it:    docker run --rm --user "$(id -u):$(id -g)" -v "$PWD:/work" lightning-vfe fit
+#            with --gpus all, and with --ipc=host for several GPUs; runs/ appears in the present folder
+# Apptainer: apptainer build lightning-vfe.sif docker-daemon://lightning-vfe:latest
+#            apptainer run --nv lightning-vfe.sif fit
 FROM python:3.11-slim-bookworm
 
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
@@ -14,6 +18,8 @@ COPY configs configs
 COPY data data
 RUN pip install --no-cache-dir "torch>=2.11,<2.14" --index-url "$TORCH_INDEX" && pip install --no-cache-dir .
 
+# any user may run it, also one without a name or a home: caches go to /tmp
+ENV HOME=/tmp USER=vfe MPLCONFIGDIR=/tmp/matplotlib
 WORKDIR /work
 ENTRYPOINT ["lightning-vfe"]
 CMD ["--help"]

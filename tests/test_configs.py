@@ -14,7 +14,7 @@ import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from lightning_vfe.cli.help import MAIN_KEYS, TRAINER_VERBS, VERBS, describe, key_comment
+from lightning_vfe.cli.help import MAIN_KEYS, TRAINER_VERBS, VERBS, describe, key_comment, verb_help
 from lightning_vfe.errors import SettingError
 from lightning_vfe.models.base.log_z import LogZEntry, log_z_file, store_entry
 from lightning_vfe.models.potential.storage import load_potential, potential_hash, save_potential
@@ -25,6 +25,7 @@ from lightning_vfe.resources import resource_folder
 from lightning_vfe.workflows.build import build_trainer, check_structure, locate_structure
 from lightning_vfe.workflows.compose import compose_config, groups_of
 from lightning_vfe.workflows.effects import check_effects
+from lightning_vfe.workflows.keys import followed, walk
 from lightning_vfe.workflows.overrides import group_options, parse
 from lightning_vfe.workflows.plan import make_plan
 from lightning_vfe.workflows.system import strata_of
@@ -225,3 +226,15 @@ def test_label_takes_the_twists_that_its_calculator_reads(words: list[str], is_r
     config = compose_config(overrides, root="label")
     with nullcontext() if is_read else pytest.raises(SettingError, match="has no effect, since this calculator"):
         check_effects("label", config, overrides)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_all_lists_every_key_that_can_be_set(verb: str) -> None:
+    """With its default and comment, in one line, which a search finds."""
+    shown = verb_help(verb, with_all_keys=True)
+    config = compose_config(parse([]), root="config" if verb in TRAINER_VERBS else verb)
+    for name, value in walk(OmegaConf.to_container(config, resolve=False)):
+        is_node, is_part = isinstance(value, dict), name.rpartition(".")[2].startswith("_")
+        if not (is_node or is_part or isinstance(value, list) or followed(value)):
+            assert re.search(rf"^  {re.escape(name)} \[.*\]  \w", shown, flags=re.MULTILINE), name
+    assert ("RUN ... " in shown.splitlines()[0]) == (verb in ("report", "eos"))

@@ -85,6 +85,7 @@ def test_errors_that_are_too_large_or_too_small_are_put_right_by_the_scatter() -
 @pytest.mark.parametrize(
     ("table", "message"),
     [
+        (training().iloc[:0], "no training step counts"),
         (training(steps=20), "fewer than 30 training steps"),
         (training().drop(columns="local_energy_variance"), "fewer than 30 training steps"),
         (training(start=0.5), "the variance fell by a factor of 1"),

@@ -40,6 +40,9 @@ def test_eos_writes_tables_and_figures_into_the_run(tmp_path: Path, capsys: pyte
 def test_several_runs_make_one_grid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     cold, hot = (write_gas(tmp_path / f"T{kelvin:g}", RS, [kelvin], seed=1) for kelvin in (5000.0, 6000.0))
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["eos", str(cold), str(hot), "--dry-run"]) == 0
+    assert sorted(tmp_path.rglob("*")) == before, "a dry run writes nothing"
     assert main(["eos", str(cold), str(hot)]) == 0
     assert len(pd.read_csv(tmp_path / "runs" / "eos" / "eos.csv")) == 8
     found = lv.eos([cold, hot])
