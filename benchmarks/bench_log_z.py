@@ -118,9 +118,10 @@ def main() -> None:
     print(f"one-component plasma, N = {count}: one problem, {len(joint.windows)} windows, {seconds:.0f} s, {verdict}")
     for gamma, log_z, error in zip(gammas, joint.log_z, joint.errors, strict=True):
         value, correction = -(log_z - ideal) / count, fluctuation_correction(count, gamma)
+        known = f"{infinite[gamma]:.5f}" if gamma in infinite else "unknown"
         print(
             f"Gamma = {gamma:g}: f = {value:.5f} +- {error / count:.5f}; published for infinite N "
-            f"{infinite.get(gamma, math.nan):.5f}, {correction:+.5f} for N = {count}",
+            f"{known}, {correction:+.5f} for N = {count}",
             flush=True,
         )
         if not arguments.no_single:

@@ -30,6 +30,7 @@ EXAMPLES |= {f"notebooks/{file.name}": file.name for file in (ROOT / "notebooks"
 LINK = re.compile(r"(?P<before>\]\()(?P<target>[^)#\s:]+)(?P<after>(?:#[^)\s]*)?\))")
 PARTS = {
     "workflows": "Commands and runs",
+    "analysis": "Equation of state",
     "physics": "System and physics",
     "models": "Networks, base and potentials",
     "sampling": "Moves",

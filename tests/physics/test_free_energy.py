@@ -49,6 +49,18 @@ def test_reference_entropy_and_pressure_follow_from_its_energies():
     assert terms["energy_per_atom"] == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("state", json.loads(REFERENCE_FILE.read_text())["states"])
+def test_references_contain_the_momenta(state):
+    """F less its configurational part is that of the momenta, and S = (E - F) / T."""
+    kT = KELVIN_TO_HARTREE * state["temperature_kelvin"]
+    momenta = float(momentum_free_energy(System(state["num_atoms"]), kT)) / state["num_atoms"]
+    configurational, energy = state["configurational_free_energy_per_atom"], state["born_oppenheimer_energy_per_atom"]
+    assert state["free_energy_per_atom"] - configurational == pytest.approx(momenta, abs=2e-6)
+    assert state["configurational_entropy_per_atom"] == pytest.approx((energy - configurational) / kT, abs=1e-3)
+    entropy = (energy + 1.5 * kT - state["free_energy_per_atom"]) / kT
+    assert state["entropy_per_atom"] == pytest.approx(entropy, abs=1e-3)
+
+
 @pytest.mark.parametrize("shape", [(), (5,), (4, 3)])
 def test_identities_between_the_terms(shape):
     cell, temperature = PeriodicCell(14, 1.31), 6000.0
