@@ -27,6 +27,7 @@ SMALLER = {
     r"pilot_sweeps=\d+": "pilot_sweeps=8",
     r"test_steps=\d+": "test_steps=12",
     r"num_steps = \d+": "num_steps = 3",
+    r"num_configurations=\d+": "num_configurations=20",
     r"\.sample\(\d+": ".sample(6",
     r"num_sweeps=\d+": "num_sweeps=6",
     r'"log_z\.target_error_per_atom=[\d.]+"': ", ".join(f'"log_z.{word}"' for word in QUICK_LOG_Z),
