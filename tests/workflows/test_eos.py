@@ -17,6 +17,7 @@ from lightning_vfe.models.base.log_z import LogZEntry, store_entry
 from lightning_vfe.physics.finite_size import two_body_corrections
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
+from lightning_vfe.resources import resource_folder
 from tests.helpers.states_of_gas import ERRORS, write_gas
 
 RS, KELVINS = [1.8, 1.9, 2.0, 2.1], [5000.0, 6000.0, 7000.0]
@@ -161,3 +162,17 @@ def test_finite_size_corrections_enter_where_asked(tmp_path: Path, capsys: pytes
     assert corrected.remarks[-1] in capsys.readouterr().out
     assert main(["eos", str(run), "finite_size=maybe"]) == 2
     assert "finite_size" in capsys.readouterr().err
+
+
+def test_the_shipped_run_gives_a_surface_and_a_hugoniot() -> None:
+    """Both ways to the Hugoniot agree, and F, E and P of the surface lie near the measured ones."""
+    found = lv.eos([resource_folder("data") / "runs" / "eos_h8_tabc"])
+    assert len(found.table) == 9
+    assert found.fit.chi2 / found.fit.dof < 5.0
+    assert found.table["pressure_sigmas"].abs().max() < 4.0
+    surface = found.hugoniot.set_index("temperature_kelvin")
+    measured = found.measured_hugoniot.set_index("temperature_kelvin")
+    for kelvin in (4000.0, 6000.0, 10_000.0):
+        for name in ("compression", "pressure_gpa"):
+            error = np.hypot(surface.loc[kelvin, f"{name}_error"], measured.loc[kelvin, f"{name}_error"])
+            assert abs(surface.loc[kelvin, name] - measured.loc[kelvin, name]) < 3.0 * error
