@@ -159,7 +159,10 @@ def test_print_config_runs_nothing(empty_folder: Path, capsys: pytest.CaptureFix
         (["label", "system.structure=sc"], ["system.structure = sc has no effect"]),
         (["label", "system.num_atoms=7"], ["label.num_atoms = 7 must be even"]),
         (["label", "system.num_atoms=7", "system.twists=[1,1,1]"], ["label.num_atoms = 7 must be even"]),
-        (["label", "calculator=pyscf", "system.twists=[1,1,1]"], ["has no effect, since the calculator chooses"]),
+        (
+            ["label", "calculator=pyscf", "system.twists=[1,1,1]"],
+            ["has no effect, since this calculator does not read it"],
+        ),
         (["label", "system.num_atoms=100000000"], ["label.num_atoms = 100000000 needs at least", "GiB"]),
         (["log-z", "system.num_atoms=100000000"], ["system.num_atoms = 100000000 needs at least", "GiB"]),
         (["fit", "base=uniform", "system.states=[[2,6000]]", "system.rs=3"], ["system.rs = 3 has no effect", "states"]),

@@ -24,6 +24,7 @@ from lightning_vfe.labels.region import region_points
 from lightning_vfe.labels.rounds import LabelRun, check_counts
 from lightning_vfe.labels.workers import ProcessLabeller
 from lightning_vfe.physics.state_point import StatePoint
+from lightning_vfe.physics.twists import twist_grid
 from lightning_vfe.progress import Begin, Progress
 from lightning_vfe.resources import data_file
 from lightning_vfe.signals import signal_of
@@ -178,6 +179,7 @@ def _vmc_labeller(
                 f"set system.num_atoms={trained.system.num_atoms} system.rs={densities[0]}, not {state.num_atoms} and "
                 f"{state.rs}",
             )
+    _check_twists(config, trained)
     wavefunction, system = instantiate(trained.wavefunction), instantiate(trained.particles)
     restore(wavefunction, content, "wavefunction", key, path)
     settings["checkpoint_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -191,6 +193,18 @@ def _vmc_labeller(
         for number, state in enumerate(states)
     }
     return by_length(each), settings, f"lightning-vfe {__version__}"
+
+
+def _check_twists(config: DictConfig, trained: DictConfig) -> None:
+    """A wavefunction is trained at its twists: at others its energies are far too high."""
+    given, known = twist_grid(config.calculator.twists), strata_of(trained).twists
+    if known.is_random or given.is_same_average(known):
+        return
+    of_run = trained.system.twists
+    if any(trained.system.twist_shift):  # a list of vectors with their weights says the same
+        of_run = torch.cat([known.fractions, known.weights.unsqueeze(-1)], dim=-1).tolist()
+    reason = f"are not the twists of the wavefunction in {config.calculator.ckpt_path}"
+    raise SettingError("system.twists", config.calculator.twists, reason, f"set system.twists={of_run}")
 
 
 def states_of(config: DictConfig) -> list[State]:

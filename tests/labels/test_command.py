@@ -104,6 +104,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def vmc_words(trained: Path) -> list[str]:
     words = ["label", "calculator=vmc", f"calculator.ckpt_path={trained}", "system.num_atoms=2", *SHORT]
+    words += ["system.twists=[1,1,1]"]
     words += ["calculator.num_sweeps=4", "calculator.equilibration_sweeps=2", "calculator.num_electron_walkers=4"]
     return [*words, "label.num_configurations=2", "label.num_force_checks=0"]
 
@@ -131,8 +132,12 @@ def test_a_wavefunction_of_other_densities_is_refused(
     for word, part in [
         ("system.rs=2.1", "is of num_atoms = 2, rs = [1.9, 2.0]; set system.num_atoms=2 system.rs=1.9, not 2 and 2.1"),
         ("system.num_atoms=4", "set system.num_atoms=2 system.rs=1.9, not 4 and"),
+        (
+            "system.rs=1.9 system.twists=[2,2,2]",
+            f"are not the twists of the wavefunction in {trained}; set system.twists=[1, 1, 1]",
+        ),
     ]:
-        assert main([*vmc_words(trained), word, f"run_dir={tmp_path}"]) == 2
+        assert main([*vmc_words(trained), *word.split(), f"run_dir={tmp_path}"]) == 2
         error = capsys.readouterr().err
         assert part in error
         assert error.count("\n") == 1
