@@ -86,6 +86,8 @@ def disk_errors(advice: Callable[[], str]) -> Iterator[None]:
     """
     try:
         yield
+    except CommandError:
+        raise  # says already which file is meant, and what to do
     except Exception as error:
         found = next((each for each in _chain(error) if _is_of_disk(each)), None)
         if found is None:
