@@ -85,11 +85,7 @@ def log_z_with(config: DictConfig, command: str, progress: Progress, begin: Begi
         provenance=prepared.provenance(config, command, started) | quality(result.windows),
     )
     _write_integration(run_dir, result, entry)
-    try:
-        store_entry(goal, entry)
-    except OSError as error:
-        kept = f"ln Z is kept in {run_dir / 'integration.json'}"
-        raise SettingError("log_z_path", goal, f"cannot be written ({error.strerror})", kept) from error
+    store_entries(goal, [entry], run_dir)
     prepared.finish(result.converged)
     overlap = save_overlap(run_dir, result, str(point))
     assert result.positions is not None  # there is a potential
@@ -164,6 +160,20 @@ def write_results(
     curves = [(each.point, each.samples.radial) for each in results if each.samples is not None]
     if curves:
         write_pair_correlation(run_dir, curves)
+
+
+def store_entries(goal: Path, entries: Sequence[LogZEntry], run_dir: Path) -> None:
+    """Write the entries into the file of ln Z.
+
+    Raises:
+        SettingError: it cannot be written; the line says where ln Z is kept.
+    """
+    try:
+        for entry in entries:
+            store_entry(goal, entry)
+    except OSError as error:
+        kept = f"ln Z is kept in {run_dir / 'integration.json'}"
+        raise SettingError("log_z_path", goal, f"cannot be written ({error.strerror})", kept) from error
 
 
 def _write_integration(run_dir: Path, result: LogZResult, entry: LogZEntry) -> None:

@@ -10,16 +10,15 @@ from pathlib import Path
 import numpy as np
 from omegaconf import DictConfig
 
-from lightning_vfe.errors import SettingError
 from lightning_vfe.files import checksum, write_json
 from lightning_vfe.log_z.integrate import JointResult, integrate_path
-from lightning_vfe.models.base.log_z import LogZEntry, store_entry
+from lightning_vfe.models.base.log_z import LogZEntry
 from lightning_vfe.models.potential.storage import potential_hash
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.progress import Begin, Progress
-from lightning_vfe.workflows.log_z import measure, save_overlap, write_results
+from lightning_vfe.workflows.log_z import measure, save_overlap, store_entries, write_results
 from lightning_vfe.workflows.log_z_route import Route
 from lightning_vfe.workflows.log_z_setup import Prepared, prepare, quality
 
@@ -63,12 +62,7 @@ def log_z_states_with(config: DictConfig, command: str, progress: Progress, begi
     provenance = prepared.provenance(config, command, started) | quality(joint.windows)
     stored = _entries(prepared, route.points, joint, provenance)
     _write_integration(run_dir, joint, stored)
-    try:
-        for entry in stored:
-            store_entry(prepared.goal, entry)
-    except OSError as error:
-        kept = f"ln Z is kept in {run_dir / 'integration.json'}"
-        raise SettingError("log_z_path", prepared.goal, f"cannot be written ({error.strerror})", kept) from error
+    store_entries(prepared.goal, stored, run_dir)
     prepared.finish(joint.converged)
     figure = save_overlap(run_dir, joint, f"{len(route.points)} states, $N = {num_atoms}$")
     results = []

@@ -21,6 +21,14 @@ from lightning_vfe.models.wavefunction.features import NUM_PAIR_FEATURES, PairGe
 NUM_TWIST_FEATURES = 6
 
 
+def near_zero(num_inputs: int, num_outputs: int) -> nn.Linear:
+    """A linear layer without bias whose weights start a hundred times smaller than usual: it starts near zero."""
+    layer = nn.Linear(num_inputs, num_outputs, bias=False)
+    with torch.no_grad():
+        layer.weight.mul_(0.01)
+    return layer
+
+
 class PairStream(nn.Module):
     """One pair stream: g <- tanh(A f) first, then g <- g + tanh(A g); each pair on its own.
 

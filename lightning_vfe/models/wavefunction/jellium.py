@@ -12,7 +12,7 @@ from torch.nn.functional import linear
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.forward_laplacian import block_means, messages_by_spin, paired_plane_waves
-from lightning_vfe.models.wavefunction.backbone import NUM_TWIST_FEATURES, PairStream, Update
+from lightning_vfe.models.wavefunction.backbone import NUM_TWIST_FEATURES, PairStream, Update, near_zero
 from lightning_vfe.models.wavefunction.features import NUM_PAIR_FEATURES, PairGeometry, pair_geometry
 from lightning_vfe.models.wavefunction.geminal import NeuralGeminal, log_sum_of_determinants
 from lightning_vfe.models.wavefunction.jastrow import PlasmonJastrow
@@ -83,11 +83,8 @@ class JelliumWavefunction(nn.Module):
         self.jastrow = PlasmonJastrow(system)
         self.streams = ElectronStreams(num_layers, single_width, pair_width)
         self.geminal = NeuralGeminal(num_determinants, single_width, pair_width)
-        self.backflow = nn.Linear(single_width, 3, bias=False)
-        self.neural_jastrow = nn.Linear(single_width, 1, bias=False)
-        with torch.no_grad():
-            self.backflow.weight.mul_(0.01)
-            self.neural_jastrow.weight.mul_(0.01)
+        self.backflow = near_zero(single_width, 3)
+        self.neural_jastrow = near_zero(single_width, 1)
         self.register_buffer("spin_product", spin_products(system), persistent=False)
 
     def forward(self, protons: Tensor, electrons: Tensor, states: WalkerStates) -> Tensor:

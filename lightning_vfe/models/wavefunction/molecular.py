@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from lightning_vfe.models.wavefunction.backbone import Backbone
+from lightning_vfe.models.wavefunction.backbone import Backbone, near_zero
 from lightning_vfe.models.wavefunction.features import pair_geometry
 from lightning_vfe.models.wavefunction.fermi import fermi_function
 from lightning_vfe.models.wavefunction.geminal import NeuralGeminal, log_sum_of_determinants
@@ -77,9 +77,7 @@ class MolecularWavefunction(nn.Module):
         self.backbone = Backbone(num_layers, single_width, pair_width)
         self.orbitals = AtomicOrbitals(num_determinants, system.num_down)
         self.geminal = NeuralGeminal(num_determinants, single_width, pair_width)
-        self.neural_jastrow = nn.Linear(single_width, 1, bias=False)
-        with torch.no_grad():
-            self.neural_jastrow.weight.mul_(0.01)
+        self.neural_jastrow = near_zero(single_width, 1)
         self.register_buffer("spin_product", spin_products(system), persistent=False)
 
     def prepare(self, protons: Tensor, states: WalkerStates) -> FixedProtons:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from lightning_vfe.models.wavefunction.backbone import Backbone
+from lightning_vfe.models.wavefunction.backbone import Backbone, near_zero
 from lightning_vfe.models.wavefunction.features import pair_geometry
 from lightning_vfe.models.wavefunction.geminal import NeuralGeminal, log_sum_of_determinants
 from lightning_vfe.models.wavefunction.jastrow import CuspJastrow
@@ -84,8 +84,8 @@ class GeminalWavefunction(nn.Module):
         self.backbone = Backbone(num_layers, single_width, pair_width)
         self.envelope = PlaneWaveEnvelope(system, reference.rs, num_determinants, num_plane_waves, open_shell)
         self.geminal = NeuralGeminal(num_determinants, single_width, pair_width)
-        self.backflow = _small(nn.Linear(single_width, 3, bias=False))
-        self.neural_jastrow = _small(nn.Linear(single_width, 1, bias=False))
+        self.backflow = near_zero(single_width, 3)
+        self.neural_jastrow = near_zero(single_width, 1)
         self.register_buffer("spin_product", spin_products(system), persistent=False)
 
     def prepare(self, protons: Tensor, states: WalkerStates, pairing: Tensor | None = None) -> FixedProtons:
@@ -147,9 +147,3 @@ def log_psi_of_walkers(wavefunction: nn.Module, protons: Tensor, electrons: Tens
     """
     log_psi: Tensor = wavefunction(protons.unsqueeze(1), electrons, states.unsqueeze(1))
     return log_psi
-
-
-def _small(layer: nn.Linear) -> nn.Linear:
-    with torch.no_grad():
-        layer.weight.mul_(0.01)
-    return layer
