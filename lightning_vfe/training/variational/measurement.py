@@ -33,7 +33,8 @@ from lightning_vfe.training.variational.metrics import (
     start_of_average,
     with_base_error,
 )
-from lightning_vfe.training.variational.summary import MeasurementInfo, StateResult, TestResult
+from lightning_vfe.training.variational.state_result import StateResult
+from lightning_vfe.training.variational.summary import MeasurementInfo, TestResult
 from lightning_vfe.training.variational.virial import VirialSeries
 
 MAX_FRACTION = 0.99

@@ -24,7 +24,7 @@ from lightning_vfe.training.variational.bracket import Gaps, walker_free_energy_
 from lightning_vfe.training.variational.callbacks import WriteSummary
 from lightning_vfe.training.variational.measurement import Measurement, step_values
 from lightning_vfe.training.variational.result_table import result_tables
-from lightning_vfe.training.variational.summary import StateResult
+from lightning_vfe.training.variational.state_result import StateResult
 from tests.analysis.test_psi_gap import training
 from tests.helpers.variational import build_run, build_state
 from tests.training.variational.test_measurement import FIXED, SAMPLED, alone, part
