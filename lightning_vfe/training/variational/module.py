@@ -19,11 +19,13 @@ from lightning_vfe.optim.solve import ScoreBlock
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.variational.ending import Ending
-from lightning_vfe.training.variational.measurement import Measurement, mean_free_energy, step_values
+from lightning_vfe.training.variational.measurement import Measurement
 from lightning_vfe.training.variational.objective import Groups, flow_loss, wavefunction_loss
 from lightning_vfe.training.variational.optimizers import NaturalGradient, OptimizerSettings
 from lightning_vfe.training.variational.score_blocks import flow_block, wavefunction_block
+from lightning_vfe.training.variational.step_values import mean_free_energy, step_values
 from lightning_vfe.training.variational.summary import TestResult
+from lightning_vfe.training.variational.system_entry import system_entry
 
 RECENT_STEPS = 50
 WATCHED = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "pressure_gpa")
@@ -229,7 +231,7 @@ class VariationalFreeEnergy(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write down the walkers, which system the parameters belong to, and what trained them."""
         checkpoint["walkers"] = self.state.state_dict()
-        checkpoint["system"] = self.measurement.system()
+        checkpoint["system"] = system_entry(self.state)
         checkpoint["optimizer"] = type(self.optimizer_settings).__name__
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -240,7 +242,7 @@ class VariationalFreeEnergy(L.LightningModule):
         Raises:
             ValueError: naming the key and both values.
         """
-        saved, own_system = checkpoint.get("system", {}), self.measurement.system()
+        saved, own_system = checkpoint.get("system", {}), system_entry(self.state)
         if set(saved) != set(own_system):
             reason = f"but the checkpoint was made with {saved}"
             raise SettingError("system", own_system, reason, "choose one of this system")

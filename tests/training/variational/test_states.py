@@ -14,10 +14,11 @@ from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.twists import TwistGrid, twist_grid
 from lightning_vfe.state.batch import Batch
 from lightning_vfe.state.variational_state import VariationalState
-from lightning_vfe.training.variational import measurement
 from lightning_vfe.training.variational import module as module_file
-from lightning_vfe.training.variational.measurement import Measurement, step_values
+from lightning_vfe.training.variational import step_values as step_values_file
+from lightning_vfe.training.variational.measurement import Measurement
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
+from lightning_vfe.training.variational.step_values import step_values
 from tests.helpers.processes import ThreadCollectives, run_processes
 from tests.helpers.variational import build_run
 
@@ -242,7 +243,7 @@ def test_weights_of_twists_stand_for_copies() -> None:
 )
 def test_two_ranks_do_what_one_does(keys: dict[str, Any], num_walkers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has half the walkers: the mean of the gradients, Fisher matrix and force, and the values of a step."""
-    for file in (module_file, measurement):
+    for file in (module_file, step_values_file):
         monkeypatch.setattr(file, "Collectives", ThreadCollectives)
     # scores put parameters into the networks for a moment: each thread has its own
     module, *others = (build(keys, 0.5, num_proton_walkers=num_walkers) for _ in range(3))
