@@ -28,11 +28,12 @@ from lightning_vfe.physics.twists import twist_grid
 from lightning_vfe.progress import Begin, Progress
 from lightning_vfe.resources import data_file
 from lightning_vfe.signals import signal_of
-from lightning_vfe.workflows.checkpoints import check_readable, checkpoint_of, embedded_config, load_checkpoint
+from lightning_vfe.workflows.checkpoints import checkpoint_of, load_checkpoint
 from lightning_vfe.workflows.guards import instantiate, key_errors
 from lightning_vfe.workflows.memory import check_memory
 from lightning_vfe.workflows.paths import check_file
 from lightning_vfe.workflows.restore import restore
+from lightning_vfe.workflows.run_config import check_readable, embedded_config
 from lightning_vfe.workflows.system import strata_of
 
 KEY = "calculator._target_"
