@@ -17,11 +17,12 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_vfe import __version__
 from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.labels.calculators.vmc import VMCLabeller
-from lightning_vfe.labels.database import LabelStore, State
+from lightning_vfe.labels.database import State
 from lightning_vfe.labels.files import read_configurations
 from lightning_vfe.labels.label import Labeller, LabellingFailed, by_length
 from lightning_vfe.labels.region import region_points
 from lightning_vfe.labels.rounds import LabelRun, check_counts
+from lightning_vfe.labels.store import LabelStore
 from lightning_vfe.labels.workers import ProcessLabeller
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.twists import twist_grid
