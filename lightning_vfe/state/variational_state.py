@@ -16,6 +16,7 @@ from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.screening import check_accuracy
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.physics.strata import Strata
+from lightning_vfe.physics.structures import MIXED, starts_of
 from lightning_vfe.physics.system import System
 from lightning_vfe.physics.units import check_temperature
 from lightning_vfe.sampling.electron_moves import ElectronTarget
@@ -52,7 +53,7 @@ class VariationalState:
         num_electron_walkers: B for each proton walker.
         num_groups: walker groups, each with its own random numbers.
         structure: where the protons start (or stay): a name of physics/structures.py, a file that ASE reads, or the
-            positions at each state point in units of rs.  # (S, N, 3)
+            positions at each state point in units of rs  # (S, N, 3); "mixed" takes its two structures in turn.
         seed: of all chains.
         equilibration_sweeps: sweeps before walkers are used.
         chain_precision: precision of ln|psi|^2 in the electrons' moves, and of ln p(x) in Metropolis moves of the
@@ -92,6 +93,8 @@ class VariationalState:
         self.counts.check(strata, sampled=proton_density is not None)
         if proton_density is not None:
             check_energy_moves(sampler, strata)
+        if isinstance(structure, str) and structure == MIXED:
+            self.counts.check_mixed_starts(strata, sampled=proton_density is not None)
         self.system, self.strata = system, strata
         self.wavefunction, self.proton_density = wavefunction, proton_density
         self.sampler, self.structure, self.seed = sampler, structure, seed
@@ -130,8 +133,14 @@ class VariationalState:
         random = WalkerRandom(groups, self.seed, device)
         num_walkers = self.counts.num_proton_walkers // num_ranks
         stratum = self.strata.deal(num_walkers, groups, self.counts.num_groups)
-        protons = starting_protons(self.system, self.strata, self.structure, self.seed, self.is_fixed, random, stratum)
-        return self.put(protons.to(device=device, dtype=torch.get_default_dtype()), stratum, random)
+        names = starts_of(self.structure) if isinstance(self.structure, str) else ("",)
+        start = self.strata.deal_starts(num_walkers, groups, len(names))
+        given = self.system, self.strata, self.structure, self.seed, self.is_fixed
+        protons = starting_protons(*given, random, stratum, start)
+        walkers = self.put(protons.to(device=device, dtype=torch.get_default_dtype()), stratum, random)
+        if len(names) > 1:
+            walkers["start"] = start.to(walkers.protons.device)
+        return walkers
 
     def put(self, protons: Tensor, stratum: Tensor, random: WalkerRandom) -> Walkers:
         """Place walkers at given protons, in the place of those that are there.
