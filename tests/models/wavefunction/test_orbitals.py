@@ -158,7 +158,7 @@ def test_a_cold_envelope_is_the_product_of_two_slater_determinants(num_atoms, tw
 
 @pytest.mark.parametrize(("name", "num_atoms"), [("sc", 8), ("bcc", 16), ("fcc", 32)])
 def test_so_is_that_of_a_crystal_at_a_twist(name, num_atoms):
-    """The structure factor of its protons vanishes, save at reciprocal lattice vectors, and pairs no filled orbitals."""
+    """Its structure factor vanishes between reciprocal lattice vectors, and pairs none of the filled orbitals."""
     cell = PeriodicCell(num_atoms, 1.31)
     protons = make_structure(name, cell, 1, torch.Generator().manual_seed(0))[:, None] + 0.3
     _, electrons = random_configurations(cell, 1, 5, seed=1)
