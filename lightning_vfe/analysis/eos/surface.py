@@ -35,7 +35,7 @@ class Terms(NamedTuple):
     @property
     def indices(self) -> np.ndarray:
         """i and j of each term.  # (num_terms, 2)"""
-        pairs = np.stack(np.indices((self.density, self.temperature)), axis=-1).reshape(-1, 2)
+        pairs = np.indices((self.density, self.temperature)).reshape(2, -1).T
         return np.asarray(pairs[pairs.sum(axis=1) < self.order])
 
     @property
