@@ -12,7 +12,7 @@ from lightning_vfe.cli.output import lasting_output
 from lightning_vfe.cli.processes import print_error, wait_passively
 from lightning_vfe.errors import CommandError, RunError, nearest
 from lightning_vfe.signals import signal_of, signals_to, stop
-from lightning_vfe.workflows.processes import forget_stale_ranks, is_first_process
+from lightning_vfe.workflows.processes import check_launcher, forget_stale_ranks, is_first_process
 
 HELP = ("--help", "-h")
 HELP_ALL = "--help-all"
@@ -94,6 +94,7 @@ def _run(verb: str, settings: list[str], flags: set[str]) -> int:
 
     print_only = bool(flags & set(PRINT_CONFIG))
     if verb not in TRAINER_VERBS:
+        check_launcher(1)
         forget_stale_ranks()
         if print_only:
             return _show(commented_yaml(compose_config(parse(with_runs(verb, settings)), root=verb), root=verb))

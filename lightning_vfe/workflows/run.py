@@ -21,7 +21,7 @@ from lightning_vfe.workflows.guards import breakdowns, default_dtype, disk_error
 from lightning_vfe.workflows.parts import build_parts, load_content
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import HANDOVER, Plan
-from lightning_vfe.workflows.processes import is_first_process
+from lightning_vfe.workflows.processes import check_launcher, is_first_process
 from lightning_vfe.workflows.run_config import CONFIG_FILE, write_config
 from lightning_vfe.workflows.schema import check_types
 from lightning_vfe.workflows.tasks import Rows, Task, task_of
@@ -118,6 +118,7 @@ def _run(plan: Plan, observer: Observer, task: Task, is_first: bool) -> RunResul
     with default_dtype(config.dtype), key_errors(config), memory_bound(config):
         module, datamodule = build_parts(plan, task, content, observer.say if is_first else silent)
         trainer = build_trainer(config, plan.verb, observer.say, observer.progress, plan.command)
+        check_launcher(trainer.world_size)
         task.check(config, module, datamodule, trainer)
         if is_first:
             _prepare_folder(plan)

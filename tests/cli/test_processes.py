@@ -11,6 +11,7 @@ import pytest
 
 from lightning_vfe.cli import main
 from lightning_vfe.cli.processes import WAIT_POLICY, wait_passively
+from lightning_vfe.workflows.processes import check_launcher
 
 
 def test_threads_sleep_while_they_wait_unless_the_user_chooses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -45,3 +46,49 @@ def test_a_number_of_tasks_that_is_none(
     assert main([*words, "run_dir=other"]) == 2
     expected = "error: SLURM_NTASKS = two in the environment must be a whole number; outside of a job of SLURM: unset"
     assert capsys.readouterr().err == f"{expected} SLURM_NTASKS\n"
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        (
+            {"OMPI_COMM_WORLD_SIZE": "2"},
+            "OMPI_COMM_WORLD_SIZE = 2 in the environment: mpirun has started 2 processes, which do not know of each "
+            "other; start one process with trainer.devices=2 trainer.strategy=ddp, or use torchrun or srun",
+        ),
+        (
+            {"WORLD_SIZE": "2", "TORCHELASTIC_RUN_ID": "none"},
+            "WORLD_SIZE = 2 in the environment: torchrun has started 2 processes, but this command has 1; give fit or "
+            "test trainer.devices=2 trainer.strategy=ddp, or start one process",
+        ),
+        (
+            {"SLURM_STEP_NUM_TASKS": "2", "PMI_SIZE": "2"},
+            "SLURM_STEP_NUM_TASKS = 2 in the environment: srun has started 2 processes, but this command has 1; give "
+            "fit or test trainer.devices=2 trainer.strategy=ddp, or start one process",
+        ),
+    ],
+)
+@pytest.mark.parametrize("verb", ["fit", "log-z"])
+def test_launched_processes_that_do_not_know_of_each_other(
+    verb: str,
+    environment: dict[str, str],
+    expected: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each of them would train alone, and all would write the same folder."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    settings = {"fit": ["experiment=smoke", "logger=csv", "trainer.accelerator=cpu"], "log-z": []}
+    assert main([verb, *settings[verb], f"run_dir={tmp_path / 'run'}"]) == 2
+    assert capsys.readouterr().err == f"error: {expected}\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_numbers_of_processes_that_are_right_or_left_by_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "4", "SLURM_STEP_NUM_TASKS": "2", "PMI_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    check_launcher(2)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    check_launcher(1)
