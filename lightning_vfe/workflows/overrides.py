@@ -113,7 +113,7 @@ def parse(words: Iterable[str]) -> Overrides:
             )
         if is_path_key(override.key_or_group) and override.value() == "":
             raise CommandError(f"'{word}' names no file or folder; give its path, or leave {override.key_or_group} out")
-        if override.key_or_group in OWN_PATHS and "${" in str(override.value()):
+        if override.key_or_group in (*OWN_PATHS, *NAME_LISTS) and "${" in str(override.value()):
             reason = "holds ${, with which references to other keys begin"
             raise SettingError(override.key_or_group, override.value(), reason, "write the path out, without a $")
         if override.key_or_group in options and not override.is_delete() and not isinstance(override.value(), dict):

@@ -57,7 +57,9 @@ def check_launcher(num_processes: int) -> None:
             reason = f"in the environment: mpirun has started {count} processes, which do not know of each other"
             raise SettingError(name, count, reason, f"start one process with {wanted}, or use torchrun or srun")
         if count not in (1, num_processes):
-            reason = f"in the environment: {launcher} has started {count} processes, but this command has {num_processes}"
+            reason = (
+                f"in the environment: {launcher} has started {count} processes, but this command has {num_processes}"
+            )
             raise SettingError(name, count, reason, f"give fit or test {wanted}, or start one process")
 
 

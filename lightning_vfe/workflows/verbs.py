@@ -20,6 +20,7 @@ from lightning_vfe.errors import SettingError, one_line
 from lightning_vfe.progress import Begin, Progress
 from lightning_vfe.workflows.compose import compose_config
 from lightning_vfe.workflows.effects import check_effects
+from lightning_vfe.workflows.folders import only_command_in
 from lightning_vfe.workflows.guards import all_guards, breakdowns, disk_errors, instantiate, key_errors
 from lightning_vfe.workflows.label import LabelResult, label_with
 from lightning_vfe.workflows.load import load
@@ -95,7 +96,9 @@ def label(
         CommandError: a setting that cannot be used.
     """
     config = compose_verb("label", settings, run_dir)
-    with all_guards(config, _same_command):
+    database = config.label.database
+    home, key = (config.run_dir, "run_dir") if database is None else (Path(database).parent, "label.database")
+    with all_guards(config, _same_command), only_command_in(Path(home), key):
         return label_with(config, _command("label", settings), say, progress, begin)
 
 
@@ -114,7 +117,7 @@ def compute_log_z(
         CommandError: a setting that cannot be used.
     """
     config = compose_verb("log-z", settings, run_dir)
-    with all_guards(config, _same_command):
+    with all_guards(config, _same_command), only_command_in(Path(config.run_dir)):
         several = strata_of(config).num_states > 1
         return (log_z_states_with if several else log_z_with)(config, _command("log-z", settings), progress, begin)
 

@@ -11,6 +11,8 @@ import pytest
 
 from lightning_vfe.cli import main
 from lightning_vfe.cli.processes import WAIT_POLICY, wait_passively
+from lightning_vfe.errors import CommandError
+from lightning_vfe.workflows.folders import only_command_in
 from lightning_vfe.workflows.processes import check_launcher
 
 
@@ -92,3 +94,38 @@ def test_numbers_of_processes_that_are_right_or_left_by_others(monkeypatch: pyte
     check_launcher(2)
     monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
     check_launcher(1)
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["fit", "experiment=smoke", "logger=csv", "trainer.accelerator=cpu", "trainer.max_steps=1"], "run_dir"),
+        (["log-z", "potential.path=potentials/h8_rs1p25_6000K.pt"], "run_dir"),
+        (["label"], "run_dir"),
+        (["label", "label.database={home}/labels.db"], "label.database"),
+    ],
+)
+def test_two_commands_do_not_write_into_one_folder(
+    words: list[str], key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / "run"
+    given = [word.format(home=home) for word in words]
+    with only_command_in(home):
+        assert main([*given, f"run_dir={'other' if key != 'run_dir' else home}"]) == 2
+    expected = f"error: {key} = {home} is in use by another command; wait until it has ended, or give another folder\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_a_killed_command_leaves_no_lock_and_a_refused_one_no_folder(tmp_path: Path) -> None:
+    home = tmp_path / "runs" / "one"
+    code = (
+        "import os, signal; from pathlib import Path; from lightning_vfe.workflows.folders import only_command_in\n"
+        f"with only_command_in(Path({str(home)!r})): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+    with only_command_in(home):
+        pass
+    with pytest.raises(CommandError), only_command_in(tmp_path / "more" / "two"):
+        raise CommandError("refused")
+    assert not (tmp_path / "more").exists()
