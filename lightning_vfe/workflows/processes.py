@@ -46,7 +46,7 @@ def check_launcher(num_processes: int) -> None:
     Raises:
         SettingError: they differ, or the launcher is mpirun, whose processes PyTorch does not join.
     """
-    started = {name: int(count) for name in LAUNCHERS if (count := os.environ.get(name, "")).isdecimal()}
+    started = {name: int(text) for name in LAUNCHERS if (text := os.environ.get(name, "")).isdecimal()}
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         started.pop("WORLD_SIZE", None)  # left by another job, or by a container with a meaning of its own
     if "SLURM_STEP_NUM_TASKS" in started:

@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from lightning_vfe.analysis.run import latest_run
 from lightning_vfe.errors import SettingError, one_line
 from lightning_vfe.progress import Begin, Progress
+from lightning_vfe.workflows.checkpoints import checkpoint_of
 from lightning_vfe.workflows.compose import compose_config
 from lightning_vfe.workflows.effects import check_effects
 from lightning_vfe.workflows.folders import only_command_in
@@ -150,10 +151,18 @@ def sample(
         except FileNotFoundError as error:
             raise SettingError("run_dir", None, f"names no run: {one_line(error)}", "give run_dir=FOLDER") from error
     home = Path(config.run_dir)
+    if config.ckpt_path is None and not checkpoint_of(home).is_file():
+        reason = "holds no checkpoints/last.ckpt" if home.exists() else "does not exist"
+        raise SettingError("run_dir", home, reason, "give the folder of a run made by fit")
     check_folder("run_dir", home)
     with breakdowns(), key_errors(config), disk_errors(_same_command):
         chosen: SampleSettings = instantiate(config.sample)
-        run = load(home, config.ckpt_path)
+        try:
+            run = load(home, config.ckpt_path)
+        except SettingError as error:
+            if error.key != "run":
+                raise
+            raise error.at("run_dir" if config.ckpt_path is None else "ckpt_path") from error
         begin(config, {"checkpoint": config.ckpt_path or "the last one", **chosen.description(run.state)})
         found = run.sample(progress=progress, **asdict(chosen))
         provenance = {"command": _command("sample", settings), "date": datetime.now(UTC).date().isoformat()}
