@@ -178,7 +178,7 @@ def edited(change: Callable[[dict], None]) -> None:
 
 
 @pytest.mark.parametrize("kind", ["TorchScript module", "arrays of NumPy"])
-@pytest.mark.filterwarnings("error")
+@pytest.mark.filterwarnings("error:'torch.load' received")
 def test_files_of_other_packages_are_no_damaged_checkpoints(
     kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
