@@ -36,6 +36,14 @@ def test_it_is_set_before_torch_is_loaded() -> None:
     assert done.stdout.splitlines()[-1] == "passive False"
 
 
+def test_figures_need_no_backend_of_the_environment() -> None:
+    """A notebook hands its own one on to the commands that are called in it."""
+    code = "from lightning_vfe.cli import main; main(['--version']); import matplotlib; print(matplotlib.get_backend())"
+    environment = os.environ | {"MPLBACKEND": "no backend"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert done.stdout.splitlines()[-1].lower() == "agg"
+
+
 def test_a_number_of_tasks_that_is_none(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
