@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from lightning_vfe.errors import SettingError
@@ -61,3 +63,63 @@ def made_folder(folder: Path) -> Iterator[None]:
             for place in missing:
                 place.rmdir()
         raise
+
+
+@contextmanager
+def only_command_in(folder: Path, key: str = "run_dir") -> Iterator[None]:
+    """Inside it, no other command of this machine writes into a folder; it is made if it is missing.
+
+    The lock is that of the system, on the folder itself: it leaves no file, and ends with the process. A file system
+    without such locks, as some of clusters, gives none.
+
+    Args:
+        folder: of the results.
+        key: setting that names it.
+
+    Raises:
+        SettingError: another command has the folder.
+    """
+    with ExitStack() as stack:
+        with suppress(FileExistsError):
+            stack.enter_context(made_folder(folder))
+        descriptor = os.open(folder, os.O_RDONLY)
+        stack.callback(os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            reason = "is in use by another command"
+            raise SettingError(key, folder, reason, "wait until it has ended, or give another folder") from error
+        except OSError:
+            pass
+        yield
+
+
+def new_sweep_folder(name: str) -> Path:
+    """The next free folder runs/NAME-sweep, runs/NAME-sweep-2, ..."""
+    return free_folder(f"{name}-sweep")[0]
+
+
+@contextmanager
+def taken_sweep_folder(name: str) -> Iterator[Path]:
+    """Make the folder of `new_sweep_folder`, or the next one where another command is faster; see `made_folder`."""
+    with ExitStack() as stack:
+        while True:
+            folder = new_sweep_folder(name)
+            with suppress(FileExistsError):
+                stack.enter_context(made_folder(folder))
+                break
+        yield folder
+
+
+def past_sweep_folder(name: str, marker: str) -> Path:
+    """The latest of the folders runs/NAME-sweep, runs/NAME-sweep-2, ... that has a file of the marker's name.
+
+    Raises:
+        CommandError: there is none.
+    """
+    for _, folder in reversed(numbered(f"{name}-sweep")):
+        if (folder / marker).is_file():
+            return folder
+    raise SettingError(
+        "run_dir", None, f"finds no sweep {RUNS / name}-sweep", "run fit --multirun first, or give run_dir=..."
+    )
