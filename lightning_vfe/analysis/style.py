@@ -35,7 +35,6 @@ STYLE: dict[str, Any] = {
     "axes.grid": True,
     "axes.axisbelow": True,
     "axes.formatter.useoffset": False,
-    "axes.unicode_minus": False,  # one minus in figures, tables and files
     "grid.color": "#E6E6E6",
     "grid.linewidth": 0.6,
     "xtick.color": "#333333",

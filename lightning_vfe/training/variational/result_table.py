@@ -82,7 +82,7 @@ def _error_lines(result: TestResult) -> list[str]:
     parts = [f"{part:.5f} {CAUSES[cause]}" for cause, part in budget.items() if part or cause == "statistical"]
     if parts:
         lines.append(f"error of F: {', '.join(parts)}")
-    return [*lines, "one training: the errors do not contain how much trainings differ"]
+    return [*lines, "one training: the errors do not contain the scatter between trainings"]
 
 
 def _of_one_state(result: TestResult) -> Table:
