@@ -55,7 +55,8 @@ def _print_fit(found: EquationOfState) -> None:
         sigmas = [_number(row[name], "+.1f") for name in ("pressure_sigmas", "entropy_sigmas")]
         shown.add_row(f"{rs:g}", f"{kelvin:g}", *sigmas, _number(row["left_out_probability"], ".2g"))
     _show(shown)
-    print("differences in standard errors, from the measured F alone; p: of the state against a surface through the others")
+    print("differences in standard errors, from the measured F alone")
+    print("p: of the state against a surface through the others")
 
 
 def _print_derived(table: pd.DataFrame) -> None:

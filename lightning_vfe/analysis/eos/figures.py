@@ -27,8 +27,8 @@ from lightning_vfe.resources import resource_folder
 POINTS_OF_A_LINE = 60
 MOST_LINES = 6
 """Isentropes in a figure at most."""
-NEAR = 1.2
-"""Published values are shown up to this factor beyond the temperatures and densities of the states."""
+NEAR = {"rs": 1.05, "temperature_kelvin": 1.2}
+"""Published values are shown up to these factors beyond the states: pressures vary fast with the density."""
 LOOKS = {"LRDMC": (GREY, "s"), "CEIMC": (ORANGE, "*")}
 
 
@@ -174,8 +174,8 @@ def _draw_published(panel: Axes, table: pd.DataFrame, system: Mapping[str, Any],
     states = table.index.to_frame()
     rows = literature_table().rename(columns={"T_kelvin": "temperature_kelvin"})
     rows = rows[(rows["temperature_kelvin"] > 0) & rows["P" if name == "pressure_gpa" else "F"].notna()]
-    for key in ("rs", "temperature_kelvin"):
-        rows = rows[rows[key].between(states[key].min() / NEAR, states[key].max() * NEAR)]
+    for key, near in NEAR.items():
+        rows = rows[rows[key].between(states[key].min() / near, states[key].max() * near)]
     other = "temperature_kelvin" if axis == "rs" else "rs"
     groups = rows.groupby(["method", other])
     for number, ((method, place), own) in enumerate(groups):

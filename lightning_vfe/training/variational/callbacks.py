@@ -57,15 +57,17 @@ class ProgressBar(StepBar):
 
     @override
     def begin(self, what: str, done: int, total: float, batch: Any) -> None:
-        """Show it, and estimate the time of all steps."""
-        super().begin(what, done, total, batch)
+        """Estimate the time of all steps, and show where the run stands."""
         module = self.trainer.lightning_module
         is_short = 0 < total <= done + PROBED + 1
-        if isinstance(module, VariationalFreeEnergy) and not is_short:
+        if is_short or not isinstance(module, VariationalFreeEnergy):
+            super().begin(what, done, total, batch)
+        else:
             sweep = time.monotonic() - self._ready
             seconds = rehearse(module, batch)
             if self.trainer.strategy.broadcast(seconds) < SLOW_STEP:
                 seconds = rehearse(module, batch)
+            super().begin(what, done, total, batch)
             ends = "; target_error may end it earlier" if what == "test" and module.ending.wanted else ""
             self.say_cost(what, sweep + seconds, done, total, f" (estimate{ends})")
 
