@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -27,13 +28,6 @@ class _Program(nn.Module):
 
     def forward(self, positions: Tensor, lengths: Tensor) -> Tensor:
         return self.potential.energy_of_pairs(all_pairs(positions, lengths, self._table))
-
-    def with_forces(self, positions: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """E(z) in Ha (W,), and -dE/dz in Ha/bohr (W, N, 3)."""
-        positions = positions.detach().requires_grad_()
-        energies = self(positions, lengths)
-        (slopes,) = torch.autograd.grad(energies.sum(), positions)
-        return energies.detach(), -slopes
 
 
 def export_potential(path: str | Path, out: str | Path, num_atoms: int, forces: bool = False) -> Path:
@@ -74,11 +68,23 @@ def export_potential(path: str | Path, out: str | Path, num_atoms: int, forces: 
     walkers = torch.export.Dim("W", min=1)
     shapes = ({0: walkers}, {0: walkers})
     if forces:
-        program = make_fx(program.with_forces, tracing_mode="symbolic")(example, length)
+        program = make_fx(_with_forces(program), tracing_mode="symbolic")(example, length)
     exported = torch.export.export(program, (example, length), dynamic_shapes=shapes, strict=False)
     with whole_file(out, "wb") as stream:
         torch.export.save(exported, stream)
     return Path(out)
+
+
+def _with_forces(program: nn.Module) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """E(z) in Ha (W,) and -dE/dz in Ha/bohr (W, N, 3), as a function."""
+
+    def energies_and_forces(positions: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        positions = positions.detach().requires_grad_()
+        energies = program(positions, lengths)
+        (slopes,) = torch.autograd.grad(energies.sum(), positions)
+        return energies.detach(), -slopes
+
+    return energies_and_forces
 
 
 def _cutoff(potential: Potential) -> float:
