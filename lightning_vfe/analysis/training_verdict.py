@@ -209,7 +209,8 @@ def training_note(run: RunFolder) -> str:
     """
     verdict = (run.summary.get("verdicts") or {}).get("training") if run.tested else None
     if verdict is not None:
-        return "" if verdict.get("ok") else "; ".join(map(str, verdict.get("reasons") or ["training not judged"]))
+        reasons = "; ".join(map(str, verdict.get("reasons") or ["no reason is stored"]))
+        return {True: "", False: reasons}.get(verdict.get("ok"), f"training not judged: {reasons}")
     if not run.fitted:
         return ""
     try:
