@@ -181,8 +181,7 @@ class Strata:
         """
         if max(groups) >= num_groups:
             raise ValueError(f"walker groups = {list(groups)} must be below num_groups = {num_groups}")
-        share = num_walkers // len(groups)
-        total, number = share * num_groups, len(self)
+        total, number = num_walkers // len(groups) * num_groups, len(self)
         if total % number:
             states = f"{self.num_states} state points times " if self.num_states > 1 else ""
             raise SettingError(
@@ -191,13 +190,32 @@ class Strata:
                 f"must be a multiple of the {states}{len(self.twists)} twists of system.twists",
                 f"set it to {(total // number + 1) * number}",
             )
-        walker = torch.tensor(list(groups))[:, None] * share + torch.arange(share)
-        return walker.flatten() % number
+        return _walker_numbers(num_walkers, groups) % number
+
+    def deal_starts(self, num_walkers: int, groups: Sequence[int], num_starts: int) -> Tensor:
+        """Number of the start of every proton walker: those of one stratum take the starts in turn.
+
+        Args:
+            num_walkers: W, the walkers of this process.
+            groups: the walker groups of this process.
+            num_starts: kinds of starts.
+
+        Returns:
+            int64.  # (W,)
+        """
+        turn = torch.div(_walker_numbers(num_walkers, groups), len(self), rounding_mode="floor")
+        return turn % num_starts
 
 
 def reference_point(strata: Strata) -> StatePoint:
     """`Strata.reference`, as a function that a config can name."""
     return strata.reference
+
+
+def _walker_numbers(num_walkers: int, groups: Sequence[int]) -> Tensor:
+    """Numbers, in the whole run, of the walkers of some groups.  # (W,)"""
+    share = num_walkers // len(groups)
+    return (torch.tensor(list(groups))[:, None] * share + torch.arange(share)).flatten()
 
 
 def _numbers(key: str, value: Any) -> list[float]:

@@ -18,8 +18,18 @@ BOND_LENGTH = 1.4
 """Distance of the protons of a hydrogen molecule in bohr."""
 
 _ATOMS_PER_CUBE = {"sc": 1, "bcc": 2, "fcc": 4}
-_NAMES = (*_ATOMS_PER_CUBE, "molecular", "random")
+_NAMES = (*_ATOMS_PER_CUBE, "molecular", "random", "mixed")
 _MAX_ROUNDS = 10_000
+
+MIXED = "mixed"
+"""Half of the walkers start as molecules, the others as atoms."""
+STARTS = ("molecular", "random")
+"""Structures of these halves."""
+
+
+def starts_of(structure: str) -> tuple[str, ...]:
+    """The structures that walkers start from in turn: two for "mixed", else one."""
+    return STARTS if structure == MIXED else (structure,)
 
 
 def make_structure(name_or_path: str, cell: PeriodicCell, num_walkers: int, generator: torch.Generator) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.strata import Strata
+from lightning_vfe.physics.structures import MIXED
 from lightning_vfe.sampling.sampler import Sampler
 
 CHAIN_PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
@@ -77,6 +78,18 @@ class WalkerCounts:
                 "gives each twist one walker, but twists of different weights need two",
                 f"set it to {2 * len(strata)}",
             )
+
+    def check_mixed_starts(self, strata: Strata, sampled: bool) -> None:
+        """Refuse starts that cannot be mixed.
+
+        Raises:
+            ValueError: fixed protons, or a stratum with one proton walker.
+        """
+        if not sampled:
+            raise SettingError("structure", MIXED, "needs protons that move", "set system.protons=sampled")
+        if self.num_proton_walkers < 2 * len(strata):
+            reason = "gives each twist one walker, but system.structure=mixed needs two"
+            raise SettingError("num_proton_walkers", self.num_proton_walkers, reason, f"set it to {2 * len(strata)}")
 
     def share(self, num_ranks: int) -> int:
         """Walker groups of each process.

@@ -19,7 +19,7 @@ from lightning_vfe.physics.local_energy import local_energy
 from lightning_vfe.physics.screening import check_accuracy
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.physics.strata import Strata
-from lightning_vfe.physics.structures import make_structure
+from lightning_vfe.physics.structures import MIXED, make_structure, starts_of
 from lightning_vfe.physics.system import System
 from lightning_vfe.physics.units import check_temperature
 from lightning_vfe.sampling.coupled import CoupledDensity
@@ -55,7 +55,7 @@ class VariationalState:
         num_electron_walkers: B for each proton walker.
         num_groups: walker groups, each with its own random numbers.
         structure: where the protons start (or stay): a name of physics/structures.py, a file that ASE reads, or the
-            positions at each state point in units of rs.  # (S, N, 3)
+            positions at each state point in units of rs  # (S, N, 3); "mixed" takes its two structures in turn.
         seed: of all chains.
         equilibration_sweeps: sweeps before walkers are used.
         chain_precision: precision of ln|psi|^2 in the electrons' moves, and of ln p(x) in Metropolis moves of the
@@ -95,6 +95,8 @@ class VariationalState:
         self.counts.check(strata, sampled=proton_density is not None)
         if proton_density is not None:
             check_energy_moves(sampler, strata)
+        if isinstance(structure, str) and structure == MIXED:
+            self.counts.check_mixed_starts(strata, sampled=proton_density is not None)
         self.system, self.strata = system, strata
         self.wavefunction, self.proton_density = wavefunction, proton_density
         self.sampler, self.structure, self.seed = sampler, structure, seed
@@ -134,8 +136,13 @@ class VariationalState:
         random = WalkerRandom(groups, self.seed, device)
         num_walkers = self.counts.num_proton_walkers // num_ranks
         stratum = self.strata.deal(num_walkers, groups, self.counts.num_groups)
-        protons = self._start(random, stratum).to(device=device, dtype=torch.get_default_dtype())
-        return self.put(protons, stratum, random)
+        names = starts_of(self.structure) if isinstance(self.structure, str) else ("",)
+        start = self.strata.deal_starts(num_walkers, groups, len(names))
+        protons = self._start(random, stratum, start).to(device=device, dtype=torch.get_default_dtype())
+        walkers = self.put(protons, stratum, random)
+        if len(names) > 1:
+            walkers["start"] = start.to(protons.device)
+        return walkers
 
     def put(self, protons: Tensor, stratum: Tensor, random: WalkerRandom) -> Walkers:
         """Place walkers at given protons, in the place of those that are there.
@@ -153,22 +160,23 @@ class VariationalState:
         )
         return self.walkers
 
-    def _start(self, random: WalkerRandom, stratum: Tensor) -> Tensor:
-        """Protons in units of rs.  # (W, N, 3)
+    def _start(self, random: WalkerRandom, stratum: Tensor, start: Tensor) -> Tensor:
+        """Protons in units of rs, of walkers with these numbers of their stratum and start.  # (W, N, 3)
 
         Each group takes its own random numbers. Fixed protons are copies of one structure.
         """
         state = self.strata.state_index(stratum)
         if self.is_fixed:
-            return torch.cat([self._structure(number, 1, self._copy()) for number in state.tolist()])
-        of_groups = iter(state.split(random.walkers_per_group(len(state))))
+            return torch.cat([self._structure(number, 0, 1, self._copy()) for number in state.tolist()])
+        of_groups = iter(torch.stack([state, start], dim=1).split(random.walkers_per_group(len(state))))
 
         def place(generator: torch.Generator, count: int) -> Tensor:
             own = next(of_groups)  # per_group goes through the groups in their order
             protons = torch.empty(count, self.system.num_atoms, 3, device=generator.device)
-            for number in own.unique().tolist():
-                here = (own == number).to(generator.device)
-                protons[here] = self._structure(number, int(here.sum()), generator)
+            for kind in own.unique(dim=0):
+                here = (own == kind).all(dim=1).to(generator.device)
+                number, turn = kind.tolist()
+                protons[here] = self._structure(number, turn, int(here.sum()), generator)
             return protons
 
         return random.per_group(place, len(state))
@@ -177,14 +185,15 @@ class VariationalState:
         """Random numbers that are the same for every copy of fixed protons."""
         return torch.Generator().manual_seed(self.seed)
 
-    def _structure(self, number: int, count: int, generator: torch.Generator) -> Tensor:
-        """Protons at a state point, in units of rs.  # (count, N, 3)"""
+    def _structure(self, number: int, start: int, count: int, generator: torch.Generator) -> Tensor:
+        """Protons at a state point with this number of their start, in units of rs.  # (count, N, 3)"""
         point = self.strata.points[number]
         if not self.system.num_protons:
             return torch.zeros(count, 0, 3, device=generator.device)
         if isinstance(self.structure, Tensor):
             return self.structure[number].to(generator.device).expand(count, -1, -1)
-        return make_structure(self.structure, point.cell(self.system.num_atoms), count, generator) / point.rs
+        name = starts_of(self.structure)[start]
+        return make_structure(name, point.cell(self.system.num_atoms), count, generator) / point.rs
 
     def equilibrate(
         self, num_sweeps: int | None = None, adapt: bool | None = None, progress: Progress | None = None

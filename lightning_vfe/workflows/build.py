@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -128,8 +129,8 @@ def check_structure(config: DictConfig, strata: Any) -> None:
     """
     import torch
 
-    from lightning_vfe.physics.structures import make_structure
+    from lightning_vfe.physics.structures import make_structure, starts_of
 
-    for point in strata.points:
+    for point, start in itertools.product(strata.points, starts_of(locate_structure(config.system.structure))):
         cell, generator = point.cell(config.system.num_atoms), torch.Generator().manual_seed(config.seed)
-        make_structure(locate_structure(config.system.structure), cell, 1, generator)
+        make_structure(start, cell, 1, generator)
