@@ -67,9 +67,11 @@ def export_potential(path: str | Path, out: str | Path, num_atoms: int, forces: 
         ) from error
     walkers = torch.export.Dim("W", min=1)
     shapes = ({0: walkers}, {0: walkers})
-    if forces:
-        program = make_fx(_with_forces(program), tracing_mode="symbolic")(example, length)
-    exported = torch.export.export(program, (example, length), dynamic_shapes=shapes, strict=False)
+    traced: nn.Module = program
+    if forces:  # the weights stay plain tensors, the constants of the traced program
+        tracer = make_fx(_with_forces(program), tracing_mode="symbolic", _allow_non_fake_inputs=True)
+        traced = tracer(example, length)
+    exported = torch.export.export(traced, (example, length), dynamic_shapes=shapes, strict=False)
     with whole_file(out, "wb") as stream:
         torch.export.save(exported, stream)
     return Path(out)
