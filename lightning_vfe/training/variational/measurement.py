@@ -25,6 +25,7 @@ from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.settling import Settling
 from lightning_vfe.state.variational_state import VariationalState
+from lightning_vfe.training.variational.bonds import Bonds, bonds_of_states
 from lightning_vfe.training.variational.bracket import BracketSeries, Gaps, energy_noise, walker_free_energy_of_psi
 from lightning_vfe.training.variational.error_budget import Budget, error_budget
 from lightning_vfe.training.variational.metrics import (
@@ -235,6 +236,7 @@ class Measurement:
         measured = list(zip(self.estimates(), self.metric.state_diagnostics(collectives.gather), strict=True))
         starts = [start_of_average(unequilibrated, self.num_steps) for unequilibrated in self.metric.unequilibrated]
         excess = self.virial.result(stratum, collectives.gather, starts)
+        bonds = self._bonds(stratum, starts)
         states: list[StateResult] = []
         for gaps, ((found, budget), diagnostics) in zip(
             self.gaps.result(stratum, collectives.gather, starts), measured, strict=True
@@ -260,9 +262,17 @@ class Measurement:
                 finite_size=corrections,
                 correlations=self.metric.correlations[number],
                 virial_excess=excess[number],
+                bonds=bonds[number],
             )
             states.append(result)
         return TestResult(self.system(), step, states, common, info or self.info(steps_key))
+
+    def _bonds(self, stratum: Tensor, starts: list[int]) -> list[Bonds | None]:
+        """The molecular fraction of the chains of each state point over the steps that count."""
+        if self.state.is_fixed:
+            return [None] * self.state.strata.num_states
+        fraction, start = self.metric.series()["molecular_fraction"], self.state.place().fields.get("start")
+        return bonds_of_states(self.state.strata, fraction, stratum, start, starts, Collectives().gather)
 
     def _finite_size(self, point: StatePoint, structure: Mapping[str, Any]) -> dict[str, Correction]:
         """Two-body corrections; none where the cell is too small for them."""

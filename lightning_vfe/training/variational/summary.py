@@ -17,6 +17,7 @@ from lightning_vfe.physics.observables import RadialDistribution
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.static_structure import StructureFactor
 from lightning_vfe.physics.statistics import Estimate
+from lightning_vfe.training.variational.bonds import Bonds
 from lightning_vfe.training.variational.bracket import Gaps
 from lightning_vfe.training.variational.diagnostics import (
     MAX_NOISE,
@@ -85,6 +86,7 @@ class StateResult:
         finite_size: two-body corrections, which stand beside the terms and are in none of them.
         correlations: matrix of the correlations of the terms metrics.CORRELATED; empty where nobody measured them.
         virial_excess: virial pressure minus -dE/dV at fixed parameters, in GPa; None where it is not known.
+        bonds: the molecular fraction of the chains; None where there are no molecules.
         reasons: why the numbers are not to be trusted; empty if they are.
     """
 
@@ -104,6 +106,7 @@ class StateResult:
     finite_size: dict[str, Correction] = field(default_factory=dict)
     correlations: list[list[float]] = field(default_factory=list)
     virial_excess: Estimate | None = None
+    bonds: Bonds | None = None
     reasons: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -113,10 +116,13 @@ class StateResult:
             "autocorrelation_time": max(energy.autocorrelation_time, free_energy.autocorrelation_time),
             "effective_sample_size": min(energy.effective_sample_size, free_energy.effective_sample_size),
         }
+        self.diagnostics |= self.bonds.diagnostics() if self.bonds else {}
         self.reasons = self._reasons()
 
     def _reasons(self) -> list[str]:
         found, given = [], self.diagnostics
+        if self.bonds is not None:
+            found += self.bonds.reasons(self.steps_key, self.is_direct)
         if not self.has_equilibrated:
             found.append(
                 "the chains have not equilibrated in the first half of the measured steps, or drift still; "
@@ -167,6 +173,10 @@ class StateResult:
             return {}
         upper = None if self._is_refused else self.estimates["free_energy_per_atom"]
         return {"bracket": self.gaps.as_dict(upper)}
+
+    def by_start(self) -> dict[str, Any]:
+        """{"molecular_fraction_by_start": ...}; empty where starts are not mixed."""
+        return self.bonds.as_dict() if self.bonds else {}
 
     def error_budget(self) -> dict[str, Any]:
         """The entry `error_budget`: the parts of each error; null where F and S are refused."""
@@ -307,12 +317,13 @@ class TestResult:
         if len(self.states) == 1:
             (only,) = self.states
             known = {"published": only.published}
-            numbers = only.terms() | only.bracket() | only.error_budget() | only.correlation()
+            numbers = only.terms() | only.by_start() | only.bracket() | only.error_budget() | only.correlation()
             numbers |= _diagnostics(self.diagnostics | only.diagnostics)
             return content | numbers | verdict | known | self._verdicts() | _units(only.terms())
         content["states"] = [
             _state_point(result.point)
             | result.terms()
+            | result.by_start()
             | result.bracket()
             | result.error_budget()
             | result.correlation()
