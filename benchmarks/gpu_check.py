@@ -256,8 +256,7 @@ def evaluations_of(state: VariationalState) -> dict[str, Callable[[], object]]:
 def phases_of(state: VariationalState) -> dict[str, Callable[[], object]]:
     """The work of a step, phase by phase."""
     module = VariationalFreeEnergy(state)
-    density, walkers = state.proton_density, state.place()
-    assert density is not None
+    walkers = state.place()
     kept: dict[str, Any] = {}
 
     def energies() -> None:
@@ -265,11 +264,7 @@ def phases_of(state: VariationalState) -> dict[str, Callable[[], object]]:
         kept["sample"] = state.energies(kept["batch"])
 
     def electrons() -> None:
-        state.proton_density = None  # the protons stay
-        try:
-            state.sweep()
-        finally:
-            state.proton_density = density
+        state.sampler.step(walkers, None, state.electron_target(), adapt=False)
 
     def protons() -> None:
         state.sampler.step(walkers, state.proton_target(), None, adapt=False)

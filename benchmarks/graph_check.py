@@ -14,7 +14,6 @@ from lightning_vfe.sampling import recorded
 from lightning_vfe.sampling.metropolis import metropolis
 from lightning_vfe.sampling.proposals import make_proposal
 from lightning_vfe.sampling.random import WalkerRandom
-from lightning_vfe.state.targets import electron_target
 from lightning_vfe.state.variational_state import VariationalState
 
 RULES = {"gaussian": 100, "langevin": 20, "hamiltonian": 12}
@@ -69,7 +68,7 @@ def _plain() -> Iterator[None]:
 def _chain(state: VariationalState, rule: str, num_moves: int, device: str) -> tuple[Tensor, float]:
     """Positions after moves with the same random numbers each time, and the seconds of a later move."""
     walkers, proposal = state.place(), make_proposal(rule)
-    log_prob = electron_target(state.wavefunction, state._wavefunction_twin())(walkers)
+    log_prob = state.electron_target()(walkers)
     start = proposal.evaluate(log_prob, walkers.electrons)
     width = torch.tensor(WIDTH, device=device, dtype=walkers.electrons.dtype)
 

@@ -27,10 +27,9 @@ from lightning_vfe.resources import resource_folder
 from lightning_vfe.signals import STOPPING, Stopped, signal_of, signals_to, stop
 from lightning_vfe.workflows.compose import RUN_ROOT, compose_config
 from lightning_vfe.workflows.effects import check_effects
-from lightning_vfe.workflows.folders import RUNS
+from lightning_vfe.workflows.folders import RUNS, new_sweep_folder, past_sweep_folder, taken_sweep_folder
 from lightning_vfe.workflows.overrides import parse, quote, quote_path
 from lightning_vfe.workflows.paths import check_folder
-from lightning_vfe.workflows.plan import new_sweep_folder, past_sweep_folder, taken_sweep_folder
 from lightning_vfe.workflows.run import rehearse
 from lightning_vfe.workflows.schema import check_types
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from lightning_vfe.labels.database import LabelStore
 from lightning_vfe.labels.label import Configuration, Label, Labeller
+from lightning_vfe.labels.store import LabelStore
 
 STEP = 0.01
 """Displacement in bohr, as the norm of the 3N components."""

@@ -12,9 +12,10 @@ import torch
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.committee import Committee, CommitteeSettings, TrainPotential
-from lightning_vfe.labels.database import DONE, LabelStore, State
+from lightning_vfe.labels.database import DONE, State
 from lightning_vfe.labels.force_check import check_forces
 from lightning_vfe.labels.label import Configuration, Labeller, LabellingFailed
+from lightning_vfe.labels.store import LabelStore
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.progress import Progress, unheard
 from lightning_vfe.sampling.boltzmann import ChainSettings, sample_configurations

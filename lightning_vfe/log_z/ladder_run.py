@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from lightning_vfe.log_z.between import Between, overlaps_of_targets
+from lightning_vfe.log_z.equilibrium import Equilibrium, find_equilibrium
 from lightning_vfe.log_z.journal import PART, SweepJournal
-from lightning_vfe.log_z.mbar import Equilibrium, Reweighted, find_equilibrium, reweight
+from lightning_vfe.log_z.mbar import Reweighted, reweight
 from lightning_vfe.log_z.path import (
     coarse_points,
     coefficients,

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from lightning_vfe.log_z.mbar import Equilibrium, Reweighted
+from lightning_vfe.log_z.equilibrium import Equilibrium
+from lightning_vfe.log_z.mbar import Reweighted
 from lightning_vfe.log_z.replica_exchange import ReplicaExchange
 from lightning_vfe.log_z.settings import LogZSettings
 

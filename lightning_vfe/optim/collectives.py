@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -39,6 +40,14 @@ class Collectives:
         parts = [torch.empty_like(rows) for _ in range(self.size)]
         dist.all_gather(parts, rows)
         return torch.cat(parts)
+
+    def gather_objects(self, own: Any) -> list[Any] | None:
+        """The picklable objects of all processes in order, for the first process; None for the others."""
+        if self.size == 1:
+            return [own]
+        found: list[Any] | None = [None] * self.size if self.rank == 0 else None
+        dist.gather_object(own, found)
+        return found
 
     def broadcast(self, values: Tensor) -> Tensor:
         """The values of the first process.  # (...) -> (...)"""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lightning_vfe.physics.statistics import Series, checked_series, checked_weights
+from lightning_vfe.physics.series import Series, checked_series, checked_weights
 
 
 def correlation_of_means(

@@ -8,14 +8,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from scipy.stats import t
 
-from lightning_vfe.physics.statistics import (
-    Series,
-    chain_error,
-    checked_series,
-    checked_weights,
-    is_constant,
-    load_pymbar,
-)
+from lightning_vfe.physics.series import Series, checked_series, checked_weights, is_constant
+from lightning_vfe.physics.statistics import chain_error, load_pymbar
 
 MOST_BLOCKS = 64
 """Blocks of steps at most: what is left out are whole blocks."""

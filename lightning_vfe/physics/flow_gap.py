@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import hyp0f1
 
-from lightning_vfe.physics.statistics import Estimate, Series, estimate, integrated_autocorrelation_time
+from lightning_vfe.physics.series import Series
+from lightning_vfe.physics.statistics import Estimate, estimate, integrated_autocorrelation_time
 
 MIN_INDEPENDENT = 20.0
 """Independent proton samples of a twist that a variance needs."""

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from lightning_vfe.errors import SettingError
+from lightning_vfe.physics.series import Series
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
-from lightning_vfe.physics.statistics import Estimate, Series, estimate
+from lightning_vfe.physics.statistics import Estimate, estimate
 from lightning_vfe.physics.system import PROTONS
 from lightning_vfe.physics.twists import TwistGrid, TwistSymmetry, twist_grid
 from lightning_vfe.physics.units import check_temperature

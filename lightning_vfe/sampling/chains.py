@@ -18,6 +18,7 @@ class Chains:
     """C chains of one density, where they stand, and the width of their moves.
 
     Attributes:
+        cell: the periodic cell.
         state: positions in [0, L) in bohr, (C, N, 3), and ln p up to a constant, (C,).
         log_width: ln of the width in bohr.  # ()
 
@@ -33,7 +34,7 @@ class Chains:
     def __init__(
         self, log_prob: LogProb, cell: PeriodicCell, start: Tensor, rule: Proposal, width: float, random: WalkerRandom
     ) -> None:
-        self._log_prob, self._cell, self._rule, self._random = log_prob, cell, rule, random
+        self._log_prob, self.cell, self._rule, self._random = log_prob, cell, rule, random
         self.state = rule.evaluate(log_prob, start)
         self.log_width = start.new_tensor(math.log(width))
 
@@ -49,11 +50,11 @@ class Chains:
             adapt: adapt the width afterwards; it must stay as it is while averages are taken.
         """
         self.state, accepted = metropolis(
-            self._log_prob, self.state, self._rule, self.log_width.exp(), num_steps, self._random, self._cell.wrap
+            self._log_prob, self.state, self._rule, self.log_width.exp(), num_steps, self._random, self.cell.wrap
         )
         acceptance = accepted.double().mean() / num_steps
         if adapt:
-            target, limits = self._rule.target_acceptance, log_width_limits(self._cell.length)
+            target, limits = self._rule.target_acceptance, log_width_limits(self.cell.length)
             self.log_width = adapt_log_width(self.log_width, acceptance, target, 1.0, *limits)
         return float(acceptance)
 

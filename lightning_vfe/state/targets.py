@@ -17,6 +17,8 @@ from lightning_vfe.models.wavefunction.conditional import electron_density, plai
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.local_energy import local_energy
 from lightning_vfe.physics.state_point import WalkerStates
+from lightning_vfe.physics.twists import TwistGrid
+from lightning_vfe.sampling.coupled import CoupledDensity
 from lightning_vfe.sampling.delayed import DelayedDensity
 from lightning_vfe.sampling.direct import TransportedDensity
 from lightning_vfe.sampling.electron_moves import ElectronTarget
@@ -118,3 +120,46 @@ def walker_energies(ewald: Ewald, wavefunction: nn.Module) -> Callable[[Walkers]
         return local_energy(ewald, wavefunction, protons, electrons, walkers.states).total.real
 
     return energies
+
+
+class WalkerTargets:
+    """What the sampler is given for a sweep, with the parameters that the networks have at the time.
+
+    Args:
+        wavefunction: psi_x(r).
+        proton_density: p(x); None for fixed protons.
+        ewald: Coulomb energies of the cell.
+        proton_sampling: see `ProtonTargets`; with "ceimc" the protons' target is exp(-E(x)/kT).
+        twists: of the run.
+        dtype: precision of the chains; None keeps that of the networks.
+    """
+
+    def __init__(
+        self,
+        wavefunction: nn.Module,
+        proton_density: ProtonDensity | None,
+        ewald: Ewald,
+        proton_sampling: str,
+        twists: TwistGrid,
+        dtype: torch.dtype | None,
+    ) -> None:
+        self._wavefunction, self._ewald, self._twists = wavefunction, ewald, twists
+        own = next(wavefunction.parameters()).dtype
+        self._twin = None if dtype is None or dtype == own else Twin(wavefunction, dtype)
+        self._protons = None if proton_density is None else ProtonTargets(proton_density, proton_sampling, dtype)
+        self._is_coupled = proton_sampling == "ceimc"
+
+    def electrons(self) -> ElectronTarget:
+        """|psi_x(r)|^2."""
+        return electron_target(self._wavefunction, self._twin)
+
+    def protons(self, states: WalkerStates) -> ProtonTarget | None:
+        """p(x), or exp(-E(x)/kT), of walkers at their state points; None for fixed protons."""
+        if self._protons is None:
+            return None
+        target = self._protons.at(states)
+        if not self._is_coupled:
+            return target
+        assert callable(target)
+        energies, twists = walker_energies(self._ewald, self._wavefunction), self._twists
+        return CoupledDensity(target, self.electrons(), energies, twists.fractions, twists.weights)

@@ -10,19 +10,15 @@ from torch import Tensor, nn
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.models.proton_density import ProtonDensity
-from lightning_vfe.models.twin import Twin
 from lightning_vfe.models.wavefunction.scores import wavefunction_scores
 from lightning_vfe.optim.collectives import Collectives
 from lightning_vfe.physics.ewald import Ewald
-from lightning_vfe.physics.free_energy import free_energy_terms
-from lightning_vfe.physics.local_energy import local_energy
 from lightning_vfe.physics.screening import check_accuracy
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.physics.strata import Strata
-from lightning_vfe.physics.structures import MIXED, make_structure, starts_of
+from lightning_vfe.physics.structures import MIXED, starts_of
 from lightning_vfe.physics.system import System
 from lightning_vfe.physics.units import check_temperature
-from lightning_vfe.sampling.coupled import CoupledDensity
 from lightning_vfe.sampling.electron_moves import ElectronTarget
 from lightning_vfe.sampling.nested import SweepReport
 from lightning_vfe.sampling.proton_moves import ProtonTarget
@@ -30,8 +26,10 @@ from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.sampling.sampler import Sampler
 from lightning_vfe.sampling.walkers import CONSTANT, Walkers, merge_walker_states
 from lightning_vfe.state.batch import Batch, Sample
+from lightning_vfe.state.energies import batch_energies
 from lightning_vfe.state.settings import WalkerCounts, chain_dtype, check_energy_moves, check_tempered_base
-from lightning_vfe.state.targets import ProtonTargets, electron_target, walker_energies
+from lightning_vfe.state.start import starting_protons
+from lightning_vfe.state.targets import WalkerTargets
 
 Progress = Callable[[Iterable[int]], Iterable[int]]
 """Wraps the numbers of the sweeps, to show each when it is through."""
@@ -105,8 +103,7 @@ class VariationalState:
         self.ewald = Ewald(system.cell, relative_accuracy=ewald_accuracy)
         self.walkers: Walkers | None = None
         self._chain_dtype = chain_dtype(chain_precision)
-        self._twin: Twin[nn.Module] | None = None
-        self._proton_targets: ProtonTargets | None = None
+        self._made_targets: WalkerTargets | None = None
 
     @property
     def is_fixed(self) -> bool:
@@ -131,7 +128,7 @@ class VariationalState:
         ):
             return self.walkers
         device = next(self.wavefunction.parameters()).device if device is None else device
-        self._twin = self._proton_targets = None
+        self._made_targets = None
         share = self.counts.share(num_ranks)
         groups = range(rank * share, (rank + 1) * share)
         random = WalkerRandom(groups, self.seed, device)
@@ -139,10 +136,11 @@ class VariationalState:
         stratum = self.strata.deal(num_walkers, groups, self.counts.num_groups)
         names = starts_of(self.structure) if isinstance(self.structure, str) else ("",)
         start = self.strata.deal_starts(num_walkers, groups, len(names))
-        protons = self._start(random, stratum, start).to(device=device, dtype=torch.get_default_dtype())
-        walkers = self.put(protons, stratum, random)
+        given = self.system, self.strata, self.structure, self.seed, self.is_fixed
+        protons = starting_protons(*given, random, stratum, start)
+        walkers = self.put(protons.to(device=device, dtype=torch.get_default_dtype()), stratum, random)
         if len(names) > 1:
-            walkers["start"] = start.to(protons.device)
+            walkers["start"] = start.to(walkers.protons.device)
         return walkers
 
     def put(self, protons: Tensor, stratum: Tensor, random: WalkerRandom) -> Walkers:
@@ -160,41 +158,6 @@ class VariationalState:
             protons, states, stratum.to(protons.device), self.counts.num_electron_walkers, random, constant
         )
         return self.walkers
-
-    def _start(self, random: WalkerRandom, stratum: Tensor, start: Tensor) -> Tensor:
-        """Protons in units of rs, of walkers with these numbers of their stratum and start.  # (W, N, 3)
-
-        Each group takes its own random numbers. Fixed protons are copies of one structure.
-        """
-        state = self.strata.state_index(stratum)
-        if self.is_fixed:
-            return torch.cat([self._structure(number, 0, 1, self._copy()) for number in state.tolist()])
-        of_groups = iter(torch.stack([state, start], dim=1).split(random.walkers_per_group(len(state))))
-
-        def place(generator: torch.Generator, count: int) -> Tensor:
-            own = next(of_groups)  # per_group goes through the groups in their order
-            protons = torch.empty(count, self.system.num_atoms, 3, device=generator.device)
-            for kind in own.unique(dim=0):
-                here = (own == kind).all(dim=1).to(generator.device)
-                number, turn = kind.tolist()
-                protons[here] = self._structure(number, turn, int(here.sum()), generator)
-            return protons
-
-        return random.per_group(place, len(state))
-
-    def _copy(self) -> torch.Generator:
-        """Random numbers that are the same for every copy of fixed protons."""
-        return torch.Generator().manual_seed(self.seed)
-
-    def _structure(self, number: int, start: int, count: int, generator: torch.Generator) -> Tensor:
-        """Protons at a state point with this number of their start, in units of rs.  # (count, N, 3)"""
-        point = self.strata.points[number]
-        if not self.system.num_protons:
-            return torch.zeros(count, 0, 3, device=generator.device)
-        if isinstance(self.structure, Tensor):
-            return self.structure[number].to(generator.device).expand(count, -1, -1)
-        name = starts_of(self.structure)[start]
-        return make_structure(name, point.cell(self.system.num_atoms), count, generator) / point.rs
 
     def equilibrate(
         self, num_sweeps: int | None = None, adapt: bool | None = None, progress: Progress | None = None
@@ -230,34 +193,25 @@ class VariationalState:
         walkers = self.place()
         if self.strata.twists.is_random:
             walkers["twist"] = 0.5 - walkers.random.uniform(walkers["twist"].shape, dtype=walkers["twist"].dtype)
-        return self.sampler.step(walkers, self.proton_target(), self._electron_target(), adapt, Collectives().sum)
+        return self.sampler.step(walkers, self.proton_target(), self.electron_target(), adapt, Collectives().sum)
 
-    def _electron_target(self) -> ElectronTarget:
-        return electron_target(self.wavefunction, self._wavefunction_twin())
+    def electron_target(self) -> ElectronTarget:
+        """|psi_x(r)|^2 as the sampler takes it, with the parameters that the network has now."""
+        return self._targets().electrons()
 
     def proton_target(self) -> ProtonTarget | None:
         """p(x), or exp(-E(x)/kT), of the walkers as the sampler takes it, with the parameters that the networks have.
 
         None for fixed protons.
         """
-        if self.proton_density is None:
-            return None
-        if self._proton_targets is None:
-            sampling = self.sampler.proton_sampling
-            self._proton_targets = ProtonTargets(self.proton_density, sampling, self._chain_dtype)
-        target = self._proton_targets.at(self.place().states)
-        if self.sampler.proton_sampling != "ceimc":
-            return target
-        assert callable(target)
-        energies, twists = walker_energies(self.ewald, self.wavefunction), self.strata.twists
-        return CoupledDensity(target, self._electron_target(), energies, twists.fractions, twists.weights)
+        return self._targets().protons(self.place().states)
 
-    def _wavefunction_twin(self) -> Twin[nn.Module] | None:
-        if self._chain_dtype is None or self._chain_dtype == next(self.wavefunction.parameters()).dtype:
-            return None
-        if self._twin is None:
-            self._twin = Twin(self.wavefunction, self._chain_dtype)
-        return self._twin
+    def _targets(self) -> WalkerTargets:
+        if self._made_targets is None:
+            models = self.wavefunction, self.proton_density, self.ewald
+            sampling = self.sampler.proton_sampling
+            self._made_targets = WalkerTargets(*models, sampling, self.strata.twists, self._chain_dtype)
+        return self._made_targets
 
     def batch(self, adapt: bool = False) -> Batch:
         """Move all walkers once and show where they stand."""
@@ -277,26 +231,7 @@ class VariationalState:
     def energies(self, batch: Batch | None = None) -> Sample:
         """All energies of a batch, or of the walkers after a sweep."""
         batch = self.batch() if batch is None else batch
-        electronic = local_energy(self.ewald, self.wavefunction, batch.protons, batch.electrons, batch.states)
-        kinetic, v_pp, v_pe, v_ee = electronic.kinetic.real, electronic.v_pp, electronic.v_pe, electronic.v_ee
-        if self.proton_density is None:
-            each = batch.states.unsqueeze(1).expand(*kinetic.shape).flatten()
-            flat = kinetic.flatten(), v_pp.flatten(), v_pe.flatten(), v_ee.flatten()
-            return Sample(electronic, None, free_energy_terms(self.system, each, *flat))
-        protons = self.proton_density.evaluate(batch.protons, batch.states)
-        terms = free_energy_terms(
-            self.system,
-            batch.states,
-            kinetic.mean(1),
-            v_pp.mean(1),
-            v_pe.mean(1),
-            v_ee.mean(1),
-            log_prob=protons.log_prob,
-            log_abs_det_dzdx=protons.log_abs_det_dzdx,
-            base_energy=protons.base_energy,
-            base_free_energy=self.proton_density.base.free_energy(batch.states),
-        )
-        return Sample(electronic, protons, terms)
+        return batch_energies(self.system, self.ewald, self.wavefunction, self.proton_density, batch)
 
     @torch.no_grad()
     def expect(self, observable: Callable[[Batch], Tensor], num_sweeps: int = 100) -> list[Estimate]:
@@ -344,8 +279,7 @@ class VariationalState:
         # a tensor of another process's GPU would be unpacked onto that GPU
         own["fields"] = {name: value.cpu() for name, value in own["fields"].items()}
         own["log_widths"] = {name: value.cpu() for name, value in own["log_widths"].items()}
-        states: list[Any] | None = [None] * collectives.size if collectives.rank == 0 else None
-        torch.distributed.gather_object(own, states)
+        states = collectives.gather_objects(own)
         return {} if states is None else merge_walker_states(states)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

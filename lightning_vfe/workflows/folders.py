@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from lightning_vfe.errors import SettingError
@@ -61,3 +61,34 @@ def made_folder(folder: Path) -> Iterator[None]:
             for place in missing:
                 place.rmdir()
         raise
+
+
+def new_sweep_folder(name: str) -> Path:
+    """The next free folder runs/NAME-sweep, runs/NAME-sweep-2, ..."""
+    return free_folder(f"{name}-sweep")[0]
+
+
+@contextmanager
+def taken_sweep_folder(name: str) -> Iterator[Path]:
+    """Make the folder of `new_sweep_folder`, or the next one where another command is faster; see `made_folder`."""
+    with ExitStack() as stack:
+        while True:
+            folder = new_sweep_folder(name)
+            with suppress(FileExistsError):
+                stack.enter_context(made_folder(folder))
+                break
+        yield folder
+
+
+def past_sweep_folder(name: str, marker: str) -> Path:
+    """The latest of the folders runs/NAME-sweep, runs/NAME-sweep-2, ... that has a file of the marker's name.
+
+    Raises:
+        CommandError: there is none.
+    """
+    for _, folder in reversed(numbered(f"{name}-sweep")):
+        if (folder / marker).is_file():
+            return folder
+    raise SettingError(
+        "run_dir", None, f"finds no sweep {RUNS / name}-sweep", "run fit --multirun first, or give run_dir=..."
+    )

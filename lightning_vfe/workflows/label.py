@@ -17,22 +17,24 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_vfe import __version__
 from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.labels.calculators.vmc import VMCLabeller
-from lightning_vfe.labels.database import LabelStore, State
+from lightning_vfe.labels.database import State
 from lightning_vfe.labels.files import read_configurations
 from lightning_vfe.labels.label import Labeller, LabellingFailed, by_length
 from lightning_vfe.labels.region import region_points
 from lightning_vfe.labels.rounds import LabelRun, check_counts
+from lightning_vfe.labels.store import LabelStore
 from lightning_vfe.labels.workers import ProcessLabeller
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.twists import twist_grid
 from lightning_vfe.progress import Begin, Progress
 from lightning_vfe.resources import data_file
 from lightning_vfe.signals import signal_of
-from lightning_vfe.workflows.checkpoints import check_readable, checkpoint_of, embedded_config, load_checkpoint
+from lightning_vfe.workflows.checkpoints import checkpoint_of, load_checkpoint
 from lightning_vfe.workflows.guards import instantiate, key_errors
 from lightning_vfe.workflows.memory import check_memory
 from lightning_vfe.workflows.paths import check_file
 from lightning_vfe.workflows.restore import restore
+from lightning_vfe.workflows.run_config import check_readable, embedded_config
 from lightning_vfe.workflows.system import strata_of
 
 KEY = "calculator._target_"

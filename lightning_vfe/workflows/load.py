@@ -30,12 +30,12 @@ from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
 from lightning_vfe.workflows.build import resume_structure
-from lightning_vfe.workflows.checkpoints import check_readable, embedded_config, load_checkpoint
+from lightning_vfe.workflows.checkpoints import load_checkpoint
 from lightning_vfe.workflows.energy_surface import EnergySurfaceCalculator
 from lightning_vfe.workflows.eos import EquationOfState, eos
 from lightning_vfe.workflows.guards import default_dtype, key_errors, memory_bound
 from lightning_vfe.workflows.restore import restore
-from lightning_vfe.workflows.run_config import CONFIG_FILE, read_config
+from lightning_vfe.workflows.run_config import CONFIG_FILE, check_readable, embedded_config, read_config
 from lightning_vfe.workflows.sample import Progress, SampleSettings, sample_state
 from lightning_vfe.workflows.samples import Samples
 from lightning_vfe.workflows.tasks import task_of

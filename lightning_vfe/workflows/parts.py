@@ -6,16 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lightning_vfe.workflows.boundary import base_note
-from lightning_vfe.workflows.checkpoints import (
-    check_content,
-    check_same_model,
-    check_same_optimizer,
-    check_steps_left,
-    embedded_config,
-    load_checkpoint,
-)
+from lightning_vfe.workflows.checkpoints import check_content, load_checkpoint
+from lightning_vfe.workflows.compatibility import check_same_model, check_same_optimizer, check_steps_left
 from lightning_vfe.workflows.plan import Plan
 from lightning_vfe.workflows.restore import check_same_shapes
+from lightning_vfe.workflows.run_config import embedded_config
 from lightning_vfe.workflows.start import start_networks
 from lightning_vfe.workflows.tasks import Task
 

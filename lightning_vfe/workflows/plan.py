@@ -1,11 +1,8 @@
 """Decide what a command runs: with which config, in which run folder, from which checkpoint."""
 
-import inspect
 import json
 import os
 import shlex
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,15 +10,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe import __version__
 from lightning_vfe.errors import SettingError
-from lightning_vfe.workflows.compose import companions, compose_config, override_config
+from lightning_vfe.workflows.compose import companions, compose_config
 from lightning_vfe.workflows.effects import check_effects
-from lightning_vfe.workflows.folders import RUNS, free_folder, is_used, made_folder, numbered
+from lightning_vfe.workflows.folders import RUNS, free_folder, is_used, numbered
 from lightning_vfe.workflows.keys import followed, walk
 from lightning_vfe.workflows.overrides import Overrides, is_path_key
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.processes import is_first_process, started_together
-from lightning_vfe.workflows.run_config import CONFIG_FILE, read_config
-from lightning_vfe.workflows.schema import default_of
+from lightning_vfe.workflows.resumed_config import config_of_checkpoint
 
 HANDOVER = "LIGHTNING_VFE_PLAN"
 """Environment variable by which the first process tells those that Lightning starts what it has decided."""
@@ -138,7 +134,7 @@ def _decide(verb: str, overrides: Overrides) -> Plan:
     else:
         checkpoint, notes = Path(str(ckpt_path)), ()
     home = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else None
-    config = _config_of(checkpoint, home, overrides)
+    config = config_of_checkpoint(checkpoint, home, overrides)
     check_effects(verb, config, overrides)
     goal = Path(run_dir) if run_dir else home
     if goal is not None:
@@ -161,37 +157,6 @@ def _plan(
     config.version, config.run_dir = __version__, str(folder)
     config.ckpt_path = None if checkpoint is None else str(checkpoint)
     return Plan(verb, config, folder, checkpoint, is_new, notes)
-
-
-def new_sweep_folder(name: str) -> Path:
-    """The next free folder runs/NAME-sweep, runs/NAME-sweep-2, ..."""
-    return free_folder(f"{name}-sweep")[0]
-
-
-@contextmanager
-def taken_sweep_folder(name: str) -> Iterator[Path]:
-    """Make the folder of `new_sweep_folder`, or the next one where another command is faster; see `made_folder`."""
-    with ExitStack() as stack:
-        while True:
-            folder = new_sweep_folder(name)
-            with suppress(FileExistsError):
-                stack.enter_context(made_folder(folder))
-                break
-        yield folder
-
-
-def past_sweep_folder(name: str, marker: str) -> Path:
-    """The latest of the folders runs/NAME-sweep, runs/NAME-sweep-2, ... that has a file of the marker's name.
-
-    Raises:
-        CommandError: there is none.
-    """
-    for _, folder in reversed(numbered(f"{name}-sweep")):
-        if (folder / marker).is_file():
-            return folder
-    raise SettingError(
-        "run_dir", None, f"finds no sweep {RUNS / name}-sweep", "run fit --multirun first, or give run_dir=..."
-    )
 
 
 def _last_of(run_dir: Path) -> Path:
@@ -218,69 +183,3 @@ def _last_checkpoint(run_dir: str | None, overrides: Overrides) -> tuple[Path, t
     raise SettingError(
         "ckpt_path", "last", f"finds no checkpoint in {RUNS / str(name)}", f"run '{command}' first, or give run_dir=..."
     )
-
-
-def _complete(stored: DictConfig) -> None:
-    """Give the config of an earlier version the keys that it lacks, with values that change nothing."""
-    for key in ("max_chunk_elements", "version"):
-        stored.setdefault(key, None)
-    if isinstance(stored.get("trainer"), DictConfig):
-        stored.trainer.setdefault("max_time", None)
-    if "state" in stored and isinstance(stored.get("datamodule"), DictConfig):
-        stored.setdefault("target_error", None)
-        stored.datamodule.setdefault("target_error", "${target_error}")
-        stored.datamodule.setdefault("max_test_steps", 10_000)
-        stored.module.setdefault("momentum_points", 1)
-
-
-def _add_arguments(stored: DictConfig, overrides: Overrides) -> None:
-    """Give the config of an earlier version the keys of the command line that it lacks.
-
-    They are arguments of a class that has got them since, and take its defaults, which the run has had, too.
-    """
-    for key in (override.key_or_group for override in overrides.keys):
-        home, _, name = key.rpartition(".")
-        node = OmegaConf.select(stored, home) if home else None
-        if isinstance(node, DictConfig) and "_target_" in node and name not in node:
-            default = default_of(node._target_, name)
-            if default is not inspect.Parameter.empty:
-                node[name] = default
-
-
-def _config_of(checkpoint: Path, home: Path | None, overrides: Overrides) -> DictConfig:
-    """Config of the checkpoint's run, with the chosen groups in the place of its own and the single keys on top.
-
-    Raises:
-        CommandError: the config cannot be read, or an experiment is chosen that is not the run's.
-    """
-    from lightning_vfe.workflows.checkpoints import check_readable, embedded_config, load_checkpoint
-
-    stored: DictConfig | None
-    if home is not None and (home / CONFIG_FILE).is_file() and checkpoint.is_file():
-        stored = read_config(home)
-    else:
-        stored = embedded_config(load_checkpoint(checkpoint))
-    if stored is None or "name" not in stored:
-        return compose_config(overrides)
-    _complete(stored)
-    _add_arguments(stored, overrides)
-    check_readable(stored, checkpoint if home is None else home)
-    chosen, name = overrides.groups, overrides.value("name") or overrides.groups.get("experiment")
-    is_other = {
-        "experiment": "experiment" in chosen and str(name) != str(stored.name),
-        "task": "task" in chosen and chosen["task"] != stored.get("task"),
-    }
-    for group in (group for group, other in is_other.items() if other):
-        raise SettingError(
-            group,
-            chosen[group],
-            f"is not that of {checkpoint} (name = {stored.name}), whose settings it would drop",
-            "leave it out: the run brings its config along, and single keys change it",
-        )
-    others = {group: option for group, option in chosen.items() if group not in is_other}
-    if others:
-        fresh = compose_config(Overrides({"task": stored.get("task"), **others}))
-        for group in others:
-            stored[group] = fresh[group]
-    OmegaConf.set_struct(stored, True)
-    return override_config(stored, overrides)

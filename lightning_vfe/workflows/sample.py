@@ -17,8 +17,8 @@ from lightning_vfe.physics.strata import Strata
 from lightning_vfe.state.electron_averages import ElectronAverages, ElectronMonteCarlo, ElectronWalkers
 from lightning_vfe.state.proton_chains import ProtonDraws, draw_protons, sampled_density
 from lightning_vfe.state.variational_state import VariationalState
-from lightning_vfe.workflows.electron_samples import ElectronSamples
-from lightning_vfe.workflows.samples import Samples, StateSamples
+from lightning_vfe.workflows.samples import Samples
+from lightning_vfe.workflows.state_samples import ElectronSamples, StateSamples
 
 Progress = Callable[[str, int, int], None]
 

@@ -9,8 +9,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lightning_vfe.errors import SettingError
-from lightning_vfe.workflows.checkpoints import check_same_network, checkpoint_of, embedded_config, load_checkpoint
+from lightning_vfe.workflows.checkpoints import checkpoint_of, load_checkpoint
+from lightning_vfe.workflows.compatibility import check_same_network
 from lightning_vfe.workflows.restore import restore
+from lightning_vfe.workflows.run_config import embedded_config
 
 OCCUPATIONS = ("envelope.log_occupation", "envelope.occupation_power")
 """Parameters of psi that belong to the plane waves of one number of atoms."""

@@ -10,10 +10,10 @@ from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.workflows.build import build_state, check_structure, resume_structure, round_walkers
-from lightning_vfe.workflows.checkpoints import embedded_config
 from lightning_vfe.workflows.guards import instantiate, key_errors
 from lightning_vfe.workflows.memory import check_memory, check_walkers
 from lightning_vfe.workflows.restore import check_same_potential
+from lightning_vfe.workflows.run_config import embedded_config
 from lightning_vfe.workflows.system import check_protons, strata_of
 
 Rows = list[tuple[str, str]]

@@ -11,7 +11,7 @@ import pytest
 
 from lightning_vfe.cli import main
 from lightning_vfe.cli.sweep import SWEEP_FILE, run_process
-from lightning_vfe.workflows.plan import taken_sweep_folder
+from lightning_vfe.workflows.folders import taken_sweep_folder
 
 SMOKE = ["experiment=smoke", "trainer.accelerator=cpu", "logger=csv"]
 

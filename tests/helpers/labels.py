@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lightning_vfe.labels.database import LabelStore, State
+from lightning_vfe.labels.database import State
 from lightning_vfe.labels.label import Configuration, Label
+from lightning_vfe.labels.store import LabelStore
 from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA
 
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from ase.db import connect
 
-from lightning_vfe.labels.database import LabelDatabase, LabelStore, State
+from lightning_vfe.labels.database import LabelDatabase, State
 from lightning_vfe.labels.label import Configuration, Label
+from lightning_vfe.labels.store import LabelStore
 from lightning_vfe.models.potential.schnetpack_import import schnetpack
 from lightning_vfe.physics.units import BOHR_TO_ANGSTROM, HARTREE_TO_EV
 

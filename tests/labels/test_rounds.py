@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from lightning_vfe.labels.committee import CommitteeSettings
-from lightning_vfe.labels.database import LabelDatabase, LabelStore, State
+from lightning_vfe.labels.database import LabelDatabase, State
 from lightning_vfe.labels.files import find_configurations, read_configurations
 from lightning_vfe.labels.label import Configuration, Label, ase_label
 from lightning_vfe.labels.rounds import LabelRun
+from lightning_vfe.labels.store import LabelStore
 from lightning_vfe.models.potential.yukawa import YukawaPotential
 from lightning_vfe.sampling.boltzmann import ChainSettings
 from tests.helpers.calculators import SETTINGS, WrongForces, lennard_jones

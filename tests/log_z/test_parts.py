@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_vfe.log_z.mbar import bootstrap_error, find_equilibrium, reweight
+from lightning_vfe.log_z.equilibrium import find_equilibrium
+from lightning_vfe.log_z.mbar import bootstrap_error, reweight
 from lightning_vfe.log_z.path import (
     coarse_points,
     coefficients,

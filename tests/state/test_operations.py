@@ -11,7 +11,6 @@ from lightning_vfe.physics.chunking import set_max_chunk_elements
 from lightning_vfe.sampling.electron_moves import move_electrons
 from lightning_vfe.sampling.proposals import make_proposal
 from lightning_vfe.sampling.random import WalkerRandom
-from lightning_vfe.state.targets import electron_target
 from lightning_vfe.state.variational_state import VariationalState
 from tests.helpers.matrices import WAITING, Dispatched
 from tests.helpers.variational import build_state
@@ -55,7 +54,7 @@ def test_a_sweep_of_the_electrons(rule, state):
     proposal = make_proposal(rule)
 
     def sweep(state: VariationalState) -> None:
-        target = electron_target(state.wavefunction, state._wavefunction_twin())
+        target = state.electron_target()
         move_electrons(state.place(), target, proposal, torch.tensor(0.1), NUM_MOVES, state.system.cell)
 
     names = count_operations(state, sweep).names

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import lightning as L
@@ -13,23 +13,18 @@ from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
-from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.physics.statistics import Estimate, estimate
 from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.system import System
 from lightning_vfe.sampling.chains import Chains
-from lightning_vfe.sampling.proposals import ChainState, GaussianProposal
+from lightning_vfe.sampling.proposals import GaussianProposal
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.training.flow_mle.datamodule import ConfigurationDataModule
+from lightning_vfe.training.flow_mle.model_samples import model_samples
 from lightning_vfe.training.run.step_bar import tracked
 from lightning_vfe.training.torch_optimizer import TorchOptimizer, adamw, step_plateau
-
-SWEEP = 20
-"""Steps of the chains between two samples of p(x) in `test`, where they cannot be drawn."""
-CHECKING_MOVES = 2
-"""Steps that every drawn sample makes, to look for folds around it."""
 
 
 class FlowMaximumLikelihood(L.LightningModule):
@@ -205,7 +200,9 @@ class FlowMaximumLikelihood(L.LightningModule):
         r"""On samples of p(x): folds, and F_p = <E + kT ln p>_p per atom, KL(p || Boltzmann) = (F_p - F) / kT."""
         per_atom, kT = 1.0 / self.cell.num_atoms, self.point.kT
         series, negative = [], []
-        for state in self._model_samples():
+        sweeps, shown = (self.equilibration_sweeps, self.test_sweeps), partial(tracked, self._trainer)
+        samples = model_samples(self.proton_density, self._new_chains(), self._states, *sweeps, self.seed, shown)
+        for state in samples:
             terms = self.proton_density.evaluate(state.positions, self._states(state.positions))
             negative.append((terms.sign_det_dzdx <= 0).double().mean())
             if self.target is not None:
@@ -229,33 +226,6 @@ class FlowMaximumLikelihood(L.LightningModule):
         assert self.target is not None
         error = math.hypot(divergence.error, self.target.log_z_error / self.cell.num_atoms)
         return divergence._replace(error=error)
-
-    def _model_samples(self) -> Iterator[ChainState]:
-        """`test_sweeps` batches of samples of p(x), (W, N, 3) each.
-
-        A base that can be drawn from gives independent ones, x by inverting the map; a walker whose inversion fails
-        stays where it is. Of the several x that a folded map has for one z, the inversion finds only one; the moves
-        that follow leave p alone, but step into the fold.
-        """
-        chains, density = self._new_chains(), self.proton_density
-        if isinstance(density.base, UniformBase):
-            random = WalkerRandom([1], self.seed, self.device)  # the chains have the numbers of group 0
-            for _ in self._tracked("samples of p(x)", self.test_sweeps):
-                states = self._states(chains.state.positions)
-                found = density.flow.from_base(density.base.sample(states, random), states)
-                x = torch.where(found.converged[:, None, None], self.cell.wrap(found.x), chains.state.positions)
-                chains.place(x)
-                chains.advance(CHECKING_MOVES)
-                yield chains.state
-            return
-        for _ in self._tracked("equilibrate", self.equilibration_sweeps):
-            chains.advance(SWEEP, adapt=True)
-        for _ in self._tracked("samples of p(x)", self.test_sweeps):
-            chains.advance(SWEEP)
-            yield chains.state
-
-    def _tracked(self, what: str, count: int) -> Iterable[int]:
-        return tracked(self._trainer, what, range(count), count)
 
     # --- checkpoints ------------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from lightning_vfe.state.settling import Settling, settle
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.run.step_bar import tracked
 from lightning_vfe.training.variational.ending import wanted_errors
-from lightning_vfe.training.variational.summary import NEEDS_INVERTIBLE_MAP
+from lightning_vfe.training.variational.state_result import NEEDS_INVERTIBLE_MAP
 
 
 class MCMCDataModule(L.LightningDataModule):

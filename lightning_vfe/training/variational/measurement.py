@@ -1,32 +1,24 @@
-"""From batches to values: what a training step logs, and what `validate` and `test` report."""
+"""From batches to the result of `validate` and `test`."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from lightning_vfe.analysis.psi_gap import OF_PSI
-from lightning_vfe.analysis.published import nearest_published
-from lightning_vfe.analysis.states import State, state_suffix
 from lightning_vfe.optim.collectives import Collectives
-from lightning_vfe.physics.block_series import BlockSeries
 from lightning_vfe.physics.finite_size import Correction, holds_long_waves, two_body_corrections
-from lightning_vfe.physics.momentum_distribution import MomentumDistribution, MomentumDistributions
-from lightning_vfe.physics.observables import RadialDistributions
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
-from lightning_vfe.physics.static_structure import BOND_CUTOFF, StructureFactors, molecular_fraction
+from lightning_vfe.physics.static_structure import BOND_CUTOFF, molecular_fraction
 from lightning_vfe.physics.statistics import Estimate
-from lightning_vfe.physics.system import NO_PROTONS
-from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.settling import Settling
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.variational.bonds import Bonds, bonds_of_states
-from lightning_vfe.training.variational.bracket import BracketSeries, Gaps, energy_noise, walker_free_energy_of_psi
+from lightning_vfe.training.variational.bracket import BracketSeries, Gaps
+from lightning_vfe.training.variational.curves import CurveSeries
 from lightning_vfe.training.variational.error_budget import Budget, error_budget
 from lightning_vfe.training.variational.metrics import (
     FreeEnergyMetric,
@@ -34,88 +26,14 @@ from lightning_vfe.training.variational.metrics import (
     start_of_average,
     with_base_error,
 )
-from lightning_vfe.training.variational.summary import MeasurementInfo, StateResult, TestResult
+from lightning_vfe.training.variational.state_result import StateResult
+from lightning_vfe.training.variational.step_values import walker_diagnostics
+from lightning_vfe.training.variational.summary import MeasurementInfo, TestResult
+from lightning_vfe.training.variational.system_entry import published_values, system_entry
 from lightning_vfe.training.variational.virial import VirialSeries
 
 MAX_FRACTION = 0.99
 """Largest fraction that is taken for unreached: beyond it there is nothing to correct."""
-
-MOMENTUM_SEED = 2**31
-"""Added to the seed of the chains, for the random numbers of n(k)."""
-
-
-def walker_diagnostics(sample: Sample) -> dict[str, Tensor]:
-    """Spread of the local energy, and 1 for a negative determinant, of every proton walker.  # (W,) each"""
-    total = sample.electronic.total
-    deviation = total - total.mean(1, keepdim=True)
-    values = {"local_energy_variance": deviation.abs().square().mean(1)}
-    if sample.protons is not None:
-        values["negative_determinants"] = (sample.protons.sign_det_dzdx <= 0).to(total.real.dtype)
-    return values
-
-
-def column(name: str, points: tuple[StatePoint, ...], number: int) -> str:
-    """Name of a column of metrics.csv: the term, with its state point where there are several."""
-    if len(points) == 1:
-        return name
-    point = points[number]
-    return f"{name}@{state_suffix(point.rs, point.temperature_kelvin or None)}"
-
-
-def step_values(state: VariationalState, batch: Batch, sample: Sample) -> dict[str, Tensor]:
-    """Means over the walkers of one step for each state point, with the scatter of the walkers as error.
-
-    They are for watching, not results.
-    """
-    strata, values = state.strata, {}
-    stratum, terms = _of_all_processes(state.independent_strata(batch), sample.terms | _noise(state, batch, sample))
-    terms |= _free_energy_of_psi(state, terms, stratum)
-    of_walker, diagnostics = _of_all_processes(batch.stratum, walker_diagnostics(sample))
-    weight, walker_weight = strata.weights(stratum), strata.weights(of_walker)
-    for number in range(strata.num_states):
-        own = strata.state_index(stratum) == number
-        for name, term in terms.items():
-            mean, error = _mean(term[own], weight[own])
-            values[column(name, strata.points, number)] = mean
-            values[column(f"{name}_error", strata.points, number)] = error
-        own = strata.state_index(of_walker) == number
-        for name, term in diagnostics.items():
-            values[column(name, strata.points, number)] = _mean(term[own], walker_weight[own])[0]
-    return values
-
-
-def _noise(state: VariationalState, batch: Batch, sample: Sample) -> dict[str, Tensor]:
-    """What `_free_energy_of_psi` takes, if every stratum has two proton walkers; else nothing.  # (W,) each"""
-    if state.is_fixed or state.counts.num_proton_walkers < 2 * len(state.strata):
-        return {}
-    return {"noise": energy_noise(sample.electronic.total), "kT": batch.states.kT}
-
-
-def _free_energy_of_psi(state: VariationalState, terms: dict[str, Tensor], stratum: Tensor) -> dict[str, Tensor]:
-    """The column OF_PSI of each walker of all processes; takes its ingredients out of the terms."""
-    if "noise" not in terms:
-        return {}
-    given = terms["free_energy_per_atom"], terms.pop("noise"), terms.pop("kT"), state.system.num_atoms
-    return {OF_PSI: walker_free_energy_of_psi(*given, stratum, len(state.strata))}
-
-
-def mean_free_energy(state: VariationalState, values: dict[str, Tensor]) -> float:
-    """Mean of F per atom over the state points in Ha, from the `step_values`; finite where all of them are."""
-    names = [column("free_energy_per_atom", state.strata.points, i) for i in range(state.strata.num_states)]
-    return float(torch.stack([values[name] for name in names]).mean())
-
-
-def _of_all_processes(stratum: Tensor, values: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    """Strata and values of the samples of all processes, in two messages."""
-    collectives = Collectives()
-    columns = collectives.gather(torch.stack(list(values.values()), dim=-1))  # (samples, names)
-    return collectives.gather(stratum), dict(zip(values, columns.unbind(-1), strict=True))
-
-
-def _mean(values: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted mean, and its error from the scatter of independent samples."""
-    share = (weight / weight.sum()).to(values)
-    return share @ values, values.std() * share.square().sum().sqrt()
 
 
 class Measurement:
@@ -137,10 +55,7 @@ class Measurement:
         self.num_steps = 0
         self.training_seed: int | None = None
         self.settling: Settling | None = None
-        self.radial: BlockSeries[RadialDistributions] | None = None
-        self.structure: BlockSeries[StructureFactors] | None = None
-        self.momentum: BlockSeries[MomentumDistributions] | None = None
-        self._momentum_points = 0
+        self.curves: CurveSeries | None = None
         self._stratum: Tensor | None = None
 
     def reset(self, momentum_points: int = 0) -> None:
@@ -149,18 +64,14 @@ class Measurement:
         Args:
             momentum_points: electrons that are moved in every sample for n(k); 0 leaves it out.
         """
-        self._momentum_points, self.momentum = momentum_points, None
         self.metric.reset()
         self.gaps, self.virial = BracketSeries(self.state), VirialSeries(self.state)
         self.num_steps = 0
-        cell, num_up = self.state.system.cell, self.state.system.num_up
-        self.radial = BlockSeries(lambda: RadialDistributions(cell, num_up=num_up))
-        self.structure = BlockSeries(lambda: StructureFactors(cell))
+        self.curves = CurveSeries(self.state, momentum_points)
 
     def add(self, batch: Batch, sample: Sample) -> None:
         """Count a batch."""
-        assert self.radial is not None, "call reset() first"
-        assert self.structure is not None
+        assert self.curves is not None, "call reset() first"
         strata = self.state.independent_strata(batch)
         rs = batch.states.rs[:, None, None]
         protons, electrons = batch.protons / rs, batch.electrons / rs.unsqueeze(1)
@@ -171,21 +82,9 @@ class Measurement:
         self.metric.update(terms, strata, walker_diagnostics(sample), batch.stratum, batch.report)
         self.gaps.add(sample)
         self.virial.add(batch, sample)
-        self.radial.update(protons, electrons)
-        self.structure.update(protons, electrons)
-        if self._momentum_points and not self.state.strata.twists.is_random:
-            if self.momentum is None:
-                self.momentum = self._momentum_series(batch.states)
-            self.momentum.update(protons, electrons)
+        self.curves.add(protons, electrons, batch.states)
         self._stratum = batch.stratum
         self.num_steps += 1
-
-    def _momentum_series(self, states: WalkerStates) -> BlockSeries[MomentumDistributions]:
-        """n(k) of these walkers, with random numbers of its own: the chains do not feel it."""
-        walkers, wavefunction = self.state.place(), self.state.wavefunction
-        random = WalkerRandom(walkers.random.groups, walkers.random.seed + MOMENTUM_SEED, walkers.protons.device)
-        arguments = self.state.system.cell, wavefunction, states, random.uniform, self._momentum_points
-        return BlockSeries(lambda: MomentumDistributions(*arguments))
 
     def estimates(self) -> list[tuple[dict[str, Estimate], Budget]]:
         """Every term so far with its whole error, and what the error consists of, for each state point.
@@ -230,6 +129,7 @@ class Measurement:
             steps_key: setting of the number of measured steps, for advice.
             info: how it was measured.
         """
+        assert self.curves is not None
         assert self._stratum is not None
         collectives, common = Collectives(), self._common()
         stratum = collectives.gather(self._stratum).cpu()
@@ -242,30 +142,31 @@ class Measurement:
             self.gaps.result(stratum, collectives.gather, starts), measured, strict=True
         ):
             number, is_ceimc = len(states), self._samples("ceimc")
-            radial, structure = self._curves(number, starts[number], stratum)
+            counted = number, starts[number], stratum
+            structure = self.curves.structure(*counted)
             corrections = self._finite_size(gaps.point, structure)
             result = StateResult(
                 gaps.point,
                 found,
                 diagnostics | {"discarded_steps": float(starts[number])},
-                radial,
+                self.curves.radial(*counted),
                 steps_key,
                 self._samples("direct"),
                 is_ceimc,
-                self._published(gaps.point),
+                published_values(self.state, gaps.point),
                 budget,
                 has_equilibrated=2 * self.metric.unequilibrated[number] <= self.num_steps,
                 # chains on exp(-E/kT) say nothing of p(x)
                 gaps=None if is_ceimc else self._with_exact_free_energy(gaps, common),
                 structure=structure,
-                momentum=self._momentum(number, starts[number], stratum),
+                momentum=self.curves.momentum(*counted),
                 finite_size=corrections,
                 correlations=self.metric.correlations[number],
                 virial_excess=excess[number],
                 bonds=bonds[number],
             )
             states.append(result)
-        return TestResult(self.system(), step, states, common, info or self.info(steps_key))
+        return TestResult(system_entry(self.state), step, states, common, info or self.info(steps_key))
 
     def _bonds(self, stratum: Tensor, starts: list[int]) -> list[Bonds | None]:
         """The molecular fraction of the chains of each state point over the steps that count."""
@@ -289,28 +190,6 @@ class Measurement:
             gaps.of_psi = found["free_energy_per_atom"]
         return gaps
 
-    def _curves(self, number: int, start: int, stratum: Tensor) -> tuple[dict[str, Any], dict[str, Any]]:
-        """g(r) and S(k) of a state point over the steps that count."""
-        assert self.radial is not None
-        assert self.structure is not None
-        strata, gather = self.state.strata, Collectives().gather
-        own, rs = strata.state_index(stratum) == number, strata.points[number].rs
-        radial, structure = (
-            {name: gather(rows).cpu()[own] for name, rows in series.per_walker(start).items()}
-            for series in (self.radial, self.structure)
-        )
-        weights = strata.weights(stratum[own])
-        return self.radial.empty.result(radial, weights, rs), self.structure.empty.result(structure, weights, rs)
-
-    def _momentum(self, number: int, start: int, stratum: Tensor) -> MomentumDistribution | None:
-        """n(k) of a state point over the steps that count; None where it was not measured."""
-        if self.momentum is None:
-            return None
-        gather, strata, collector = Collectives().gather, self.state.strata, self.momentum.empty
-        own, twists = strata.state_index(stratum) == number, gather(collector.states.twist).cpu()
-        (values,) = (gather(rows).cpu() for rows in self.momentum.per_walker(start).values())
-        return collector.result(values[own], twists[own], strata.weights(stratum[own]), strata.points[number].rs)
-
     def info(self, ended_by: str, target_error: dict[str, float] | None = None) -> MeasurementInfo:
         """How it was measured.
 
@@ -321,17 +200,6 @@ class Measurement:
         seed, end = self.state.seed, ended_by.rpartition(".")[2]
         trained = seed if self.training_seed is None else self.training_seed
         return MeasurementInfo(seed, trained, self.num_steps, end, target_error or {})
-
-    def _published(self, point: StatePoint) -> list[dict[str, Any]]:
-        """The published values nearest to a state point; none of jellium, since the table is that of hydrogen."""
-        if not self.state.system.num_protons:
-            return []
-        state, twists = State(point.rs, point.temperature_kelvin), self.state.strata.twists
-        num_twists = math.inf if twists.is_random else float(twists.num_averaged)
-        if num_twists == 1 and not twists.is_gamma:
-            num_twists = math.nan
-        structure = self.state.structure if isinstance(self.state.structure, str) else ""
-        return nearest_published(self.system(), state, num_twists, structure)
 
     def _samples(self, proton_sampling: str) -> bool:
         """Whether the protons are sampled in this way."""
@@ -355,16 +223,3 @@ class Measurement:
         like = torch.zeros((), dtype=torch.float64)
         states = WalkerStates.at(point.rs, point.temperature_kelvin, like=like)
         return float(self.state.proton_density.base.free_energy_error(states)) / self.state.system.num_atoms
-
-    def system(self) -> dict[str, Any]:
-        """What is computed, as checkpoints and summaries say it."""
-        system, points = self.state.system, self.state.strata.points
-        if system.num_protons:
-            content: dict[str, Any] = {"num_atoms": system.num_atoms, "nucleus": system.nucleus}
-            content["protons"] = "fixed" if self.state.is_fixed else "sampled"
-        else:
-            content = {"num_atoms": system.num_atoms, "protons": NO_PROTONS}
-        if len(points) > 1:
-            return content | {"states": [[point.rs, point.temperature_kelvin] for point in points]}
-        content["rs"] = points[0].rs
-        return content if self.state.is_fixed else content | {"temperature_kelvin": points[0].temperature_kelvin}

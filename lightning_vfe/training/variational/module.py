@@ -18,12 +18,21 @@ from lightning_vfe.optim.collectives import Collectives
 from lightning_vfe.optim.solve import ScoreBlock
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
+from lightning_vfe.training.variational.comparison import (
+    flow_groups,
+    flow_scale,
+    same_protons,
+    strata_groups,
+    wavefunction_scale,
+)
 from lightning_vfe.training.variational.ending import Ending
-from lightning_vfe.training.variational.measurement import Measurement, mean_free_energy, step_values
-from lightning_vfe.training.variational.objective import Groups, flow_loss, wavefunction_loss
+from lightning_vfe.training.variational.measurement import Measurement
+from lightning_vfe.training.variational.objective import flow_loss, wavefunction_loss
 from lightning_vfe.training.variational.optimizers import NaturalGradient, OptimizerSettings
 from lightning_vfe.training.variational.score_blocks import flow_block, wavefunction_block
+from lightning_vfe.training.variational.step_values import mean_free_energy, step_values
 from lightning_vfe.training.variational.summary import TestResult
+from lightning_vfe.training.variational.system_entry import check_same_system, system_entry
 
 RECENT_STEPS = 50
 WATCHED = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "pressure_gpa")
@@ -109,15 +118,15 @@ class VariationalFreeEnergy(L.LightningModule):
         """Scores and clipped energies of the blocks that have something to learn."""
         total, density, collectives = sample.electronic.total, self.proton_density, Collectives()
         shared = self.clip_width, collectives.gather, getattr(self.optimizer_settings, "score_chunk", None)
-        blocks, groups = {}, self.groups(batch)
+        blocks, groups = {}, strata_groups(self.state, batch)
         if _learns(self.wavefunction):
             walkers = collectives.rank * len(total) + torch.arange(len(total), device=total.device)
-            same, scale = self.same_protons(batch), self.wavefunction_scale(batch)
+            same, scale = same_protons(self.state, batch), wavefunction_scale(self.state, batch)
             blocks["wavefunction"] = wavefunction_block(
                 self.wavefunction, batch, total, walkers, groups, same, scale, *shared
             )
         if density is not None and _learns(density):
-            groups, scale = self.flow_groups(batch), self.flow_scale(batch)
+            groups, scale = flow_groups(self.state, batch), flow_scale(self.state, batch)
             blocks["flow"] = flow_block(density, batch, total.real.mean(1), groups, scale, *shared)
         return blocks
 
@@ -125,41 +134,13 @@ class VariationalFreeEnergy(L.LightningModule):
         """Score-function objective of both blocks, see training/variational/objective.py."""
         log_psi = log_psi_of_walkers(self.wavefunction, batch.protons, batch.electrons, batch.states)
         total, shared = sample.electronic.total, (self.clip_width, Collectives().gather)
-        groups, same, scale = self.groups(batch), self.same_protons(batch), self.wavefunction_scale(batch)
-        loss = wavefunction_loss(log_psi, total, *shared, groups, same, scale)
+        groups, same = strata_groups(self.state, batch), same_protons(self.state, batch)
+        loss = wavefunction_loss(log_psi, total, *shared, groups, same, wavefunction_scale(self.state, batch))
         if self.proton_density is not None:
             log_prob, kT = self.proton_density.log_prob(batch.protons, batch.states), batch.states.kT
-            groups, scale = self.flow_groups(batch), self.flow_scale(batch)
+            groups, scale = flow_groups(self.state, batch), flow_scale(self.state, batch)
             loss = loss + flow_loss(log_prob, total.real.mean(1), kT, *shared, groups, scale)
         return loss
-
-    # --- what is compared with what ---------------------------------------------------------------------------------
-
-    def groups(self, batch: Batch) -> Groups:
-        """The strata."""
-        strata = self.state.strata
-        weight = strata.weights(batch.stratum).to(batch.states.rs) * len(strata.twists)
-        return Groups(batch.stratum, len(strata), weight)
-
-    def same_protons(self, batch: Batch) -> Groups | None:
-        """Walkers with the same protons, density and twist; None where each has its own."""
-        own_each = not self.state.is_fixed or self.state.strata.twists.is_random
-        return None if own_each else self.groups(batch)
-
-    def flow_groups(self, batch: Batch) -> Groups:
-        """The strata; all twists of a state point together where a stratum has one walker only."""
-        strata, groups = self.state.strata, self.groups(batch)
-        if self.state.counts.num_proton_walkers >= 2 * len(strata):
-            return groups
-        return Groups(strata.state_index(batch.stratum), strata.num_states, groups.weight)
-
-    def flow_scale(self, batch: Batch) -> Tensor:
-        """kT_0 / kT: the flow of each state minimises its own F / kT.  # (W,)"""
-        return self.state.strata.reference.kT / batch.states.kT
-
-    def wavefunction_scale(self, batch: Batch) -> Tensor:
-        """(rs / rs_0)^2: in units of rs the kinetic energy is the same at all densities.  # (W,)"""
-        return (batch.states.rs / self.state.strata.reference.rs) ** 2
 
     # --- measuring with frozen parameters --------------------------------------------------------------------------
 
@@ -229,7 +210,7 @@ class VariationalFreeEnergy(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Write down the walkers, which system the parameters belong to, and what trained them."""
         checkpoint["walkers"] = self.state.state_dict()
-        checkpoint["system"] = self.measurement.system()
+        checkpoint["system"] = system_entry(self.state)
         checkpoint["optimizer"] = type(self.optimizer_settings).__name__
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -240,18 +221,7 @@ class VariationalFreeEnergy(L.LightningModule):
         Raises:
             ValueError: naming the key and both values.
         """
-        saved, own_system = checkpoint.get("system", {}), self.measurement.system()
-        if set(saved) != set(own_system):
-            reason = f"but the checkpoint was made with {saved}"
-            raise SettingError("system", own_system, reason, "choose one of this system")
-        for key, value in own_system.items():
-            if saved.get(key) != value:
-                raise SettingError(
-                    key,
-                    value,
-                    f"but the checkpoint was made with {saved.get(key)}",
-                    f"set system.{key}={saved.get(key)} or choose the checkpoint of this system",
-                )
+        check_same_system(self.state, checkpoint.get("system", {}))
         own, other = type(self.optimizer_settings).__name__, checkpoint.get("optimizer")
         if self._trainer is not None and self.trainer.state.fn == "fit" and other not in (None, own):
             raise SettingError(

@@ -22,9 +22,10 @@ from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.variational.bracket import Gaps, walker_free_energy_of_psi
 from lightning_vfe.training.variational.callbacks import WriteSummary
-from lightning_vfe.training.variational.measurement import Measurement, step_values
+from lightning_vfe.training.variational.measurement import Measurement
 from lightning_vfe.training.variational.result_table import result_tables
-from lightning_vfe.training.variational.summary import StateResult
+from lightning_vfe.training.variational.state_result import StateResult
+from lightning_vfe.training.variational.step_values import step_values
 from tests.analysis.test_psi_gap import training
 from tests.helpers.variational import build_run, build_state
 from tests.training.variational.test_measurement import FIXED, SAMPLED, alone, part

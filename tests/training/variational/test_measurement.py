@@ -15,7 +15,9 @@ from lightning_vfe.physics.static_structure import KINDS
 from lightning_vfe.state.batch import Batch
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.variational.callbacks import recent_estimates
-from lightning_vfe.training.variational.measurement import Measurement, step_values
+from lightning_vfe.training.variational.measurement import Measurement
+from lightning_vfe.training.variational.step_values import step_values
+from lightning_vfe.training.variational.system_entry import system_entry
 from tests.helpers.trainers import quiet_trainer
 from tests.helpers.variational import build_run, build_state
 
@@ -92,13 +94,13 @@ def test_each_state_has_the_values_of_a_measurement_of_its_own(keys: dict[str, A
 
 
 def test_the_system_of_a_result_names_its_states() -> None:
-    several = Measurement(build_state(SAMPLED, num_proton_walkers=24)).system()
+    several = system_entry(build_state(SAMPLED, num_proton_walkers=24))
     assert several == {"num_atoms": 2, "nucleus": "H", "protons": "sampled", "states": SAMPLED["states"]}
-    fixed = Measurement(build_state(FIXED)).system()
+    fixed = system_entry(build_state(FIXED))
     assert fixed == {"num_atoms": 2, "nucleus": "H", "protons": "fixed", "states": [[1.8, 0.0], [2.3, 0.0]]}
     one = {"num_atoms": 2, "nucleus": "H", "protons": "sampled", "rs": 2.0, "temperature_kelvin": 6000.0}
-    assert Measurement(build_state()).system() == one
-    assert Measurement(build_state({"protons": "fixed"})).system() == {
+    assert system_entry(build_state()) == one
+    assert system_entry(build_state({"protons": "fixed"})) == {
         "num_atoms": 2,
         "nucleus": "H",
         "protons": "fixed",

@@ -14,10 +14,12 @@ from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.twists import TwistGrid, twist_grid
 from lightning_vfe.state.batch import Batch
 from lightning_vfe.state.variational_state import VariationalState
-from lightning_vfe.training.variational import measurement
 from lightning_vfe.training.variational import module as module_file
-from lightning_vfe.training.variational.measurement import Measurement, step_values
+from lightning_vfe.training.variational import step_values as step_values_file
+from lightning_vfe.training.variational.comparison import flow_groups, same_protons, strata_groups
+from lightning_vfe.training.variational.measurement import Measurement
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
+from lightning_vfe.training.variational.step_values import step_values
 from tests.helpers.processes import ThreadCollectives, run_processes
 from tests.helpers.variational import build_run
 
@@ -155,11 +157,11 @@ def test_one_walker_per_twist_is_compared_within_its_state_point() -> None:
     batch, state = module.state.batch(), module.state
     density = module.proton_density
     assert density is not None
-    groups, index = module.flow_groups(batch), state.strata.state_index(batch.stratum)
+    groups, index = flow_groups(module.state, batch), state.strata.state_index(batch.stratum)
     assert torch.equal(groups.label, index)
     assert groups.number == 4
-    assert module.groups(batch).number == 8
-    assert build(SAMPLED).flow_groups(batch).number == 8
+    assert strata_groups(module.state, batch).number == 8
+    assert flow_groups(build(SAMPLED).state, batch).number == 8
 
     log_prob, scores = density.scores(batch.protons, batch.states)
     deviation = batch.states.kT * log_prob + state.energies(batch).electronic.total.real.mean(1)
@@ -186,7 +188,7 @@ def test_copies_of_fixed_protons_are_as_one_walker() -> None:
     assert_close(gradients(module, batch), gradients(together, whole))
     assert_close(fisher_and_forces(module, batch), fisher_and_forces(together, whole))
     at_random = build(FIXED | {"twists": "random"})
-    assert at_random.same_protons(at_random.state.batch()) is None
+    assert same_protons(at_random.state, at_random.state.batch()) is None
 
 
 def copies_of_weighted_twists(module: VariationalFreeEnergy, batch: Batch) -> tuple[VariationalFreeEnergy, Batch]:
@@ -242,7 +244,7 @@ def test_weights_of_twists_stand_for_copies() -> None:
 )
 def test_two_ranks_do_what_one_does(keys: dict[str, Any], num_walkers: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has half the walkers: the mean of the gradients, Fisher matrix and force, and the values of a step."""
-    for file in (module_file, measurement):
+    for file in (module_file, step_values_file):
         monkeypatch.setattr(file, "Collectives", ThreadCollectives)
     # scores put parameters into the networks for a moment: each thread has its own
     module, *others = (build(keys, 0.5, num_proton_walkers=num_walkers) for _ in range(3))

@@ -21,7 +21,8 @@ from lightning_vfe.physics.static_structure import KINDS
 from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.training.variational.callbacks import WriteSummary
 from lightning_vfe.training.variational.result_table import result_tables
-from lightning_vfe.training.variational.summary import MeasurementInfo, StateResult, TestResult
+from lightning_vfe.training.variational.state_result import StateResult
+from lightning_vfe.training.variational.summary import MeasurementInfo, TestResult
 from tests.helpers.variational import build_run
 from tests.training.variational.test_module import FIXED, trainer
 
