@@ -27,7 +27,7 @@ from lightning_vfe.resources import resource_folder
 POINTS_OF_A_LINE = 60
 MOST_LINES = 6
 """Isentropes in a figure at most."""
-NEAR = {"rs": 1.03, "temperature_kelvin": 1.2}
+NEAR = {"rs": 1.05, "temperature_kelvin": 1.2}
 """Published values are shown up to these factors beyond the densities and temperatures of the states."""
 LINEAR_GPA = 10.0
 """Up to about here an axis of P is linear, and from here on logarithmic, where P spans decades and may be zero."""
