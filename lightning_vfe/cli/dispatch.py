@@ -9,10 +9,10 @@ from lightning_vfe import __version__
 from lightning_vfe.cli.exit_codes import FAILED, STOPPED, USAGE_ERROR
 from lightning_vfe.cli.help import TRAINER_VERBS, VERBS, general_help, verb_help
 from lightning_vfe.cli.output import lasting_output
-from lightning_vfe.cli.processes import print_error, wait_passively
+from lightning_vfe.cli.processes import draw_into_files, print_error, wait_passively
 from lightning_vfe.errors import CommandError, RunError, nearest
 from lightning_vfe.signals import signal_of, signals_to, stop
-from lightning_vfe.workflows.processes import forget_stale_ranks, is_first_process
+from lightning_vfe.workflows.processes import check_launcher, forget_stale_ranks, is_first_process
 
 HELP = ("--help", "-h")
 HELP_ALL = "--help-all"
@@ -35,6 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     `sys.argv` stays as it is: Lightning starts the further processes of a distributed run with the same words.
     """
     wait_passively()
+    draw_into_files()
     with lasting_output():
         try:
             with signals_to(stop):
@@ -94,6 +95,7 @@ def _run(verb: str, settings: list[str], flags: set[str]) -> int:
 
     print_only = bool(flags & set(PRINT_CONFIG))
     if verb not in TRAINER_VERBS:
+        check_launcher(1)
         forget_stale_ranks()
         if print_only:
             return _show(commented_yaml(compose_config(parse(with_runs(verb, settings)), root=verb), root=verb))

@@ -116,7 +116,7 @@ def verb_help(verb: str, with_all_keys: bool = False) -> str:
 
 def describe(file: Path) -> str:
     """The first comment of a config file, its one-line description."""
-    for line in file.read_text().splitlines():
+    for line in file.read_text(encoding="utf-8").splitlines():
         if line.startswith("#") and not line.startswith("# @package"):
             return line.lstrip("# ").rstrip()
     return ""
@@ -124,7 +124,9 @@ def describe(file: Path) -> str:
 
 def key_comment(file: Path, key: str) -> tuple[str, str]:
     """Default and comment of a top-level key of a config file: `key: default  # comment`."""
-    match = re.search(rf"^{re.escape(key)}:[ ]*(.*?)[ ]+#[ ]*(.*)$", file.read_text(), flags=re.MULTILINE)
+    match = re.search(
+        rf"^{re.escape(key)}:[ ]*(.*?)[ ]+#[ ]*(.*)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
     if match is None:
         raise KeyError(f"{file} has no line '{key}: default  # comment'")
     return match[1], match[2]
@@ -134,7 +136,11 @@ def _groups(root: str = "config") -> list[str]:
     """Groups in the defaults list of a root config and of its tasks, read as text: Hydra takes long to import."""
     configs = resource_folder("configs")
     files = [configs / f"{root}.yaml", *(sorted((configs / "task").glob("*.yaml")) if root == "config" else ())]
-    names = {name for file in files for name in re.findall(r"^  - /?(\w+)(?:@\S+)?: ", file.read_text(), re.MULTILINE)}
+    names = {
+        name
+        for file in files
+        for name in re.findall(r"^  - /?(\w+)(?:@\S+)?: ", file.read_text(encoding="utf-8"), re.MULTILINE)
+    }
     folders = [configs / name for name in sorted(names - {"experiment"})]
     rows = [(folder.name, ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))) for folder in folders]
     if not rows:
@@ -160,7 +166,7 @@ def _command_keys(verb: str) -> list[str]:
     """Single keys of a command: those of the system, of its root config, and of the groups' default options."""
     configs, rows = resource_folder("configs"), []
     root = configs / f"{verb}.yaml"
-    groups = re.findall(r"^  - (\w+): (\w+)$", root.read_text(), flags=re.MULTILINE)
+    groups = re.findall(r"^  - (\w+): (\w+)$", root.read_text(encoding="utf-8"), flags=re.MULTILINE)
     for group, option in groups:
         file = configs / group / f"{option}.yaml"
         chosen = MAIN_KEYS[0][2][:3] if group == "system" else _single_keys(file)
@@ -172,7 +178,7 @@ def _command_keys(verb: str) -> list[str]:
 
 def _single_keys(file: Path) -> list[str]:
     """Top-level keys of a config file that hold a value, not further keys."""
-    keys = re.findall(r"^(\w+): +[^#\s]", file.read_text(), flags=re.MULTILINE)
+    keys = re.findall(r"^(\w+): +[^#\s]", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return [key for key in keys if key != "_target_"]
 
 
