@@ -166,3 +166,16 @@ def molecular_fraction(protons: Tensor, cell: PeriodicCell, cutoff: Tensor | flo
     close = nearest <= torch.as_tensor(cutoff).to(protons).unsqueeze(-1)
     fraction: Tensor = (mutual & close).to(protons.dtype).mean(-1)
     return fraction
+
+
+def chance_fraction(rs: float, cutoff: float = BOND_CUTOFF) -> float:
+    """The molecular fraction of independent uniform points, 16/27 [1 - exp(-27/16 (cutoff/rs)^3)].
+
+    Two points at the distance r are mutual nearest neighbours if the two balls of radius r around them are empty
+    otherwise. The union of these balls has 27/16 of the volume of one.
+
+    Args:
+        rs: in bohr.
+        cutoff: in bohr.
+    """
+    return 16 / 27 * -math.expm1(-27 / 16 * (cutoff / rs) ** 3)

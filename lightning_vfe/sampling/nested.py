@@ -26,6 +26,7 @@ from lightning_vfe.sampling.proton_moves import ProtonTarget, check_proton_sampl
 from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.sampling.settings import AUTO, fraction, positive, positive_integer, steps_or_auto
 from lightning_vfe.sampling.space_warp import space_warp
+from lightning_vfe.sampling.tempering import check_tempering
 from lightning_vfe.sampling.walkers import CONSTANT, Walkers, initial_electrons
 
 SweepReport = dict[str, Tensor]
@@ -43,6 +44,7 @@ SweepReport = dict[str, Tensor]
     electron_steps: electron moves of this sweep.
     num_stranded: chains that stand where ln p is not finite; not zero means a broken density.
     num_failed_inversions: proton walkers whose map could not be inverted, and which stayed.
+    exchange_acceptance_k: fraction of the exchanges of the chains k and k + 1 of a tempered base, at most about 1/2.
     delayed_acceptance: accepted fraction of the ends of the chains on the surrogate density.
     ceimc_acceptance: the same where they are accepted by the energies of psi_x.
     ceimc_noise: mean of (s/kT)^2, s the standard error of a difference of energies.
@@ -74,6 +76,8 @@ class NestedSampler:
             the same by the energies of psi_x, for exp(-E(x)/kT) in place of p(x). It says what `step` is to be given.
         ceimc_electron_walkers: electron walkers of a difference of energies of "ceimc", for each proton walker.
         ceimc_proton_width: width of the proton moves of "ceimc" in units of rs; it does not adapt.
+        tempering: factors of T of the chains of base protons that exchange their positions, such as [1.0, 1.5, 2.2];
+            None has one chain for each walker. Only "direct" has such chains.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -94,6 +98,7 @@ class NestedSampler:
         proton_sampling: str = "metropolis",
         ceimc_electron_walkers: int = 64,
         ceimc_proton_width: float = 0.08,
+        tempering: list[float] | None = None,
     ) -> None:
         self.cell, self.num_protons = system.cell, system.num_protons
         self.proton_sampling = check_proton_sampling(proton_sampling)
@@ -112,6 +117,7 @@ class NestedSampler:
         self.adaptation_gain = positive("adaptation_gain", adaptation_gain)
         self.ceimc_electron_walkers = positive_integer("ceimc_electron_walkers", ceimc_electron_walkers)
         self.ceimc_proton_width = positive("ceimc_proton_width", ceimc_proton_width)
+        self.tempering = check_tempering(tempering, proton_sampling)
 
     def start(
         self,
@@ -203,7 +209,8 @@ class NestedSampler:
         width, electrons = walkers.log_widths["protons"].exp(), None
         if isinstance(target, CoupledDensity):
             width, electrons = torch.full_like(width, self.ceimc_proton_width), self._ceimc_steps(walkers)
-        move = move_protons(walkers, target, self.proton_proposal, width, self.num_proton_steps, self.cell, electrons)
+        rule, num_steps = self.proton_proposal, self.num_proton_steps
+        move = move_protons(walkers, target, rule, width, num_steps, self.cell, electrons, self.tempering)
         if "electrons" in walkers.fields:
             shift = space_warp(self.cell, walkers.electrons, walkers.protons, move.displacement)
             walkers["electrons"] = self.cell.wrap(walkers.electrons + shift)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from lightning_vfe.errors import SettingError
@@ -37,6 +39,7 @@ def move_protons(
     num_steps: int,
     cell: PeriodicCell,
     electrons: ElectronSteps | None = None,
+    tempering: Sequence[float] = (),
 ) -> ProtonMove:
     """Moves of the protons that leave their density as it is.
 
@@ -50,10 +53,12 @@ def move_protons(
         num_steps: number of these moves.
         cell: the periodic cell.
         electrons: moves of the electrons for a `CoupledDensity`, which alone needs them.
+        tempering: factors of T for a `TransportedDensity`, which alone takes them.
     """
     if isinstance(density, TransportedDensity):
-        return move_through_base(walkers, density, rule, width, num_steps, cell)
-    walkers.fields.pop("base_protons", None)
+        return move_through_base(walkers, density, rule, width, num_steps, cell, tempering)
+    for name in ("base_protons", "hotter_protons"):
+        walkers.fields.pop(name, None)
     if isinstance(density, CoupledDensity):
         assert electrons is not None, "energies need electrons"
         return move_by_energy(walkers, density, rule, width, num_steps, electrons, cell)

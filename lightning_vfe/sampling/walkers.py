@@ -30,8 +30,9 @@ class Walkers:
     Attributes:
         fields: by name. Always there are `protons` (W, N, 3) in units of rs, inside the cell; `rs` (W,) in bohr, `kT`
             (W,) in Ha and `twist` (W, 3), fractional; and `stratum` (W,), int64. Usually there are `electrons`
-            (W, B, N, 3) in units of rs, inside the cell. Moves through the base add `base_protons` (W, N, 3), mixed
-            starts add `start` (W,), the number of each walker's start.
+            (W, B, N, 3) in units of rs, inside the cell. Moves through the base add `base_protons` (W, N, 3) and, where
+            they are tempered, `hotter_protons` (W, K - 1, N, 3). Mixed starts add `start` (W,), the number of each
+            walker's start.
         log_widths: ln of the width of each kind of move, in units of rs, by the field that it moves.  # () each
         random: the streams of the walker groups.
         constant: fields that no move changes; a saved state must have the same.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from lightning_vfe.errors import SettingError
+from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.structures import MIXED
 from lightning_vfe.sampling.sampler import Sampler
@@ -137,3 +138,17 @@ def check_energy_moves(sampler: Sampler, strata: Strata) -> None:
         reason = f"must be a multiple of {block}, twice the number of twists, and at least {2 * block}"
         nearest = max(2, round(count / block)) * block
         raise SettingError("ceimc_electron_walkers", count, reason, f"set it to {nearest}")
+
+
+def check_tempered_base(sampler: Sampler, density: ProtonDensity | None) -> None:
+    """Refuse tempering without chains of base protons.
+
+    Raises:
+        ValueError: the protons do not move, or the base is drawn from.
+    """
+    factors = list(getattr(sampler, "tempering", ()))
+    if factors and density is None:
+        raise SettingError("tempering", factors, "has no effect, since the protons do not move", "drop it")
+    if factors and density is not None and hasattr(density.base, "sample"):
+        reason = "has no effect, since base protons are drawn independently"
+        raise SettingError("tempering", factors, reason, "drop it, or choose a base with chains such as base=schnet")

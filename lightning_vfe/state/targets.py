@@ -80,8 +80,11 @@ def base_density(density: ProtonDensity, states: WalkerStates) -> TransportedDen
         protons: Tensor = sample(states, random)
         return protons / rs
 
+    def log_prob(z: Tensor) -> Tensor:
+        return base.log_prob(z, states if z.ndim == 3 else states.unsqueeze(1))
+
     return TransportedDensity(
-        log_prob=in_units_of_rs(lambda z: base.log_prob(z, states), states.rs),
+        log_prob=in_units_of_rs(log_prob, states.rs),
         to_base=lambda x: x + flow.displacement(x * rs, states) / rs,
         from_base=from_base,
         sample=None if sample is None else draw,

@@ -27,7 +27,7 @@ from lightning_vfe.sampling.sampler import Sampler
 from lightning_vfe.sampling.walkers import CONSTANT, Walkers, merge_walker_states
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.energies import batch_energies
-from lightning_vfe.state.settings import WalkerCounts, chain_dtype, check_energy_moves
+from lightning_vfe.state.settings import WalkerCounts, chain_dtype, check_energy_moves, check_tempered_base
 from lightning_vfe.state.start import starting_protons
 from lightning_vfe.state.targets import WalkerTargets
 
@@ -93,6 +93,7 @@ class VariationalState:
         self.counts.check(strata, sampled=proton_density is not None)
         if proton_density is not None:
             check_energy_moves(sampler, strata)
+        check_tempered_base(sampler, proton_density)
         if isinstance(structure, str) and structure == MIXED:
             self.counts.check_mixed_starts(strata, sampled=proton_density is not None)
         self.system, self.strata = system, strata

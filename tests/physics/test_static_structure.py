@@ -12,7 +12,7 @@ from torch import Tensor
 from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.cell import PeriodicCell, integer_vectors
 from lightning_vfe.physics.ewald import Ewald
-from lightning_vfe.physics.static_structure import KINDS, StructureFactors, molecular_fraction
+from lightning_vfe.physics.static_structure import KINDS, StructureFactors, chance_fraction, molecular_fraction
 
 CELL = PeriodicCell(num_atoms=4, rs=1.5)
 UNCORRELATED = {
@@ -192,3 +192,12 @@ def test_chance_pairs() -> None:
     cell = PeriodicCell(num_atoms=400, rs=1.0)
     fractions = molecular_fraction(torch.rand(40, 400, 3) * cell.length, cell, math.inf)
     assert float(fractions.mean()) == pytest.approx(16 / 27, abs=4 * float(fractions.std()) / math.sqrt(40))
+
+
+def test_fraction_of_independent_points() -> None:
+    torch.manual_seed(3)
+    cell = PeriodicCell(num_atoms=400, rs=2.0)
+    fractions = molecular_fraction(torch.rand(40, 400, 3) * cell.length, cell)
+    assert float(fractions.mean()) == pytest.approx(
+        chance_fraction(2.0), abs=4 * float(fractions.std()) / math.sqrt(40)
+    )

@@ -50,6 +50,11 @@ UNITS = {
 """Of those that are no pure numbers."""
 
 
+def start_difference_limit(values: Mapping[str, float]) -> float:
+    """Largest |difference of the molecular fractions of two starts| that is not to be explained by its own error."""
+    return 4.0 * values["start_difference_error"]
+
+
 def electron_drift_limit(values: Mapping[str, float]) -> float:
     """Largest |drift of ln|psi|^2| that is not to be explained by its own error."""
     return max(MAX_ELECTRON_DRIFT, 4.0 * values["electron_drift_error"])
@@ -63,7 +68,8 @@ def diagnostics_with_limits(values: Mapping[str, float], is_direct: bool, num_st
         is_direct: protons are found from base protons, so that folds of the map do no harm.
         num_steps: measured sweeps, if they are known.
     """
-    most = {"r_hat": MAX_R_HAT, "unreached_fraction": MAX_UNREACHED, "num_stranded": 0.0, "drifting_terms": 0.0}
+    most = {"r_hat": MAX_R_HAT, "molecular_r_hat": MAX_R_HAT}
+    most |= {"unreached_fraction": MAX_UNREACHED, "num_stranded": 0.0, "drifting_terms": 0.0}
     most |= {"ceimc_noise": MAX_NOISE, "ceimc_noise_per_freedom": MAX_NOISE_PER_FREEDOM}
     if not is_direct:
         most["negative_determinants"] = 0.0
@@ -71,6 +77,8 @@ def diagnostics_with_limits(values: Mapping[str, float], is_direct: bool, num_st
         most["discarded_steps"] = num_steps // 2
     if "electron_drift_error" in values:
         most["electron_drift"] = electron_drift_limit(values)
+    if "start_difference_error" in values:
+        most["start_difference"] = start_difference_limit(values)
     found = []
     for name, value in values.items():
         limit, good = "", True

@@ -16,6 +16,7 @@ from lightning_vfe.physics.statistics import Estimate
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.settling import Settling
 from lightning_vfe.state.variational_state import VariationalState
+from lightning_vfe.training.variational.bonds import Bonds, bonds_of_states
 from lightning_vfe.training.variational.bracket import BracketSeries, Gaps
 from lightning_vfe.training.variational.curves import CurveSeries
 from lightning_vfe.training.variational.error_budget import Budget, error_budget
@@ -135,6 +136,7 @@ class Measurement:
         measured = list(zip(self.estimates(), self.metric.state_diagnostics(collectives.gather), strict=True))
         starts = [start_of_average(unequilibrated, self.num_steps) for unequilibrated in self.metric.unequilibrated]
         excess = self.virial.result(stratum, collectives.gather, starts)
+        bonds = self._bonds(stratum, starts)
         states: list[StateResult] = []
         for gaps, ((found, budget), diagnostics) in zip(
             self.gaps.result(stratum, collectives.gather, starts), measured, strict=True
@@ -161,9 +163,17 @@ class Measurement:
                 finite_size=corrections,
                 correlations=self.metric.correlations[number],
                 virial_excess=excess[number],
+                bonds=bonds[number],
             )
             states.append(result)
         return TestResult(system_entry(self.state), step, states, common, info or self.info(steps_key))
+
+    def _bonds(self, stratum: Tensor, starts: list[int]) -> list[Bonds | None]:
+        """The molecular fraction of the chains of each state point over the steps that count."""
+        if self.state.is_fixed:
+            return [None] * self.state.strata.num_states
+        fraction, start = self.metric.series()["molecular_fraction"], self.state.place().fields.get("start")
+        return bonds_of_states(self.state.strata, fraction, stratum, start, starts, Collectives().gather)
 
     def _finite_size(self, point: StatePoint, structure: Mapping[str, Any]) -> dict[str, Correction]:
         """Two-body corrections; none where the cell is too small for them."""

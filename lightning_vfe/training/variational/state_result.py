@@ -13,6 +13,7 @@ from lightning_vfe.physics.observables import RadialDistribution
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.physics.static_structure import StructureFactor
 from lightning_vfe.physics.statistics import Estimate
+from lightning_vfe.training.variational.bonds import Bonds
 from lightning_vfe.training.variational.bracket import Gaps
 from lightning_vfe.training.variational.metrics import CORRELATED
 from lightning_vfe.training.variational.sampling_verdict import state_reasons
@@ -42,6 +43,7 @@ class StateResult:
         finite_size: two-body corrections, which stand beside the terms and are in none of them.
         correlations: matrix of the correlations of the terms metrics.CORRELATED; empty where nobody measured them.
         virial_excess: virial pressure minus -dE/dV at fixed parameters, in GPa; None where it is not known.
+        bonds: the molecular fraction of the chains; None where there are no molecules.
         reasons: why the numbers are not to be trusted; empty if they are.
     """
 
@@ -61,6 +63,7 @@ class StateResult:
     finite_size: dict[str, Correction] = field(default_factory=dict)
     correlations: list[list[float]] = field(default_factory=list)
     virial_excess: Estimate | None = None
+    bonds: Bonds | None = None
     reasons: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -70,8 +73,10 @@ class StateResult:
             "autocorrelation_time": max(energy.autocorrelation_time, free_energy.autocorrelation_time),
             "effective_sample_size": min(energy.effective_sample_size, free_energy.effective_sample_size),
         }
+        self.diagnostics |= self.bonds.diagnostics() if self.bonds else {}
         folds = self.diagnostics["negative_determinants"] if self._is_refused else 0.0
-        self.reasons = state_reasons(self.diagnostics, self.has_equilibrated, folds, self.steps_key)
+        self.reasons = self.bonds.reasons(self.steps_key, self.is_direct) if self.bonds else []
+        self.reasons += state_reasons(self.diagnostics, self.has_equilibrated, folds, self.steps_key)
 
     @property
     def _is_refused(self) -> bool:
@@ -102,6 +107,10 @@ class StateResult:
         upper = None if self._is_refused else self.estimates["free_energy_per_atom"]
         return {"bracket": self.gaps.as_dict(upper)}
 
+    def by_start(self) -> dict[str, Any]:
+        """{"molecular_fraction_by_start": ...}; empty where starts are not mixed."""
+        return self.bonds.as_dict() if self.bonds else {}
+
     def error_budget(self) -> dict[str, Any]:
         """The entry `error_budget`: the parts of each error; null where F and S are refused."""
         return {
@@ -119,7 +128,7 @@ class StateResult:
 
     def numbers(self) -> dict[str, Any]:
         """All of these, in the order of summary.json."""
-        return self.terms() | self.bracket() | self.error_budget() | self.correlation()
+        return self.terms() | self.by_start() | self.bracket() | self.error_budget() | self.correlation()
 
 
 def plain(value: float) -> float | None:
