@@ -4,10 +4,11 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from shutil import get_terminal_size
 
 from lightning_vfe import __version__
 from lightning_vfe.cli.exit_codes import FAILED, STOPPED, USAGE_ERROR
-from lightning_vfe.cli.help import TRAINER_VERBS, VERBS, general_help, verb_help
+from lightning_vfe.cli.help import TRAINER_VERBS, VERBS, fitted_help, general_help, verb_help
 from lightning_vfe.cli.output import lasting_output
 from lightning_vfe.cli.processes import draw_into_files, print_error, wait_passively
 from lightning_vfe.errors import CommandError, RunError, nearest
@@ -66,9 +67,9 @@ def _dispatch(words: list[str]) -> int:
         given = f"'{verb}' stands where the verb should" if "=" in verb else f"unknown verb '{verb}'"
         raise CommandError(f"{given}{nearest(verb, VERBS)} (the verbs are: {', '.join(VERBS)})")
     if not verb or any(flag in HELP for flag in flags):
-        return _show(verb_help(verb) if verb else general_help())
+        return _show_help(verb_help(verb) if verb else general_help())
     if HELP_ALL in flags:
-        return _show(verb_help(verb, with_all_keys=True))
+        return _show_help(verb_help(verb, with_all_keys=True))
     if any(flag in MULTIRUN for flag in flags):
         if verb not in TRAINER_VERBS or len(set(flags)) > 1:
             raise CommandError(f"--multirun goes with {', '.join(TRAINER_VERBS)}, and with no other flag")
@@ -84,6 +85,11 @@ def _show(text: str) -> int:
     """Print a page; returns the exit code."""
     print(text, flush=True)
     return 0
+
+
+def _show_help(text: str) -> int:
+    """Print a help text, in whole lines where a program such as grep reads them; returns the exit code."""
+    return _show(fitted_help(text, get_terminal_size().columns) if sys.stdout.isatty() else text)
 
 
 def _run(verb: str, settings: list[str], flags: set[str]) -> int:

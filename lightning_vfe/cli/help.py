@@ -1,6 +1,7 @@
 """The help texts, made from the config files themselves: fast, and never behind them."""
 
 import re
+import textwrap
 from pathlib import Path
 
 from lightning_vfe.cli.all_keys import all_keys
@@ -112,6 +113,21 @@ def verb_help(verb: str, with_all_keys: bool = False) -> str:
     else:
         lines += _groups(verb) + _command_keys(verb)
     return "\n".join([*lines, "", "examples:", *(f"  {line}" for line in EXAMPLES[verb]), "", *_flags()])
+
+
+def fitted_help(text: str, width: int) -> str:
+    """A help text in lines of a terminal; the second column stays a column where there is room for it.
+
+    Args:
+        text: as `general_help` and `verb_help` return it.
+        width: of the terminal in characters.
+    """
+    lines = []
+    for line in text.splitlines():
+        match = re.match(r"  \S.*?  +(?=\S)", line)
+        indent = len(match[0]) if match and len(match[0]) <= width // 2 else 6
+        lines += textwrap.wrap(line, width, subsequent_indent=" " * indent, break_on_hyphens=False) or [""]
+    return "\n".join(lines)
 
 
 def describe(file: Path) -> str:
