@@ -1,9 +1,11 @@
-// Energies of an exported potential in C++; docs/python.md has the commands that export it and compile this file.
+// Energies and forces of an exported potential in C++; docs/python.md has the commands that export it and compile
+// this file.
 //
 //     ./energies aoti.pt2 4 < configurations.txt
 //
 // The second argument is N. Each configuration is the edge of the cube and then 3 N coordinates, in bohr, separated by
-// blanks or line ends. A line of the output is E in Ha of the whole cell.
+// blanks or line ends. A line of the output is E in Ha of the whole cell and then the 3 N components of the forces in
+// Ha/bohr, if the potential was exported with forces.
 #include <ATen/ATen.h>
 #include <torch/csrc/inductor/aoti_package/model_package_loader.h>
 
@@ -34,7 +36,14 @@ int main(int argc, char** argv) {
   const auto z = at::from_blob(positions.data(), {count, num_atoms, 3}, at::kDouble);
   const auto length = at::from_blob(lengths.data(), {count}, at::kDouble);
   torch::inductor::AOTIModelPackageLoader potential(argv[1]);
-  const at::Tensor energies = potential.run({z, length})[0];
+  const auto found = potential.run({z, length});  // the energies, and the forces if there are any
   std::cout << std::setprecision(15);
-  for (long i = 0; i < count; ++i) std::cout << energies[i].item<double>() << "\n";
+  for (long i = 0; i < count; ++i) {
+    std::cout << found[0][i].item<double>();
+    if (found.size() > 1) {
+      const at::Tensor forces = found[1][i].contiguous();
+      for (long k = 0; k < 3 * num_atoms; ++k) std::cout << " " << forces.data_ptr<double>()[k];
+    }
+    std::cout << "\n";
+  }
 }

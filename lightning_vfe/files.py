@@ -69,7 +69,7 @@ def whole_file(path: str | os.PathLike[str], mode: str = "w", **options: Any) ->
 
     Args:
         path: the file; its folder is made. An old file is replaced.
-        mode: "w" for text, "wb" for bytes.
+        mode: "w" for text in UTF-8, "wb" for bytes.
         options: of `open`, such as newline="".
 
     Raises:
@@ -78,6 +78,8 @@ def whole_file(path: str | os.PathLike[str], mode: str = "w", **options: Any) ->
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
+    if "b" not in mode:
+        options["encoding"] = "utf-8"  # whatever the language of the terminal
     try:
         with fresh.open(mode, **options) as stream:
             yield stream

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lightning_vfe import __version__
 from lightning_vfe.cli import main
-from lightning_vfe.cli.help import TRAINER_VERBS, VERBS
+from lightning_vfe.cli.help import TRAINER_VERBS, VERBS, fitted_help, verb_help
 from lightning_vfe.errors import SettingError
 from lightning_vfe.resources import resource_folder
 from lightning_vfe.training.run.run_folder import CONFIG_KEY
@@ -91,6 +91,16 @@ def test_commands_read_their_settings_alike(
     capsys.readouterr()
     assert seen == [(str(Path.home() / "here"), torch.float64)]
     assert error_line([verb, "system.rs=0.5"], capsys) == "system.rs = 0.5 is too dense; raise it"
+
+
+def test_help_fits_a_terminal_and_loses_no_word() -> None:
+    text = verb_help("fit")
+    for width in (80, 120):
+        fitted = fitted_help(text, width)
+        assert max(map(len, fitted.splitlines())) <= width
+        assert fitted.split() == text.split()
+    rows = fitted_help("  fit   " + "train a run " * 8, 60).splitlines()
+    assert rows[1] == "        train a run train a run train a run train a run"
 
 
 def test_help_is_quick_and_the_module_runs() -> None:

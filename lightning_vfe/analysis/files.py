@@ -26,7 +26,7 @@ def read_config(file: Path) -> dict[str, Any]:
         ValueError: it is damaged, or has no settings of a system.
     """
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         content: Any = OmegaConf.to_container(OmegaConf.create(text), resolve=True)
     except Exception as error:  # of YAML or of a reference: each library has its own
         raise ValueError(f"{file} cannot be read: {' '.join(str(error).split())}; {_DELETE_CONFIG}") from error
@@ -45,7 +45,7 @@ def read_summary(file: Path) -> dict[str, Any]:
     """
     again = f"lightning-vfe test run_dir={file.parent}"
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{file} is damaged ({error}); write it again with: {again}") from error
     if not isinstance(content, dict):
@@ -81,7 +81,7 @@ def read_table(file: Path, column: str) -> pd.DataFrame:
         ValueError: it is damaged, or has not the column.
     """
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         whole = text[: text.rfind("\n") + 1]
         table = pd.read_csv(io.StringIO(whole))
         header, *rows = csv.reader(io.StringIO(whole), strict=True)

@@ -23,7 +23,8 @@ def draw_momentum_distribution(run: RunFolder) -> Figure:
     looks = StateLooks(run.states) if len(views) > 1 else None
     with house_style():
         figure, (panel,) = panel_grid(1, 1, (5.2, 3.2))
-        panel.plot([0.0, 1.0, 1.0, 3.0], [1.0, 1.0, 0.0, 0.0], color=GREY, linewidth=0.9, linestyle=(0, (4, 3)))
+        free = panel.plot([0.0, 1.0, 1.0, 3.0], [1.0, 1.0, 0.0, 0.0], color=GREY, linewidth=0.9, linestyle=(0, (4, 3)))
+        panel.legend(free, ["free electrons, infinite cell"], loc="upper right")
         for view in views:
             table, look = view.momentum_distribution, looks.of(view.states[0]) if looks else Look(BLUE)
             k = table.index / fermi_wavenumber(view.states[0].rs)

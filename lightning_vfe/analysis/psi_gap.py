@@ -98,7 +98,7 @@ def fit_variance_line(metrics: pd.DataFrame, num_atoms: int, energy: str) -> Var
     Source: Kwon, Ceperley and Martin, Phys. Rev. B 48, 12037 (1993); York et al., Am. J. Phys. 72, 367 (2004).
     """
     if metrics.empty:
-        raise ValueError("no training step counts: none was made, or the gap of the flow changed to the end")
+        raise ValueError("no training step counts: the flow still changed in the last step, or there is no step")
     if VARIANCE in metrics and not metrics[VARIANCE].any():
         raise ValueError("the variance of E_loc is zero: psi is exact, or each proton walker has one electron walker")
     blocks = _blocks(metrics, energy)

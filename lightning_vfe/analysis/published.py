@@ -20,7 +20,7 @@ MANY_TWISTS = 1000.0
 WEIGHTS = {"rs": 100.0, "T_kelvin": 10.0, "N": 1.0, "twists": 0.5}
 """Of the differences of the logarithms, in the order of their effect on the energy."""
 DIGITS = {"F": 4, "E": 4, "S": 2, "P": 0}
-UNITS = {"F": "Ha", "E": "Ha", "S": "k_B", "P": "GPa"}
+UNITS = {"F": "Ha/atom", "E": "Ha/atom", "S": "k_B/atom", "P": "GPa"}
 
 
 def literature_table() -> pd.DataFrame:
@@ -95,7 +95,7 @@ def published_lines(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         atoms = "infinite N" if row["N"] is None else f"N = {row['N']}"
         place = f"rs = {row['rs']:g}" + (f", {row['T_kelvin']:g} K" if row["T_kelvin"] else "")
         values = ", ".join(f"{name} = {row[name]:.{DIGITS[name]}f} {UNITS[name]}" for name in UNITS if name in row)
-        twists = {None: "", "1": ", Gamma"}.get(row["twists"], f", {row['twists']} twists")
+        twists = {None: "", "1": ", Gamma", "TABC": ", twist averaged"}.get(row["twists"], f", {row['twists']} twists")
         other = [{"T_kelvin": "T"}.get(name, name) for name in row["differs"]]
         note = f" (other {' and '.join(other)})" if other else ""
         lines.append(f"published: {row['method']}, {place}, {atoms}{twists}: {values}{note}")

@@ -50,7 +50,9 @@ def draw_structure_factor(run: RunFolder) -> Figure:
             bottom, top = panel.get_ylim()
             if name == "electron_fluctuation" and not looks and "rs" in run.system:
                 s = np.linspace(0.0, 1.0, 50) ** 2
-                panel.plot(np.sqrt(2.0 * plasma_frequency(run.system["rs"]) * s), s, color=VERMILION, linewidth=1.0)
+                k = np.sqrt(2.0 * plasma_frequency(run.system["rs"]) * s)
+                line = panel.plot(k, s, color=VERMILION, linewidth=1.0)
+                panel.legend(line, [r"plasmons, $k^2 / (2 \omega_\mathrm{p})$"], loc="lower right")
             panel.set_ylim(min(0.0, bottom), max(top, 1.1 * without))
             panel.set_xlim(0.0, 1.03 * max(table.index[-1] for table in tables))
             panel.set_title(title)

@@ -66,9 +66,9 @@ def value_with_error(value: float, error: float) -> str:
     if not math.isfinite(value):
         return "not reported"
     if not math.isfinite(error) or error <= 0.0:
-        return _with_minus(f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}")
+        return f"{value:.4g}" if abs(value) < 1e4 else f"{value:.0f}"
     decimals = max(0, 1 - math.floor(math.log10(error)))
-    return _with_minus(f"{value:.{decimals}f} \N{PLUS-MINUS SIGN} {error:.{decimals}f}")
+    return f"{value:.{decimals}f} \N{PLUS-MINUS SIGN} {error:.{decimals}f}"
 
 
 def value_in_brackets(value: float, error: float) -> str:
@@ -76,12 +76,7 @@ def value_in_brackets(value: float, error: float) -> str:
     if not math.isfinite(value):
         return "-"
     if not math.isfinite(error) or error <= 0.0:
-        return _with_minus(f"{value:.4g}")
+        return f"{value:.4g}"
     decimals = max(0, 1 - math.floor(math.log10(error)))
     shown = round(error * 10**decimals) if error < 1.0 else f"{error:.{decimals}f}"
-    return _with_minus(f"{value:.{decimals}f}") + f"({shown})"
-
-
-def _with_minus(text: str) -> str:
-    """A minus as long as a plus, as on matplotlib's axes."""
-    return text.replace("-", "\N{MINUS SIGN}")
+    return f"{value:.{decimals}f}({shown})"

@@ -28,7 +28,7 @@ LEAST_FALL = 0.1
 """Of the variance of E_loc, as a fraction of its mean: a smaller fall in a quarter of the training does not count."""
 MAX_EXCESS_SIGMAS = 4.0
 """Standard errors by which the virial pressure may deviate from -dE/dV of the same psi."""
-RESUME = "train on with fit ckpt_path=last and a larger trainer.max_steps"
+RESUME = "resume with fit ckpt_path=last and a larger trainer.max_steps"
 
 
 class Virial(NamedTuple):
@@ -209,7 +209,8 @@ def training_note(run: RunFolder) -> str:
     """
     verdict = (run.summary.get("verdicts") or {}).get("training") if run.tested else None
     if verdict is not None:
-        return "" if verdict.get("ok") else "; ".join(map(str, verdict.get("reasons") or ["training not judged"]))
+        reasons = "; ".join(map(str, verdict.get("reasons") or ["no reason is stored"]))
+        return {True: "", False: reasons}.get(verdict.get("ok"), f"training not judged: {reasons}")
     if not run.fitted:
         return ""
     try:

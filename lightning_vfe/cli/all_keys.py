@@ -56,7 +56,7 @@ def keys_of(file: Path, prefix: str = "") -> list[Key]:
         prefix: what stands before each name.
     """
     rows, parents = list[Key](), [prefix]
-    for line in file.read_text().splitlines():
+    for line in file.read_text(encoding="utf-8").splitlines():
         match = _LINE.fullmatch(line)
         if match is None:
             continue
@@ -77,7 +77,7 @@ def all_keys(verb: str) -> list[str]:
     configs = resource_folder("configs")
     if verb in VERBS:
         root, groups = configs / f"{verb}.yaml", VERBS[verb]
-        groups = ("system", *groups) if "- system: " in root.read_text() else groups
+        groups = ("system", *groups) if "- system: " in root.read_text(encoding="utf-8") else groups
         parts = [(verb, root, "")]
     else:
         groups, parts = GROUPS, [("fit, validate, test", configs / "config.yaml", "")]

@@ -61,7 +61,7 @@ def _likeness(given: dict[str, str], option: list[_Key]) -> tuple[int, int, int]
 
 @cache
 def _read(file: Path) -> list[_Key]:
-    return _keys(file.read_text().splitlines())
+    return _keys(file.read_text(encoding="utf-8").splitlines())
 
 
 def _keys(lines: list[str]) -> list[_Key]:

@@ -4,15 +4,16 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from shutil import get_terminal_size
 
 from lightning_vfe import __version__
 from lightning_vfe.cli.exit_codes import FAILED, STOPPED, USAGE_ERROR
-from lightning_vfe.cli.help import TRAINER_VERBS, VERBS, general_help, verb_help
+from lightning_vfe.cli.help import TRAINER_VERBS, VERBS, fitted_help, general_help, verb_help
 from lightning_vfe.cli.output import lasting_output
-from lightning_vfe.cli.processes import print_error, wait_passively
+from lightning_vfe.cli.processes import draw_into_files, print_error, wait_passively
 from lightning_vfe.errors import CommandError, RunError, nearest
 from lightning_vfe.signals import signal_of, signals_to, stop
-from lightning_vfe.workflows.processes import forget_stale_ranks, is_first_process
+from lightning_vfe.workflows.processes import check_launcher, forget_stale_ranks, is_first_process
 
 HELP = ("--help", "-h")
 HELP_ALL = "--help-all"
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     `sys.argv` stays as it is: Lightning starts the further processes of a distributed run with the same words.
     """
     wait_passively()
+    draw_into_files()
     with lasting_output():
         try:
             with signals_to(stop):
@@ -65,9 +67,9 @@ def _dispatch(words: list[str]) -> int:
         given = f"'{verb}' stands where the verb should" if "=" in verb else f"unknown verb '{verb}'"
         raise CommandError(f"{given}{nearest(verb, VERBS)} (the verbs are: {', '.join(VERBS)})")
     if not verb or any(flag in HELP for flag in flags):
-        return _show(verb_help(verb) if verb else general_help())
+        return _show_help(verb_help(verb) if verb else general_help())
     if HELP_ALL in flags:
-        return _show(verb_help(verb, with_all_keys=True))
+        return _show_help(verb_help(verb, with_all_keys=True))
     if any(flag in MULTIRUN for flag in flags):
         if verb not in TRAINER_VERBS or len(set(flags)) > 1:
             raise CommandError(f"--multirun goes with {', '.join(TRAINER_VERBS)}, and with no other flag")
@@ -85,6 +87,11 @@ def _show(text: str) -> int:
     return 0
 
 
+def _show_help(text: str) -> int:
+    """Print a help text, in whole lines where a program such as grep reads them; returns the exit code."""
+    return _show(fitted_help(text, get_terminal_size().columns) if sys.stdout.isatty() else text)
+
+
 def _run(verb: str, settings: list[str], flags: set[str]) -> int:
     # hydra and torch take seconds to import: only when there is something to do
     from lightning_vfe.cli.comments import commented_yaml
@@ -94,6 +101,7 @@ def _run(verb: str, settings: list[str], flags: set[str]) -> int:
 
     print_only = bool(flags & set(PRINT_CONFIG))
     if verb not in TRAINER_VERBS:
+        check_launcher(1)
         forget_stale_ranks()
         if print_only:
             return _show(commented_yaml(compose_config(parse(with_runs(verb, settings)), root=verb), root=verb))

@@ -47,7 +47,7 @@ def _print_fit(found: EquationOfState) -> None:
     """How well each state agrees with the derivatives of F, and with the surface through all others."""
     terms = found.surface.basis.terms
     title = (
-        f"surface of {terms.density} x {terms.temperature} terms in 1/rs and T: "
+        f"surface of {terms.num_terms} terms, {terms.density} powers of 1/rs and {terms.temperature} functions of T: "
         f"chi^2 = {found.fit.chi2:.1f} for {found.fit.dof} degrees of freedom"
     )
     shown = _table(title, ("rs", "T, K", "P against -dF/dV", "S against -dF/dT", "left out, p"))
@@ -55,7 +55,8 @@ def _print_fit(found: EquationOfState) -> None:
         sigmas = [_number(row[name], "+.1f") for name in ("pressure_sigmas", "entropy_sigmas")]
         shown.add_row(f"{rs:g}", f"{kelvin:g}", *sigmas, _number(row["left_out_probability"], ".2g"))
     _show(shown)
-    print("differences in sigmas, from the measured F alone; p: of the state against the surface through the others")
+    print("differences in standard errors, from the measured F alone")
+    print("p: of the state against a surface through the others")
 
 
 def _print_derived(table: pd.DataFrame) -> None:
@@ -68,7 +69,7 @@ def _print_derived(table: pd.DataFrame) -> None:
         numbers = [value_in_brackets(value, error) if error == error else "-" for value, error in pairs]
         shown.add_row(f"{rs:g}", f"{kelvin:g}", *numbers)
     _show(shown)
-    print("errors contain the truncation of the polynomial; eos.csv gives it apart")
+    print("errors contain the truncation error of the polynomial; eos.csv also gives it alone")
 
 
 def _print_hugoniot(found: EquationOfState, start: InitialState) -> None:
@@ -83,7 +84,7 @@ def _print_hugoniot(found: EquationOfState, start: InitialState) -> None:
             limit = "yes" if row["ground_state_electrons"] else "NO"
             shown.add_row(source, f"{row['temperature_kelvin']:g}", *numbers, limit)
     _show(shown)
-    print(f"ground state: electrons in it, as the model has them; above {GROUND_STATE_LIMIT:g} K they are excited")
+    print(f"ground state: NO above {GROUND_STATE_LIMIT:g} K, where excited electrons count, which the model leaves out")
 
 
 def _heading(name: str) -> str:

@@ -1,6 +1,7 @@
 """The help texts, made from the config files themselves: fast, and never behind them."""
 
 import re
+import textwrap
 from pathlib import Path
 
 from lightning_vfe.cli.all_keys import all_keys
@@ -114,9 +115,24 @@ def verb_help(verb: str, with_all_keys: bool = False) -> str:
     return "\n".join([*lines, "", "examples:", *(f"  {line}" for line in EXAMPLES[verb]), "", *_flags()])
 
 
+def fitted_help(text: str, width: int) -> str:
+    """A help text in lines of a terminal; the second column stays a column where there is room for it.
+
+    Args:
+        text: as `general_help` and `verb_help` return it.
+        width: of the terminal in characters.
+    """
+    lines = []
+    for line in text.splitlines():
+        match = re.match(r"  \S.*?  +(?=\S)", line)
+        indent = len(match[0]) if match and len(match[0]) <= width // 2 else 6
+        lines += textwrap.wrap(line, width, subsequent_indent=" " * indent, break_on_hyphens=False) or [""]
+    return "\n".join(lines)
+
+
 def describe(file: Path) -> str:
     """The first comment of a config file, its one-line description."""
-    for line in file.read_text().splitlines():
+    for line in file.read_text(encoding="utf-8").splitlines():
         if line.startswith("#") and not line.startswith("# @package"):
             return line.lstrip("# ").rstrip()
     return ""
@@ -124,7 +140,9 @@ def describe(file: Path) -> str:
 
 def key_comment(file: Path, key: str) -> tuple[str, str]:
     """Default and comment of a top-level key of a config file: `key: default  # comment`."""
-    match = re.search(rf"^{re.escape(key)}:[ ]*(.*?)[ ]+#[ ]*(.*)$", file.read_text(), flags=re.MULTILINE)
+    match = re.search(
+        rf"^{re.escape(key)}:[ ]*(.*?)[ ]+#[ ]*(.*)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
     if match is None:
         raise KeyError(f"{file} has no line '{key}: default  # comment'")
     return match[1], match[2]
@@ -134,7 +152,11 @@ def _groups(root: str = "config") -> list[str]:
     """Groups in the defaults list of a root config and of its tasks, read as text: Hydra takes long to import."""
     configs = resource_folder("configs")
     files = [configs / f"{root}.yaml", *(sorted((configs / "task").glob("*.yaml")) if root == "config" else ())]
-    names = {name for file in files for name in re.findall(r"^  - /?(\w+)(?:@\S+)?: ", file.read_text(), re.MULTILINE)}
+    names = {
+        name
+        for file in files
+        for name in re.findall(r"^  - /?(\w+)(?:@\S+)?: ", file.read_text(encoding="utf-8"), re.MULTILINE)
+    }
     folders = [configs / name for name in sorted(names - {"experiment"})]
     rows = [(folder.name, ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))) for folder in folders]
     if not rows:
@@ -160,7 +182,7 @@ def _command_keys(verb: str) -> list[str]:
     """Single keys of a command: those of the system, of its root config, and of the groups' default options."""
     configs, rows = resource_folder("configs"), []
     root = configs / f"{verb}.yaml"
-    groups = re.findall(r"^  - (\w+): (\w+)$", root.read_text(), flags=re.MULTILINE)
+    groups = re.findall(r"^  - (\w+): (\w+)$", root.read_text(encoding="utf-8"), flags=re.MULTILINE)
     for group, option in groups:
         file = configs / group / f"{option}.yaml"
         chosen = MAIN_KEYS[0][2][:3] if group == "system" else _single_keys(file)
@@ -172,7 +194,7 @@ def _command_keys(verb: str) -> list[str]:
 
 def _single_keys(file: Path) -> list[str]:
     """Top-level keys of a config file that hold a value, not further keys."""
-    keys = re.findall(r"^(\w+): +[^#\s]", file.read_text(), flags=re.MULTILINE)
+    keys = re.findall(r"^(\w+): +[^#\s]", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return [key for key in keys if key != "_target_"]
 
 

@@ -1,7 +1,8 @@
-"""Printing that outlives its reader: a closed pipe, a closed terminal or a full disk ends it, not the run."""
+"""Printing that ends no run: a closed pipe, a closed terminal, a full disk, or characters that a terminal lacks."""
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
 import sys
@@ -10,6 +11,19 @@ from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
 from typing_extensions import override
+
+PLAIN = {"\N{MINUS SIGN}": "-", "\N{PLUS-MINUS SIGN}": "+-"}
+"""What stands for a character that a terminal does not have; a question mark for all others."""
+
+
+def _plain(error: UnicodeError) -> tuple[str, int]:
+    """The handler `plain` of characters that an encoding does not have."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return "".join(PLAIN.get(letter, "?") for letter in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error("plain", _plain)
 
 
 class _LastingFile(io.FileIO):
@@ -52,7 +66,7 @@ def _lasting(stream: TextIO | None, of_process: TextIO | None) -> TextIO:
     return io.TextIOWrapper(
         raw if is_unbuffered else io.BufferedWriter(raw),
         encoding=stream.encoding,
-        errors=stream.errors,
+        errors="plain" if stream.errors == "strict" else stream.errors,
         line_buffering=stream.line_buffering,
         write_through=stream.write_through,
     )

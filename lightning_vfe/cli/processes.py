@@ -21,6 +21,11 @@ def wait_passively() -> None:
     os.environ.setdefault(WAIT_POLICY, "passive")
 
 
+def draw_into_files() -> None:
+    """Choose the backend of matplotlib that needs no window, whatever the environment names, such as in a notebook."""
+    os.environ["MPLBACKEND"] = "agg"
+
+
 def print_error(message: str) -> None:
     """One line on stderr, once for all processes.
 

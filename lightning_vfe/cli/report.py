@@ -44,7 +44,7 @@ def run(words: Sequence[str], is_dry_run: bool = False) -> int:
 def _print_scatter(scatter: pd.DataFrame) -> None:
     """A block for each group of trainings and state, with a verdict for each term."""
     if scatter.empty:
-        print("one training of each: the errors do not contain how much trainings differ")
+        print("one training of each: the errors do not contain the scatter between trainings")
         return
     for (_, rs, kelvin), rows in scatter.groupby(level=[0, 1, 2], sort=False):
         where = f"{State(rs, kelvin).label}; " if rs == rs else ""

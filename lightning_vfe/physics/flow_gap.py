@@ -145,7 +145,7 @@ def _verdict(weight: np.ndarray, labels: np.ndarray, noise: float) -> tuple[floa
     size = float((total**2 / square).min()) / tau
     fraction = size * tau * (labels.max() + 1) / weight.size
     if noise > MAX_NOISE:
-        return size, f"E(x) is too noisy for all orders: variance {noise:.2g} (kT)^2, above {MAX_NOISE:g}"
+        return size, f"E(x) is too noisy for all orders: variance {noise:.3g} (kT)^2, above {MAX_NOISE:g}"
     if not (total > 0).all() or size < MIN_WEIGHTED or fraction < MIN_FRACTION:
         found = f"{size:.0f} effective samples, {100 * fraction:.2g} % of all"
         return size, f"the weights exp(-A) do not carry all orders: {found}"

@@ -72,9 +72,11 @@ def _read(path: Path) -> Any:
         if not zipfile.is_zipfile(path):
             raise _Damaged("(cut short, or no checkpoint at all)")
         with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
+            broken, names = archive.testzip(), [name.rpartition("/")[2] for name in archive.namelist()]
         if broken is not None:
             raise _Damaged(f"(wrong checksum in {broken})")
+        if "constants.pkl" in names or all(name.endswith(".npy") for name in names):
+            return None  # a module of TorchScript, or arrays of NumPy
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise

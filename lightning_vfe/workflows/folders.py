@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -61,6 +63,35 @@ def made_folder(folder: Path) -> Iterator[None]:
             for place in missing:
                 place.rmdir()
         raise
+
+
+@contextmanager
+def only_command_in(folder: Path, key: str = "run_dir") -> Iterator[None]:
+    """Inside it, no other command of this machine writes into a folder; it is made if it is missing.
+
+    The lock is that of the system, on the folder itself: it leaves no file, and ends with the process. A file system
+    without such locks, as some of clusters, gives none.
+
+    Args:
+        folder: of the results.
+        key: setting that names it.
+
+    Raises:
+        SettingError: another command has the folder.
+    """
+    with ExitStack() as stack:
+        with suppress(FileExistsError):
+            stack.enter_context(made_folder(folder))
+        descriptor = os.open(folder, os.O_RDONLY)
+        stack.callback(os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            reason = "is in use by another command"
+            raise SettingError(key, folder, reason, "wait until it has ended, or give another folder") from error
+        except OSError:
+            pass
+        yield
 
 
 def new_sweep_folder(name: str) -> Path:

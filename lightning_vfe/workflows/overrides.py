@@ -1,6 +1,7 @@
 """The words `key=value` of the command line: read them, and apply them to a config; `schema.py` checks the types."""
 
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +100,9 @@ def parse(words: Iterable[str]) -> Overrides:
     overrides = Overrides()
     for word in words:
         overrides.words.append(word)
+        if not _is_text(word):
+            reason = f"holds bytes that are no text in {sys.getfilesystemencoding()}"
+            raise CommandError(f"{word!a} {reason}; rename the file, or choose another language by LC_ALL")
         if "=" not in word and not word.startswith("~"):
             raise CommandError(f"'{word}' is not of the form key=value{nearest(word, options)}")
         try:
@@ -113,7 +117,7 @@ def parse(words: Iterable[str]) -> Overrides:
             )
         if is_path_key(override.key_or_group) and override.value() == "":
             raise CommandError(f"'{word}' names no file or folder; give its path, or leave {override.key_or_group} out")
-        if override.key_or_group in OWN_PATHS and "${" in str(override.value()):
+        if override.key_or_group in (*OWN_PATHS, *NAME_LISTS) and "${" in str(override.value()):
             reason = "holds ${, with which references to other keys begin"
             raise SettingError(override.key_or_group, override.value(), reason, "write the path out, without a $")
         if override.key_or_group in options and not override.is_delete() and not isinstance(override.value(), dict):
@@ -121,6 +125,11 @@ def parse(words: Iterable[str]) -> Overrides:
         else:
             overrides.keys.append(override)
     return overrides
+
+
+def _is_text(word: str) -> bool:
+    """Whether a word of the command line could be decoded: Python puts surrogates for what could not."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in word)
 
 
 def _add_group(overrides: Overrides, override: Override, options: dict[str, list[str]]) -> None:

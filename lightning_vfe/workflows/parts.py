@@ -52,7 +52,7 @@ def build_parts(plan: Plan, task: Task, content: Mapping[str, Any], say: Callabl
     if content:
         names = [name for name, _ in module.named_parameters()]
         check_content(content, plan.ckpt_path, names, resumes=plan.verb == "fit")
-        check_same_shapes(module.state_dict(), content["state_dict"])
+        check_same_shapes(module.state_dict(), content["state_dict"], plan.ckpt_path)
         lines = [task.resume(config, module, content)]
     else:
         lines = start_networks(module, config)

@@ -9,7 +9,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from lightning_vfe.errors import CommandError, SettingError
+from lightning_vfe.errors import SettingError
 
 POTENTIAL_FILES = {
     "proton_density.base.potential": "base.potential_path",
@@ -19,15 +19,16 @@ POTENTIAL_FILES = {
 """Parts of a module with parameters from a file, and the keys of these files."""
 
 
-def check_same_shapes(own: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
-    """Compare names and shapes of parameters.
+def check_same_shapes(own: Mapping[str, Any], saved: Mapping[str, Any], path: object) -> None:
+    """Compare names and shapes of parameters with those of a checkpoint; `path` is its file, for the message.
 
     Raises:
-        CommandError: the first parameter that differs.
+        SettingError: the first parameter that differs.
     """
     difference = _first_difference(own, saved)
     if difference is not None:
-        raise CommandError(f"{difference} in the checkpoint; it is of another model")
+        reason = f"is of another model: {difference} in the checkpoint"
+        raise SettingError("ckpt_path", path, reason, "give the checkpoint of a run with these settings")
 
 
 def check_same_potential(config: DictConfig, module: nn.Module, content: Mapping[str, Any]) -> None:
@@ -69,7 +70,8 @@ def restore(
         raise SettingError(key, path, f"holds no {part}", "give the checkpoint of a run that trained one")
     difference = _first_difference(network.state_dict(), saved)
     if difference is not None:
-        raise SettingError(key, path, f"is of another {part}: {difference} in it", "choose the settings of that run")
+        reason = f"is of another {part or 'model'}: {difference} in it"
+        raise SettingError(key, path, reason, "choose the settings of that run")
     broken = next((name for name, value in saved.items() if not bool(value.isfinite().all())), None)
     if broken is not None:
         raise SettingError(key, path, f"holds numbers that are not finite in {broken}", "take another checkpoint")

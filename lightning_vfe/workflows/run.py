@@ -16,12 +16,12 @@ from lightning_vfe.analysis.folder import tables_folder
 from lightning_vfe.analysis.run import RunFolder, check_files, results_table
 from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.workflows.build import build_trainer
-from lightning_vfe.workflows.folders import free_folder, made_folder
+from lightning_vfe.workflows.folders import free_folder, made_folder, only_command_in
 from lightning_vfe.workflows.guards import breakdowns, default_dtype, disk_errors, kept_folder, key_errors, memory_bound
 from lightning_vfe.workflows.parts import build_parts, load_content
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import HANDOVER, Plan
-from lightning_vfe.workflows.processes import is_first_process
+from lightning_vfe.workflows.processes import check_launcher, is_first_process
 from lightning_vfe.workflows.run_config import CONFIG_FILE, write_config
 from lightning_vfe.workflows.schema import check_types
 from lightning_vfe.workflows.tasks import Rows, Task, task_of
@@ -92,7 +92,13 @@ def run(plan: Plan, observer: Observer | None = None) -> RunResult:
         _check_limits(config)
         if is_first and (folder := OmegaConf.select(config, "callbacks.checkpoint.dirpath")) is not None:
             check_folder("callbacks.checkpoint.dirpath", folder)
-    with _claimed(plan) if is_first else nullcontext(plan) as plan, disk_errors(lambda: _way_back(plan)):
+    claimed = _claimed(plan) if is_first else nullcontext(plan)
+    is_writer = is_first and plan.verb == "fit"
+    with (
+        claimed as plan,
+        only_command_in(plan.run_dir) if is_writer else nullcontext(),
+        disk_errors(lambda: _way_back(plan)),
+    ):
         try:
             with breakdowns():
                 return _run(plan, observer, task, is_first)
@@ -118,6 +124,7 @@ def _run(plan: Plan, observer: Observer, task: Task, is_first: bool) -> RunResul
     with default_dtype(config.dtype), key_errors(config), memory_bound(config):
         module, datamodule = build_parts(plan, task, content, observer.say if is_first else silent)
         trainer = build_trainer(config, plan.verb, observer.say, observer.progress, plan.command)
+        check_launcher(trainer.world_size)
         task.check(config, module, datamodule, trainer)
         if is_first:
             _prepare_folder(plan)

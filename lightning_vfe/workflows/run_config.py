@@ -37,7 +37,7 @@ def read_config(folder: Path) -> DictConfig:
     """
     file = folder / CONFIG_FILE
     try:
-        text = file.read_text()
+        text = file.read_text(encoding="utf-8")
         config = OmegaConf.create(text)
         OmegaConf.to_container(config, resolve=True)  # a part of a config refers to groups that it lacks
     except Exception as error:  # YAML and OmegaConf each have errors of their own

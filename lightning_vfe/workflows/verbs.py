@@ -18,8 +18,10 @@ from omegaconf import DictConfig
 from lightning_vfe.analysis.run import latest_run
 from lightning_vfe.errors import SettingError, one_line
 from lightning_vfe.progress import Begin, Progress
+from lightning_vfe.workflows.checkpoints import checkpoint_of
 from lightning_vfe.workflows.compose import compose_config
 from lightning_vfe.workflows.effects import check_effects
+from lightning_vfe.workflows.folders import only_command_in
 from lightning_vfe.workflows.guards import all_guards, breakdowns, disk_errors, instantiate, key_errors
 from lightning_vfe.workflows.label import LabelResult, label_with
 from lightning_vfe.workflows.load import load
@@ -95,7 +97,9 @@ def label(
         CommandError: a setting that cannot be used.
     """
     config = compose_verb("label", settings, run_dir)
-    with all_guards(config, _same_command):
+    database = config.label.database
+    home, key = (config.run_dir, "run_dir") if database is None else (Path(database).parent, "label.database")
+    with all_guards(config, _same_command), only_command_in(Path(home), key):
         return label_with(config, _command("label", settings), say, progress, begin)
 
 
@@ -114,7 +118,7 @@ def compute_log_z(
         CommandError: a setting that cannot be used.
     """
     config = compose_verb("log-z", settings, run_dir)
-    with all_guards(config, _same_command):
+    with all_guards(config, _same_command), only_command_in(Path(config.run_dir)):
         several = strata_of(config).num_states > 1
         return (log_z_states_with if several else log_z_with)(config, _command("log-z", settings), progress, begin)
 
@@ -147,10 +151,18 @@ def sample(
         except FileNotFoundError as error:
             raise SettingError("run_dir", None, f"names no run: {one_line(error)}", "give run_dir=FOLDER") from error
     home = Path(config.run_dir)
+    if config.ckpt_path is None and not checkpoint_of(home).is_file():
+        reason = "holds no checkpoints/last.ckpt" if home.exists() else "does not exist"
+        raise SettingError("run_dir", home, reason, "give the folder of a run made by fit")
     check_folder("run_dir", home)
     with breakdowns(), key_errors(config), disk_errors(_same_command):
         chosen: SampleSettings = instantiate(config.sample)
-        run = load(home, config.ckpt_path)
+        try:
+            run = load(home, config.ckpt_path)
+        except SettingError as error:
+            if error.key != "run":
+                raise
+            raise error.at("run_dir" if config.ckpt_path is None else "ckpt_path") from error
         begin(config, {"checkpoint": config.ckpt_path or "the last one", **chosen.description(run.state)})
         found = run.sample(progress=progress, **asdict(chosen))
         provenance = {"command": _command("sample", settings), "date": datetime.now(UTC).date().isoformat()}

@@ -33,7 +33,7 @@ def test_training_shows_all_terms_with_the_result(make_run: MakeRun) -> None:
     assert symbols(figure)[:3] == ["$F$", "$E$", "$S$"]
     assert len(figure.axes) == 9
     written = texts(figure)
-    for text in ("Ha / atom", "GPa", "training step", "mean of 50 steps", "−0.54700 ± 0.00050", "result of test"):
+    for text in ("Ha / atom", "GPa", "training step", "mean of 50 steps", "-0.54700 ± 0.00050", "result of test"):
         assert text in written, f"{text!r} is missing on the figure"
     lowest, highest = figure.axes[0].get_ylim()
     assert -0.6 < lowest < -0.547, "the wild first steps must not set the limits"

@@ -15,10 +15,10 @@ DEFAULT = State(1.25, 6000.0)
 def test_lines_of_the_default_state() -> None:
     """Twist-averaged values first, one row of each method, and what differs."""
     assert published_lines(nearest_published(HYDROGEN, DEFAULT, 8)) == [
-        "published: VFE2023, rs = 1.25, 6000 K, N = 16, 8 twists: F = -0.5826 Ha, E = -0.4650 Ha, S = 6.19 k_B, "
-        "P = 515 GPa (other N)",
-        "published: CEIMC, rs = 1.25, 6000 K, N = 54, TABC twists: F = -0.5737 Ha, E = -0.4549 Ha, S = 6.25 k_B, "
-        "P = 553 GPa (other N and twists)",
+        "published: VFE2023, rs = 1.25, 6000 K, N = 16, 8 twists: F = -0.5826 Ha/atom, "
+        "E = -0.4650 Ha/atom, S = 6.19 k_B/atom, P = 515 GPa (other N)",
+        "published: CEIMC, rs = 1.25, 6000 K, N = 54, twist averaged: F = -0.5737 Ha/atom, "
+        "E = -0.4549 Ha/atom, S = 6.25 k_B/atom, P = 553 GPa (other N and twists)",
     ]
 
 

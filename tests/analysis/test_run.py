@@ -122,7 +122,7 @@ def test_literature_at_the_same_density_and_temperature(make_run: MakeRun) -> No
 
 
 def test_value_with_error_has_two_digits_of_the_error() -> None:
-    assert value_with_error(-0.543219, 0.000512) == "−0.54322 ± 0.00051"
+    assert value_with_error(-0.543219, 0.000512) == "-0.54322 ± 0.00051"
     assert value_with_error(638.61, 21.3) == "639 ± 21"
     assert value_with_error(0.0264351, math.nan) == "0.02644"
     assert value_with_error(123456.7, 0.0) == "123457"

@@ -89,7 +89,7 @@ def test_command(folders: list[Path], tmp_path: Path, capsys: pytest.CaptureFixt
     assert "corrected" in shown
     assert "chi^2 per dof" in shown
     assert "line at 1/N = 0" in shown
-    assert "\N{MINUS SIGN}0.5500" in shown
+    assert "-0.5500" in shown
     lines = pd.read_csv(tmp_path / "report" / "extrapolation.csv", index_col=["term", "kind"])
     assert lines.loc[("energy_per_atom", "raw"), "value"] == pytest.approx(-0.43)
     assert (tmp_path / "report" / "comparison.png").stat().st_size > 10_000

@@ -79,7 +79,7 @@ def test_verdicts(tmp_path: Path) -> None:
     fall = re.match(r"F fell by ([\d.]+)\((\d+)\) Ha/atom ", reason)
     assert fall is not None
     assert float(fall[1]) == pytest.approx(1e-4 * 100, abs=3e-5 * int(fall[2]))
-    assert "in the last 100 steps; train on with fit ckpt_path=last" in reason
+    assert "in the last 100 steps; resume with fit ckpt_path=last" in reason
     assert judged(tmp_path, error=0.1)["ok"] is True, "a fall below the error of F does not count"
     assert "F rose by" in judged(run_of(tmp_path, noise + 1e-4 * steps, flat))["reasons"][0]
     shrinking = judged(run_of(tmp_path, noise, flat * np.exp(-0.003 * steps)))

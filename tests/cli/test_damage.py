@@ -3,9 +3,11 @@
 import json
 import re
 import shutil
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -173,6 +175,27 @@ def edited(change: Callable[[dict], None]) -> None:
     change(content)
     file.unlink()  # step-N.ckpt is a second name of it
     torch.save(content, file)
+
+
+@pytest.mark.parametrize("kind", ["TorchScript module", "arrays of NumPy"])
+@pytest.mark.filterwarnings("error:'torch.load' received")
+def test_files_of_other_packages_are_no_damaged_checkpoints(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deployed potentials of NequIP, checkpoints of FermiNet: zip archives, as ours are."""
+    monkeypatch.chdir(tmp_path)
+    if kind == "TorchScript module":
+        with warnings.catch_warnings(action="ignore"):
+            torch.jit.script(torch.nn.Linear(2, 2)).save("other.ckpt")
+    else:
+        np.savez("other.npz", parameters=np.ones(2))
+        Path("other.npz").rename("other.ckpt")
+    assert main(["test", "ckpt_path=other.ckpt", "run_dir=new"]) == 2
+    expected = "error: ckpt_path = other.ckpt is not a checkpoint of lightning-vfe; give one that fit wrote\n"
+    assert capsys.readouterr().err == expected
+    assert main(["log-z", "potential.path=other.ckpt", "run_dir=new"]) == 2
+    expected = "error: potential.path = other.ckpt is damaged or not of this package; write it with"
+    assert capsys.readouterr().err.startswith(expected)
 
 
 @pytest.mark.parametrize(

@@ -147,7 +147,33 @@ def test_the_first_steps_say_time_and_memory(tmp_path: Path, capsys: pytest.Capt
     assert main(["fit", *SMALL, "trainer.max_steps=6", f"run_dir={tmp_path / 'run'}"]) == 0
     printed = capsys.readouterr().out
     assert re.search(r"^\d{4}-.*  fit: about \d+:\d\d for 2 more steps, .* s each; [\d.]+ GiB of memory", printed, re.M)
-    assert printed.count("of memory so far") == 1
+    assert printed.count("of memory so far") == 2
+
+
+@pytest.mark.parametrize("words", [["optimizer=adam"], ["trainer.max_steps=-1", "trainer.max_time=00:00:00:01"]])
+def test_time_and_memory_are_estimated_before_the_first_step(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of `fit`, also without a number of steps, and of `test`."""
+    here = f"run_dir={tmp_path / 'run'}"
+    assert main(["fit", *SMALL, "trainer.max_steps=6", *words, "progress_seconds=1e-6", here]) == 0
+    assert main(["test", "progress_seconds=1e-6", here]) == 0
+    printed = capsys.readouterr().out
+    total = "" if "-1" in words[0] else r"about \d+:\d\d for 6 steps, "
+    estimate = r"[\d.]+ s each \(estimate\); [\d.]+ GiB of memory so far\n.*  "
+    count = "fit 1" if not total else "fit 1/6"
+    assert re.search(rf"  fit: {total}{estimate}{count} ", printed)
+    assert re.search(rf"  test: about \d+:\d\d for 8 steps, {estimate}test 1/8 ", printed)
+
+
+def test_the_estimate_leaves_the_training_as_it_is(tmp_path: Path) -> None:
+    """The metrics are those of a run without a progress bar, bit for bit."""
+    metrics = []
+    for name, words in (("bar", []), ("none", ["~callbacks.progress_bar", "+trainer.enable_progress_bar=false"])):
+        folder = tmp_path / name
+        assert main(["fit", *SMALL, "trainer.max_steps=6", *words, f"run_dir={folder}"]) == 0
+        metrics.append((folder / "metrics.csv").read_text())
+    assert metrics[0] == metrics[1]
 
 
 def test_report_begins_with_a_banner(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -134,11 +134,14 @@ def test_a_base_with_a_potential_gives_its_energies_and_forces() -> None:
 
 def test_what_cannot_be_sampled_ends_in_one_line(folder, tmp_path, capsys, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
+    other = tmp_path / "other.ckpt"
+    torch.save({"state_dict": {"weight": torch.zeros(2)}}, other)
     for words, part in [
         (["sample"], "run_dir = null names no run"),
         (["sample", f"run_dir={folder}", "sample.num_samples=0"], "sample.num_samples = 0 must be at least 1"),
         (["sample", f"run_dir={folder}", "sample.spacing=one"], "sample.spacing"),
-        (["sample", f"run_dir={tmp_path / 'none'}"], "does not exist"),
+        (["sample", f"run_dir={tmp_path / 'none'}"], f"run_dir = {tmp_path / 'none'} does not exist; give the folder"),
+        (["sample", f"run_dir={folder}", f"ckpt_path={other}"], f"ckpt_path = {other} is of another model: parameter"),
     ]:
         assert main(words) == 2
         error = capsys.readouterr().err

@@ -90,7 +90,7 @@ def read_entries(path: str | Path) -> list[LogZEntry]:
     if not Path(path).is_file():
         return []
     try:
-        rows = json.loads(Path(path).read_text())["entries"]
+        rows = json.loads(Path(path).read_text(encoding="utf-8"))["entries"]
         if any(has_changed(row) for row in rows):
             raise _damaged(path)
         entries = [_ENTRY.validate_python({key: row[key] for key in row if key != CHECKSUM}) for row in rows]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.files import whole_file
@@ -28,7 +30,7 @@ class _Program(nn.Module):
         return self.potential.energy_of_pairs(all_pairs(positions, lengths, self._table))
 
 
-def export_potential(path: str | Path, out: str | Path, num_atoms: int) -> Path:
+def export_potential(path: str | Path, out: str | Path, num_atoms: int, forces: bool = False) -> Path:
     """Write a stored potential as a file that torch alone reads: `torch.export.load(out).module()`.
 
     The program maps positions (W, N, 3) in bohr, in any image, and edges of the cube (W,) in bohr to energies (W,) in
@@ -41,6 +43,8 @@ def export_potential(path: str | Path, out: str | Path, num_atoms: int) -> Path:
         path: file of the potential, as `save_potential` writes it.
         out: file to write, usually *.pt2.
         num_atoms: N.
+        forces: the program returns the energies and the forces (W, N, 3) in Ha/bohr, and is not differentiable. It is
+            for compiled programs, which have no gradient; `ExportedPotential` refuses it.
 
     Returns:
         The file.
@@ -63,10 +67,26 @@ def export_potential(path: str | Path, out: str | Path, num_atoms: int) -> Path:
         ) from error
     walkers = torch.export.Dim("W", min=1)
     shapes = ({0: walkers}, {0: walkers})
-    exported = torch.export.export(program, (example, length), dynamic_shapes=shapes, strict=False)
+    traced: nn.Module = program
+    if forces:  # the weights stay plain tensors, the constants of the traced program
+        tracer = make_fx(_with_forces(program), tracing_mode="symbolic", _allow_non_fake_inputs=True)
+        traced = tracer(example, length)
+    exported = torch.export.export(traced, (example, length), dynamic_shapes=shapes, strict=False)
     with whole_file(out, "wb") as stream:
         torch.export.save(exported, stream)
     return Path(out)
+
+
+def _with_forces(program: nn.Module) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    """E(z) in Ha (W,) and -dE/dz in Ha/bohr (W, N, 3), as a function."""
+
+    def energies_and_forces(positions: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+        positions = positions.detach().requires_grad_()
+        energies = program(positions, lengths)
+        (slopes,) = torch.autograd.grad(energies.sum(), positions)
+        return energies.detach(), -slopes
+
+    return energies_and_forces
 
 
 def _cutoff(potential: Potential) -> float:

@@ -56,7 +56,9 @@ class ExportedPotential(Potential):
         try:
             potential._run()
         except Exception as error:  # whatever the reader of torch meets
-            raise SettingError("path", path, f"is no program of torch.export ({one_line(error)[:120]})") from error
+            raise SettingError(
+                "path", path, f"is no program of torch.export for energies ({one_line(error)[:120]})"
+            ) from error
         return potential
 
     @property
@@ -78,5 +80,8 @@ class ExportedPotential(Potential):
         """The program as a function on a device, read when it is first needed."""
         if not self._module:
             content = io.BytesIO(self.program.cpu().numpy().tobytes())
-            self._module.append(torch.export.load(content).module().requires_grad_(False))
+            program = torch.export.load(content)
+            if len(program.graph_signature.user_outputs) != 1:
+                raise ValueError("it gives more than energies: export it without forces")
+            self._module.append(program.module().requires_grad_(False))
         return self._module[0].to(device)

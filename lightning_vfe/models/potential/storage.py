@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,9 @@ def load_potential(path: str | Path) -> tuple[Potential, dict[str, Any]]:
             "give the path that the file has now, or train a potential with lightning-vfe fit",
         )
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a TorchScript module, before it is refused
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise _unreadable(path) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:

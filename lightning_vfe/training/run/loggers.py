@@ -80,7 +80,7 @@ class MetricsCSVLogger(Logger):
     def _read(self) -> tuple[list[str], list[dict[str, str]]]:
         if not self.file.exists():
             return [], []
-        lines = self.file.read_text().splitlines(keepends=True)
+        lines = self.file.read_text(encoding="utf-8").splitlines(keepends=True)
         if lines and not lines[-1].endswith("\n"):
             lines.pop()  # a process was killed in the middle of it
         reader = csv.DictReader(lines)

@@ -45,7 +45,7 @@ class StepBar(ProgressBar):
     """The optimizer steps of `fit`, the measured steps of `validate` and `test`, and the logged losses.
 
     On a terminal it is one line, elsewhere a line with a time stamp now and then. After the first steps a line says how
-    long all of them will take, and how much memory the process has taken.
+    long the others will take, and how much memory the process has taken.
 
     Args:
         progress_seconds: between two lines in a pipe or a file.
@@ -59,6 +59,7 @@ class StepBar(ProgressBar):
         self.line = ProgressLine(progress_seconds)
         self.is_shown = True
         self.pace = Pace()
+        self._begun = ""  # the verb whose first step has begun
 
     @override
     def disable(self) -> None:
@@ -86,21 +87,58 @@ class StepBar(ProgressBar):
         if not self.pace.is_known:
             self.pace.count()
             if self.pace.is_known and done != limit:
-                self.line.say(self._cost(what, done, limit))
+                self.say_cost(what, self.pace.seconds, done, total)
 
-    def _cost(self, what: str, done: int, total: int | None) -> str:
-        """Time and memory."""
-        seconds, memory = self.pace.seconds, size_text(peak_memory(self.trainer.strategy.root_device))
-        left = "" if total is None else f"about {duration(seconds * (total - done))} for {total - done} more steps, "
-        return f"{what}: {left}{seconds:.2g} s each; {memory} of memory so far"
+    def begin(self, what: str, done: int, total: float, _batch: Any) -> None:
+        """Show where the run stands before its first step."""
+        self._show(what, done, total, {})
+
+    def say_cost(self, what: str, seconds: float, done: int, total: float, note: str = "") -> None:
+        """Say how long the other steps take, and how much memory the process has taken.
+
+        Args:
+            what: the verb.
+            seconds: of a step.
+            done: steps that are through.
+            total: all steps; infinite or negative where nothing limits them.
+            note: on the time.
+        """
+        if not self.is_shown:
+            return
+        memory = size_text(peak_memory(self.trainer.strategy.root_device))
+        left = ""
+        if 0 < total < float("inf"):
+            left = f"about {duration(seconds * (total - done))} for {total - done:.0f} {'more ' if done else ''}steps, "
+        self.line.say(f"{what}: {left}{seconds:.2g} s each{note}; {memory} of memory so far")
 
     # --- hooks ------------------------------------------------------------------------------------------------------
 
     @override
-    def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *args: Any) -> None:
+    def on_train_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Begin where the run stands."""
-        if self.line.what != "fit":
-            self._show("fit", trainer.global_step, _fit_steps(trainer), {})
+        self._begin_once("fit", trainer.global_step, _fit_steps(trainer), batch)
+
+    @override
+    def on_test_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Begin at zero."""
+        self._begin_once("test", 0, sum(trainer.num_test_batches), batch)
+
+    @override
+    def on_validation_batch_start(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Begin at zero."""
+        if trainer.state.fn == "validate":
+            self._begin_once("validate", 0, sum(trainer.num_val_batches), batch)
+
+    def _begin_once(self, what: str, done: int, total: float, batch: Any) -> None:
+        if self._begun != what:
+            self._begun = what
+            self.begin(what, done, total, batch)
 
     @override
     def on_train_batch_end(
@@ -130,6 +168,7 @@ class StepBar(ProgressBar):
     def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Leave the line as it stands."""
         self.line.close()
+        self._begun = ""
 
     @override
     def on_exception(self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException) -> None:

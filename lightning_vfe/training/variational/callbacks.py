@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import lightning as L
@@ -14,8 +16,9 @@ from lightning_vfe.analysis.figures import save_figures
 from lightning_vfe.analysis.folder import tables_folder
 from lightning_vfe.errors import one_line
 from lightning_vfe.physics.statistics import Estimate
+from lightning_vfe.state.batch import Batch
 from lightning_vfe.training.run.messages import Reporter
-from lightning_vfe.training.run.step_bar import StepBar
+from lightning_vfe.training.run.step_bar import PROBED, StepBar
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
 from lightning_vfe.training.variational.result_table import result_tables
 from lightning_vfe.training.variational.summary import TestResult
@@ -26,13 +29,47 @@ MOST_STATES = 3
 """State points whose F fits behind the count."""
 FIRST = ("F", "S", "P", *ACCEPTANCES)
 """What a narrow terminal shows first."""
+SLOW_STEP = 10.0
+"""Seconds: the first evaluation of a quicker step is slower than the others, and does not tell their time."""
 
 
 class ProgressBar(StepBar):
     """F +- error, S, P and E over the last steps, with acceptances and R-hat. For watching: results come from `test`.
 
-    With several state points F of the first three of them.
+    With several state points F of the first three of them. Before the first step a line estimates how long all steps
+    will take: the time of the first sweep, and of one evaluation of what a step computes after it.
     """
+
+    def __init__(self, progress_seconds: float = 30.0) -> None:
+        super().__init__(progress_seconds)
+        self._ready = 0.0  # when the walkers were ready for the first sweep
+
+    @override
+    def track(self, what: str, parts: Iterable[int], total: int) -> Iterator[int]:
+        """The parts; after the last one the walkers are ready."""
+        yield from super().track(what, parts, total)
+        self._ready = time.monotonic()
+
+    @override
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """The walkers of a checkpoint are ready."""
+        self._ready = time.monotonic()
+
+    @override
+    def begin(self, what: str, done: int, total: float, batch: Any) -> None:
+        """Estimate the time of all steps, and show where the run stands."""
+        module = self.trainer.lightning_module
+        is_short = 0 < total <= done + PROBED + 1
+        if is_short or not isinstance(module, VariationalFreeEnergy):
+            super().begin(what, done, total, batch)
+        else:
+            sweep = time.monotonic() - self._ready
+            seconds = rehearse(module, batch)
+            if self.trainer.strategy.broadcast(seconds) < SLOW_STEP:
+                seconds = rehearse(module, batch)
+            super().begin(what, done, total, batch)
+            ends = "; target_error may end it earlier" if what == "test" and module.ending.wanted else ""
+            self.say_cost(what, sweep + seconds, done, total, f" (estimate{ends})")
 
     @override
     def values(self, _trainer: L.Trainer, module: L.LightningModule, batch: Any) -> dict[str, str]:
@@ -46,6 +83,28 @@ class ProgressBar(StepBar):
         order = FIRST if "E" not in found or "F" in found else ("E", *FIRST)
         first = {name: found.pop(name) for name in order if name in found}
         return module.ending.progress() | first | found
+
+
+def rehearse(module: VariationalFreeEnergy, batch: Batch) -> float:
+    """Compute what a step computes after its sweep, without any effect. All processes take part.
+
+    Args:
+        module: in `fit`, `validate` or `test`.
+        batch: the walkers after a sweep.
+
+    Returns:
+        The time in seconds.
+    """
+    began = time.monotonic()
+    sample = module.state.energies(batch)
+    if module.trainer.state.fn == "fit" and module.automatic_optimization:
+        learnt = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        torch.autograd.grad(module.loss(batch, sample), learnt, allow_unused=True)
+    elif module.trainer.state.fn == "fit":
+        module.score_blocks(batch, sample)
+    if batch.protons.is_cuda:
+        torch.cuda.synchronize(batch.protons.device)
+    return time.monotonic() - began
 
 
 def recent_estimates(module: VariationalFreeEnergy) -> dict[str, str]:

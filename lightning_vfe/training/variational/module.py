@@ -214,7 +214,7 @@ class VariationalFreeEnergy(L.LightningModule):
         checkpoint["optimizer"] = type(self.optimizer_settings).__name__
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Continue the walkers; refuse those of another system, and to train on with another optimizer.
+        """Continue the walkers; refuse those of another system, and to resume with another optimizer.
 
         `validate` and `test` begin the random numbers of the state's seed where it is not that of the checkpoint.
 

@@ -44,7 +44,8 @@ def _diagnostics(result: TestResult) -> Table:
     is_direct = all(state.is_direct or state.is_ceimc for state in result.states)
     for row in diagnostics_with_limits(values, is_direct, steps):
         style = "bold red" if row.word == "look" else ""
-        shown.add_row(row.name, f"{row.value:.4g}", row.unit, row.limit, Text(row.word, style=style))
+        value = f"{row.value:.0f}" if abs(row.value) >= 1e4 else f"{row.value:.4g}"
+        shown.add_row(row.name, value, row.unit, row.limit, Text(row.word, style=style))
     return shown
 
 
@@ -82,7 +83,7 @@ def _error_lines(result: TestResult) -> list[str]:
     parts = [f"{part:.5f} {CAUSES[cause]}" for cause, part in budget.items() if part or cause == "statistical"]
     if parts:
         lines.append(f"error of F: {', '.join(parts)}")
-    return [*lines, "one training: the errors do not contain how much trainings differ"]
+    return [*lines, "one training: the errors do not contain the scatter between trainings"]
 
 
 def _of_one_state(result: TestResult) -> Table:

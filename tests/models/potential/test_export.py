@@ -57,6 +57,19 @@ def test_one_configuration_and_the_way_back(exported) -> None:
     assert float(back.pressure(z, cell)) == pytest.approx(float(potential.pressure(z, cell)), abs=1e-9)
 
 
+def test_forces_are_a_part_of_the_program(exported, tmp_path) -> None:
+    """As exact as the energies, and for any number of configurations; such a program is no potential."""
+    file = lv.export_potential(exported.with_suffix(".pt"), tmp_path / "forces.pt2", num_atoms=4, forces=True)
+    potential, cell = lv.load_potential(exported.with_suffix(".pt"))[0], PeriodicCell(4, 1.3)
+    z = random_protons(cell, 5)
+    energy, forces = torch.export.load(file).module()(z, torch.full((5,), cell.length))
+    expected = potential.energy_and_forces(z, cell)
+    assert (energy - expected[0]).abs().max() < 1e-9
+    assert (forces - expected[1]).abs().max() < 1e-9
+    with pytest.raises(lv.SettingError, match="it gives more than energies: export it without forces"):
+        lv.ExportedPotential.from_file(file)
+
+
 def test_what_cannot_be_exported_says_so(tmp_path) -> None:
     lv.save_potential(lv.ASEPotential("ase.calculators.lj.LennardJones"), tmp_path / "lj.pt", METADATA)
     with pytest.raises(lv.SettingError, match=r"cannot be exported: a ASEPotential has no cutoff"):

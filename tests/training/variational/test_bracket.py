@@ -149,11 +149,11 @@ def test_the_parts_add_up() -> None:
     assert content["line"]["chi2"] == gaps.line.chi2
     lines = bracket_lines(content)
     assert len(lines) == 6
-    assert lines[0] == "F of this run, upper bound: \N{MINUS SIGN}0.9800(30) Ha/atom"
+    assert lines[0] == "F of this run, upper bound: -0.9800(30) Ha/atom"
     assert lines[1] == "gap of the flow: 0.0020(10) Ha/atom (second order; too noisy)"
     assert "gap of psi: 0.00449(23) Ha/atom" in lines[3]
     assert lines[3].endswith("per degree of freedom)")
-    assert lines[4].startswith("exact F, estimate: \N{MINUS SIGN}0.986")
+    assert lines[4].startswith("exact F, estimate: -0.986")
 
 
 def test_the_orders_of_the_flow_are_named() -> None:
