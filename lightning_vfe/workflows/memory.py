@@ -27,6 +27,24 @@ def check_memory(num_atoms: int, key: str = "system.num_atoms") -> None:
     _compare(key, num_atoms, 9 * num_atoms**2, "the pairs of one configuration")
 
 
+def check_features(config: DictConfig) -> None:
+    """Compare the features of psi for one configuration, with their derivatives, with the free memory.
+
+    A feature of an electron has a Jacobian of 3 N numbers; a feature of two electrons has a value, three derivatives
+    and a Laplacian. The local energy holds those of one layer at once: N^2 (3 single_width + 5 pair_width) numbers.
+
+    Args:
+        config: with the groups `system` and `wavefunction`; one that is not ours may have no such widths.
+
+    Raises:
+        SettingError: the memory cannot hold them.
+    """
+    single, pair = (int(config.wavefunction.get(f"{name}_width") or 0) for name in ("single", "pair"))
+    num_atoms = config.system.num_atoms
+    count = num_atoms**2 * (3 * single + 5 * pair)
+    _compare("system.num_atoms", num_atoms, count, "the features of one configuration and their derivatives")
+
+
 def check_walkers(config: DictConfig) -> None:
     """Compare the electrons of all walkers with the free memory of this machine.
 
