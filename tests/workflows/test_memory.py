@@ -51,6 +51,19 @@ def test_out_of_memory_is_one_line(error):
         raise error
 
 
+def test_out_of_memory_names_keys_that_the_command_has():
+    config = OmegaConf.create({"system": {"num_atoms": 4000}, "log_z": {"num_chains": 32}, "max_chunk_elements": None})
+    expected = r"^out of memory \(no memory\), system.num_atoms = 4000, log_z.num_chains = 32; lower one of them$"
+    with pytest.raises(CommandError, match=expected), memory_bound(config):
+        raise MemoryError("no memory")
+    config = OmegaConf.create({"system": {"num_atoms": 4000}, "max_chunk_elements": None})
+    with (
+        pytest.raises(CommandError, match="= 4000; lower one of them or max_chunk_elements, use"),
+        memory_bound(config),
+    ):
+        raise MemoryError("no memory")
+
+
 def test_other_errors_keep_their_traceback():
     with pytest.raises(RuntimeError, match="a bug"), memory_bound(OmegaConf.create({})):
         raise RuntimeError("a bug")
