@@ -86,9 +86,15 @@ class VariationalTask(Task):
         """The protons' structure, and the potential of the base."""
         check_same_potential(config, module, content)
         note, stored = resume_structure(config, module.state, content), embedded_config(content)
-        if note and stored is not None and stored.system.structure != config.system.structure:
-            reason = f"holds other positions than those of the checkpoint, which began at {stored.system.structure}"
-            remedy = "drop it, or start a new run with fit"
+        if stored is None or stored.system.structure == config.system.structure:
+            return note
+        began, remedy = stored.system.structure, "drop it, or start a new run with fit"
+        if note:
+            reason = f"holds other positions than those of the checkpoint, which began at {began}"
+            raise SettingError("system.structure", config.system.structure, reason, remedy)
+        if not module.state.is_fixed:
+            reason = f"has no effect, since the walkers of the checkpoint continue, which began at {began}"
+            remedy += " init_from=RUN trainer.max_steps=1"
             raise SettingError("system.structure", config.system.structure, reason, remedy)
         return note
 
