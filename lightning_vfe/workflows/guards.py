@@ -22,8 +22,13 @@ TRAINER = "lightning.Trainer"
 LOGGERS = "lightning.pytorch.loggers."
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """Of a disk that is full, beyond its quota, or broken."""
-SIZES = ("system.num_atoms", "sampler.num_proton_walkers", "sampler.num_electron_walkers")
-SIZES = (*SIZES, "log_z.num_chains", "label.chains.num_chains")
+SIZES = (
+    "system.num_atoms",
+    "sampler.num_proton_walkers",
+    "sampler.num_electron_walkers",
+    "log_z.num_chains",
+    "label.chains.num_chains",
+)
 """Keys on which the memory depends most."""
 CHUNKS = ("max_chunk_elements", "optimizer.score_chunk")
 """Keys that bound temporaries."""
