@@ -47,7 +47,7 @@ def _print_fit(found: EquationOfState) -> None:
     """How well each state agrees with the derivatives of F, and with the surface through all others."""
     terms = found.surface.basis.terms
     title = (
-        f"surface of {terms.density} x {terms.temperature} terms in 1/rs and T: "
+        f"surface of {terms.num_terms} terms, {terms.density} powers of 1/rs and {terms.temperature} functions of T: "
         f"chi^2 = {found.fit.chi2:.1f} for {found.fit.dof} degrees of freedom"
     )
     shown = _table(title, ("rs", "T, K", "P against -dF/dV", "S against -dF/dT", "left out, p"))

@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 
 from lightning_vfe.errors import SettingError
-from lightning_vfe.log_z.between import Between
+from lightning_vfe.log_z.between import Between, neighbour_overlaps
 from lightning_vfe.log_z.journal import SweepJournal
 from lightning_vfe.log_z.ladder_run import LadderRun, Progress
 from lightning_vfe.log_z.mbar import bootstrap_covariance
@@ -161,7 +161,8 @@ def integrate_path(
     )
     rows = run.rows(chains)
     bootstrap, ladders = np.sqrt(np.diag(resampled))[rows], found.ladder_errors[rows]
-    windows = window_reports(chains, found, equilibrium, ideal)
+    overlaps = neighbour_overlaps(samples, path, range(len(path)))
+    windows = window_reports(chains, found, equilibrium, overlaps, ideal)
     covariance = _scaled(resampled[np.ix_(rows, rows)], np.maximum(bootstrap, ladders))
     error = float(np.sqrt(covariance.diagonal().max()))
     return JointResult(

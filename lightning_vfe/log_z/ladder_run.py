@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_vfe.log_z.between import Between, overlaps_of_targets
+from lightning_vfe.log_z.between import Between, neighbour_overlaps
 from lightning_vfe.log_z.equilibrium import Equilibrium, find_equilibrium
 from lightning_vfe.log_z.journal import PART, SweepJournal
 from lightning_vfe.log_z.mbar import Reweighted, reweight
@@ -98,7 +98,7 @@ class LadderRun:
         run, chains = self, self.pilot()
         for _ in range(_MOST_REFINEMENTS if between is not None else 0):
             samples = run.sweeps(chains, run.settings.pilot_sweeps, adapt=False, what="overlap of the states")
-            overlaps = overlaps_of_targets(samples, run.rows(chains).tolist(), run.targets)
+            overlaps = neighbour_overlaps(samples, coefficients(chains.points).numpy(), run.rows(chains).tolist())
             poor = np.flatnonzero(overlaps < run.settings.min_overlap).tolist()
             if not poor or between is None:
                 break
@@ -122,9 +122,9 @@ class LadderRun:
             if has_gap:
                 extra = np.where(lengths > _GAP, np.ceil(lengths / 2) - 1, 0).clip(max=_MOST_ADDED).astype(int)
             else:
-                steps = find_equilibrium(samples, chains.points).steps
-                found = reweight(samples, coefficients(chains.points).numpy(), steps)
-                extra = (found.neighbour_overlap < settings.min_overlap).astype(int)
+                rows = range(len(chains.points))
+                overlaps = neighbour_overlaps(samples, coefficients(chains.points).numpy(), rows)
+                extra = (overlaps < settings.min_overlap).astype(int)
             if not extra.any() or insertion == _MOST_INSERTIONS:
                 break
             chains = self.restart(chains, with_more_points(chains.points, extra))

@@ -54,11 +54,6 @@ class Reweighted:
         """Of log_z[-1] from the spread over ladders."""
         return float(self.ladder_errors[-1])
 
-    @property
-    def neighbour_overlap(self) -> np.ndarray:
-        """The smaller of O_{k,k+1} and O_{k+1,k}  # (K - 1,)."""
-        return np.minimum(np.diag(self.overlap, 1), np.diag(self.overlap, -1))
-
 
 def reweight(reduced: np.ndarray, coefficients: np.ndarray, steps: Sequence[np.ndarray]) -> Reweighted:
     """Multistate Bennett acceptance ratio of all windows.

@@ -30,7 +30,7 @@ class WindowReport:
         r_hat: split R-hat of the energy differences over the chains.
         acceptance: accepted fraction of the moves.
         width: of the moves, in bohr.
-        overlap_with_next: the smaller of the two entries of the overlap matrix; None for the last window.
+        overlap_with_next: int p_1 p_2 / (p_1 + p_2) du with the next window, at most 1/2; None for the last window.
         swaps_with_next: accepted fraction of the swaps; None for the last window.
     """
 
@@ -77,10 +77,11 @@ def window_reports(
     chains: ReplicaExchange,
     found: Reweighted,
     equilibrium: Equilibrium,
+    overlap: np.ndarray,
     ideal: float,
 ) -> tuple[WindowReport, ...]:
-    """One report for each window; `ideal` is the ideal gas's 3N ln L."""
-    acceptance, swapped, overlap = chains.acceptance, chains.swap_acceptance, found.neighbour_overlap
+    """One report for each window; `overlap` (K - 1,) with the next one, `ideal` is the ideal gas's 3N ln L."""
+    acceptance, swapped = chains.acceptance, chains.swap_acceptance
     reports = []
     for k, point in enumerate(chains.points):
         is_last = k == len(chains.points) - 1

@@ -20,7 +20,8 @@ class LogZSettings:
         pilot_sweeps: sweeps of each of the pilot's rounds, and of the equilibration.
         target_error_per_atom: target standard error of ln Z / N, that is, of F / (N kT).
         spacing: thermodynamic length between neighbouring windows.
-        min_overlap: windows are added between neighbours whose overlap is below; states, too, where there are several.
+        min_overlap: windows are added between neighbours whose overlap int p_1 p_2 / (p_1 + p_2) du is below; states,
+            too, where there are several.
         max_windows_per_stage: most windows that the pilot may place in a stage.
         proposal: "langevin" (MALA) or "gaussian".
         num_bootstraps: resamplings of the bootstrap error.
@@ -59,7 +60,13 @@ class LogZSettings:
             if not getattr(self, name) > 0:
                 raise SettingError(name, getattr(self, name), f"must be positive, for example {example}")
         if not 0.01 <= self.min_overlap <= 0.2:
-            raise SettingError("min_overlap", self.min_overlap, "must be from 0.01 to 0.2", "0.03 is usual")
+            raise SettingError(
+                "min_overlap",
+                self.min_overlap,
+                "must be from 0.01 to 0.2: equal distributions overlap by 0.5, Gaussians two standard deviations apart "
+                "by 0.22",
+                "0.03 is usual",
+            )
         if self.seed < 0:
             raise SettingError("seed", self.seed, "must not be negative", "give a whole number such as 42")
         make_proposal(self.proposal, "proposal")

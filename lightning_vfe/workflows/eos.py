@@ -15,7 +15,14 @@ from lightning_vfe.analysis.eos.fit import Fit, fit_surface
 from lightning_vfe.analysis.eos.hugoniot import InitialState, hugoniot_of_points, hugoniot_of_surface
 from lightning_vfe.analysis.eos.points import Point, collect
 from lightning_vfe.analysis.eos.surface import Surface
-from lightning_vfe.analysis.eos.tables import finite_size_lines, fit_summary, gaps, remarks, state_table
+from lightning_vfe.analysis.eos.tables import (
+    finite_size_lines,
+    fit_summary,
+    gaps,
+    hugoniot_lines,
+    remarks,
+    state_table,
+)
 from lightning_vfe.analysis.figures import FILE_DPI
 from lightning_vfe.analysis.run import load_run
 from lightning_vfe.errors import CommandError, SettingError, one_line
@@ -39,8 +46,8 @@ class EquationOfState:
         fit: the least-squares fit: chi2, dof.
         hugoniot: of the surface, see `analysis.eos.hugoniot`; empty where it does not run through the states.
         measured_hugoniot: of measured E and P alone.
-        remarks: a line for each state that does not fit or is not to be trusted, for gaps in the grid, and for each run
-            whose errors of ln Z cannot be joined.
+        remarks: a line for each state that does not fit or is not to be trusted, for gaps in the grid, for errors that
+            lack a truncation error, and for each run whose errors of ln Z cannot be joined.
         figures: by name.
         files: where each is stored; empty where they are not.
     """
@@ -92,7 +99,7 @@ def eos(
         "eos_isentropes": draw_isentropes(fit, system),
         "eos_hugoniot": draw_hugoniot(hugoniot, measured, system),
     }
-    lines = [*remarks(table), *gaps(points), *independent]
+    lines = [*remarks(table), *gaps(points), *hugoniot_lines(measured), *independent]
     if finite_size:
         lines += finite_size_lines(points, particles.num_atoms)
     result = EquationOfState(table, fit.surface, fit, hugoniot, measured, lines, figures)

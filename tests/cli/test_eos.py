@@ -25,7 +25,8 @@ def test_eos_writes_tables_and_figures_into_the_run(tmp_path: Path, capsys: pyte
     assert len(table) == 12
     assert abs(table.loc[(1.9, 6000.0), "left_out_E"]) > 5
     surface = json.loads((run / "eos_surface.json").read_text())
-    assert len(surface["coefficients"]) == surface["density_terms"] * surface["temperature_terms"]
+    assert len(surface["coefficients"]) == len(surface["terms"]) == len({tuple(pair) for pair in surface["terms"]})
+    assert len(surface["covariance"]) == len(surface["coefficients"])
     assert surface["dof"] == 36 - len(surface["coefficients"])
     for name in ("isotherms", "free_energy", "isentropes", "hugoniot"):
         assert (run / "figures" / f"eos_{name}.png").stat().st_size > 10_000

@@ -11,8 +11,9 @@ import torch
 from scipy.integrate import quad
 from scipy.stats import norm
 
-from lightning_vfe.log_z.between import TargetPath, overlap_of_pair
-from lightning_vfe.log_z.integrate import integrate_path
+from lightning_vfe.errors import SettingError
+from lightning_vfe.log_z.between import TargetPath, neighbour_overlaps, overlap_of_pair
+from lightning_vfe.log_z.integrate import integrate, integrate_path
 from lightning_vfe.log_z.settings import LogZSettings
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.state_point import StatePoint
@@ -76,6 +77,39 @@ def test_states_are_added_until_neighbours_overlap() -> None:
     stiffnesses, seen = [2.0, 3.0], []
     assert len(integrate_path(*path(), cell, 1.0, replace(SETTINGS, min_overlap=0.05), between=between).log_z) == 2
     assert not seen
+
+
+def test_the_largest_threshold_adds_few_windows() -> None:
+    """Windows that are close have a large overlap, so that windows and states are added only until it is reached."""
+    cell = PeriodicCell(1, 4.0)
+
+    def energy(z: torch.Tensor) -> torch.Tensor:
+        return 50.0 * (cell.wrap(z) - 0.5 * cell.length).square().sum(dim=(-2, -1))
+
+    numbers = []
+    for threshold in (0.01, 0.2):
+        short = replace(SETTINGS, num_steps=2, min_overlap=threshold, spacing=0.7)
+        found = integrate([energy], cell, 1.0, short)
+        numbers.append(len(found.windows))
+        assert not [reason for reason in found.reasons if "overlap" in reason]
+    assert min(window.overlap_with_next for window in found.windows[:-1]) > 0.2
+    assert numbers[1] <= numbers[0] + 1
+    with pytest.raises(SettingError, match=r"from 0\.01 to 0\.2: equal distributions overlap by 0\.5"):
+        replace(SETTINGS, min_overlap=0.3)
+
+
+@pytest.mark.parametrize("distance", [0.5, 1.0, 2.0])
+def test_overlap_of_a_dense_ladder(distance: float) -> None:
+    """Of harmonic windows shifted by as many standard deviations; windows around them change nothing."""
+    random = np.random.default_rng(5)
+    centres = distance * np.arange(6)
+    x = centres[:, None] + random.normal(size=(4000, 6, 1))
+    # (x - a)^2 / 2 = x^2/2 - a x + a^2/2, from the energies x and 1
+    samples = np.stack([x, np.ones_like(x)], axis=-1)  # (steps, K, C, S)
+    coefficients = np.stack([-centres, 0.5 * centres**2], axis=1)
+    pair = norm(0.0, 1.0), norm(distance, 1.0)
+    exact = quad(lambda x: math.prod(p.pdf(x) for p in pair) / sum(p.pdf(x) for p in pair), -8.0, distance + 8.0)[0]
+    assert neighbour_overlaps(samples, coefficients, range(6)) == pytest.approx(np.full(5, exact), rel=0.05)
 
 
 def test_halfway_is_the_geometric_mean() -> None:

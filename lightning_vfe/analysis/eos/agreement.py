@@ -45,7 +45,7 @@ def consistency(fit: Fit) -> Consistency:
     derived = fit.gain.copy()  # (terms, data): coefficients by the data
     if low.any():
         derived[low] = np.linalg.pinv(rows[:, low]) @ (own - rows[:, ~low] @ fit.gain[~low])
-    has_slope = [bool(low.reshape(terms)[1:].any()), bool(low.reshape(terms)[:, 1:].any())]
+    has_slope = [bool(low[terms.indices[:, axis] > 0].any()) for axis in (0, 1)]
     pressure, entropy = np.full((2, len(fit.points)), math.nan)
     for number, point in enumerate(fit.points):
         place = np.array(volume_per_atom(point.state.rs)), np.array(point.kT)
@@ -119,10 +119,9 @@ def _lowest(fit: Fit, rows: np.ndarray) -> np.ndarray:
         range(1, min(terms.density, densities) + 1), range(1, min(terms.temperature, temperatures) + 1)
     )
     for density, temperature in sorted(sizes, key=lambda size: -size[0] * size[1]):
-        low = np.zeros(terms, dtype=bool)
-        low[:density, :temperature] = True
-        if determines(rows[:, low.ravel()]):
-            return low.ravel()
+        low = (terms.indices < (density, temperature)).all(axis=1)
+        if determines(rows[:, low]):
+            return np.asarray(low)
     return np.zeros(terms.num_terms, dtype=bool)
 
 

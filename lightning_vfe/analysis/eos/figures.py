@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import FixedLocator, LogLocator, NullFormatter, StrMethodFormatter
 
 from lightning_vfe.analysis.eos.fit import Fit
 from lightning_vfe.analysis.eos.hugoniot import GROUND_STATE_LIMIT
@@ -28,17 +28,28 @@ POINTS_OF_A_LINE = 60
 MOST_LINES = 6
 """Isentropes in a figure at most."""
 NEAR = {"rs": 1.05, "temperature_kelvin": 1.2}
-"""Published values are shown up to these factors beyond the states: pressures vary fast with the density."""
+"""Published values are shown up to these factors beyond the densities and temperatures of the states."""
+LINEAR_GPA = 10.0
+"""Up to about here an axis of P is linear, and from here on logarithmic, where P spans decades and may be zero."""
+DECADES = 10.0
+"""Ratio of the largest P to the smallest, or to LINEAR_GPA, from which on such an axis is used."""
+PRESSURE_TICKS = [-1e3, -100, -30, -10, 0, 10, 30, 100, 300, 1e3, 3e3, 1e4, 1e5, 1e6]
 LOOKS = {"LRDMC": (GREY, "s"), "CEIMC": (ORANGE, "*")}
 
 
 def draw_isotherms(fit: Fit, table: pd.DataFrame, system: Mapping[str, Any]) -> Figure:
-    """P against rs at each temperature: measured values, the surface, and published values nearby (grey)."""
+    """P against rs at each temperature: measured values, the surface, and published values nearby.
+
+    Published values have the colour of their temperature where the states have it, and are grey elsewhere.
+    """
     return _draw_lines(fit, table, system, "pressure_gpa", "rs")
 
 
 def draw_free_energy(fit: Fit, table: pd.DataFrame, system: Mapping[str, Any]) -> Figure:
-    """F against T at each density: measured values, the surface, and published values nearby (grey)."""
+    """F against T at each density: measured values, the surface, and published values nearby.
+
+    Published values have the colour of their density where the states have it, and are grey elsewhere.
+    """
     return _draw_lines(fit, table, system, "free_energy_per_atom", "temperature_kelvin")
 
 
@@ -48,14 +59,19 @@ def _draw_lines(fit: Fit, table: pd.DataFrame, system: Mapping[str, Any], name: 
     with house_style():
         figure, (panel,) = panel_grid(1, 1, (5.4, 3.6))
         numbers = sorted({getattr(state, other) for state in states})
-        for number, color in zip(numbers, _colors(len(numbers)), strict=True):
+        colors = dict(zip(numbers, _colors(len(numbers)), strict=True))
+        for number, color in colors.items():
             own = [i for i, state in enumerate(states) if getattr(state, other) == number]
             x = np.array([getattr(states[i], axis) for i in own])
             rows = table.iloc[own]
             _draw_points(panel, x, rows, name, color, math_label(other, number))
             line = np.linspace(x.min(), x.max(), POINTS_OF_A_LINE)
             _draw_curve(panel, fit.surface, line, number, axis, name, color)
-        published = _draw_published(panel, table, system, name, axis)
+        published = _draw_published(panel, table, system, name, axis, colors)
+        if name == "pressure_gpa" and table[name].max() > DECADES * max(LINEAR_GPA, abs(table[name].min())):
+            panel.set_yscale("asinh", linear_width=LINEAR_GPA)
+            panel.yaxis.set_major_locator(FixedLocator(PRESSURE_TICKS))
+            panel.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
         panel.set_xlabel(AXIS_LABELS[axis])
         panel.set_ylabel(TERMS[name].axis_unit)
         panel.set_title(TERMS[name].title)
@@ -99,7 +115,8 @@ def draw_isentropes(fit: Fit, system: Mapping[str, Any]) -> Figure:
 def draw_hugoniot(of_surface: pd.DataFrame, of_points: pd.DataFrame, system: Mapping[str, Any]) -> Figure:
     """P against the compression V_0/V: the surface, measured E and P alone, and published points.
 
-    Hollow marks are beyond the limit of electrons in their ground state, in which E and P are not complete.
+    Numbers are temperatures in 1000 K. Hollow marks are beyond the limit of electrons in their ground state: there, E
+    and P of the model lack the excitation of electrons.
     """
     published = pd.read_csv(resource_folder("data") / "hugoniot.csv", comment="#")
     with house_style():
@@ -123,7 +140,12 @@ def draw_hugoniot(of_surface: pd.DataFrame, of_points: pd.DataFrame, system: Map
             panel.errorbar(table["compression"], table["pressure_gpa"], **errors, fmt="none", ecolor=color, capsize=2)
             faces = [color if cold else "white" for cold in table["ground_state_electrons"]]
             look: dict[str, Any] = {"marker": marker, "edgecolors": color, "label": label, "zorder": 3}
+            panel.plot(table["compression"], table["pressure_gpa"], color=color, linewidth=0.9, zorder=2)
             panel.scatter(table["compression"], table["pressure_gpa"], 26, faces, **look)
+        of_own = of_surface if of_points.empty else of_points
+        theirs = published.rename(columns={"T_kelvin": "temperature_kelvin", "P": "pressure_gpa"})
+        _name_temperatures(panel, theirs, GREY, "bottom")
+        _name_temperatures(panel, of_own, BLUE if of_points.empty else VERMILION, "top")
         if of_surface.empty and of_points.empty:
             panel.text(0.03, 0.95, "not through the states of the run", transform=panel.transAxes, va="top", color=BLUE)
         panel.set_yscale("log")
@@ -132,11 +154,23 @@ def draw_hugoniot(of_surface: pd.DataFrame, of_points: pd.DataFrame, system: Map
         panel.yaxis.set_minor_formatter(NullFormatter())
         panel.set_xlabel("compression $V_0 / V$")
         panel.set_ylabel("$P$ / GPa")
-        panel.set_title(f"hollow: above {GROUND_STATE_LIMIT:g} K, with excited electrons")
+        panel.set_title(
+            f"numbers: $T$ / 1000 K; hollow: $T$ > {GROUND_STATE_LIMIT:g} K,\n"
+            "where electrons are not in their ground state"
+        )
         handles, labels = panel.get_legend_handles_labels()
         figure.legend(handles[::-1], labels[::-1], loc="outside right upper")
         figure.suptitle(f"{substance(system)},  $N = {system['num_atoms']}$", x=0.01, ha="left", fontsize=10.5)
     return figure
+
+
+def _name_temperatures(panel: Axes, table: pd.DataFrame, color: Any, side: str) -> None:
+    """T in 1000 K beside each point; its bottom or its top is at the height of the point."""
+    for row in table.dropna(subset="temperature_kelvin").to_dict("records"):
+        place, thousands = (row["compression"], row["pressure_gpa"]), row["temperature_kelvin"] / 1000.0
+        look: dict[str, Any] = {"color": color, "fontsize": 7, "ha": "right", "va": side}
+        offset = (-4, 2 if side == "bottom" else -2)
+        panel.annotate(f"{thousands:g}", place, xytext=offset, textcoords="offset points", **look)
 
 
 def _draw_points(panel: Axes, x: np.ndarray, rows: pd.DataFrame, name: str, color: Any, label: str) -> None:
@@ -163,7 +197,9 @@ def _draw_curve(
     panel.fill_between(line, values - errors, values + errors, color=color, alpha=0.2, linewidth=0)
 
 
-def _draw_published(panel: Axes, table: pd.DataFrame, system: Mapping[str, Any], name: str, axis: str) -> int:
+def _draw_published(
+    panel: Axes, table: pd.DataFrame, system: Mapping[str, Any], name: str, axis: str, colors: Mapping[float, Any]
+) -> int:
     """Rows of data/literature.csv in and around the range of the states; F holds for hydrogen alone.
 
     Returns:
@@ -174,13 +210,14 @@ def _draw_published(panel: Axes, table: pd.DataFrame, system: Mapping[str, Any],
     states = table.index.to_frame()
     rows = literature_table().rename(columns={"T_kelvin": "temperature_kelvin"})
     rows = rows[(rows["temperature_kelvin"] > 0) & rows["P" if name == "pressure_gpa" else "F"].notna()]
-    for key, near in NEAR.items():
-        rows = rows[rows[key].between(states[key].min() / near, states[key].max() * near)]
+    for key, factor in NEAR.items():
+        rows = rows[rows[key].between(states[key].min() / factor, states[key].max() * factor)]
     other = "temperature_kelvin" if axis == "rs" else "rs"
     groups = rows.groupby(["method", other])
     for number, ((method, place), own) in enumerate(groups):
         values, label = own["P" if name == "pressure_gpa" else "F"], f"{method}, {math_label(other, place)}"
-        panel.scatter(own[axis], values, 24, GREY, marker="sD^v<>ph"[number % 8], label=label, zorder=1)
+        color = matplotlib.colors.to_hex(colors.get(place, GREY))
+        panel.scatter(own[axis], values, 24, color, marker="sD^v<>ph"[number % 8], label=label, zorder=1)
     return len(groups)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,11 +10,9 @@ import numpy as np
 from scipy.linalg import block_diag
 
 from lightning_vfe.analysis.eos.points import Point
-from lightning_vfe.analysis.eos.surface import MOST_THERMAL, Basis, Surface, Terms, volume_per_atom
+from lightning_vfe.analysis.eos.surface import MOST_POWERS, MOST_THERMAL, Basis, Surface, Terms, volume_per_atom
 from lightning_vfe.errors import SettingError
 
-MOST_POWERS = 5
-"""Powers of (V_0/V)^(1/3) at most."""
 LEAST_WEIGHT = 1e-4
 """Surfaces of a smaller Akaike weight do not count."""
 CURVED = 3
@@ -73,8 +70,8 @@ def fit_surface(points: Sequence[Point], num_atoms: int, nuclear_mass: float) ->
     is taken (Akaike's information criterion for few data: Hurvich and Tsai, Biometrika 76, 297 (1989)). The others are
     its rivals, with the weights exp(-(criterion less the least one)/2): their spread is the truncation error. A power
     of 1/rs needs a further density, a further function of T a further temperature: with few states there are few terms.
-    Three of each are taken wherever the data determine them, so that the errors of the compressibility and of C_V are
-    known.
+    Three of each, and all their products, are taken wherever the data determine them, so that the errors of the
+    compressibility and of C_V are known. Beyond these, the data choose the highest order of the products.
 
     Args:
         points: at least two.
@@ -88,16 +85,21 @@ def fit_surface(points: Sequence[Point], num_atoms: int, nuclear_mass: float) ->
         remedy = "give several runs, or train with system.rs=[1.9,2.0,2.1]"
         raise SettingError("runs", [point.run for point in points], "hold a single state: no surface", remedy)
     num_densities, num_temperatures = numbers_of(points)
-    sizes = itertools.product(
-        range(min(2, num_densities), min(MOST_POWERS, num_densities + 1) + 1),
-        range(min(2, num_temperatures), min(MOST_THERMAL, num_temperatures + 1) + 1),
-    )
-    bases = [_basis(points, num_atoms, nuclear_mass, Terms(*size)) for size in sizes]
+    least = Terms(min(CURVED, num_densities + 1), min(CURVED, num_temperatures + 1))
+    least = least._replace(order=least.density + least.temperature - 1)
+    sizes = [
+        Terms(density, temperature, order)
+        for density in range(min(2, num_densities), min(MOST_POWERS, num_densities + 1) + 1)
+        for temperature in range(min(2, num_temperatures), min(MOST_THERMAL, num_temperatures + 1) + 1)
+        for order in range(
+            min(max(least.order, density, temperature), density + temperature - 1), density + temperature
+        )
+    ]
+    bases = [_basis(points, num_atoms, nuclear_mass, size) for size in sizes]
     fits = [fit for basis in bases if (fit := fit_terms(points, basis)) is not None and fit.dof > 1]
     if not fits:
         names = sorted({point.run for point in points})
         raise SettingError("runs", names, "have too few results for a surface", "give runs of more states")
-    least = min(CURVED, num_densities + 1), min(CURVED, num_temperatures + 1)
     curved = [fit for fit in fits if all(n >= one for n, one in zip(fit.surface.basis.terms, least, strict=True))]
     return _with_rivals(min(curved or fits, key=_information), fits)
 

@@ -19,6 +19,8 @@ from lightning_vfe.physics.units import BOHR_TO_ANGSTROM, HARTREE_PER_BOHR3_TO_G
 
 GROUND_STATE_LIMIT = 10_000.0
 """Kelvin. Above it, excited electrons, which the model leaves out, change E and P."""
+STATISTICAL_ONLY = "the error is statistical only: two densities give no truncation error"
+"""Remark on a row whose truncation error is not known."""
 STEP = 1e-5
 """Relative step in V of the slope of the mismatch."""
 ELECTRON_MASS_GRAM = constants.electron_mass * 1e3
@@ -130,7 +132,7 @@ def hugoniot_of_points(points: Sequence[Point], start: InitialState) -> pd.DataF
     polynomials of second degree where kinetic and Coulomb energy scale with the density: a parabola, or a line where
     there are two densities, by least squares with the errors of the mismatch h as weights. The error of the zero of h
     follows from the covariance of E and P. The truncation error is the distance to the zero between lines through the
-    two densities around it; it is not known where there are two densities.
+    two densities around it. It is not known where there are two densities; the row says so in its remark.
 
     Args:
         points: of one or several temperatures.
@@ -198,7 +200,7 @@ def _zero(points: Sequence[Point], start: InitialState, degree: int) -> tuple[fl
 def _table(rows: Sequence[tuple[float, ...]], start: InitialState) -> pd.DataFrame:
     """temperature_kelvin, rs, compression V_0/V and pressure_gpa with errors, and whether T is within the limit.
 
-    The errors contain the truncation error, which NAME_truncation holds apart.
+    The errors contain the truncation error, which NAME_truncation holds apart. `remark` says where it is not known.
     """
     kelvin, volume, pressure, volume_error, pressure_error, *truncated = np.array(rows, dtype=float).reshape(-1, 7).T
     return pd.DataFrame(
@@ -213,5 +215,6 @@ def _table(rows: Sequence[tuple[float, ...]], start: InitialState) -> pd.DataFra
             "pressure_gpa_error": pressure_error * HARTREE_PER_BOHR3_TO_GPA,
             "pressure_gpa_truncation": truncated[1] * HARTREE_PER_BOHR3_TO_GPA,
             "ground_state_electrons": kelvin <= GROUND_STATE_LIMIT,
+            "remark": np.where(np.isnan(truncated[0]), STATISTICAL_ONLY, ""),
         }
     )

@@ -13,25 +13,35 @@ from scipy.optimize import brentq
 
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE
 
+MOST_POWERS = 5
+"""Powers of (V_0/V)^(1/3) at most."""
 MOST_THERMAL = 5
 """Functions of T at most: 1, t, t ln t, t^2, t^3."""
 
 
 class Terms(NamedTuple):
-    """Size of the polynomial.
+    """Size of the polynomial: the terms x^i theta_j(t) with i < density, j < temperature and i + j < order.
 
     Attributes:
         density: number of powers of x = (V_0/V)^(1/3) - 1, from x^0 on.
         temperature: number of functions of t = T/T_0: the first of 1, t, t ln t, t^2, t^3.
+        order: bound on i + j; density + temperature - 1 or more leaves no product out.
     """
 
     density: int
     temperature: int
+    order: int = MOST_POWERS + MOST_THERMAL - 1
+
+    @property
+    def indices(self) -> np.ndarray:
+        """i and j of each term.  # (num_terms, 2)"""
+        pairs = np.indices((self.density, self.temperature)).reshape(2, -1).T
+        return np.asarray(pairs[pairs.sum(axis=1) < self.order])
 
     @property
     def num_terms(self) -> int:
         """Number of coefficients."""
-        return self.density * self.temperature
+        return len(self.indices)
 
 
 def volume_per_atom(rs: float | np.ndarray) -> np.ndarray:
@@ -88,8 +98,9 @@ class Basis:
         else:  # d^2x/dv^2 = 4 u / (9 v^2)
             powers = u**2 / 9.0 * self._powers(x, 2) + 4.0 * u / 9.0 * self._powers(x, 1)
         powers = powers / volume[..., None] ** of_volume
-        thermal = _thermal(t, of_kT)[..., : self.terms.temperature] / self.kT**of_kT
-        return np.asarray((powers[..., :, None] * thermal[..., None, :]).reshape(*x.shape, self.terms.num_terms))
+        thermal = _thermal(t, of_kT) / self.kT**of_kT
+        i, j = self.terms.indices.T
+        return np.asarray(powers[..., i] * thermal[..., j])
 
     def ideal(self, volume: np.ndarray, kT: np.ndarray, of_volume: int = 0, of_kT: int = 0) -> np.ndarray:
         """The same derivative of F_ideal.  # (...)"""

@@ -75,13 +75,15 @@ def surface_quantities(
     unknown = nan, nan, nan
     if terms.temperature < CURVED:
         found["heat_capacity"] = unknown
-    if min(terms) < CURVED:
+    if min(terms.density, terms.temperature) < CURVED:
         found["sound_speed_km_per_s"] = unknown
     return found
 
 
 def fit_summary(fit: Fit) -> dict[str, Any]:
-    """How good the fit is, and the surface: chi2, dof, terms, coefficients, their covariance and the reference.
+    """How good the fit is, and the surface: chi2, dof, coefficients, their covariance and the reference.
+
+    `terms` are the powers i of x and the numbers j of the functions of T, for each coefficient.
 
     `rivals` are the surfaces of other numbers of terms, with their Akaike weights.
     """
@@ -89,8 +91,7 @@ def fit_summary(fit: Fit) -> dict[str, Any]:
     return {
         "chi2": fit.chi2,
         "dof": fit.dof,
-        "density_terms": basis.terms.density,
-        "temperature_terms": basis.terms.temperature,
+        "terms": basis.terms.indices.tolist(),
         "num_atoms": basis.num_atoms,
         "nuclear_mass": basis.nuclear_mass,
         "reference_volume": basis.volume,
@@ -100,8 +101,7 @@ def fit_summary(fit: Fit) -> dict[str, Any]:
         "rivals": [
             {
                 "weight": weight,
-                "density_terms": rival.basis.terms.density,
-                "temperature_terms": rival.basis.terms.temperature,
+                "terms": rival.basis.terms.indices.tolist(),
                 "coefficients": rival.coefficients.tolist(),
             }
             for weight, rival in fit.surface.rivals
@@ -123,6 +123,15 @@ def gaps(points: Sequence[Point]) -> list[str]:
     if not missing or len(missing) >= len(known):
         return []
     return [f"the grid has no state at {'; '.join(state.label for state in missing)}: the surface interpolates there"]
+
+
+def hugoniot_lines(measured: pd.DataFrame) -> list[str]:
+    """One line for each remark on the Hugoniot of measured E and P."""
+    lines = []
+    for text, rows in measured[measured["remark"] != ""].groupby("remark"):
+        kelvins = ", ".join(f"{kelvin:g}" for kelvin in rows["temperature_kelvin"])
+        lines.append(f"Hugoniot of measured E and P at {kelvins} K: {text}")
+    return lines
 
 
 def finite_size_lines(points: Sequence[Point], num_atoms: int) -> list[str]:

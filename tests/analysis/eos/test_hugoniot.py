@@ -13,6 +13,7 @@ from lightning_vfe.analysis.eos.fit import fit_surface
 from lightning_vfe.analysis.eos.hugoniot import InitialState, hugoniot_of_points, hugoniot_of_surface
 from lightning_vfe.analysis.eos.points import Point, collect
 from lightning_vfe.analysis.eos.surface import Basis, Surface, Terms, kelvin_to_kT, volume_per_atom
+from lightning_vfe.analysis.eos.tables import hugoniot_lines
 from lightning_vfe.analysis.run import RunFolder
 from lightning_vfe.analysis.states import State
 from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA, PROTON_MASS
@@ -119,4 +120,10 @@ def test_energies_that_scale_with_the_density_are_interpolated_exactly() -> None
         assert found[f"{name}_error"] > found[f"{name}_truncation"] > 0.0
     two = hugoniot_of_points(scaling_points([1.2, 2.1]), start).iloc[0]
     assert math.isnan(two["compression_truncation"])
+    assert two["remark"] == "the error is statistical only: two densities give no truncation error"
+    assert found["remark"] == ""
+    assert hugoniot_lines(hugoniot_of_points(scaling_points([1.2, 2.1]), start)) == [
+        f"Hugoniot of measured E and P at 8000 K: {two['remark']}"
+    ]
+    assert hugoniot_lines(hugoniot_of_points(scaling_points(wide), start)) == []
     assert two["compression_error"] > 0.0

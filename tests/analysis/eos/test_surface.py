@@ -14,6 +14,7 @@ from lightning_vfe.analysis.eos.points import Point, collect
 from lightning_vfe.analysis.eos.surface import Basis, Surface, Terms, kelvin_to_kT, rs_of_volume, volume_per_atom
 from lightning_vfe.analysis.eos.tables import remarks, state_table
 from lightning_vfe.analysis.run import RunFolder
+from lightning_vfe.analysis.states import State
 from lightning_vfe.errors import SettingError
 from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA, PROTON_MASS
 from tests.helpers.states_of_gas import exact, write_gas
@@ -99,6 +100,31 @@ def test_more_states_never_take_fewer_terms_than_they_need(tmp_path: Path) -> No
     assert fit.dof >= 1
     with pytest.raises(SettingError, match="hold a single state"):
         fit_surface(few[:1], 8, PROTON_MASS)
+
+
+def test_heat_capacity_that_falls_with_T_takes_products_of_low_order(tmp_path: Path) -> None:
+    """Three densities and temperatures: x^3 and t^2 without the products that the states do not determine."""
+    assert Terms(4, 4, 5).num_terms == 13
+    assert Terms(4, 4).num_terms == 16
+    assert [3, 2] not in Terms(4, 4, 5).indices.tolist()
+    random, terms = np.random.default_rng(4), Terms(4, 4, 5)
+    basis = Basis(8, PROTON_MASS, 33.0, float(kelvin_to_kT(7000.0)), terms)
+    low = np.where(terms.indices[:, 1] == 3, 0.02, 0.05)  # the last function of T bends C_V
+    truth = Surface(basis, low * random.normal(size=terms.num_terms), np.zeros((terms.num_terms,) * 2))
+    errors, points = np.array([1e-4, 1e-4, 1e-6]), []
+    for rs in (1.8, 2.0, 2.2):
+        for kelvin in (4000.0, 6000.0, 10000.0):
+            place = volume_per_atom(rs), kelvin_to_kT(kelvin)
+            values = np.array([truth.free_energy(*place), truth.energy(*place), truth.pressure(*place)])
+            noisy = values + errors * random.normal(size=3)
+            points.append(Point(State(rs, kelvin), noisy, np.diag(errors**2), "run"))
+    fit = fit_surface(points, 8, PROTON_MASS)
+    assert fit.surface.basis.terms == terms
+    assert fit.dof == 14
+    assert fit.chi2 < 14 + 3 * math.sqrt(28)
+    place = volume_per_atom(1.9), kelvin_to_kT(np.array([4500.0, 9000.0]))
+    for quantity in (lambda s: s.pressure(*place), lambda s: s.heat_capacity(*place)):
+        assert (np.abs(quantity(fit.surface) - quantity(truth)) < 3.5 * fit.surface.error(quantity)).all()
 
 
 def test_consistency_is_normal_and_finds_a_wrong_pressure(tmp_path: Path) -> None:
