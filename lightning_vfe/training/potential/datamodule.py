@@ -22,11 +22,10 @@ from lightning_vfe.training.supervised.labelled import (
     LabelledSet,
     ShuffledBatches,
     check_batches,
-    check_floors,
     check_processes,
     train_validation_test_split,
-    with_error_weights,
 )
+from lightning_vfe.training.supervised.weights import check_floors, with_error_weights
 
 PARTS = ("train", "validation", "test")
 MOST_CELLS = 6
