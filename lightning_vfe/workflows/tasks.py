@@ -11,7 +11,7 @@ from typing_extensions import override
 from lightning_vfe.errors import SettingError
 from lightning_vfe.workflows.build import build_state, check_structure, resume_structure, round_walkers
 from lightning_vfe.workflows.guards import instantiate, key_errors
-from lightning_vfe.workflows.memory import check_memory, check_walkers
+from lightning_vfe.workflows.memory import check_features, check_memory, check_walkers
 from lightning_vfe.workflows.restore import check_same_potential
 from lightning_vfe.workflows.run_config import embedded_config
 from lightning_vfe.workflows.system import check_protons, strata_of
@@ -71,6 +71,7 @@ class VariationalTask(Task):
         with key_errors(config):
             strata_of(config)
             check_memory(config.system.num_atoms)
+            check_features(config)
             check_walkers(config)
             return round_walkers(config) if may_round else ""
 
@@ -85,9 +86,15 @@ class VariationalTask(Task):
         """The protons' structure, and the potential of the base."""
         check_same_potential(config, module, content)
         note, stored = resume_structure(config, module.state, content), embedded_config(content)
-        if note and stored is not None and stored.system.structure != config.system.structure:
-            reason = f"holds other positions than those of the checkpoint, which began at {stored.system.structure}"
-            remedy = "drop it, or start a new run with fit"
+        if stored is None or stored.system.structure == config.system.structure:
+            return note
+        began, remedy = stored.system.structure, "drop it, or start a new run with fit"
+        if note:
+            reason = f"holds other positions than those of the checkpoint, which began at {began}"
+            raise SettingError("system.structure", config.system.structure, reason, remedy)
+        if not module.state.is_fixed:
+            reason = f"has no effect, since the walkers of the checkpoint continue, which began at {began}"
+            remedy += " init_from=RUN trainer.max_steps=1"
             raise SettingError("system.structure", config.system.structure, reason, remedy)
         return note
 

@@ -54,6 +54,19 @@ def test_fixed_protons_stay_where_the_checkpoint_has_them(
     torch.testing.assert_close(protons(checkpoint), began, rtol=0, atol=0)
 
 
+def test_walkers_that_continue_have_no_new_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["fit", "experiment=smoke", "trainer.max_steps=1", "run_dir=run"]) == 0
+    line = line_of(["test", "run_dir=run", "system.structure=mixed"], capsys)
+    assert (
+        "system.structure = mixed has no effect, since the walkers of the checkpoint continue, which began at" in line
+    )
+    assert "start a new run with fit init_from=RUN trainer.max_steps=1" in line
+    assert main(["validate", "run_dir=run", "system.structure=random"]) == 0, "the one that it had"
+
+
 def test_a_potential_is_known_by_its_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
