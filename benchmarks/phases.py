@@ -14,8 +14,9 @@ from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.models.twin import Twin
+from lightning_vfe.models.wavefunction.paired import log_psi_of_walkers
 from lightning_vfe.models.wavefunction.scores import wavefunction_scores
-from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction, log_psi_of_walkers
+from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.optim.collectives import Collectives
 from lightning_vfe.optim.natural_gradient import chosen_space
 from lightning_vfe.optim.solve import (

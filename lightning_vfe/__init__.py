@@ -13,8 +13,6 @@ from typing import Any
 __version__ = "0.2.0"
 
 _HOMES = {
-    "physics.cell": ("PeriodicCell",),
-    "physics.ewald": ("Ewald",),
     "physics.system": ("System",),
     "physics.state_point": ("StatePoint",),
     "physics.strata": ("Strata",),
@@ -31,8 +29,9 @@ _HOMES = {
     "sampling.nested": ("NestedSampler",),
     "state.variational_state": ("VariationalState",),
     "workflows.load": ("load",),
-    "workflows.verbs": ("compute_log_z", "fit", "label", "sample", "test"),
+    "workflows.verbs": ("compute_log_z", "fit", "label", "sample", "test", "validate"),
     "workflows.report": ("report",),
+    "workflows.eos": ("eos",),
     "errors": ("SettingError",),
     "training.variational.module": ("VariationalFreeEnergy",),
     "training.variational.datamodule": ("MCMCDataModule",),
@@ -40,6 +39,8 @@ _HOMES = {
     "training.torch_optimizer": ("TorchOptimizer",),
 }
 _PART_HOMES = {
+    "physics.cell": ("PeriodicCell",),
+    "physics.ewald": ("Ewald",),
     "physics.state_point": ("WalkerStates",),
     "physics.strata": ("reference_point",),
     "models.wavefunction.molecular": ("MolecularWavefunction",),
@@ -52,7 +53,6 @@ _PART_HOMES = {
         "LangevinProposal",
     ),
     "workflows.load": ("LoadedRun",),
-    "workflows.eos": ("eos",),
     "analysis.eos.hugoniot": ("InitialState",),
     "workflows.sample": ("SampleSettings",),
     "training.variational.optimizers": ("Adam",),
@@ -60,7 +60,8 @@ _PART_HOMES = {
     "models.potential.export": ("export_potential",),
     "models.potential.exported": ("ExportedPotential",),
 }
-"""Parts that are seldom named: states of other points; wavefunctions, moves, potentials, optimizers of your choice."""
+"""Parts that are seldom named: the cell and its Coulomb energies; states of other points; wavefunctions, moves,
+potentials, optimizers of your choice."""
 _CONTRACT_HOMES = {
     "models.contracts": ("Base", "Flow", "PotentialEnergy", "Wavefunction"),
     "sampling.proposals": ("Proposal",),

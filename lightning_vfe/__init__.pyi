@@ -52,6 +52,7 @@ from lightning_vfe.workflows.verbs import fit as fit
 from lightning_vfe.workflows.verbs import label as label
 from lightning_vfe.workflows.verbs import sample as sample
 from lightning_vfe.workflows.verbs import test as test
+from lightning_vfe.workflows.verbs import validate as validate
 
 __version__: str
 __all__: list[str]

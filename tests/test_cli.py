@@ -18,6 +18,7 @@ from lightning_vfe.resources import resource_folder
 from lightning_vfe.training.run.run_folder import CONFIG_KEY
 from lightning_vfe.workflows.compose import compose_config
 from lightning_vfe.workflows.overrides import parse
+from tests.helpers.refusals import error_line
 
 EXPERIMENTS = sorted(file.stem for file in (resource_folder("configs") / "experiment").glob("*.yaml"))
 
@@ -26,17 +27,6 @@ EXPERIMENTS = sorted(file.stem for file in (resource_folder("configs") / "experi
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def error_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """Run a command that must fail with exit code 2 and a single line on stderr, and leave no folder behind."""
-    before = set(Path.cwd().rglob("*"))
-    assert main(words) == 2
-    captured = capsys.readouterr()
-    assert captured.err.startswith("error: "), captured.err
-    assert captured.err.count("\n") == 1, captured.err
-    assert set(Path.cwd().rglob("*")) == before
-    return captured.err.removeprefix("error: ").rstrip()
 
 
 def write_checkpoint(file: Path, *words: str) -> Path:

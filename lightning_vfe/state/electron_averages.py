@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from lightning_vfe.models.wavefunction.wavefunction import log_psi_of_walkers
+from lightning_vfe.models.wavefunction.paired import log_psi_of_walkers
 from lightning_vfe.physics.electron_forces import hellmann_feynman_forces
 from lightning_vfe.physics.statistics import Estimate, estimate
 from lightning_vfe.physics.strata import Strata

@@ -24,7 +24,7 @@ from lightning_vfe.analysis.figures import (
 )
 from lightning_vfe.analysis.run import RunFolder, literature, results_table
 from lightning_vfe.errors import SettingError
-from lightning_vfe.models.wavefunction.wavefunction import log_psi_of_walkers
+from lightning_vfe.models.wavefunction.paired import log_psi_of_walkers
 from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState

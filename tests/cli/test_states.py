@@ -19,6 +19,7 @@ from lightning_vfe.cli import main
 from lightning_vfe.physics.units import KELVIN_TO_HARTREE, NUCLEAR_MASSES
 from lightning_vfe.training.run.run_folder import CONFIG_KEY
 from tests.helpers.ranks import assert_same_tables, fit_table, run_ranks
+from tests.helpers.refusals import error_line
 
 SMOKE = ["experiment=smoke", "trainer.accelerator=cpu", "logger=csv", "trainer.max_steps=2"]
 GRID = ["system.rs=[1.9,2.0]", "system.temperature_kelvin=[4000,6000]"]
@@ -51,18 +52,6 @@ def fitted(*words: str) -> pd.DataFrame:
 def saved_fields(run: str = "run") -> dict[str, torch.Tensor]:
     """The fields of the walkers in the last checkpoint."""
     return torch.load(f"{run}/checkpoints/last.ckpt", weights_only=True)["walkers"]["fields"]
-
-
-def error_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """Run a command that must fail with exit code 2 and a single line on stderr, and leave no folder behind."""
-    capsys.readouterr()
-    before = set(Path.cwd().rglob("*"))
-    assert main(words) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("error: "), error
-    assert error.count("\n") == 1, error
-    assert set(Path.cwd().rglob("*")) == before
-    return error
 
 
 # --- files and tables ------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from lightning_vfe.models.potential.storage import load_potential
 from lightning_vfe.models.potential.yukawa import YukawaPotential
 from lightning_vfe.physics.cell import PeriodicCell
 from tests.helpers.labels import write_database
+from tests.helpers.refusals import error_line
 
 POTENTIAL = ["experiment=potential_rs1p25_6000K", "trainer.accelerator=cpu", "logger=csv"]
 SMALL = ["potential.num_features=4", "potential.num_interactions=1", "potential.num_radial=6"]
@@ -24,17 +25,6 @@ FLOW += ["flow.num_channels=2", "flow.num_radial=2", "datamodule.batch_size=8", 
 def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def error_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    capsys.readouterr()
-    before = set(Path.cwd().rglob("*"))
-    assert main(words) == 2
-    captured = capsys.readouterr()
-    assert captured.err.startswith("error: "), captured.err
-    assert captured.err.count("\n") == 1, captured.err
-    assert set(Path.cwd().rglob("*")) == before
-    return captured.err
 
 
 def test_a_potential_from_labels_to_test(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from lightning_vfe.models.wavefunction.paired import PairedWavefunction
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
@@ -26,10 +27,18 @@ def trained_like(module: nn.Module, seed: int = 0, size: float = 0.15) -> nn.Mod
     return module
 
 
-def make_wavefunction(cell: PeriodicCell, seed: int = 0, **sizes: Any) -> GeminalWavefunction:
+W = TypeVar("W", bound=PairedWavefunction)
+
+
+def make_wavefunction(
+    cell: PeriodicCell,
+    seed: int = 0,
+    kind: type[W] = GeminalWavefunction,  # type: ignore[assignment]
+    **sizes: Any,
+) -> W:
     """A small wavefunction with trained-like parameters, whose reference is another density than that of the cell."""
     sizes = {"num_layers": 2, "single_width": 8, "pair_width": 6} | sizes
-    wavefunction = GeminalWavefunction(System(cell.num_atoms), StatePoint(0.9 * cell.rs), **sizes)
+    wavefunction = kind(System(cell.num_atoms), StatePoint(0.9 * cell.rs), **sizes)
     trained_like(wavefunction, seed)
     return wavefunction
 

@@ -15,8 +15,9 @@ from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.proton_density import ProtonDensity
 from lightning_vfe.models.wavefunction.jastrow import CuspJastrow
 from lightning_vfe.models.wavefunction.orbitals import PlaneWaveEnvelope
+from lightning_vfe.models.wavefunction.paired import log_psi_of_walkers
 from lightning_vfe.models.wavefunction.scores import wavefunction_scores
-from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction, log_psi_of_walkers
+from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.ewald import Ewald
 from lightning_vfe.physics.free_energy import free_energy_terms

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from lightning_vfe.models.twin import Twin
+from lightning_vfe.models.wavefunction.molecular import MolecularWavefunction
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.state_point import StatePoint
@@ -32,9 +33,9 @@ def make_walkers(num_walkers, num_electron_walkers, groups=(0, 1)):
     return Walkers(fields, {"electrons": torch.tensor(WIDTH).log()}, WalkerRandom(groups, 1))
 
 
-def make_target(dtype=None, device="cpu"):
+def make_target(dtype=None, device="cpu", kind=GeminalWavefunction):
     torch.manual_seed(0)
-    wavefunction = trained_like(GeminalWavefunction(SYSTEM, StatePoint(1.3)), size=0.05).to(device)
+    wavefunction = trained_like(kind(SYSTEM, StatePoint(1.3)), size=0.05).to(device)
     return electron_target(wavefunction, None if dtype is None else Twin(wavefunction, dtype))
 
 
@@ -56,14 +57,15 @@ def count_moves(walkers, target):
     return operations(lambda number: metropolis(log_prob, state, rule, width, number, walkers.random, wrap))
 
 
+@pytest.mark.parametrize(("kind", "most"), [(GeminalWavefunction, MOST), (MolecularWavefunction, MOST + 10)])
 @pytest.mark.parametrize("dtype", [None, torch.float32], ids=["float64", "float32"])
-def test_operations_of_a_move(dtype, record_property):
-    target = make_target(dtype)
+def test_operations_of_a_move(dtype, kind, most, record_property):
+    target = make_target(dtype, kind=kind)
     few, many = (count_moves(make_walkers(*sizes), target) for sizes in ((2, 1), (8, 6)))
     total = sum(few.values())
     record_property("operations", total)
     print(f"{total:g} operations a move: {few}")
-    assert total <= MOST
+    assert total <= most
     assert few == many, "the operations depend on the number of walkers"
     assert not set(few) & set(WAITING)
 

@@ -8,13 +8,14 @@ from typing import NamedTuple, cast
 import torch
 from e3nn import o3
 from torch import Tensor, nn
+from typing_extensions import override
 
-from lightning_vfe.models.flow.condition import NUM_CONDITIONS, Conditional, conditioned
+from lightning_vfe.models.flow.condition import NUM_CONDITIONS, Conditional
 from lightning_vfe.models.flow.edge_basis import EdgeBasis
 from lightning_vfe.models.flow.last_message import LastMessage
 from lightning_vfe.models.flow.message import FirstMessage, Message
 from lightning_vfe.models.flow.readout import Readout, ReadoutWeights, readout_weights
-from lightning_vfe.models.flow.step import Step, StepResult
+from lightning_vfe.models.flow.step import FlowBlock, Step, StepResult
 from lightning_vfe.models.flow.update import GatedUpdate, Mixing
 from lightning_vfe.physics.cell import PeriodicCell
 
@@ -37,7 +38,7 @@ class NetworkWeights(NamedTuple):
     """Weights of an atom's own features in its displacement. # (W, 3, A C)"""
 
 
-class ResidualBlock(nn.Module):
+class ResidualBlock(FlowBlock):
     """Delta(x) of one block: a message-passing network over all images within a cutoff, and its Jacobian.
 
     Atoms start alike (one constant scalar per channel); each layer adds a gated update of the message to the features;
@@ -97,25 +98,13 @@ class ResidualBlock(nn.Module):
         own[:, 1:4, 0] = self.scale * torch.eye(3)
         self.register_buffer("own_vectors", own, persistent=False)
 
-    def forward(self, positions: Tensor, condition: Tensor, with_jacobian: bool) -> StepResult:
-        """The step in units of rs.
-
-        Args:
-            positions: # (W, N, 3)
-            condition: of the state points.  # (W, NUM_CONDITIONS)
-            with_jacobian: also carry the Jacobian.
-
-        Returns:
-            x + Delta  # (W, N, 3), and d Delta / d x  # (W, N, 3, 3 N)
-        """
-        found = self.prepared(conditioned(self.conditional(), condition))(positions / self.length, with_jacobian)
-        return StepResult(self.length * found.image, found.jacobian)
-
+    @override
     def conditional(self) -> list[Conditional]:
-        """The parameters that depend on the state point."""
+        """See `FlowBlock.conditional`."""
         biases = [each for update in cast(list[GatedUpdate], list(self.updates)) for each in update.biases()]
         return [(self.readout, self.readout_slopes, 2), *biases]
 
+    @override
     def prepared(self, values: Tensor) -> Step:
         """The step for several positions, in units of L.
 

@@ -6,10 +6,11 @@ import functools
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from lightning_vfe.models.flow.condition import NUM_CONDITIONS, Conditional, conditioned
+from lightning_vfe.models.flow.condition import NUM_CONDITIONS, Conditional
 from lightning_vfe.models.flow.edges import Edges, jacobian_of_sum, sum_images
-from lightning_vfe.models.flow.step import Step, StepResult
+from lightning_vfe.models.flow.step import FlowBlock, Step, StepResult
 from lightning_vfe.physics.cell import PeriodicCell
 
 # Widths of the Gaussians of t(r), in units of rs: from inside the core to the first neighbours.
@@ -24,7 +25,7 @@ GAIN = 100.0
 OPENING_RANGE, OPENING = 0.5, 0.8
 
 
-class ContactBlock(nn.Module):
+class ContactBlock(FlowBlock):
     """Delta_i = 1/2 sum_j (exp[t(r_ij)] - 1) g(r_ij) r_ij / (1 + sum_j exp[t(r_ij)] g(r_ij)), sums over all images.
 
         t(r) = a sum_b w_b exp(-r^2 / rho_b^2) c(r),   g(r) = exp(-r^2 / rho_max^2) c(r),   sum_b w_b = 1, w_b > 0,
@@ -73,24 +74,12 @@ class ContactBlock(nn.Module):
         self.amplitude_slopes = nn.Parameter(torch.zeros(NUM_CONDITIONS))
         self.logit_slopes = nn.Parameter(torch.zeros(NUM_CONDITIONS, len(WIDTHS)))
 
-    def forward(self, positions: Tensor, condition: Tensor, with_jacobian: bool) -> StepResult:
-        """The step in units of rs.
-
-        Args:
-            positions: # (W, N, 3)
-            condition: of the state points.  # (W, NUM_CONDITIONS)
-            with_jacobian: also carry the Jacobian.
-
-        Returns:
-            x + Delta  # (W, N, 3), and d Delta / d x  # (W, N, 3, 3 N)
-        """
-        found = self.prepared(conditioned(self.conditional(), condition))(positions / self.length, with_jacobian)
-        return StepResult(self.length * found.image, found.jacobian)
-
+    @override
     def conditional(self) -> list[Conditional]:
-        """The parameters that depend on the state point."""
+        """See `FlowBlock.conditional`."""
         return [(self.amplitude, self.amplitude_slopes, 0), (self.logits, self.logit_slopes, 1)]
 
+    @override
     def prepared(self, values: Tensor) -> Step:
         """The step for several positions, in units of L.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_vfe.models.wavefunction.density import ElectronDensity
+from lightning_vfe.models.wavefunction.molecular import MolecularWavefunction
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.state_point import WalkerStates
 
@@ -17,7 +18,8 @@ def electron_density(
 ) -> ElectronDensity | None:
     """ln |psi_x(r)|^2 in few operations, for one electron walker each and electrons in units of rs.
 
-    It has the parameters that the wavefunction has now. None where psi is not a `GeminalWavefunction`.
+    It has the parameters that the wavefunction has now. None where psi is neither a `GeminalWavefunction`
+    nor a `MolecularWavefunction`.
 
     What depends on parameters, protons and states alone is computed once, in the precision of the wavefunction. In
     another precision it is a density in its own right, whose chains are exact for it. It differs from |psi|^2 by the
@@ -29,9 +31,10 @@ def electron_density(
         states: state point and twist of every proton walker.  # (W,)
         dtype: precision of the evaluations; None takes that of the wavefunction.
     """
-    if type(wavefunction) is not GeminalWavefunction:
-        return None
-    return ElectronDensity.prepare(wavefunction, protons, states, dtype)
+    # a subclass may give another psi
+    if type(wavefunction) is GeminalWavefunction or type(wavefunction) is MolecularWavefunction:
+        return ElectronDensity.prepare(wavefunction, protons, states, dtype)
+    return None
 
 
 def plain_log_prob(

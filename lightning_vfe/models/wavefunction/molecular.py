@@ -7,14 +7,12 @@ import math
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
+from typing_extensions import override
 
-from lightning_vfe.models.wavefunction.backbone import Backbone, near_zero
-from lightning_vfe.models.wavefunction.features import pair_geometry
+from lightning_vfe.models.wavefunction.backbone import near_zero
 from lightning_vfe.models.wavefunction.fermi import fermi_function
-from lightning_vfe.models.wavefunction.geminal import NeuralGeminal, log_sum_of_determinants
-from lightning_vfe.models.wavefunction.jastrow import CuspJastrow
-from lightning_vfe.models.wavefunction.spins import check_spins_and_sizes, spin_products
-from lightning_vfe.models.wavefunction.wavefunction import FixedProtons
+from lightning_vfe.models.wavefunction.geminal import NeuralGeminal
+from lightning_vfe.models.wavefunction.paired import FixedProtons, PairedWavefunction
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.system import System
 
@@ -22,7 +20,7 @@ ATOM = 1.0
 """Size of a hydrogen atom in bohr."""
 
 
-class MolecularWavefunction(nn.Module):
+class MolecularWavefunction(PairedWavefunction):
     r"""ln psi_x(r) = J + i k_twist . sum_i r_i + ln sum_K det[Phi_ij phi_ij], with one orbital on each proton.
 
         Phi_ij = sum_ab a(d_ia) F_ab a(d_jb),    up electron i, down electron j, protons a and b
@@ -53,11 +51,6 @@ class MolecularWavefunction(nn.Module):
         SettingError: different numbers of up and down electrons, or a size below 1.
     """
 
-    carries_derivatives = True
-    """All operations have forward rules: kinetic energies take one pass."""
-    spin_product: Tensor
-    reference_rs: Tensor
-
     def __init__(
         self,
         system: System,
@@ -67,45 +60,42 @@ class MolecularWavefunction(nn.Module):
         single_width: int = 32,
         pair_width: int = 16,
     ) -> None:
-        super().__init__()
-        sizes = {"num_layers": num_layers, "single_width": single_width, "pair_width": pair_width}
-        check_spins_and_sizes(system, num_determinants=num_determinants, **sizes)
-        self.system = system
-        self.unit_length = system.cell.length
-        self.register_buffer("reference_rs", torch.tensor(float(reference.rs)))
-        self.jastrow = CuspJastrow(system, ATOM)
-        self.backbone = Backbone(num_layers, single_width, pair_width)
+        super().__init__(system, reference, ATOM, num_determinants, num_layers, single_width, pair_width)
         self.orbitals = AtomicOrbitals(num_determinants, system.num_down)
         self.geminal = NeuralGeminal(num_determinants, single_width, pair_width)
         self.neural_jastrow = near_zero(single_width, 1)
-        self.register_buffer("spin_product", spin_products(system), persistent=False)
 
-    def prepare(self, protons: Tensor, states: WalkerStates) -> FixedProtons:
-        """What ln psi needs of protons (..., N, 3) in bohr and their state points (...) alone."""
-        pp = pair_geometry(self.unit_length * states.rs, protons, protons, same_particles=True)
-        return FixedProtons(self.backbone.proton_pairs(pp), self.orbitals.pairing(pp.distance))
+    @override
+    def cusp_scale(self, rs_ratio: Tensor) -> Tensor:
+        """An atom has the same size at every density."""
+        return torch.ones_like(rs_ratio)
 
-    def forward(
-        self, protons: Tensor, electrons: Tensor, states: WalkerStates, fixed: FixedProtons | None = None
+    @override
+    def pairing(self, protons: Tensor, distance: Tensor, states: WalkerStates) -> Tensor:
+        """F of the orbitals, real."""
+        return self.orbitals.pairing(distance)
+
+    @override
+    def pair_functions(
+        self, electrons: Tensor, single: Tensor, distance: Tensor, states: WalkerStates, pairing: Tensor
     ) -> Tensor:
-        """ln psi (...), complex. Positions (..., N, 3) in bohr; leading dimensions, those of states too, broadcast.
+        """Pairs of orbitals on the protons."""
+        envelope: Tensor = self.orbitals(distance, pairing)
+        return envelope
 
-        `fixed` is `prepare(protons, states)`, for callers that move the electrons only.
-        """
-        proton_pairs, pairing = self.prepare(protons, states) if fixed is None else fixed
-        length, rs_ratio = self.unit_length * states.rs, states.rs / self.reference_rs
-        ee = pair_geometry(length, electrons, electrons, same_particles=True)
-        ep = pair_geometry(length, electrons, protons)
-        single, pairs = self.backbone(ee, ep, proton_pairs, self.spin_product, states.twist, torch.log(rs_ratio))
-        # An atom has the same size at every density.
-        jastrow = self.jastrow(ep.distance, ee.distance, torch.ones_like(rs_ratio))
-        jastrow = jastrow + self.neural_jastrow(single).sum((-2, -1))
-        up = self.system.num_down
-        envelope = self.orbitals(ep.distance, pairing)
-        geminal = self.geminal(single[..., :up, :], single[..., up:, :], pairs)
-        wave = electrons.sum(-2) * ((2.0 * math.pi / length).unsqueeze(-1) * states.twist)
-        log_psi: Tensor = torch.complex(jastrow, wave.sum(-1)) + log_sum_of_determinants(geminal * envelope)
-        return log_psi
+    @override
+    def log_psi(
+        self,
+        protons: Tensor,
+        electrons: Tensor,
+        states: WalkerStates,
+        fixed: FixedProtons | None = None,
+        pairing: Tensor | None = None,
+    ) -> Tensor:
+        """See `PairedWavefunction.log_psi`; with the phase of the twist."""
+        wavenumber = (2.0 * math.pi / (self.unit_length * states.rs)).unsqueeze(-1)
+        phase = (electrons.sum(-2) * (wavenumber * states.twist)).sum(-1)
+        return super().log_psi(protons, electrons, states, fixed, pairing) + 1j * phase
 
 
 class AtomicOrbitals(nn.Module):

@@ -13,7 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from typing_extensions import override
 
 from lightning_vfe.errors import SettingError, one_line
-from lightning_vfe.models.wavefunction.wavefunction import log_psi_of_walkers
+from lightning_vfe.models.wavefunction.paired import log_psi_of_walkers
 from lightning_vfe.optim.collectives import Collectives
 from lightning_vfe.optim.solve import ScoreBlock
 from lightning_vfe.state.batch import Batch, Sample

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from lightning_vfe.models.twin import Twin
-from lightning_vfe.models.wavefunction.conditional import plain_log_prob
+from lightning_vfe.models.wavefunction.conditional import electron_density, plain_log_prob
 from lightning_vfe.models.wavefunction.density import ElectronDensity
+from lightning_vfe.models.wavefunction.molecular import MolecularWavefunction
+from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.state_point import WalkerStates
 from tests.helpers.states import states_at
@@ -49,6 +51,19 @@ def test_it_is_that_of_log_psi(num_atoms, num_layers, num_determinants, record_p
     report(record_property, (found - expected).abs().max(), 1e-12)
 
 
+@pytest.mark.parametrize("num_determinants", [1, 3])
+@pytest.mark.parametrize(("num_atoms", "num_layers"), [(2, 1), (10, 3)])
+@torch.no_grad()
+def test_it_is_that_of_log_psi_of_molecules(num_atoms, num_layers, num_determinants, record_property):
+    """With orbitals on the protons, at densities where they are as large as an atom still."""
+    sizes = {"num_layers": num_layers, "num_determinants": num_determinants}
+    wavefunction, protons, electrons, states = make_case(num_atoms, kind=MolecularWavefunction, **sizes)
+    assert electron_density(wavefunction, protons, states, None) is not None
+    expected = plain_log_prob(wavefunction, protons, states)(electrons)
+    found = conditional_log_prob(wavefunction, protons, states)(electrons)
+    report(record_property, (found - expected).abs().max(), 1e-12)
+
+
 @torch.no_grad()
 def test_it_is_that_of_log_psi_at_the_default_sizes(record_property):
     sizes = {"num_layers": 3, "single_width": 32, "pair_width": 16}
@@ -79,10 +94,11 @@ def test_every_image_is_the_same(record_property):
     report(record_property, (density(images) - density(positions)).abs().max(), 1e-11)
 
 
+@pytest.mark.parametrize("kind", [GeminalWavefunction, MolecularWavefunction])
 @pytest.mark.parametrize("num_determinants", [1, 2])
-def test_gradients_of_positions(num_determinants, record_property):
+def test_gradients_of_positions(num_determinants, kind, record_property):
     """What Langevin moves take; an electron's pair with itself must not spoil them."""
-    wavefunction, protons, electrons, states = make_case(6, num_layers=3, num_determinants=num_determinants)
+    wavefunction, protons, electrons, states = make_case(6, kind=kind, num_layers=3, num_determinants=num_determinants)
     gradients = []
     for make in (plain_log_prob, conditional_log_prob):
         variable = electrons.clone().requires_grad_()
@@ -92,11 +108,12 @@ def test_gradients_of_positions(num_determinants, record_property):
     report(record_property, (found - expected).abs().max() / expected.abs().max(), 1e-11)
 
 
+@pytest.mark.parametrize("kind", [GeminalWavefunction, MolecularWavefunction])
 @torch.no_grad()
-def test_single_precision_rounds_as_the_networks_in_it_do():
+def test_single_precision_rounds_as_the_networks_in_it_do(kind):
     """The error of ln|psi|^2 is that of log_psi in float32, up to a factor."""
     sizes = {"num_layers": 3, "single_width": 32, "pair_width": 16}
-    wavefunction, protons, electrons, states = make_case(14, 2, 16, **sizes)
+    wavefunction, protons, electrons, states = make_case(14, 2, 16, kind=kind, **sizes)
     exact = plain_log_prob(wavefunction, protons, states)(electrons)
     twin = Twin(wavefunction, torch.float32).module()
     rounded = [make(wavefunction, protons, states, twin)(electrons) for make in (plain_log_prob, conditional_log_prob)]

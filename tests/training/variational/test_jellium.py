@@ -78,6 +78,13 @@ def test_momentum_distribution(folder: Path) -> None:
     assert run.plot_momentum_distribution().axes[0].get_ylabel() == "$n(k)$"
 
 
+def test_validate_gives_tables_and_writes_nothing(folder: Path) -> None:
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    found = lv.validate("datamodule.validation_steps=2", run_dir=folder)
+    assert found.messages
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+
+
 def test_no_momentum_distribution(folder: Path) -> None:
     """The key switches it off; the chains are the same with and without it."""
     with_it = json.loads((folder / "summary.json").read_text())

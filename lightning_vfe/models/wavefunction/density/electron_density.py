@@ -8,15 +8,17 @@ import torch
 from torch import Tensor
 
 from lightning_vfe.models.wavefunction.density.determinant import (
-    DeterminantConstants,
-    determinant_constants,
+    GeminalConstants,
+    geminal_constants,
     log_squared_determinant,
 )
+from lightning_vfe.models.wavefunction.density.envelopes import AtomicPairs, Envelope, PlaneWavePairs
 from lightning_vfe.models.wavefunction.density.fused.choice import fused_or_plain_streams
 from lightning_vfe.models.wavefunction.density.layout import converted, tensors_of
 from lightning_vfe.models.wavefunction.density.pairs import PairConstants, pair_constants
 from lightning_vfe.models.wavefunction.density.stream_weights import stream_constants
 from lightning_vfe.models.wavefunction.density.streams import StreamConstants
+from lightning_vfe.models.wavefunction.molecular import MolecularWavefunction
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.state_point import WalkerStates
 
@@ -26,13 +28,14 @@ class DensityConstants(NamedTuple):
 
     pairs: PairConstants
     streams: StreamConstants
-    determinant: DeterminantConstants
+    envelope: Envelope
+    geminal: GeminalConstants
 
 
 class ElectronDensity:
     """ln |psi_x(r)|^2 (W, B) of electrons (W, B, N, 3) in units of rs, at any of their images.
 
-    Up to rounding it is that of GeminalWavefunction.log_psi.
+    Up to rounding it is that of `log_psi` of a `GeminalWavefunction` or `MolecularWavefunction`.
 
     All weights are merged, and what depends on protons and states alone is computed, when the object is made: a call
     takes about 80 operations on few, large tensors. Parameters that change later are not seen.
@@ -48,7 +51,10 @@ class ElectronDensity:
     @staticmethod
     @torch.no_grad()
     def prepare(
-        wavefunction: GeminalWavefunction, protons: Tensor, states: WalkerStates, dtype: torch.dtype | None = None
+        wavefunction: GeminalWavefunction | MolecularWavefunction,
+        protons: Tensor,
+        states: WalkerStates,
+        dtype: torch.dtype | None = None,
     ) -> ElectronDensity:
         """The density of one electron walker (B = 1) for each proton walker; see `for_walkers`.
 
@@ -60,28 +66,25 @@ class ElectronDensity:
         """
         unit_length, half = wavefunction.unit_length, protons.shape[1] // 2
         ratio = states.rs / wavefunction.reference_rs
-        fixed = wavefunction.prepare(protons, states)
+        fixed, scale = wavefunction.prepare(protons, states), wavefunction.cusp_scale(ratio)
+        if isinstance(wavefunction, MolecularWavefunction):
+            envelope: Envelope = AtomicPairs.of(wavefunction, fixed.pairing)
+        else:
+            envelope = PlaneWavePairs.of(wavefunction, fixed.pairing)
         constants = DensityConstants(
-            pair_constants(wavefunction.jastrow, protons / states.rs[:, None, None], states, unit_length, ratio),
+            pair_constants(wavefunction.jastrow, protons / states.rs[:, None, None], states, unit_length, scale),
             stream_constants(wavefunction.backbone, fixed.proton_pairs, states, torch.log(ratio), 2 * half),
-            determinant_constants(
-                wavefunction.geminal,
-                wavefunction.backflow,
-                wavefunction.neural_jastrow,
-                wavefunction.envelope.integers,
-                fixed.pairing,
-                unit_length * wavefunction.reference_rs,
-                half,
-            ),
+            envelope,
+            geminal_constants(wavefunction.geminal, wavefunction.neural_jastrow, half),
         )
         density = ElectronDensity(constants, unit_length)
         return density if dtype is None else density.to(dtype)
 
     def for_walkers(self, count: int) -> ElectronDensity:
         """The density of `count` electron walkers for each proton walker."""
-        pairs, streams, determinant = self.constants
+        pairs, streams = self.constants.pairs.for_walkers(count), self.constants.streams
         streams = streams._replace(first=streams.first.for_walkers(count))
-        return ElectronDensity(DensityConstants(pairs.for_walkers(count), streams, determinant), self.unit_length)
+        return ElectronDensity(self.constants._replace(pairs=pairs, streams=streams), self.unit_length)
 
     def to(self, dtype: torch.dtype) -> ElectronDensity:
         """The same in another real precision."""
@@ -99,10 +102,10 @@ class ElectronDensity:
 
     def __call__(self, positions: Tensor) -> Tensor:
         """ln |psi|^2 (W, B) of electrons (W, B, N, 3) in units of rs."""
-        pairs, streams, determinant = self.constants
+        pairs, streams, envelope, geminal = self.constants
         found = fused_or_plain_streams(pairs, streams, positions, self.unit_length)
         # The smaller sum first: in float32 each term that is added to a large number is rounded like that number.
-        neural_jastrow = torch.mm(determinant.jastrow, found.electrons.reshape(-1, found.cusps.shape[-1]))
+        neural_jastrow = torch.mm(geminal.jastrow, found.electrons.reshape(-1, found.cusps.shape[-1]))
         jastrow = (neural_jastrow + found.cusps).view(positions.shape[:2])
-        determinants = log_squared_determinant(determinant, found)
+        determinants = log_squared_determinant(geminal, envelope.pair_functions(pairs, found), found)
         return (jastrow + determinants.view_as(jastrow)).to(positions.dtype)

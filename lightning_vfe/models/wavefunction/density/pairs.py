@@ -137,3 +137,11 @@ def pair_features(constants: PairConstants, positions: Tensor, unit_length: floa
     kind = constants.kind.expand(-1, *distance.shape)
     features = torch.cat([products.flatten(0, 1), radial, kind])  # (9, 4, N, n, w)
     return PairFeatures(receivers[1], features.flatten(2).transpose(0, 1), inverse[1].view(4 * num * half, -1))
+
+
+def distances(constants: PairConstants, angles: Tensor) -> Tensor:
+    """Smooth distances in bohr of electrons and protons (N, N, w), from `PairFeatures.angles`."""
+    waves = torch.sin(angles.unsqueeze(2) - constants.protons.unsqueeze(1))
+    squared = waves.square().sum(0)
+    length = constants.slope[0, 2, 0]  # L / pi, the same for all blocks
+    return length * torch.sqrt(squared + TINY if torch.is_grad_enabled() else squared)
