@@ -123,6 +123,8 @@ def recent_estimates(module: VariationalFreeEnergy) -> dict[str, str]:
         energy, pressure = found[1][0], found[2][0]
         return {"E": _f(energy), "P": f"{pressure.value:.3g}"} | _r_hat(energy)
     free_energy, energy, entropy, pressure = (term[0] for term in found)
+    if state.sampler.proton_sampling == "ceimc" and not state.is_fixed:  # F is not that of these chains
+        return {"E": _f(energy), "P": f"{pressure.value:.0f}"} | _r_hat(energy)
     shown = {"F": _f(free_energy), "E": f"{energy.value:.4f}", "S": f"{entropy.value:.2f}"}
     return shown | {"P": f"{pressure.value:.0f}"} | _r_hat(free_energy)
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lightning_vfe.errors import SettingError
-from lightning_vfe.training.variational.callbacks import WriteSummary
+from lightning_vfe.training.variational.callbacks import WriteSummary, recent_estimates
 from lightning_vfe.training.variational.datamodule import MCMCDataModule
 from lightning_vfe.training.variational.result_table import result_tables
+from lightning_vfe.training.variational.sampling_verdict import common_reasons
 from tests.helpers.variational import build_run, build_state
 from tests.training.variational.test_module import FIXED, trainer
 
@@ -36,6 +38,7 @@ def test_it_has_its_own_tables_without_free_energy(tmp_path: Path) -> None:
         assert content[name]["error"] > 0
     assert (tmp_path / "ceimc" / "pair_correlation.csv").is_file()
     assert 0 <= content["diagnostics"]["ceimc_acceptance"] <= 1
+    assert {"F", "S"} & recent_estimates(module).keys() == set()  # the progress bar
     assert module.result is not None
     assert any("do not give F and S" in note for note in module.result.notes)
     assert str(writer.messages[-1]) == f"tables: {tmp_path / 'ceimc'}"
@@ -47,8 +50,8 @@ def test_walkers_outside_of_the_density_change_nothing() -> None:
     trainer(1).test(module, datamodule, verbose=False)
     assert module.result is not None
     (state,) = module.result.states
-    state.diagnostics["negative_determinants"] = 0.5
-    assert not any("det dz/dx" in reason for reason in state._reasons())
+    folded = replace(state, diagnostics=state.diagnostics | {"negative_determinants": 0.5})
+    assert not any("det dz/dx" in reason for reason in folded.reasons)
 
 
 def test_too_much_noise_is_told() -> None:
@@ -58,10 +61,10 @@ def test_too_much_noise_is_told() -> None:
     assert result is not None
     result.diagnostics |= {"ceimc_noise": 9.0, "ceimc_noise_per_freedom": 1.3}
     keys = "raise sampler.ceimc_electron_walkers, or lower sampler.ceimc_proton_width"
-    assert any("noise" in reason and keys in reason for reason in result._reasons())
+    assert any("noise" in reason and keys in reason for reason in common_reasons(result.diagnostics))
     assert any("noise" in note and keys in note for note in result.notes)
     result.diagnostics |= {"ceimc_noise": 0.5, "ceimc_noise_per_freedom": 0.1}
-    assert not any("noise" in line for line in (*result._reasons(), *result.notes))
+    assert not any("noise" in line for line in (*common_reasons(result.diagnostics), *result.notes))
     assert result_tables(result)
 
 
