@@ -58,7 +58,7 @@ def _print_scatter(scatter: pd.DataFrame) -> None:
             verdict = "yes" if row["p_value"] < SIGNIFICANT else "no"
             label = f"{TERMS[name].plain_symbol}, {TERMS[name].unit}"
             shown.add_row(label, *numbers, f"{row['chi2']:.1f}", f"{row['p_value']:.2g}", verdict)
-        Console().print(shown)
+        Console(markup=False).print(shown)
 
 
 def _print(table: pd.DataFrame) -> None:
@@ -76,7 +76,7 @@ def _print(table: pd.DataFrame) -> None:
             shown.add_column(str(label), justify="right")
         for cells in _rows(rows):
             shown.add_row(*cells)
-        Console().print(shown)
+        Console(markup=False).print(shown)
 
 
 def _rows(table: pd.DataFrame) -> list[list[str]]:
@@ -110,7 +110,7 @@ def _print_sizes(table: pd.DataFrame, lines: pd.DataFrame) -> None:
             quality = ["-" if fit is None else f"{fit['chi2_per_dof']:.1f}" for fit in fits]
             shown.add_row("line at 1/N = 0", "", *ends)
             shown.add_row("chi^2 per dof", "", *quality)
-        Console().print(shown)
+        Console(markup=False).print(shown)
     if lines.empty:
         print(f"no line against 1/N: it needs values with errors of at least {MIN_SIZES} numbers of atoms")
     elif lines["chi2_per_dof"].max() > MAX_CHI2:
