@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning as L
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Timer
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from lightning_vfe.errors import SettingError
 
