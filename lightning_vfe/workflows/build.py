@@ -50,6 +50,7 @@ def build_trainer(config: DictConfig, verb: str, say: Callable[[str], None], pro
     from lightning_vfe.training.run.launch import cluster_plugins, is_progress_bar
     from lightning_vfe.training.run.process_watch import ProcessWatch
     from lightning_vfe.training.run.run_folder import EmbedConfig
+    from lightning_vfe.training.run.time_limit import TimeLimit
 
     callbacks = [instantiate(node) for node in config.callbacks.values() if node is not None]
     progress = progress and bool(config.trainer.get("enable_progress_bar", True))
@@ -61,10 +62,11 @@ def build_trainer(config: DictConfig, verb: str, say: Callable[[str], None], pro
         if hasattr(each, "command"):
             each.command = command
     callbacks += [ResumedOptimizer(), StopOnInterrupt(say), ProcessWatch(), EmbedConfig(OmegaConf.to_yaml(config))]
+    if max_time := config.trainer.get("max_time"):
+        callbacks.append(TimeLimit(max_time if isinstance(max_time, str) else dict(max_time), say))
     logger: Any = [instantiate(node) for node in config.logger.values() if node is not None] if verb == "fit" else False
-    return instantiate(
-        config.trainer, callbacks=callbacks, logger=logger, enable_progress_bar=has_bar, **cluster_plugins()
-    )
+    given = {"callbacks": callbacks, "logger": logger, "enable_progress_bar": has_bar, "max_time": None}
+    return instantiate(config.trainer, **given, **cluster_plugins())
 
 
 def locate_structure(name: str) -> str:

@@ -22,8 +22,16 @@ TRAINER = "lightning.Trainer"
 LOGGERS = "lightning.pytorch.loggers."
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 """Of a disk that is full, beyond its quota, or broken."""
-SIZES = ("system.num_atoms", "sampler.num_proton_walkers", "sampler.num_electron_walkers")
+SIZES = (
+    "system.num_atoms",
+    "sampler.num_proton_walkers",
+    "sampler.num_electron_walkers",
+    "log_z.num_chains",
+    "label.chains.num_chains",
+)
 """Keys on which the memory depends most."""
+CHUNKS = ("max_chunk_elements", "optimizer.score_chunk")
+"""Keys that bound temporaries."""
 
 
 @contextmanager
@@ -53,7 +61,10 @@ def memory_bound(config: DictConfig) -> Iterator[None]:
             raise
         sizes = {key: OmegaConf.select(config, key) for key in SIZES}
         shown = "".join(f", {key} = {value}" for key, value in sizes.items() if value is not None)
-        remedy = "lower one of them, max_chunk_elements or optimizer.score_chunk, use fewer walkers, or more processes"
+        chunks = [key for key in CHUNKS if OmegaConf.select(config, key, default="none") != "none"]
+        remedy = f"lower {' or '.join(['one of them', *chunks])}, use fewer walkers, or more processes"
+        if "log_z" in config or "label" in config:
+            remedy = "lower it" if shown.count("=") == 1 else "lower one of them"
         raise CommandError(f"out of memory ({one_line(error)[:200]}){shown}; {remedy}") from error
 
 

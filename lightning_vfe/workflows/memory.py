@@ -27,6 +27,26 @@ def check_memory(num_atoms: int, key: str = "system.num_atoms") -> None:
     _compare(key, num_atoms, 9 * num_atoms**2, "the pairs of one configuration")
 
 
+def check_features(config: DictConfig) -> None:
+    """Compare the features of psi for one configuration, with their derivatives, with the free memory.
+
+    A feature of an electron has a Jacobian of 3 N numbers; one of a pair has a value, three derivatives and a
+    Laplacian. The local energy holds those of one layer at once: N^2 (3 single_width + 5 pair_width) numbers, and as
+    many features again of the pairs of an electron and a proton.
+
+    Args:
+        config: with the groups `system` and `wavefunction`; one that is not ours may have no such widths.
+
+    Raises:
+        SettingError: the memory cannot hold them.
+    """
+    single, pair = (int(config.wavefunction.get(f"{name}_width") or 0) for name in ("single", "pair"))
+    num_atoms = config.system.num_atoms
+    kinds_of_pairs = 1 if config.system.protons == "none" else 2
+    count = num_atoms**2 * (3 * single + 5 * kinds_of_pairs * pair)
+    _compare("system.num_atoms", num_atoms, count, "the features of one configuration and their derivatives")
+
+
 def check_walkers(config: DictConfig) -> None:
     """Compare the electrons of all walkers with the free memory of this machine.
 

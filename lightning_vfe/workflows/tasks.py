@@ -11,7 +11,7 @@ from typing_extensions import override
 from lightning_vfe.errors import SettingError
 from lightning_vfe.workflows.build import build_state, check_structure, resume_structure, round_walkers
 from lightning_vfe.workflows.guards import instantiate, key_errors
-from lightning_vfe.workflows.memory import check_memory, check_walkers
+from lightning_vfe.workflows.memory import check_features, check_memory, check_walkers
 from lightning_vfe.workflows.restore import check_same_potential
 from lightning_vfe.workflows.run_config import embedded_config
 from lightning_vfe.workflows.system import check_protons, strata_of
@@ -71,6 +71,7 @@ class VariationalTask(Task):
         with key_errors(config):
             strata_of(config)
             check_memory(config.system.num_atoms)
+            check_features(config)
             check_walkers(config)
             return round_walkers(config) if may_round else ""
 

@@ -186,3 +186,16 @@ def test_report_begins_with_a_banner(run: Path, tmp_path: Path, capsys: pytest.C
     assert shown_rows(printed)["runs"] == "1"
     assert re.search(r"sampling converged +│ +NO", printed)
     assert re.search(r"training converged +│ +- ", printed)
+
+
+def test_each_command_has_the_whole_max_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """On a cluster it is the time of one job: a resumed run does not count the time of the jobs before."""
+    words = ["fit", *SMALL, "trainer.max_steps=5000", "trainer.max_time=00:00:00:01", f"run_dir={tmp_path / 'run'}"]
+    steps = [0]
+    for _ in range(2):
+        assert main([*words, "ckpt_path=auto"]) == 0
+        printed = capsys.readouterr().out
+        found = re.search(r"trainer.max_time=00:00:00:01 has passed at step (\d+) of 5000;", printed)
+        assert found, printed
+        steps.append(int(found[1]))
+    assert steps[0] < steps[1] < steps[2]

@@ -51,19 +51,34 @@ def test_out_of_memory_is_one_line(error):
         raise error
 
 
+def test_out_of_memory_names_keys_that_the_command_has():
+    config = OmegaConf.create({"system": {"num_atoms": 4000}, "log_z": {"num_chains": 32}, "max_chunk_elements": None})
+    expected = r"^out of memory \(no memory\), system.num_atoms = 4000, log_z.num_chains = 32; lower one of them$"
+    with pytest.raises(CommandError, match=expected), memory_bound(config):
+        raise MemoryError("no memory")
+    config = OmegaConf.create({"system": {"num_atoms": 4000}, "max_chunk_elements": None})
+    with (
+        pytest.raises(CommandError, match="= 4000; lower one of them or max_chunk_elements, use"),
+        memory_bound(config),
+    ):
+        raise MemoryError("no memory")
+
+
 def test_other_errors_keep_their_traceback():
     with pytest.raises(RuntimeError, match="a bug"), memory_bound(OmegaConf.create({})):
         raise RuntimeError("a bug")
 
 
-@pytest.mark.parametrize("num_atoms", [20_000, 100_000_000])
-def test_a_limit_of_the_process_counts_as_its_memory(num_atoms, monkeypatch, tmp_path):
+@pytest.mark.parametrize(("num_atoms", "what"), [(4_000, "features"), (20_000, "pairs"), (100_000_000, "pairs")])
+def test_a_limit_of_the_process_counts_as_its_memory(num_atoms, what, monkeypatch, tmp_path):
     """As `ulimit -v 6000000` sets it; the machine may have more."""
     cpu, limit = torch.device("cpu"), 6_000_000 * 1024
     machine = free_memory(cpu)
     monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
     assert free_memory(cpu) < min(machine, limit)
-    message = rf"system\.num_atoms = {num_atoms} needs at least .* GiB for the pairs .*, and \S+ GiB are free; lower it"
+    message = (
+        rf"system\.num_atoms = {num_atoms} needs at least .* GiB for the {what} .*, and \S+ GiB are free; lower it"
+    )
     with pytest.raises(CommandError, match=message):
         lv.fit("experiment=smoke", f"system.num_atoms={num_atoms}", run_dir=tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -33,6 +33,12 @@ class PlaneWaveEnvelope(nn.Module):
     special case. At a twist the filled k are not pairs (k, -k); then O pairs the orbitals through the protons, which
     take up the momentum. Everything moves with the protons: |psi| does not change when all are shifted together.
 
+    A crystal takes up reciprocal lattice vectors only, so that at a twist its filled orbitals find no partner there.
+    For fixed protons (system.protons) at a twist each orbital is therefore paired with itself, with proton 1 at the
+    origin: O_kk' = delta_kk' exp(-2 i k x_1) in place of delta_k,-k'. The pairs of electrons then have different
+    momenta. This is no loss in a Slater determinant, which such pairs make up as well, but psi changes when lattice
+    sites are exchanged: for protons that stay.
+
     1/beta starts at a hundredth of the first level spacing of the empty cell, kappa^2 at Thomas and Fermi's
     4 k_F / pi, c at 0.3. With the density they scale as these do, 1/beta as rs^-2 and kappa^2 as 1/rs, and each of
     beta, kappa^2, c and f has a learned power of rs / rs_0 besides, which starts at zero.
@@ -74,6 +80,7 @@ class PlaneWaveEnvelope(nn.Module):
         integers = cell.plane_waves(count)
         self.unit_length = system.cell.length
         self.num_pairs = num_pairs
+        self.fixed_protons = system.protons == "fixed"
         dtype = torch.get_default_dtype()
         self.register_buffer("integers", integers.to(dtype), persistent=False)
         opposite = (integers.unsqueeze(1) == -integers).all(-1)  # delta_k,-k'
@@ -124,10 +131,11 @@ class PlaneWaveEnvelope(nn.Module):
         """n O n^T (..., K, k, k) of protons (..., N, 3) in bohr, with the weights of an open shell."""
         beta, kappa_squared, strength = log_strengths.exp()
         phase = -self._wavenumber(states)[..., None, None] * (protons @ self.integers.T)
-        wave = _plane_wave(phase).transpose(-2, -1).unsqueeze(-3)
+        wave = _plane_wave(phase).transpose(-2, -1).unsqueeze(-3)  # (..., 1, k, N)
         filled = fermi_function(self._hamiltonian(wave, states, kappa_squared), beta, self.num_pairs)
         share = (strength / protons.shape[-2])[..., None, None]
-        pairs: Tensor = filled @ (self.opposite + share * (wave @ wave.transpose(-2, -1))) @ filled.transpose(-2, -1)
+        partners = self._partners(wave, states) + share * (wave @ wave.transpose(-2, -1))
+        pairs: Tensor = filled @ partners @ filled.transpose(-2, -1)
         return pairs if self.pair_weights is None else self.pair_weights * pairs
 
     def occupied(self, pairs: Tensor, rs_ratio: Tensor) -> Tensor:
@@ -136,6 +144,13 @@ class PlaneWaveEnvelope(nn.Module):
         occupation = torch.exp(self.log_occupation + self.occupation_power * log_ratio)
         occupation = torch.cat([torch.ones_like(occupation[..., :1]), occupation], dim=-1)  # (..., K, k)
         return occupation.unsqueeze(-1) * pairs * occupation.unsqueeze(-2)
+
+    def _partners(self, wave: Tensor, states: WalkerStates) -> Tensor:
+        """delta_k,-k', or delta_kk' exp(-2 i k x_1) of fixed protons at a twist, from exp(-i k x_a) (..., 1, k, N)."""
+        if not self.fixed_protons:
+            return self.opposite
+        own = torch.diag_embed(wave[..., 0].square())
+        return torch.where((states.twist == 0.0).all(-1)[..., None, None, None], self.opposite.to(own.dtype), own)
 
     def _wavenumber(self, states: WalkerStates) -> Tensor:
         """2 pi / L in 1/bohr.  # (...)"""

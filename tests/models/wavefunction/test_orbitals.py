@@ -124,8 +124,8 @@ RATIO = torch.tensor(1.0 / 0.9, dtype=torch.float64)
 """rs / rs_0 of all envelopes here."""
 
 
-def _envelope(cell, num_determinants):
-    return PlaneWaveEnvelope(System(cell.num_atoms), cell.rs / RATIO.item(), num_determinants)
+def _envelope(cell, num_determinants, protons="sampled"):
+    return PlaneWaveEnvelope(System(cell.num_atoms, protons=protons), cell.rs / RATIO.item(), num_determinants)
 
 
 def _slater_matrix(cell, protons, twist, integers, kappa_squared, positions):
@@ -152,11 +152,23 @@ def _slater_matrix(cell, protons, twist, integers, kappa_squared, positions):
 def test_a_cold_envelope_is_the_product_of_two_slater_determinants(num_atoms, twist):
     """det Phi = const(x) det phi_n(r_up) det phi_n(r_down), with the N/2 lowest orbitals of h for both spins."""
     cell = PeriodicCell(num_atoms, 1.31)
-    envelope = _envelope(cell, 1)
+    protons, electrons = random_configurations(cell, 1, 5, seed=1)
+    _assert_slater_determinants(_envelope(cell, 1), cell, protons, electrons, twist)
+
+
+@pytest.mark.parametrize(("name", "num_atoms"), [("sc", 8), ("bcc", 16), ("fcc", 32)])
+def test_so_is_that_of_a_crystal_at_a_twist(name, num_atoms):
+    """Its structure factor vanishes between reciprocal lattice vectors, and pairs none of the filled orbitals."""
+    cell = PeriodicCell(num_atoms, 1.31)
+    protons = make_structure(name, cell, 1, torch.Generator().manual_seed(0))[:, None] + 0.3
+    _, electrons = random_configurations(cell, 1, 5, seed=1)
+    _assert_slater_determinants(_envelope(cell, 1, protons="fixed"), cell, protons, electrons, GENERAL_TWIST)
+
+
+def _assert_slater_determinants(envelope, cell, protons, electrons, twist):
     with torch.no_grad():
         envelope.log_beta.fill_(math.log(1e5))
-        protons, electrons = random_configurations(cell, 1, 5, seed=1)
-        half = num_atoms // 2
+        half = cell.num_atoms // 2
         up, down = electrons[..., :half, :], electrons[..., half:, :]
         states = states_at(cell, twist=twist)
         found = torch.linalg.det(envelope(up, down, protons, states, RATIO))[0, :, 0].numpy()
