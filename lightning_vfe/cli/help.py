@@ -123,9 +123,10 @@ def fitted_help(text: str, width: int) -> str:
         width: of the terminal in characters.
     """
     lines = []
-    for line in text.splitlines():
+    for line in re.sub(r"(?m)(?<=\S)\n(?=\S)", " ", text).splitlines():  # a paragraph is one line
         match = re.match(r"  \S.*?  +(?=\S)", line)
-        indent = len(match[0]) if match and len(match[0]) <= width // 2 else 6
+        column = len(match[0]) if match else 0
+        indent = column if column <= width // 2 else 6
         lines += textwrap.wrap(line, width, subsequent_indent=" " * indent, break_on_hyphens=False) or [""]
     return "\n".join(lines)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_vfe.analysis.terms import value_in_brackets
 from lightning_vfe.physics.state_point import StatePoint
-from lightning_vfe.physics.static_structure import chance_fraction
+from lightning_vfe.physics.static_structure import BOND_CUTOFF, chance_fraction
 from lightning_vfe.physics.statistics import Estimate, estimate
 from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.structures import STARTS
@@ -79,7 +79,10 @@ def bonds_of_states(
     first_steps: Sequence[int],
     gather: Callable[[Tensor], Tensor],
 ) -> list[Bonds | None]:
-    """The bonds at each state point; None where starts are not mixed and protons pair by chance alone.
+    """The bonds at each state point; None where starts are not mixed and there are no molecules.
+
+    There are molecules where the fraction is above that of independent points, and the longest bond is below rs: at
+    higher densities all neighbours are that close.
 
     Args:
         strata: of the run.
@@ -102,7 +105,8 @@ def bonds_of_states(
 def _bonds(point: StatePoint, series: Tensor, stratum: Tensor, weights: Tensor, start: Tensor | None) -> Bonds | None:
     whole = estimate(series, stratum, weights)
     if start is None:
-        return Bonds(whole.r_hat) if whole.value > chance_fraction(point.rs) else None
+        has_molecules = point.rs > BOND_CUTOFF and whole.value > chance_fraction(point.rs)
+        return Bonds(whole.r_hat) if has_molecules else None
     # each start has the same twists, so that these need no strata
     halves = [(name, start == number) for number, name in enumerate(STARTS)]
     by_start = {name: estimate(series[:, own], weights=weights[own]) for name, own in halves}

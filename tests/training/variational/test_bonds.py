@@ -71,10 +71,13 @@ def test_chains_of_one_start_that_keep_their_bonds_are_found() -> None:
     assert bonds.as_dict() == {}
 
 
-@pytest.mark.parametrize(("rs", "has_molecules"), [(1.25, False), (4.0, True)])
-def test_pairs_by_chance_are_no_molecules(rs: float, has_molecules: bool) -> None:
-    """At rs = 1.25, 59 % of independent points are pairs; at rs = 4 there are 8 %."""
-    assert (found(chains(torch.full((WALKERS,), 0.55)), None, rs) is not None) == has_molecules
+@pytest.mark.parametrize(
+    ("rs", "fraction", "has_molecules"),
+    [(1.25, 0.8, False), (2.0, 0.3, False), (2.0, 0.55, True), (4.0, 0.05, False), (4.0, 0.2, True)],
+)
+def test_pairs_by_chance_are_no_molecules(rs: float, fraction: float, has_molecules: bool) -> None:
+    """Of independent points, 42 % are pairs at rs = 2, and 8 % at rs = 4. At rs = 1.25 all neighbours are close."""
+    assert (found(chains(torch.full((WALKERS,), fraction)), None, rs) is not None) == has_molecules
 
 
 def test_a_measurement_compares_the_starts() -> None:
