@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from lightning_vfe import __version__
 from lightning_vfe.errors import CommandError, SettingError, one_line
-from lightning_vfe.labels.database import State
+from lightning_vfe.labels.database import LabelState
 from lightning_vfe.labels.files import read_configurations
 from lightning_vfe.labels.label import LabellingFailed
 from lightning_vfe.labels.region import region_points
@@ -94,7 +94,7 @@ def label_with(
     return _result(store)
 
 
-def _description(config: DictConfig, states: list[State], program: str, database: Path) -> dict[str, str]:
+def _description(config: DictConfig, states: list[LabelState], program: str, database: Path) -> dict[str, str]:
     """What the banner says."""
     label, rounds = config.label, config.label.rounds + 1
     count = f"{label.num_configurations} of each state in {rounds} round{'s' * (rounds > 1)}"
@@ -121,7 +121,7 @@ def _result(store: LabelStore, signal: int = 0, failure: str = "") -> LabelResul
     return LabelResult(Path(store.path), done, failed, pending, signal, failure)
 
 
-def states_of(config: DictConfig) -> list[State]:
+def states_of(config: DictConfig) -> list[LabelState]:
     """Every number of atoms at every state point: those of the region, or the densities at the system's temperature."""
     label, single = config.label, strata_of(config).single
     if label.rs_range is None and label.temperature_range is None:
@@ -131,7 +131,7 @@ def states_of(config: DictConfig) -> list[State]:
         raise SettingError(f"label.{missing}", None, "is missing: a region needs both ranges", "give it, too")
     else:
         points = region_points(list(label.rs_range), list(label.temperature_range), label.num_states, config.seed)
-    states = [State(n, point.rs, point.temperature_kelvin) for n in label.num_atoms for point in points]
+    states = [LabelState(n, point.rs, point.temperature_kelvin) for n in label.num_atoms for point in points]
     if not states or len(set(states)) < len(states):
         raise CommandError("label.num_atoms and label.rs must be lists of different numbers, such as [8,16] and [1.25]")
     for state in states:
@@ -143,7 +143,7 @@ def states_of(config: DictConfig) -> list[State]:
     return states
 
 
-def _parts(config: DictConfig, states: list[State], progress: Progress) -> dict[str, Any]:
+def _parts(config: DictConfig, states: list[LabelState], progress: Progress) -> dict[str, Any]:
     """What LabelRun takes beside the store, the labeller and the states."""
     label = config.label
     given = None

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_vfe import __version__
 from lightning_vfe.errors import SettingError, one_line
 from lightning_vfe.labels.calculators.vmc import VMCLabeller
-from lightning_vfe.labels.database import State
+from lightning_vfe.labels.database import LabelState
 from lightning_vfe.labels.label import Labeller, by_length
 from lightning_vfe.labels.workers import ProcessLabeller
 from lightning_vfe.physics.twists import twist_grid
@@ -26,7 +26,7 @@ from lightning_vfe.workflows.system import strata_of
 KEY = "calculator._target_"
 
 
-def build_labeller(config: DictConfig, states: list[State]) -> tuple[Labeller, dict[str, Any], str]:
+def build_labeller(config: DictConfig, states: list[LabelState]) -> tuple[Labeller, dict[str, Any], str]:
     """What labels configurations, the calculator's `_target_` with its settings, and its program with its version.
 
     Raises:
@@ -55,7 +55,7 @@ def _class_of(target: Any) -> Any:
 
 
 def _vmc_labeller(
-    config: DictConfig, settings: dict[str, Any], states: list[State]
+    config: DictConfig, settings: dict[str, Any], states: list[LabelState]
 ) -> tuple[Labeller, dict[str, Any], str]:
     """The same for the wavefunction in a checkpoint, built from the config in it."""
     key = "calculator.ckpt_path"
