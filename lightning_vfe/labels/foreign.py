@@ -17,7 +17,7 @@ from lightning_vfe.physics.units import HARTREE_TO_EV
 
 XYZ, HDF5 = (".xyz", ".extxyz"), (".h5", ".hdf5")
 SUFFIXES = XYZ + HDF5
-ENTRIES = ("energy", "forces", "pressure", "energy_error", "temperature_kelvin")
+ENTRIES = ("energy", "forces", "pressure", "energy_error", "forces_error", "temperature_kelvin")
 """What a configuration may have beside its positions and its box; the energy it must have."""
 _EXAMPLE = "give such as datamodule.units={length: Ang, energy: eV, pressure: GPa}"
 
@@ -26,14 +26,14 @@ class ForeignLabels:
     """A set of labels that another program made, with the methods of a `LabelDatabase`.
 
     Extended XYZ: one frame for each configuration, with `energy`, and where there are any `forces` (N, 3), `pressure`,
-    `energy_error` and `temperature_kelvin`. HDF5: at the root, or in each of several groups, `positions` (C, N, 3),
-    the edge of the cube `length` () or (C,), and the same entries for all C configurations.
+    `energy_error`, `forces_error` (N, 3) and `temperature_kelvin`. HDF5: at the root, or in each of several groups,
+    `positions` (C, N, 3), the edge of the cube `length` () or (C,), and the same entries for all C configurations.
 
     Args:
         path: the file.
         given: units `length`, `energy` and, where there are pressures, `pressure`: names in ase.units, such as Ang,
-            Bohr, eV, Ha, kcal/mol, GPa. Forces are energy per length; errors have the unit of the energy. Temperatures
-            are in K.
+            Bohr, eV, Ha, kcal/mol, GPa. Forces are energy per length. Errors have the units of their values.
+            Temperatures are in K.
         key: the setting that named the file; that of the units is `units`.
 
     Raises:
@@ -69,6 +69,8 @@ class ForeignLabels:
                 known = dict(atoms.info) | (dict(atoms.calc.results) if atoms.calc is not None else {})
                 if "free_energy" in known:
                     known["energy"] = known["free_energy"]
+                if "forces_error" in atoms.arrays:
+                    known["forces_error"] = atoms.arrays["forces_error"]
                 yield self._frame(atoms, number), {name: known[name] for name in ENTRIES if name in known}
             return
         number = 0
@@ -89,7 +91,8 @@ class ForeignLabels:
         where = f": configuration {number} "
         if "energy" not in entries:
             raise SettingError(self._key, self.path, f"{where}has no energy", "add it, or leave the configuration out")
-        factors = {"energy": self._energy, "energy_error": self._energy, "forces": self._energy / self._length}
+        force = self._energy / self._length
+        factors = {"energy": self._energy, "energy_error": self._energy, "forces": force, "forces_error": force}
         names = {"energy": "free_energy", "pressure": "pressure_gpa"}
         row: dict[str, Any] = {"positions": frame.positions, "id": np.array(sum(map(len, self._groups.values())))}
         for name, value in entries.items():
@@ -97,10 +100,14 @@ class ForeignLabels:
             row[names.get(name, name)] = np.asarray(value, dtype=float) * factor
         if not all(bool(np.isfinite(value).all()) for value in row.values()):
             raise SettingError(self._key, self.path, f"{where}has numbers that are not finite", "leave it out")
-        if np.shape(row.get("forces", frame.positions)) != frame.positions.shape:
-            raise SettingError(self._key, self.path, f"{where}has forces of another number of atoms", "leave it out")
-        if row.get("energy_error", 0.0) < 0:
-            raise SettingError(self._key, self.path, f"{where}has a negative energy_error", "correct it")
+        for name in ("forces", "forces_error"):
+            if np.shape(row.get(name, frame.positions)) != frame.positions.shape:
+                raise SettingError(self._key, self.path, f"{where}has {name} of another shape", "leave it out")
+        if "forces_error" in row and "forces" not in row:
+            raise SettingError(self._key, self.path, f"{where}has forces_error and no forces", "add them, or drop it")
+        for name in ("energy_error", "forces_error"):
+            if np.any(row.get(name, 0.0) < 0):
+                raise SettingError(self._key, self.path, f"{where}has a negative {name}", "correct it")
         count = len(frame.positions)
         rs = float(f"{frame.length / PeriodicCell(count, 1.0).length:.6g}")
         rows = self._groups.setdefault((count, rs), [])

@@ -66,15 +66,8 @@ def made_folder(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def only_command_in(folder: Path, key: str = "run_dir") -> Iterator[None]:
-    """Inside it, no other command of this machine writes into a folder; it is made if it is missing.
-
-    The lock is that of the system, on the folder itself: it leaves no file, and ends with the process. A file system
-    without such locks, as some of clusters, gives none.
-
-    Args:
-        folder: of the results.
-        key: setting that names it.
+def only_command_in(folder: Path) -> Iterator[None]:
+    """Inside it, no other command of this machine writes into a run folder; it is made if it is missing.
 
     Raises:
         SettingError: another command has the folder.
@@ -82,16 +75,36 @@ def only_command_in(folder: Path, key: str = "run_dir") -> Iterator[None]:
     with ExitStack() as stack:
         with suppress(FileExistsError):
             stack.enter_context(made_folder(folder))
-        descriptor = os.open(folder, os.O_RDONLY)
-        stack.callback(os.close, descriptor)
+        with only_command_on(folder, "run_dir"):
+            yield
+
+
+@contextmanager
+def only_command_on(path: Path, key: str) -> Iterator[None]:
+    """Inside it, no other command of this machine writes into a file or folder that exists.
+
+    The lock is that of the system: it leaves no file, and ends with the process. A file system without such locks, as
+    some of clusters, gives none.
+
+    Args:
+        path: of the file or folder.
+        key: setting that names it.
+
+    Raises:
+        SettingError: another command has it.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            reason = "is in use by another command"
-            raise SettingError(key, folder, reason, "wait until it has ended, or give another folder") from error
+            remedy = "wait until it has ended, or give another one"
+            raise SettingError(key, path, "is in use by another command", remedy) from error
         except OSError:
             pass
         yield
+    finally:
+        os.close(descriptor)
 
 
 def new_sweep_folder(name: str) -> Path:

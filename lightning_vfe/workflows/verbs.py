@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,7 +22,7 @@ from lightning_vfe.progress import Begin, Progress
 from lightning_vfe.workflows.checkpoints import checkpoint_of
 from lightning_vfe.workflows.compose import compose_config
 from lightning_vfe.workflows.effects import check_effects
-from lightning_vfe.workflows.folders import only_command_in
+from lightning_vfe.workflows.folders import only_command_in, only_command_on
 from lightning_vfe.workflows.guards import all_guards, breakdowns, disk_errors, instantiate, key_errors
 from lightning_vfe.workflows.label import LabelResult, label_with
 from lightning_vfe.workflows.load import load
@@ -97,8 +98,11 @@ def label(
     """
     config = compose_verb("label", settings, run_dir)
     database = config.label.database
-    home, key = (config.run_dir, "run_dir") if database is None else (Path(database).parent, "label.database")
-    with all_guards(config, _same_command), only_command_in(Path(home), key):
+    if database is None:
+        alone: AbstractContextManager[None] = only_command_in(Path(config.run_dir))
+    else:
+        alone = only_command_on(Path(database), "label.database") if Path(database).is_file() else nullcontext()
+    with all_guards(config, _same_command), alone:
         return label_with(config, _command("label", settings), say, progress, begin)
 
 

@@ -12,7 +12,7 @@ import pytest
 from lightning_vfe.cli import main
 from lightning_vfe.cli.processes import WAIT_POLICY, wait_passively
 from lightning_vfe.errors import CommandError
-from lightning_vfe.workflows.folders import only_command_in
+from lightning_vfe.workflows.folders import only_command_in, only_command_on
 from lightning_vfe.workflows.processes import check_launcher
 
 
@@ -110,18 +110,19 @@ def test_numbers_of_processes_that_are_right_or_left_by_others(monkeypatch: pyte
         (["fit", "experiment=smoke", "logger=csv", "trainer.accelerator=cpu", "trainer.max_steps=1"], "run_dir"),
         (["log-z", "potential.path=potentials/h8_rs1p25_6000K.pt"], "run_dir"),
         (["label"], "run_dir"),
-        (["label", "label.database={home}/labels.db"], "label.database"),
+        (["label"], "label.database"),
     ],
 )
 def test_two_commands_do_not_write_into_one_folder(
     words: list[str], key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    home = tmp_path / "run"
-    given = [word.format(home=home) for word in words]
-    with only_command_in(home):
-        assert main([*given, f"run_dir={'other' if key != 'run_dir' else home}"]) == 2
-    expected = f"error: {key} = {home} is in use by another command; wait until it has ended, or give another folder\n"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "labels.db").touch()
+    place = tmp_path / ("run" if key == "run_dir" else "labels.db")
+    with only_command_on(place, key):
+        assert main([*words, f"{key}={place}"]) == 2
+    expected = f"error: {key} = {place} is in use by another command; wait until it has ended, or give another one\n"
     assert capsys.readouterr().err == expected
 
 

@@ -18,6 +18,7 @@ from lightning_vfe.models.potential.yukawa import YukawaPotential
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.units import BOHR_TO_ANGSTROM, HARTREE_TO_EV
 from lightning_vfe.training.potential.datamodule import LabelDataModule
+from lightning_vfe.training.potential.loss import PotentialLoss, predict
 from tests.helpers.labels import write_database
 
 STATES = [(2, 1.25), (2, 1.5)]
@@ -88,6 +89,60 @@ def test_the_numbers_are_those_of_the_database(
         weights = np.concatenate([group.weights.numpy() for group in sets[1]])
         errors = np.concatenate([group.energy_error.numpy() for group in sets[1]])
         assert weights[errors.argmin()] > 2 * weights[errors.argmax()]
+
+
+def noisy_forces(tmp_path: Path, suffix: str, change: Callable[[np.ndarray], np.ndarray] = np.abs) -> LabelDataModule:
+    """A set in eV and angstrom whose force components have errors 0.01 and 0.04 eV/angstrom in turn."""
+    arrays, length = source(tmp_path).arrays(2, 1.25), PeriodicCell(2, 1.25).length * BOHR_TO_ANGSTROM
+    positions, energy = arrays["positions"] * BOHR_TO_ANGSTROM, arrays["free_energy"] * HARTREE_TO_EV
+    forces = arrays["forces"] * HARTREE_TO_EV / BOHR_TO_ANGSTROM
+    errors = change(np.where(np.arange(forces.size) % 2 == 0, 0.01, 0.04).reshape(forces.shape))
+    path = tmp_path / f"noisy.{suffix}"
+    if suffix == "h5":
+        with h5py.File(path, "w") as file:
+            content = {"positions": positions, "length": length, "energy": energy, "forces": forces}
+            for name, values in (content | {"forces_error": errors}).items():
+                file[name] = values
+    else:
+        frames = [Atoms("H2", each, cell=[length] * 3, pbc=True) for each in positions]
+        for frame, one, force, error in zip(frames, energy, forces, errors, strict=True):
+            frame.calc = SinglePointCalculator(frame, energy=one, forces=force)
+            frame.arrays["forces_error"] = error
+        write(path, frames, format="extxyz")
+    return LabelDataModule(str(path), batch_size=2, units={"length": "Ang", "energy": "eV"}, force_error_floor=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["extxyz", "h5"])
+def test_errors_of_forces_become_weights(suffix: str, tmp_path: Path) -> None:
+    """In Ha/bohr; a component with four times the error has a sixteenth of the weight, and the mean is one."""
+    data = noisy_forces(tmp_path, suffix)
+    data.read()
+    (part,) = data.sets["train"]
+    assert part.forces_error is not None
+    assert part.force_weights is not None
+    unit = BOHR_TO_ANGSTROM / HARTREE_TO_EV
+    assert sorted(set(np.round(part.forces_error.numpy().ravel() / unit, 6))) == [0.01, 0.04]
+    weights = part.force_weights.numpy()
+    assert weights.mean() == pytest.approx(1.0)
+    assert weights.max() / weights.min() == pytest.approx(16.0, rel=1e-3)
+    loss = PotentialLoss(energy_weight=1e-9)
+    exact = YukawaPotential(screening_length=0.5)
+    found = float(loss(predict(exact, part), part))
+    difference = predict(exact, part).forces - part.forces
+    assert found == pytest.approx(float((part.force_weights * difference.square()).mean()), rel=1e-3)
+
+
+def test_errors_of_forces_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(SettingError, match="configuration 0 has a negative forces_error"):
+        noisy_forces(tmp_path, "h5", np.negative).read()
+    with pytest.raises(SettingError, match="configuration 0 has forces_error of another shape"):
+        noisy_forces(tmp_path, "h5", lambda errors: errors[..., 0]).read()
+    with pytest.raises(SettingError, match=r"force_error_floor = 0\.0"):
+        LabelDataModule("labels.h5", force_error_floor=0.0)
+    with h5py.File(noisy_forces(tmp_path, "h5").path, "a") as file:
+        del file["forces"]
+    with pytest.raises(SettingError, match="has forces_error and no forces"):
+        LabelDataModule(str(tmp_path / "noisy.h5"), units={"length": "Ang", "energy": "eV"}).read()
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,8 @@ from lightning_vfe.training.supervised.labelled import (
     check_batches,
     check_processes,
     train_validation_test_split,
-    with_error_weights,
 )
+from lightning_vfe.training.supervised.weights import check_floors, with_error_weights
 
 PARTS = ("train", "validation", "test")
 MOST_CELLS = 6
@@ -44,7 +44,8 @@ class LabelDataModule(L.LightningDataModule):
         batch_size: configurations of a batch, over all processes.
         validation_fraction: share of the configurations for validation.
         test_fraction: share for the test.
-        energy_error_floor: labels with error bars get weights 1 / (error^2 + floor^2); in Ha per atom.
+        energy_error_floor: energies with error bars get weights 1 / (error^2 + floor^2); in Ha per atom.
+        force_error_floor: the same of forces with error bars, in Ha/bohr.
         units: of an extended XYZ or HDF5 set from elsewhere, see `ForeignLabels`; None for a database of `label`.
         seed: of split and order.
 
@@ -59,17 +60,17 @@ class LabelDataModule(L.LightningDataModule):
         validation_fraction: float = 0.1,
         test_fraction: float = 0.1,
         energy_error_floor: float = 1e-4,
+        force_error_floor: float = 1e-3,
         units: dict[str, str] | None = None,
         seed: int = 42,
     ) -> None:
         super().__init__()
         check_batches(batch_size, validation_fraction, test_fraction)
-        if not energy_error_floor > 0:
-            raise SettingError("energy_error_floor", energy_error_floor, "must be positive, in Ha per atom")
+        check_floors(energy_error_floor, force_error_floor)
         self.path = data_file(database)
         self.batch_size = batch_size
         self.fractions = (validation_fraction, test_fraction)
-        self.energy_error_floor = energy_error_floor
+        self.error_floors = energy_error_floor, force_error_floor
         self.units, self.seed = units, seed
         self.sets: dict[str, list[LabelledSet]] = {}
         self.temperatures: set[float] = set()
@@ -148,7 +149,8 @@ class LabelDataModule(L.LightningDataModule):
                     )
                 self.sets[part].append(group.select(torch.tensor([places[row] for row in ids], dtype=torch.int64)))
         train = self.sets["train"]
-        self.sets = {part: with_error_weights(self.sets[part], self.energy_error_floor, train) for part in PARTS}
+        energy, force = self.error_floors
+        self.sets = {part: with_error_weights(self.sets[part], energy, train, force) for part in PARTS}
         self._order = BatchOrder([len(group) for group in self.train_sets], self.batch_size, self.seed)
 
     def description(self) -> dict[str, str]:

@@ -48,10 +48,10 @@ def predict(potential: Potential, labels: LabelledSet, create_graph: bool = Fals
 class PotentialLoss(nn.Module):
     r"""Squared errors in units of the labels' own spread, so that weights of one mean equal relative importance.
 
-        loss = w_E <w_c (dE_c / N)^2> / s_E^2 + w_F <dF^2> / s_F^2 + w_P <dP_c^2> / s_P^2
+        loss = w_E <w_c (dE_c / N)^2> / s_E^2 + w_F <w_ci dF_ci^2> / s_F^2 + w_P <dP_c^2> / s_P^2
 
     s_E is the spread of the energies per atom, s_F the root mean square of the force components, s_P the spread of the
-    pressures, all of the training set (`set_scales`). The weights w_c come from the labels' errors.
+    pressures, all of the training set (`set_scales`). The weights w_c and w_ci come from the labels' errors.
 
     Args:
         energy_weight: w_E.
@@ -95,7 +95,9 @@ class PotentialLoss(nn.Module):
         loss = self.weights[0] * (labels.weights * error.square()).mean() / self.scales[0] ** 2
         if predicted.forces is not None and self.weights[1] > 0:
             assert labels.forces is not None
-            loss = loss + self.weights[1] * (predicted.forces - labels.forces).square().mean() / self.scales[1] ** 2
+            squares = (predicted.forces - labels.forces).square()
+            squares = squares if labels.force_weights is None else labels.force_weights * squares
+            loss = loss + self.weights[1] * squares.mean() / self.scales[1] ** 2
         if predicted.pressure is not None and self.weights[2] > 0:
             assert labels.pressure is not None
             loss = loss + self.weights[2] * (predicted.pressure - labels.pressure).square().mean() / self.scales[2] ** 2

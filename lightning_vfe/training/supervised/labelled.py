@@ -32,6 +32,8 @@ class LabelledSet:
         forces: Ha/bohr. # (C, N, 3)
         pressure: of the potential, without N kT/V, Ha/bohr^3. # (C,)
         energy_error: one standard error of the energy in Ha. # (C,)
+        forces_error: one standard error of each component in Ha/bohr. # (C, N, 3)
+        force_weights: of the components in the loss, mean one over the training set. # (C, N, 3)
     """
 
     cell: PeriodicCell
@@ -42,6 +44,8 @@ class LabelledSet:
     forces: Tensor | None = None
     pressure: Tensor | None = None
     energy_error: Tensor | None = None
+    forces_error: Tensor | None = None
+    force_weights: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.energy)
@@ -50,7 +54,8 @@ class LabelledSet:
     def from_arrays(cls, cell: PeriodicCell, arrays: Mapping[str, np.ndarray]) -> LabelledSet:
         """From the arrays of a label database, in the default dtype.
 
-        They are positions, free_energy (or energy), and where there are any forces, pressure_gpa, energy_error, id.
+        They are positions, free_energy (or energy), and where there are any forces, pressure_gpa, energy_error,
+        forces_error, id.
         """
 
         def tensor(name: str, scale: float = 1.0) -> Tensor | None:
@@ -65,7 +70,8 @@ class LabelledSet:
         ids = tuple(int(i) for i in arrays.get("id", range(len(energy))))
         pressure = tensor("pressure_gpa", 1.0 / HARTREE_PER_BOHR3_TO_GPA)
         weights = torch.ones_like(energy)
-        return cls(cell, positions, energy, weights, ids, tensor("forces"), pressure, tensor("energy_error"))
+        errors = tensor("energy_error"), tensor("forces_error")
+        return cls(cell, positions, energy, weights, ids, tensor("forces"), pressure, *errors)
 
     def select(self, index: Tensor) -> LabelledSet:
         """The configurations of an index. # (C',)"""
@@ -76,32 +82,6 @@ class LabelledSet:
         """The same on another device."""
         parts: dict[str, Any] = {name: v.to(device) for name, v in vars(self).items() if isinstance(v, Tensor)}
         return replace(self, **parts)
-
-
-def with_error_weights(
-    sets: Sequence[LabelledSet], floor_per_atom: float, reference: Sequence[LabelledSet]
-) -> list[LabelledSet]:
-    r"""Sets whose energies have the weights w_c ~ 1 / (sigma_c^2 + floor^2), mean one over the reference sets.
-
-    sigma_c is the label's error per atom; labels without errors have sigma = 0, and sets without any have w = 1.
-
-    Args:
-        sets: get the weights.
-        floor_per_atom: what the potential itself cannot resolve, in Ha per atom; keeps single weights bounded.
-        reference: the training sets.
-
-    Raises:
-        ValueError: floor_per_atom is not positive.
-    """
-    if not floor_per_atom > 0:
-        raise SettingError("energy_error_floor", floor_per_atom, "must be positive, in Ha per atom")
-
-    def raw(part: LabelledSet) -> Tensor:
-        error = torch.zeros_like(part.energy) if part.energy_error is None else part.energy_error
-        return floor_per_atom**2 / ((error / part.cell.num_atoms).square() + floor_per_atom**2)
-
-    mean = torch.cat([raw(part) for part in reference]).mean()
-    return [replace(part, weights=raw(part) / mean) for part in sets]
 
 
 def check_batches(batch_size: int, validation_fraction: float, test_fraction: float) -> None:

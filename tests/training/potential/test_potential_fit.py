@@ -27,8 +27,8 @@ from lightning_vfe.training.supervised.labelled import (
     LabelledSet,
     share_of_batch,
     train_validation_test_split,
-    with_error_weights,
 )
+from lightning_vfe.training.supervised.weights import with_error_weights
 from lightning_vfe.training.torch_optimizer import TorchOptimizer, adamw, half_cosine
 from tests.helpers.labels import write_database
 from tests.helpers.trainers import quiet_trainer
