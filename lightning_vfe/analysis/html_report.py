@@ -129,7 +129,8 @@ def _verdict(name: str, run: RunFolder) -> Verdict:
     reasons = [str(reason) for reason in run.summary.get("reasons") or []]
     note = step_note(run)
     reasons += [line for line in (note, training_note(run)) if line]
-    text = "sampling converged"
+    training = (run.summary.get("verdicts") or {}).get("training") or {}
+    text = "sampling and training converged" if training.get("ok") else "sampling converged"
     if doubtful and len(run.views) > 1:
         text = f"NOT CONVERGED at {len(doubtful)} of {len(run.views)} states"
     elif doubtful:
@@ -145,7 +146,12 @@ def _result_tables(runs: Mapping[str, RunFolder], note: str) -> list[PageTable]:
         place = next(iter(views.values()))
         if len(next(iter(runs.values())).states) > 1:
             views = {name: _same_state(run, place) for name, run in runs.items()}
-        head = ["", "N", *(f"{TERMS[name].plain_symbol}, {TERMS[name].unit}" for name in COMPARED), "converged"]
+        head = [
+            "",
+            "N",
+            *(f"{TERMS[name].plain_symbol}, {TERMS[name].unit}" for name in COMPARED),
+            "sampling converged",
+        ]
         rows = [_result_row(name, view, bool(step_note(runs[name]))) for name, view in views.items()]
         for view in views.values():
             rows += [row for row in map(_published_row, view.summary.get("published") or []) if row not in rows]

@@ -51,7 +51,18 @@ def test_one_page_with_everything_inside(tmp_path: Path, capsys: pytest.CaptureF
     assert "<b>plain" not in page
     assert "published: VFE2023 (other N)" in page
     assert "NO, step 30" in page
+    assert "sampling converged" in page
+    assert "sampling and training converged" not in page
     assert "lightning-vfe report" in page.partition("Provenance")[2]
+
+
+def test_a_good_training_is_named_beside_the_sampling(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "good", 60)
+    content = json.loads((run / "summary.json").read_text())
+    content["verdicts"] = {"training": {"ok": True, "reasons": []}}
+    (run / "summary.json").write_text(json.dumps(content))
+    assert main(["report", str(run), f"run_dir={tmp_path / 'report'}"]) == 0
+    assert "sampling and training converged" in (tmp_path / "report" / "report.html").read_text()
 
 
 def test_fitted_potentials_stand_beside_the_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

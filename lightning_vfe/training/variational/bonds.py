@@ -48,8 +48,8 @@ class Bonds:
             steps_key: setting of the number of measured steps.
             is_direct: whether chains move base protons, which tempering helps.
         """
-        values, remedy = self.diagnostics(), f"raise datamodule.equilibration_steps and {steps_key}"
-        remedy += f", or {TEMPERING}" if is_direct else ""
+        keys = f"sampler.num_proton_steps, datamodule.equilibration_steps and {steps_key}"
+        values, remedy = self.diagnostics(), f"raise {keys}" + (f", or {TEMPERING}" if is_direct else "")
         if self.by_start and abs(values["start_difference"]) > start_difference_limit(values):
             first, second = (value_in_brackets(each.value, each.error) for each in self.by_start.values())
             return [

@@ -45,7 +45,9 @@ def test_chains_that_keep_their_start_are_found() -> None:
     assert abs(second.value - 0.3) < 4 * second.error < 0.1
     (reason,) = bonds.reasons(KEY, is_direct=True)
     assert re.match(r"the molecular fraction of walkers .* is 0\.\d+\(\d+\), of the others 0\.3\d*\(\d+\): ", reason)
-    assert "chains keep their start; raise datamodule.equilibration_steps and datamodule.test_steps" in reason
+    assert (
+        f"chains keep their start; raise sampler.num_proton_steps, datamodule.equilibration_steps and {KEY}" in reason
+    )
     assert reason.endswith("or temper the base with sampler.tempering=[1.0,1.5,2.2]")
     assert "tempering" not in bonds.reasons(KEY, is_direct=False)[0]
     words = {row.name: row.word for row in diagnostics_with_limits(bonds.diagnostics(), True, STEPS)}
