@@ -84,9 +84,8 @@ def main() -> None:
         for number, (symbol, name) in enumerate(NAMES.items()):
             difference = own.loc[name, "value"] - value[number]
             sigmas = difference / math.hypot(own.loc[name, "error"], errors[number])
-            words.append(
-                f"{symbol} {own.loc[name, 'value']:.5f} {value[number]:.5f}({errors[number]:.5f}) {sigmas:+.1f}"
-            )
+            exact = f"{value[number]:.5f}({errors[number]:.5f})"
+            words.append(f"{symbol} {own.loc[name, 'value']:.5f}, quadrature {exact}, {sigmas:+.1f} errors")
         print(f"rs = {point.rs:g}, T = {point.temperature_kelvin:g} K: " + "; ".join(words), flush=True)
 
 
