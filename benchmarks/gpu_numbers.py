@@ -110,8 +110,8 @@ def value_and_gradient(density: ElectronDensity, electrons: Tensor) -> tuple[Ten
 def check_kernels(report: Report, device: str) -> bool:
     """Compare ln|psi|^2 and its gradient by the fused kernels with the plain code on the same device."""
     good = True
-    for num_atoms in (2, 14, 16):
-        state = make_state(num_atoms, 24, 8)
+    for num_atoms, molecular in ((2, False), (14, False), (14, True), (16, False)):
+        state = make_state(num_atoms, 24, 8, molecular=molecular)
         move_networks(state, device)
         state.place(device)
         for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-2)):
@@ -122,9 +122,10 @@ def check_kernels(report: Report, device: str) -> bool:
             for name, a, b in zip(("value", "gradient"), fused, plain, strict=True):
                 error = float((a - b).abs().max() / b.abs().max().clamp(min=1.0))
                 name = f"fused {name}, N = {num_atoms}, {str(dtype).removeprefix('torch.')}"
+                name += ", molecular" if molecular else ""
                 good &= error < tolerance
                 report.content["errors"][name] = error
-                report.say(f"{name:<32} largest error {error:8.1e}  {'ok' if error < tolerance else 'DIFFERS'}")
+                report.say(f"{name:<44} largest error {error:8.1e}  {'ok' if error < tolerance else 'DIFFERS'}")
     for reason in failures:
         report.say(f"the fused kernels are NOT USED: {reason}")
     return good and not failures

@@ -9,6 +9,8 @@ import torch
 from lightning_vfe.models.base.uniform import UniformBase
 from lightning_vfe.models.flow.equivariant_flow import EquivariantFlow
 from lightning_vfe.models.proton_density import ProtonDensity
+from lightning_vfe.models.wavefunction.molecular import MolecularWavefunction
+from lightning_vfe.models.wavefunction.paired import PairedWavefunction
 from lightning_vfe.models.wavefunction.wavefunction import GeminalWavefunction
 from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.system import System
@@ -25,12 +27,17 @@ def make_state(
     electrons: int,
     twists: Any = ((0.25, 0.1, -0.3),),
     moves: int = MOVES,
+    molecular: bool = False,
     **settings: Any,
 ) -> VariationalState:
     """Networks of the paper's size with parameters as after a training, and walkers of one group."""
     torch.manual_seed(0)
     system, strata = System(num_atoms), Strata.of(rs=1.25, temperature_kelvin=6000.0, twists=twists)
-    wavefunction = GeminalWavefunction(system, strata.reference, 1, 4, 32, 16, max(57, num_atoms + 10))
+    wavefunction: PairedWavefunction
+    if molecular:
+        wavefunction = MolecularWavefunction(system, strata.reference, 1, 4, 32, 16)
+    else:
+        wavefunction = GeminalWavefunction(system, strata.reference, 1, 4, 32, 16, max(57, num_atoms + 10))
     flow = EquivariantFlow(system, strata.reference)
     with torch.no_grad():
         for parameter in wavefunction.parameters():

@@ -200,6 +200,9 @@ JELLIUM = "system.protons=none"
         ("system.twists=[100000,100000,100000]", ["system.twists = [100000, 100000, 100000] is a grid of"]),
         ("sampler.num_proton_walkers=9", ["sampler.num_proton_walkers = 9", "multiple of"]),
         ("sampler.num_groups=0", ["sampler.num_groups = 0"]),
+        ("trainer.max_time=soon", ["trainer.max_time = soon is no duration; give DD:HH:MM:SS"]),
+        ("trainer.max_time={weeks:a}", ["trainer.max_time = {'weeks': 'a'}"]),
+        ("trainer.max_time={years:1}", ["trainer.max_time = {'years': 1} is no duration"]),
         ("system.twists=[5,1,1] sampler.num_proton_walkers=8", ["walkers = 8 must be a multiple of the 3 twists", "9"]),
         (
             "system.rs=[1,2,3] sampler.num_proton_walkers=8",

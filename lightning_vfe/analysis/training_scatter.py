@@ -57,7 +57,8 @@ def training_scatter(runs: Mapping[str, RunFolder]) -> pd.DataFrame:
     statistical errors, so that the trainings alone differ by training_scatter^2 = standard_deviation^2 -
     statistical_error^2, or 0. The error of ln Z of the base is the same for all and is no part of the spread. It enters
     error_of_one, the error of the result of a single training: the root of the sum of the squares of
-    statistical_error, log_z_error and training_scatter.
+    statistical_error, log_z_error and training_scatter. The error of the mean contains all three, too:
+    mean_error^2 = (statistical_error^2 + training_scatter^2) / n + log_z_error^2.
 
     Args:
         runs: by their names.
@@ -99,6 +100,7 @@ def _row(values: np.ndarray, errors: np.ndarray, of_base: float) -> dict[str, fl
     return {
         "num_trainings": len(values),
         "mean": float(values.mean()),
+        "mean_error": math.hypot(max(deviation, statistical) / math.sqrt(len(values)), of_base),
         "standard_deviation": deviation,
         "statistical_error": statistical,
         "log_z_error": of_base,

@@ -25,7 +25,7 @@ def print_rows(verb: str, name: str, rows: Rows) -> None:
     for title, text in rows:
         table.add_row(title, text)
     # a long path must stay in one piece
-    Console(soft_wrap=True, highlight=False).print(table)
+    Console(soft_wrap=True, highlight=False, markup=False).print(table)
 
 
 class DryRun(Exception):

@@ -103,4 +103,4 @@ def _table(title: str, headings: Sequence[str]) -> Table:
 
 
 def _show(table: Table) -> None:
-    Console(soft_wrap=True, highlight=False).print(table)
+    Console(soft_wrap=True, highlight=False, markup=False).print(table)

@@ -48,7 +48,7 @@ def _print_states(found: LogZStates) -> int:
         own += [(found.terms[number][name].value, found.terms[number][name].error) for name in names]
         state = (f"{point.rs:g}", f"{point.temperature_kelvin:g}")
         table.add_row(*state, *(value_with_error(value, error) for value, error in own))
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(table)
     overlap = min(window.overlap_with_next or 1.0 for window in found.joint.windows)
     console.print(f"{len(found.joint.windows)} windows, least overlap of neighbours {overlap:.3f}")
@@ -72,7 +72,7 @@ def _print_result(found: LogZRun) -> None:
         last = ("", "") if w.overlap_with_next is None else (f"{w.overlap_with_next:.3f}", f"{w.swaps_with_next:.2f}")
         numbers = (f"{w.num_samples}", f"{w.inefficiency:.1f}", f"{w.r_hat:.3f}", f"{w.acceptance:.2f}")
         table.add_row(f"{w.point:.4f}", f"{w.log_z:.3f}", *numbers, f"{w.width:.3f}", *last)
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(table)
     count, value, error, kT = found.entry.num_atoms, found.entry.log_z, found.entry.log_z_error, found.kT
     console.print(f"ln Z                {value:.4f} +- {error:.4f}")
@@ -90,4 +90,4 @@ def _print_terms(terms: Mapping[str, Estimate]) -> None:
         table.add_column(heading, justify="right" if heading == "value" else "left")
     for name, term in terms.items():
         table.add_row(TERMS[name].plain_title, value_with_error(term.value, term.error), TERMS[name].unit)
-    Console(highlight=False).print(table)
+    Console(highlight=False, markup=False).print(table)

@@ -11,7 +11,7 @@ from rich.table import Table
 from lightning_vfe.analysis.compare import COMPARED, EXACT
 from lightning_vfe.analysis.sizes import EXTRAPOLATED, KINDS, MIN_SIZES
 from lightning_vfe.analysis.states import State
-from lightning_vfe.analysis.terms import TERMS, value_with_error
+from lightning_vfe.analysis.terms import TERMS, value_in_brackets, value_with_error
 from lightning_vfe.analysis.training_scatter import SIGNIFICANT
 from lightning_vfe.cli.banner import print_rows
 from lightning_vfe.workflows.report import report
@@ -42,22 +42,23 @@ def run(words: Sequence[str], is_dry_run: bool = False) -> int:
 
 
 def _print_scatter(scatter: pd.DataFrame) -> None:
-    """A block for each group of trainings and state, with a verdict for each term."""
+    """A block for each group of trainings and state: the mean with an error that contains their scatter, a verdict."""
     if scatter.empty:
         print("one training of each: the errors do not contain the scatter between trainings")
         return
     for (_, rs, kelvin), rows in scatter.groupby(level=[0, 1, 2], sort=False):
         where = f"{State(rs, kelvin).label}; " if rs == rs else ""
         shown = Table(title=f"{where}{rows['num_trainings'].iloc[0]} trainings that differ by their seed")
-        for heading in ("", "mean", "std. dev.", "stat. error", "chi^2", "p", "differ"):
+        for heading in ("", "mean(error)", "std. dev.", "stat. error", "chi^2", "p", "differ"):
             shown.add_column(heading, justify="right")
         for (*_, name), row in rows.iterrows():
             digits = 2 if name == "pressure_gpa" else 5
-            numbers = [f"{row[column]:.{digits}f}" for column in ("mean", "standard_deviation", "statistical_error")]
+            mean = value_in_brackets(row["mean"], row["mean_error"])
+            numbers = [mean, *(f"{row[column]:.{digits}f}" for column in ("standard_deviation", "statistical_error"))]
             verdict = "yes" if row["p_value"] < SIGNIFICANT else "no"
             label = f"{TERMS[name].plain_symbol}, {TERMS[name].unit}"
             shown.add_row(label, *numbers, f"{row['chi2']:.1f}", f"{row['p_value']:.2g}", verdict)
-        Console().print(shown)
+        Console(markup=False).print(shown)
 
 
 def _print(table: pd.DataFrame) -> None:
@@ -75,7 +76,7 @@ def _print(table: pd.DataFrame) -> None:
             shown.add_column(str(label), justify="right")
         for cells in _rows(rows):
             shown.add_row(*cells)
-        Console().print(shown)
+        Console(markup=False).print(shown)
 
 
 def _rows(table: pd.DataFrame) -> list[list[str]]:
@@ -109,7 +110,7 @@ def _print_sizes(table: pd.DataFrame, lines: pd.DataFrame) -> None:
             quality = ["-" if fit is None else f"{fit['chi2_per_dof']:.1f}" for fit in fits]
             shown.add_row("line at 1/N = 0", "", *ends)
             shown.add_row("chi^2 per dof", "", *quality)
-        Console().print(shown)
+        Console(markup=False).print(shown)
     if lines.empty:
         print(f"no line against 1/N: it needs values with errors of at least {MIN_SIZES} numbers of atoms")
     elif lines["chi2_per_dof"].max() > MAX_CHI2:

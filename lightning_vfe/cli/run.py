@@ -16,7 +16,7 @@ def run_plan(plan: Plan, require_converged: bool = False) -> int:
     """Run the planned verb; returns the exit code, NOT_CONVERGED where a result must have converged and has not."""
     result = run(plan, Observer(say=_say, begin=print_banner, progress=True))
     if is_first_process():
-        console = Console()
+        console = Console(markup=False)
         for message in result.messages:
             console.print(message, soft_wrap=True, highlight=not isinstance(message, str))
         _say_what_next(plan, result)

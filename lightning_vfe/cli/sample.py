@@ -30,7 +30,7 @@ def _print(found: Samples) -> None:
         place = f"{each.point.rs:g}", f"{each.point.temperature_kelvin:g}", str(len(each.energy))
         energy = value_with_error(*each.mean_energy_per_atom)
         table.add_row(*place, energy, f"{weights.noise**0.5:.2g}", f"{weights.effective_size:.1f}")
-    console = Console(soft_wrap=True, highlight=False)
+    console = Console(soft_wrap=True, highlight=False, markup=False)
     console.print(table)
     tau = found.autocorrelation_time
     console.print(f"spacing {found.spacing} sweeps, autocorrelation time {tau:.1f} sweeps")

@@ -54,7 +54,7 @@ def print_results(home: Path, jobs: Mapping[Path, Mapping[str, str]]) -> None:
         place = [f"{row[key]:g}" for key in STATE] if several else []
         cells = [value_with_error(row[name], row[f"{name}_error"]) for name in COMPARED]
         shown.add_row(*(row[key] for key in keys), *place, *cells, "yes" if row["converged"] else "NO")
-    Console(soft_wrap=True).print(shown)
+    Console(soft_wrap=True, markup=False).print(shown)
     print(f"table: {home / 'sweep.csv'}")
 
 

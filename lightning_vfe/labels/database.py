@@ -20,7 +20,7 @@ PENDING, DONE, FAILED = "pending", "done", "failed"
 
 
 @dataclass(frozen=True)
-class State:
+class LabelState:
     """A state point (N, rs in bohr, T in K of protons and electrons)."""
 
     num_atoms: int

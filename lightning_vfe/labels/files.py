@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lightning_vfe.errors import SettingError
-from lightning_vfe.labels.database import State
+from lightning_vfe.labels.database import LabelState
 from lightning_vfe.labels.label import Configuration
 from lightning_vfe.physics.cell import PeriodicCell
 from lightning_vfe.physics.frames import Frame, frame_of, looks_like_bohr, read_atoms
@@ -29,19 +29,21 @@ class GivenConfigurations:
         num_other: frames of no wanted state, which are left out.
     """
 
-    chosen: dict[State, list[Configuration]]
+    chosen: dict[LabelState, list[Configuration]]
     num_frames: int
     num_other: int
 
 
-def read_configurations(path: str | Path, states: Sequence[State], count: int) -> dict[State, list[Configuration]]:
+def read_configurations(
+    path: str | Path, states: Sequence[LabelState], count: int
+) -> dict[LabelState, list[Configuration]]:
     """The first `count` configurations of every state in a file, as `find_configurations` finds them."""
     return find_configurations(path, states, count).chosen
 
 
 def find_configurations(
     path: str | Path,
-    states: Sequence[State],
+    states: Sequence[LabelState],
     count: int,
     key: str = "configurations_path",
     cell_keys: tuple[str, str] = ("label.num_atoms", "label.rs"),
@@ -64,7 +66,7 @@ def find_configurations(
     if not Path(path).is_file():
         raise SettingError(key, path, "does not exist", "give a trajectory or a database that ASE reads")
     frames = [frame_of(atoms, path, key, number) for number, atoms in enumerate(read_atoms(path, key))]
-    found: dict[State, list[Configuration]] = {state: [] for state in states}
+    found: dict[LabelState, list[Configuration]] = {state: [] for state in states}
     num_other = 0
     for frame in frames:
         state = _nearest(frame, states)
@@ -87,7 +89,7 @@ def _in_cell(frame: Frame, length: float) -> Configuration:
     return Configuration(frame.positions * (length / frame.length), length)
 
 
-def _nearest(frame: Frame, states: Sequence[State]) -> State | None:
+def _nearest(frame: Frame, states: Sequence[LabelState]) -> LabelState | None:
     """The state of the same N whose box is nearest to that of a frame, if rounding alone tells them apart."""
     own = [state for state in states if state.num_atoms == len(frame.positions)]
     nearest = min(own, key=lambda state: abs(state.cell.length - frame.length), default=None)
@@ -107,7 +109,7 @@ def _rs(frame: Frame) -> str:
     return f"{frame.length / PeriodicCell(len(frame.positions), 1.0).length:.5g}"
 
 
-def _advice(frames: Sequence[Frame], state: State, cell_keys: tuple[str, str]) -> str:
+def _advice(frames: Sequence[Frame], state: LabelState, cell_keys: tuple[str, str]) -> str:
     if any(looks_like_bohr(frame.length, state.cell.length) for frame in frames):
         return "the numbers fit if they are bohr: convert boxes and positions to angstrom"
     return f"set {cell_keys[0]} and {cell_keys[1]} to what it holds"

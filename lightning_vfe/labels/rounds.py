@@ -12,7 +12,7 @@ import torch
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.labels.committee import Committee, CommitteeSettings, TrainPotential
-from lightning_vfe.labels.database import DONE, State
+from lightning_vfe.labels.database import DONE, LabelState
 from lightning_vfe.labels.force_check import check_forces
 from lightning_vfe.labels.label import Configuration, Labeller, LabellingFailed
 from lightning_vfe.labels.store import LabelStore
@@ -54,11 +54,11 @@ class LabelRun:
 
     store: LabelStore
     labeller: Labeller
-    states: Sequence[State]
+    states: Sequence[LabelState]
     start_potential: Potential
     num_configurations: int
     rounds: int = 0
-    given: Mapping[State, Sequence[Configuration]] | None = None
+    given: Mapping[LabelState, Sequence[Configuration]] | None = None
     train: TrainPotential | None = None
     chains: ChainSettings = field(default_factory=ChainSettings)
     committee: CommitteeSettings = field(default_factory=CommitteeSettings)
@@ -108,7 +108,7 @@ class LabelRun:
             origin = "start_potential" if number == 0 else "committee"
             self.store.add_pending(self._sampled(number), number, origin)
 
-    def _sampled(self, number: int) -> list[tuple[State, list[Configuration]]]:
+    def _sampled(self, number: int) -> list[tuple[LabelState, list[Configuration]]]:
         """Configurations of all states for a round."""
         members: list[Potential] = []
         if number > 0:
@@ -122,7 +122,7 @@ class LabelRun:
             batches.append((state, self._sample_state(state, members, seed, number)))
         return batches
 
-    def _sample_state(self, state: State, members: list[Potential], seed: int, number: int) -> list[Configuration]:
+    def _sample_state(self, state: LabelState, members: list[Potential], seed: int, number: int) -> list[Configuration]:
         cell, count = state.cell, self.num_configurations
         committee = Committee(members, cell)
 

@@ -13,7 +13,7 @@ from lightning_vfe.errors import SettingError
 from lightning_vfe.files import CHECKSUM, checksum, rename
 from lightning_vfe.labels.checksum import check_metadata_checksum, check_row_checksum, row_checksum
 from lightning_vfe.labels.connection import reading
-from lightning_vfe.labels.database import DONE, FAILED, PENDING, State
+from lightning_vfe.labels.database import DONE, FAILED, PENDING, LabelState
 from lightning_vfe.labels.label import Configuration, Label
 from lightning_vfe.labels.schema import (
     FORMAT,
@@ -31,7 +31,7 @@ SCALARS = ("free_energy", "energy", "pressure_gpa", "energy_error")
 class LabelStore:
     """The database that `LabelDatabase` reads. Configurations enter it before they are labelled: nothing is lost."""
 
-    def __init__(self, path: str | Path, states: Sequence[State], calculator: Mapping[str, Any]) -> None:
+    def __init__(self, path: str | Path, states: Sequence[LabelState], calculator: Mapping[str, Any]) -> None:
         """Open or make the database.
 
         Args:
@@ -85,7 +85,9 @@ class LabelStore:
         number: int = self._connection.count(**properties)
         return number
 
-    def add_pending(self, batches: Sequence[tuple[State, Sequence[Configuration]]], number: int, origin: str) -> None:
+    def add_pending(
+        self, batches: Sequence[tuple[LabelState, Sequence[Configuration]]], number: int, origin: str
+    ) -> None:
         """Store all configurations of a round in one transaction.
 
         Args:
@@ -108,11 +110,11 @@ class LabelStore:
                     atoms = configuration.to_atoms()
                     self._connection.write(atoms, checksum=row_checksum(atoms, keys, {}), **keys)
 
-    def pending(self) -> list[tuple[int, State, Configuration]]:
+    def pending(self) -> list[tuple[int, LabelState, Configuration]]:
         """Rows that wait for their labels: (id, state, configuration)."""
         return self._select(PENDING)
 
-    def labelled(self) -> list[tuple[int, State, Configuration]]:
+    def labelled(self) -> list[tuple[int, LabelState, Configuration]]:
         """Rows that have their labels: (id, state, configuration)."""
         return self._select(DONE)
 
@@ -149,10 +151,10 @@ class LabelStore:
         checksum = row_checksum(row.toatoms(), {**row.key_value_pairs, "state": state}, {**row.data, **data})
         self._connection.update(row_id, state=state, checksum=checksum, data=dict(data))
 
-    def _select(self, state: str) -> list[tuple[int, State, Configuration]]:
+    def _select(self, state: str) -> list[tuple[int, LabelState, Configuration]]:
         found = []
         for row in self._connection.select(state=state, sort="id"):
-            point = State(int(row.natoms), float(row.rs), float(row.temperature_kelvin))
+            point = LabelState(int(row.natoms), float(row.rs), float(row.temperature_kelvin))
             found.append((int(row.id), point, Configuration.from_atoms(row.toatoms())))
         return found
 

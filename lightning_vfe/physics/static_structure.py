@@ -127,16 +127,7 @@ class StructureFactors:
     def result(
         self, per_walker: dict[str, Tensor] | None = None, weights: Tensor | None = None, unit: float = 1.0
     ) -> dict[str, StructureFactor]:
-        """Mean and error over the walkers.
-
-        Args:
-            per_walker: `per_walker()` of all processes, joined along the walkers; None takes those collected here.
-            weights: what each walker counts in the mean, in any unit; None is equal weights.  # (W,)
-            unit: unit of the cell's lengths in bohr, rs for a cell in units of rs.
-
-        Raises:
-            ValueError: nothing was collected.
-        """
+        """Mean and error over the walkers; arguments and errors as of `RadialDistributions.result`."""
         walkers = self.per_walker() if per_walker is None else per_walker
         if not walkers:
             raise ValueError("S(k) has no samples yet; call update() with the walkers' positions first")

@@ -233,9 +233,11 @@ def make_proposal(rule: str | Proposal, key: str = "proposal") -> Proposal:
         key: the setting's name in the error message.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: unknown name, or an object that is no rule.
     """
     if not isinstance(rule, str):
+        if not hasattr(rule, "target_acceptance"):
+            raise SettingError(key, rule, "is no rule of moves", "give a name such as langevin, or an object of one")
         return rule
     rules: dict[str, Callable[[], Proposal]] = {
         "gaussian": GaussianProposal,

@@ -9,7 +9,7 @@ import torch
 
 from lightning_vfe.optim.collectives import Collectives
 from lightning_vfe.physics.equilibration import drifting_terms
-from lightning_vfe.state.variational_state import Progress, VariationalState
+from lightning_vfe.state.variational_state import Track, VariationalState
 
 MAX_ROUNDS = 4
 """Rounds of sweeps at most. Each is twice as long as the one before."""
@@ -27,7 +27,7 @@ class Settling(NamedTuple):
     drifting: tuple[str, ...]
 
 
-def settle(state: VariationalState, num_sweeps: int, progress: Progress) -> Settling:
+def settle(state: VariationalState, num_sweeps: int, progress: Track) -> Settling:
     """Equilibrate the walkers, and watch all terms of F.
 
     Where the walkers drift in a round of sweeps (`equilibration.drifting_terms`), another round follows that is twice
@@ -45,7 +45,7 @@ def settle(state: VariationalState, num_sweeps: int, progress: Progress) -> Sett
     return Settling((2 ** (number + 1) - 1) * num_sweeps, drifting)
 
 
-def _round(state: VariationalState, num_sweeps: int, progress: Progress) -> tuple[str, ...]:
+def _round(state: VariationalState, num_sweeps: int, progress: Track) -> tuple[str, ...]:
     """Terms that drift in so many sweeps, at any state point."""
     rows: list[torch.Tensor] = []
     names: list[str] = []

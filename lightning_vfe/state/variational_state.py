@@ -31,7 +31,7 @@ from lightning_vfe.state.settings import WalkerCounts, chain_dtype, check_energy
 from lightning_vfe.state.start import starting_protons
 from lightning_vfe.state.targets import WalkerTargets
 
-Progress = Callable[[Iterable[int]], Iterable[int]]
+Track = Callable[[Iterable[int]], Iterable[int]]
 """Wraps the numbers of the sweeps, to show each when it is through."""
 
 
@@ -160,7 +160,7 @@ class VariationalState:
         return self.walkers
 
     def equilibrate(
-        self, num_sweeps: int | None = None, adapt: bool | None = None, progress: Progress | None = None
+        self, num_sweeps: int | None = None, adapt: bool | None = None, progress: Track | None = None
     ) -> None:
         """Let the walkers forget where they came from.
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import pydoc
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,33 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from lightning_vfe import __version__
 from lightning_vfe.errors import CommandError, SettingError, one_line
-from lightning_vfe.labels.calculators.vmc import VMCLabeller
-from lightning_vfe.labels.database import State
+from lightning_vfe.labels.database import LabelState
 from lightning_vfe.labels.files import read_configurations
-from lightning_vfe.labels.label import Labeller, LabellingFailed, by_length
+from lightning_vfe.labels.label import LabellingFailed
 from lightning_vfe.labels.region import region_points
 from lightning_vfe.labels.rounds import LabelRun, check_counts
 from lightning_vfe.labels.store import LabelStore
-from lightning_vfe.labels.workers import ProcessLabeller
 from lightning_vfe.physics.state_point import StatePoint
-from lightning_vfe.physics.twists import twist_grid
 from lightning_vfe.progress import Begin, Progress
 from lightning_vfe.resources import data_file
 from lightning_vfe.signals import signal_of
-from lightning_vfe.workflows.checkpoints import checkpoint_of, load_checkpoint
 from lightning_vfe.workflows.guards import instantiate, key_errors
+from lightning_vfe.workflows.labeller import build_labeller
 from lightning_vfe.workflows.memory import check_memory
 from lightning_vfe.workflows.paths import check_file
-from lightning_vfe.workflows.restore import restore
-from lightning_vfe.workflows.run_config import check_readable, embedded_config
 from lightning_vfe.workflows.system import strata_of
 
-KEY = "calculator._target_"
 MAX_SHOWN = 4
 """States that the banner lists."""
 
@@ -103,7 +94,7 @@ def label_with(
     return _result(store)
 
 
-def _description(config: DictConfig, states: list[State], program: str, database: Path) -> dict[str, str]:
+def _description(config: DictConfig, states: list[LabelState], program: str, database: Path) -> dict[str, str]:
     """What the banner says."""
     label, rounds = config.label, config.label.rounds + 1
     count = f"{label.num_configurations} of each state in {rounds} round{'s' * (rounds > 1)}"
@@ -130,86 +121,7 @@ def _result(store: LabelStore, signal: int = 0, failure: str = "") -> LabelResul
     return LabelResult(Path(store.path), done, failed, pending, signal, failure)
 
 
-def build_labeller(config: DictConfig, states: list[State]) -> tuple[Labeller, dict[str, Any], str]:
-    """What labels configurations, the calculator's `_target_` with its settings, and its program with its version.
-
-    Raises:
-        CommandError: the calculator does not exist, or does not take these settings.
-    """
-    import ase
-
-    settings: Any = OmegaConf.to_container(config.calculator, resolve=True)
-    target = settings.get("_target_")
-    if _class_of(target) is VMCLabeller:
-        return _vmc_labeller(config, settings, states)
-    make_calculator = _build(config.calculator, _partial_=True)
-    try:
-        calculator = make_calculator()  # a missing program or a wrong setting is known before anything is sampled
-    except (TypeError, ImportError) as error:
-        raise SettingError(KEY, target, f": {one_line(error)}") from error
-    if not hasattr(calculator, "implemented_properties"):
-        raise SettingError(KEY, target, "is no ASE calculator", "give the class of one")
-    program = getattr(calculator, "program_version", target)
-    return ProcessLabeller(make_calculator, config.label.num_processes), settings, f"{program}, ASE {ase.__version__}"
-
-
-def _class_of(target: Any) -> Any:
-    """The object that a `_target_` names, or None."""
-    return pydoc.locate(str(target))
-
-
-def _vmc_labeller(
-    config: DictConfig, settings: dict[str, Any], states: list[State]
-) -> tuple[Labeller, dict[str, Any], str]:
-    """The same for the wavefunction in a checkpoint, built from the config in it."""
-    key = "calculator.ckpt_path"
-    if not config.calculator.ckpt_path:
-        raise SettingError(key, None, "must name the run whose wavefunction labels: its folder or .ckpt")
-    path = checkpoint_of(config.calculator.ckpt_path)
-    content = load_checkpoint(path, key=key)
-    trained = embedded_config(content)
-    if trained is None or "wavefunction" not in trained:
-        raise SettingError(key, path, "holds no config with a wavefunction", "give a run made by fit")
-    check_readable(trained, path)
-    densities = [point.rs for point in strata_of(trained).points]
-    for state in states:
-        if state.num_atoms != trained.system.num_atoms or state.rs not in densities:
-            raise SettingError(
-                key,
-                path,
-                f"is of num_atoms = {trained.system.num_atoms}, rs = {trained.system.rs}",
-                f"set system.num_atoms={trained.system.num_atoms} system.rs={densities[0]}, not {state.num_atoms} and "
-                f"{state.rs}",
-            )
-    _check_twists(config, trained)
-    wavefunction, system = instantiate(trained.wavefunction), instantiate(trained.particles)
-    restore(wavefunction, content, "wavefunction", key, path)
-    settings["checkpoint_sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
-    node = config.calculator.copy()
-    node._set_parent(config)
-    del node.ckpt_path
-    make = _build(node, _partial_=True)
-    given = {"system": system, "wavefunction": wavefunction}
-    each = {
-        state.cell.length: make(**given, rs=state.rs, seed=config.calculator.seed + number)
-        for number, state in enumerate(states)
-    }
-    return by_length(each), settings, f"lightning-vfe {__version__}"
-
-
-def _check_twists(config: DictConfig, trained: DictConfig) -> None:
-    """A wavefunction is trained at its twists: at others its energies are far too high."""
-    given, known = twist_grid(config.calculator.twists), strata_of(trained).twists
-    if known.is_random or given.is_same_average(known):
-        return
-    of_run = trained.system.twists
-    if any(trained.system.twist_shift):  # a list of vectors with their weights says the same
-        of_run = torch.cat([known.fractions, known.weights.unsqueeze(-1)], dim=-1).tolist()
-    reason = f"are not the twists of the wavefunction in {config.calculator.ckpt_path}"
-    raise SettingError("system.twists", config.calculator.twists, reason, f"set system.twists={of_run}")
-
-
-def states_of(config: DictConfig) -> list[State]:
+def states_of(config: DictConfig) -> list[LabelState]:
     """Every number of atoms at every state point: those of the region, or the densities at the system's temperature."""
     label, single = config.label, strata_of(config).single
     if label.rs_range is None and label.temperature_range is None:
@@ -219,7 +131,7 @@ def states_of(config: DictConfig) -> list[State]:
         raise SettingError(f"label.{missing}", None, "is missing: a region needs both ranges", "give it, too")
     else:
         points = region_points(list(label.rs_range), list(label.temperature_range), label.num_states, config.seed)
-    states = [State(n, point.rs, point.temperature_kelvin) for n in label.num_atoms for point in points]
+    states = [LabelState(n, point.rs, point.temperature_kelvin) for n in label.num_atoms for point in points]
     if not states or len(set(states)) < len(states):
         raise CommandError("label.num_atoms and label.rs must be lists of different numbers, such as [8,16] and [1.25]")
     for state in states:
@@ -231,14 +143,7 @@ def states_of(config: DictConfig) -> list[State]:
     return states
 
 
-def _build(node: DictConfig, **arguments: Any) -> Any:
-    try:
-        return instantiate(node, _convert_="all", **arguments)
-    except InstantiationException as error:
-        raise SettingError(KEY, node._target_, f"cannot be used: {one_line(error)}") from error
-
-
-def _parts(config: DictConfig, states: list[State], progress: Progress) -> dict[str, Any]:
+def _parts(config: DictConfig, states: list[LabelState], progress: Progress) -> dict[str, Any]:
     """What LabelRun takes beside the store, the labeller and the states."""
     label = config.label
     given = None

@@ -26,6 +26,7 @@ from lightning_vfe.analysis.run import RunFolder, literature, results_table
 from lightning_vfe.errors import SettingError
 from lightning_vfe.models.wavefunction.paired import log_psi_of_walkers
 from lightning_vfe.physics.state_point import WalkerStates
+from lightning_vfe.progress import Progress
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
@@ -36,7 +37,7 @@ from lightning_vfe.workflows.eos import EquationOfState, eos
 from lightning_vfe.workflows.guards import default_dtype, key_errors, memory_bound
 from lightning_vfe.workflows.restore import restore
 from lightning_vfe.workflows.run_config import CONFIG_FILE, check_readable, embedded_config, read_config
-from lightning_vfe.workflows.sample import Progress, SampleSettings, sample_state
+from lightning_vfe.workflows.sample import SampleSettings, sample_state
 from lightning_vfe.workflows.samples import Samples
 from lightning_vfe.workflows.tasks import task_of
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,13 +14,12 @@ from lightning_vfe.errors import SettingError
 from lightning_vfe.models.potential.potential import Potential
 from lightning_vfe.physics.reweighting import boltzmann_weights
 from lightning_vfe.physics.strata import Strata
+from lightning_vfe.progress import Progress
 from lightning_vfe.state.electron_averages import ElectronAverages, ElectronMonteCarlo, ElectronWalkers
 from lightning_vfe.state.proton_chains import ProtonDraws, draw_protons, sampled_density
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.workflows.samples import Samples
 from lightning_vfe.workflows.state_samples import ElectronSamples, StateSamples
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)

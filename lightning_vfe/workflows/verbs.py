@@ -32,7 +32,6 @@ from lightning_vfe.workflows.overrides import parse, with_runs
 from lightning_vfe.workflows.paths import check_folder
 from lightning_vfe.workflows.plan import Plan, make_plan
 from lightning_vfe.workflows.run import Observer, RunResult, run, silent
-from lightning_vfe.workflows.sample import Progress as SampleProgress
 from lightning_vfe.workflows.sample import SampleSettings
 from lightning_vfe.workflows.samples import Samples
 from lightning_vfe.workflows.schema import check_types
@@ -131,7 +130,7 @@ def sample(
     *settings: str,
     run_dir: PathLike = None,
     ckpt_path: PathLike = None,
-    progress: SampleProgress = silent,
+    progress: Progress = silent,
     begin: Begin = silent,
 ) -> Samples:
     """Draw independent proton configurations of a trained run, and write them into RUN/samples.

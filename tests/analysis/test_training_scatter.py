@@ -53,6 +53,7 @@ def test_a_case_by_hand(tmp_path: Path) -> None:
     assert row["training_scatter"] == pytest.approx(0.008)
     assert row["log_z_error"] == pytest.approx(0.002)
     assert row["error_of_one"] == pytest.approx(math.hypot(0.006, 0.008, 0.002))
+    assert row["mean_error"] == pytest.approx(math.hypot(0.01 / math.sqrt(3), 0.002))
     assert row["chi2"] == pytest.approx(2 / 0.36)
     assert row["p_value"] == pytest.approx(math.exp(-1 / 0.36)), "chi^2 with two degrees of freedom"
 
@@ -88,6 +89,7 @@ def test_report_says_whether_trainings_differ(tmp_path: Path, capsys: pytest.Cap
     assert "rs = 1.25, T = 6000 K; 3 trainings that differ by their seed" in printed
     assert f"trainings: {tmp_path / 'report' / 'training_scatter.csv'}" in printed.replace("\n", "")
     row = next(line for line in printed.splitlines() if "F, Ha/atom" in line and "0.01000" in line)
+    assert "0.5200(58)" in row, "0.01 / sqrt(3)"
     assert "yes" in row
     table = pd.read_csv(tmp_path / "report" / "training_scatter.csv")
     assert table["standard_deviation"].to_numpy() == pytest.approx(0.01)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lightning_vfe.cli import main
+from lightning_vfe.cli.banner import print_rows
 
 ASCII = {"LC_ALL": "POSIX", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": "ascii"}
 
@@ -38,3 +39,8 @@ def test_bytes_that_are_no_text(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", "experiment=smoke", "run_dir=" + os.fsdecode(b"b\xfcro")]) == 2
     expected = "error: 'run_dir=b\\udcfcro' holds bytes that are no text in utf-8; rename the file, or choose another "
     assert capsys.readouterr().err == f"{expected}language by LC_ALL\n"
+
+
+def test_brackets_of_a_folder_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows("fit", "run", [("run folder", "[a,b]/c")])
+    assert "[a,b]/c" in capsys.readouterr().out

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from lightning_vfe.labels.database import State
+from lightning_vfe.labels.database import LabelState
 from lightning_vfe.labels.label import Configuration, Label
 from lightning_vfe.labels.store import LabelStore
 from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA
@@ -22,7 +22,7 @@ def write_database(
 ) -> Path:
     """`count` configurations of each (N, rs), labelled by the potential; with noise, energies have error bars."""
     rng = np.random.default_rng(seed)
-    states = [State(num_atoms, rs, 6000.0) for num_atoms, rs in states]
+    states = [LabelState(num_atoms, rs, 6000.0) for num_atoms, rs in states]
     store = LabelStore(file, states, {"_target_": "tests.helpers.Known", "seed": seed})
     store.update_metadata(code_version="0", command=["made by a test"])
     batches = []

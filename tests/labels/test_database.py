@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from ase.db import connect
 
-from lightning_vfe.labels.database import LabelDatabase, State
+from lightning_vfe.labels.database import LabelDatabase, LabelState
 from lightning_vfe.labels.label import Configuration, Label
 from lightning_vfe.labels.store import LabelStore
 from lightning_vfe.models.potential.schnetpack_import import schnetpack
 from lightning_vfe.physics.units import BOHR_TO_ANGSTROM, HARTREE_TO_EV
 
-STATES = [State(2, 1.25, 6000.0), State(4, 1.4, 6000.0)]
+STATES = [LabelState(2, 1.25, 6000.0), LabelState(4, 1.4, 6000.0)]
 CALCULATOR = {"_target_": "some.Calculator", "cutoff": 60.0}
 PROVENANCE = {"code_version": "0.1", "program": "test", "command": ["lightning-vfe label"]}
 

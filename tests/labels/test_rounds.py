@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from lightning_vfe.labels.committee import CommitteeSettings
-from lightning_vfe.labels.database import LabelDatabase, State
+from lightning_vfe.labels.database import LabelDatabase, LabelState
 from lightning_vfe.labels.files import find_configurations, read_configurations
 from lightning_vfe.labels.label import Configuration, Label, ase_label
 from lightning_vfe.labels.rounds import LabelRun
@@ -18,7 +18,7 @@ from lightning_vfe.models.potential.yukawa import YukawaPotential
 from lightning_vfe.sampling.boltzmann import ChainSettings
 from tests.helpers.calculators import SETTINGS, WrongForces, lennard_jones
 
-STATES = [State(2, 1.25, 6000.0), State(4, 1.25, 6000.0)]
+STATES = [LabelState(2, 1.25, 6000.0), LabelState(4, 1.25, 6000.0)]
 PROVENANCE = {"code_version": "0.1", "program": "test", "command": ["lightning-vfe label"]}
 
 
@@ -148,13 +148,13 @@ def test_forces_are_checked(tmp_path: Path) -> None:
 
 def test_configurations_of_a_database(tmp_path: Path) -> None:
     labelling(tmp_path / "labels.db", InProcess(), num_force_checks=0).run()
-    given = read_configurations(tmp_path / "labels.db", [State(4, 1.25, 500.0)], 3)
-    assert list(given) == [State(4, 1.25, 500.0)]
+    given = read_configurations(tmp_path / "labels.db", [LabelState(4, 1.25, 500.0)], 3)
+    assert list(given) == [LabelState(4, 1.25, 500.0)]
     arrays = LabelDatabase.open(tmp_path / "labels.db").arrays(4, 1.25)
     (chosen,) = given.values()
     np.testing.assert_array_equal(np.stack([one.positions for one in chosen]), arrays["positions"][:3])
     with pytest.raises(ValueError, match="has no frame of num_atoms = 4, rs = 2"):
-        read_configurations(tmp_path / "labels.db", [State(4, 2.0, 500.0)], 3)
+        read_configurations(tmp_path / "labels.db", [LabelState(4, 2.0, 500.0)], 3)
     (tmp_path / "text.xyz").write_text("nothing")
     with pytest.raises(ValueError, match=r"^configurations_path = .* cannot be read by ASE"):
         read_configurations(tmp_path / "text.xyz", STATES, 3)
@@ -162,7 +162,10 @@ def test_configurations_of_a_database(tmp_path: Path) -> None:
 
 def test_frames_of_other_states_and_rounded_boxes(tmp_path: Path) -> None:
     """A box of few digits is that of the state; others are counted; the message lists what is there."""
-    state, (first, second) = State(2, 1.25, 0.0), (State(2, 1.25, 0.0).cell.length, State(2, 1.3, 0.0).cell.length)
+    state, (first, second) = (
+        LabelState(2, 1.25, 0.0),
+        (LabelState(2, 1.25, 0.0).cell.length, LabelState(2, 1.3, 0.0).cell.length),
+    )
     positions = np.array([[0.1, 0.2, 0.3], [1.1, 0.9, 0.7]])
     frames = [Configuration(positions, length).to_atoms() for length in (first * (1 + 5e-6), second, first)]
     ase.io.write(tmp_path / "some.xyz", frames)
@@ -172,10 +175,10 @@ def test_frames_of_other_states_and_rounded_boxes(tmp_path: Path) -> None:
         assert configuration.length == pytest.approx(first, rel=1e-8)
         np.testing.assert_allclose(configuration.positions, positions, rtol=2e-5)
     with pytest.raises(ValueError, match=r"it holds 2 of N = 2, rs = 1.25; 1 of N = 2, rs = 1.3; set label.num_atoms"):
-        find_configurations(tmp_path / "some.xyz", [State(2, 2.0, 0.0)], 10)
+        find_configurations(tmp_path / "some.xyz", [LabelState(2, 2.0, 0.0)], 10)
     keys = ("system.num_atoms", "system.rs")
     with pytest.raises(ValueError, match=r"^trajectory = .* set system.num_atoms and system.rs to what it holds"):
-        find_configurations(tmp_path / "some.xyz", [State(2, 2.0, 0.0)], 10, "trajectory", keys)
+        find_configurations(tmp_path / "some.xyz", [LabelState(2, 2.0, 0.0)], 10, "trajectory", keys)
     frames[1].positions[1, 0] = np.nan
     ase.io.write(tmp_path / "broken.xyz", frames)
     with pytest.raises(ValueError, match="frame 1 has positions that are not finite"):

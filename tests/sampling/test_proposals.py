@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.sampling.proposals import GaussianProposal, HamiltonianProposal, LangevinProposal, make_proposal
 from lightning_vfe.sampling.random import WalkerRandom
 
@@ -117,3 +118,9 @@ def test_names_and_errors():
         make_proposal("hmc", "sampler.proton_proposal")
     with pytest.raises(ValueError, match="drift_bound = 0"):
         LangevinProposal(0.0)
+
+
+@pytest.mark.parametrize("rule", [[], {"a": 1}])
+def test_what_is_no_rule_is_refused(rule: object) -> None:
+    with pytest.raises(SettingError, match=r"^electron_proposal = .* is no rule of moves; give a name"):
+        make_proposal(rule, "electron_proposal")

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from lightning_vfe.state.settling import MAX_ROUNDS, Settling, settle
-from lightning_vfe.state.variational_state import Progress, VariationalState
+from lightning_vfe.state.variational_state import Track, VariationalState
 from tests.helpers.trainers import quiet_trainer
 from tests.helpers.variational import build_run, build_state
 
@@ -30,7 +30,7 @@ def with_drift(state: VariationalState, drift: Callable[[int], float], monkeypat
     monkeypatch.setattr(state, "energies", energies)
 
 
-def counted(rounds: list[int]) -> Progress:
+def counted(rounds: list[int]) -> Track:
     """Writes down the number of sweeps of each round."""
 
     def progress(sweeps: Iterable[int]) -> Iterable[int]:

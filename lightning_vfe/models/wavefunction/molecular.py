@@ -12,7 +12,7 @@ from typing_extensions import override
 from lightning_vfe.models.wavefunction.backbone import near_zero
 from lightning_vfe.models.wavefunction.fermi import fermi_function
 from lightning_vfe.models.wavefunction.geminal import NeuralGeminal
-from lightning_vfe.models.wavefunction.paired import FixedProtons, PairedWavefunction
+from lightning_vfe.models.wavefunction.paired import PairedWavefunction
 from lightning_vfe.physics.state_point import StatePoint, WalkerStates
 from lightning_vfe.physics.system import System
 
@@ -84,18 +84,10 @@ class MolecularWavefunction(PairedWavefunction):
         return envelope
 
     @override
-    def log_psi(
-        self,
-        protons: Tensor,
-        electrons: Tensor,
-        states: WalkerStates,
-        fixed: FixedProtons | None = None,
-        pairing: Tensor | None = None,
-    ) -> Tensor:
-        """See `PairedWavefunction.log_psi`; with the phase of the twist."""
+    def phase(self, electrons: Tensor, states: WalkerStates) -> Tensor:
+        """k_twist . sum_i r_i."""
         wavenumber = (2.0 * math.pi / (self.unit_length * states.rs)).unsqueeze(-1)
-        phase = (electrons.sum(-2) * (wavenumber * states.twist)).sum(-1)
-        return super().log_psi(protons, electrons, states, fixed, pairing) + 1j * phase
+        return (electrons.sum(-2) * (wavenumber * states.twist)).sum(-1)
 
 
 class AtomicOrbitals(nn.Module):

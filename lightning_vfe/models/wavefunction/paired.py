@@ -102,6 +102,11 @@ class PairedWavefunction(nn.Module, abc.ABC):
             pairing: F.  # (..., K, k, k)
         """
 
+    def phase(self, electrons: Tensor, states: WalkerStates) -> Tensor | None:
+        """Phase of psi (...) beside that of the determinants; None where Phi has all of it."""
+        del electrons, states
+        return None
+
     def prepare(self, protons: Tensor, states: WalkerStates, pairing: Tensor | None = None) -> FixedProtons:
         """What log_psi computes of protons (..., N, 3) in bohr and their state points (...) alone.
 
@@ -135,7 +140,9 @@ class PairedWavefunction(nn.Module, abc.ABC):
         jastrow = self.jastrow(ep.distance, ee.distance, self.cusp_scale(rs_ratio))
         jastrow = jastrow + self.neural_jastrow(single).sum((-2, -1))
         geminal = self.geminal(single[..., :up, :], single[..., up:, :], pairs)
-        log_psi: Tensor = jastrow + log_sum_of_determinants(envelope * geminal)
+        phase = self.phase(electrons, states)
+        exponent = jastrow if phase is None else torch.complex(jastrow, phase)
+        log_psi: Tensor = exponent + log_sum_of_determinants(envelope * geminal)
         return log_psi
 
     def forward(

@@ -18,7 +18,7 @@ SWEEP = 20
 """Steps of the chains between two samples, where they cannot be drawn."""
 CHECKING_MOVES = 2
 """Steps that every drawn sample makes, to look for folds around it."""
-Shown = Callable[[str, Iterable[int], int], Iterable[int]]
+Track = Callable[[str, Iterable[int], int], Iterable[int]]
 """Shows the numbers of steps under a title, of which there are so many."""
 
 
@@ -29,7 +29,7 @@ def model_samples(
     equilibration_sweeps: int,
     num_sweeps: int,
     seed: int,
-    shown: Shown,
+    track: Track,
 ) -> Iterator[ChainState]:
     """Batches of samples of p(x), one for each sweep.
 
@@ -44,11 +44,11 @@ def model_samples(
         equilibration_sweeps: before the first sample, where the base is not drawn from.
         num_sweeps: number of batches.
         seed: of the base's samples.
-        shown: shows how far it is.
+        track: shows how far it is.
     """
     if isinstance(density.base, UniformBase):
         random = WalkerRandom([1], seed, chains.state.positions.device)  # the chains have the numbers of group 0
-        for _ in shown("samples of p(x)", range(num_sweeps), num_sweeps):
+        for _ in track("samples of p(x)", range(num_sweeps), num_sweeps):
             states = states_of(chains.state.positions)
             found = density.flow.from_base(density.base.sample(states, random), states)
             x = torch.where(found.converged[:, None, None], chains.cell.wrap(found.x), chains.state.positions)
@@ -56,8 +56,8 @@ def model_samples(
             chains.advance(CHECKING_MOVES)
             yield chains.state
         return
-    for _ in shown("equilibrate", range(equilibration_sweeps), equilibration_sweeps):
+    for _ in track("equilibrate", range(equilibration_sweeps), equilibration_sweeps):
         chains.advance(SWEEP, adapt=True)
-    for _ in shown("samples of p(x)", range(num_sweeps), num_sweeps):
+    for _ in track("samples of p(x)", range(num_sweeps), num_sweeps):
         chains.advance(SWEEP)
         yield chains.state

@@ -11,7 +11,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
-from lightning_vfe.labels.database import LabelDatabase, State
+from lightning_vfe.labels.database import LabelDatabase, LabelState
 from lightning_vfe.labels.files import GivenConfigurations, find_configurations
 from lightning_vfe.models.base.boltzmann import BoltzmannBase
 from lightning_vfe.physics.cell import PeriodicCell
@@ -154,7 +154,7 @@ class TrajectorySource(Source):
 
     def _frames(self, cell: PeriodicCell) -> np.ndarray:
         if self._found is None or self._found[0] != cell:
-            state = State(cell.num_atoms, cell.rs, 0.0)  # the temperature of a file is not known
+            state = LabelState(cell.num_atoms, cell.rs, 0.0)  # the temperature of a file is not known
             keys = ("system.num_atoms", "system.rs")
             self._found = cell, find_configurations(self.path, [state], ALL, "trajectory", keys)
         (found,) = self._found[1].chosen.values()

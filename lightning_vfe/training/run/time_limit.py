@@ -6,7 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import lightning as L
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Timer
+
+from lightning_vfe.errors import SettingError
 
 
 class TimeLimit(Timer):
@@ -18,10 +21,17 @@ class TimeLimit(Timer):
     Args:
         max_time: longest duration: DD:HH:MM:SS, or the arguments of a timedelta.
         say: called with a line at the end.
+
+    Raises:
+        SettingError: max_time is no duration.
     """
 
     def __init__(self, max_time: str | dict[str, int], say: Callable[[str], None]) -> None:
-        super().__init__(duration=max_time, interval="step", verbose=False)
+        try:
+            super().__init__(duration=max_time, interval="step", verbose=False)
+        except (MisconfigurationException, TypeError, ValueError, OverflowError) as error:
+            remedy = "give DD:HH:MM:SS such as 00:01:30:00, or {hours: 1, minutes: 30}"
+            raise SettingError("trainer.max_time", max_time, "is no duration", remedy) from error
         self.max_time = max_time
         self.say = say
 

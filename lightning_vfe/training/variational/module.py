@@ -196,10 +196,11 @@ class VariationalFreeEnergy(L.LightningModule):
         return self.trainer.datamodule  # type: ignore[attr-defined]
 
     def _steps_key(self) -> str:
-        """The setting that says how many steps are measured."""
+        """The setting that says how many steps are measured; after a target_error the least number of them."""
         if self._trainer is not None and self.trainer.state.fn == "validate":
             return "datamodule.validation_steps"
-        return f"datamodule.{'max_test_steps' if self.ending.wanted else 'test_steps'}"
+        is_cut = self.ending.wanted and self.ending.ended_by != "target_error"
+        return f"datamodule.{'max_test_steps' if is_cut else 'test_steps'}"
 
     def configure_optimizers(self) -> Any:
         """Both blocks in one optimizer."""

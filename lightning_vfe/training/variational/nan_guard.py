@@ -6,23 +6,19 @@ import math
 import statistics
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
-from lightning_utilities.core.apply_func import apply_to_collection
-from torch import Tensor
 from typing_extensions import override
 
 from lightning_vfe.errors import SettingError
 from lightning_vfe.optim.natural_gradient import NaturalGradientOptimizer
+from lightning_vfe.training.variational.snapshot import Snapshot, shorten, walkers_of
 
 STEP_FACTOR = 0.25
 """Length of an update after a return, in units of that before."""
-RATES = ("lr", "initial_lr")
-"""Entries of a group of an optimizer from which a schedule continues."""
 KEPT = 2
 """Good states to return to: should the newer one be a bad start, there is one more."""
 RECENT = 20
@@ -71,7 +67,7 @@ class NaNGuard(Callback):
         self._in_a_row = 0
         self._seen = 0  # updates that the natural gradient had skipped at the last look
         self._has_skipped = False  # the update of this step, by this guard itself
-        self._good: deque[_Snapshot] = deque(maxlen=KEPT)
+        self._good: deque[Snapshot] = deque(maxlen=KEPT)
         self._has_returned = False  # to the newest of them
         self._has_good_step = False
         self._recent: deque[float] = deque(maxlen=RECENT)  # F per atom of good steps
@@ -84,7 +80,7 @@ class NaNGuard(Callback):
         self.is_broken = self._has_good_step = self._has_returned = False
         for optimizer in trainer.optimizers:
             if isinstance(optimizer, NaturalGradientOptimizer):
-                _shorten(optimizer, STEP_FACTOR**self.num_returns)
+                shorten(optimizer, STEP_FACTOR**self.num_returns)
 
     @override
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
@@ -142,7 +138,7 @@ class NaNGuard(Callback):
             self._keep(trainer, pl_module)
 
     def _keep(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._good.append(_Snapshot.take(trainer, module))
+        self._good.append(Snapshot.take(trainer, module))
         self._has_returned = False
 
     def _return(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -152,7 +148,7 @@ class NaNGuard(Callback):
         self.num_returns += 1
         self._in_a_row, self._has_returned, self.is_broken = 0, True, True
         for optimizer in trainer.optimizers:
-            _shorten(optimizer, STEP_FACTOR)
+            shorten(optimizer, STEP_FACTOR)
             self._seen = getattr(optimizer, "num_skipped", 0)
         for each in trainer.lr_scheduler_configs:
             if hasattr(each.scheduler, "base_lrs") and not isinstance(trainer.optimizers[0], NaturalGradientOptimizer):
@@ -197,60 +193,8 @@ def is_absurd(free_energy: float, recent: Sequence[float]) -> bool:
     return free_energy - middle > JUMP * max(deviation, SHARE * abs(middle))
 
 
-@dataclass(frozen=True)
-class _Snapshot:
-    """Networks, optimizers and the walkers of this process after `step` steps, on the CPU."""
-
-    step: int
-    module: dict[str, Any]
-    optimizers: list[dict[str, Any]]
-    walkers: dict[str, Any] | None
-
-    @staticmethod
-    def take(trainer: L.Trainer, module: L.LightningModule) -> _Snapshot:
-        walkers = _walkers(module)
-        content = module.state_dict(), [each.state_dict() for each in trainer.optimizers]
-        chains = None if walkers is None else walkers.state_dict()
-        return _Snapshot(trainer.global_step, *(_copy(part) for part in (*content, chains)))
-
-    def restore(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        """Set everything back but the rates of the optimizers, whose schedule continues, and the random numbers."""
-        module.load_state_dict(self.module)
-        for optimizer, state in zip(trainer.optimizers, self.optimizers, strict=True):
-            rates: list[dict[str, Any]]
-            rates = [{key: group[key] for key in RATES if key in group} for group in _groups(optimizer)]
-            optimizer.load_state_dict(_copy(state))
-            for group, rate in zip(_groups(optimizer), rates, strict=True):
-                group |= rate
-        walkers = _walkers(module)
-        if walkers is not None:
-            walkers.load_state_dict({**(self.walkers or {}), "random": walkers.random.state_dict()})
-
-
-def _copy(content: Any) -> Any:
-    return apply_to_collection(content, Tensor, lambda tensor: tensor.detach().cpu().clone())
-
-
-def _groups(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    return optimizer.param_groups
-
-
-def _walkers(module: L.LightningModule) -> Any:
-    return getattr(getattr(module, "state", None), "walkers", None)
-
-
 def _broken_widths(module: L.LightningModule) -> list[str]:
     """Whose moves have a width that is not a number; it is equal on all processes."""
-    walkers = _walkers(module)
+    walkers = walkers_of(module)
     widths = {} if walkers is None else walkers.log_widths
     return [name for name, width in widths.items() if not bool(torch.isfinite(width))]
-
-
-def _shorten(optimizer: torch.optim.Optimizer, factor: float) -> None:
-    """Make all updates shorter: by the trust region of the natural gradient, a squared length, or else by the rates."""
-    is_natural = isinstance(optimizer, NaturalGradientOptimizer)
-    for group in _groups(optimizer):
-        if is_natural:
-            group["max_norm"] *= factor**2
-        else:
-            group |= {key: group[key] * factor for key in RATES if key in group}

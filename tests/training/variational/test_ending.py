@@ -45,6 +45,7 @@ def test_it_measures_until_all_states_have_the_error() -> None:
     ended_by, steps = how(found)
     assert ended_by == "target_error"
     assert 5 < steps < 400
+    assert {state.steps_key for state in found.states} == {"datamodule.test_steps"}, "what to raise for more steps"
     assert all(state.estimates["free_energy_per_atom"].error <= wanted for state in found.states)
     content = found.as_dict()["measurement"]
     assert content == {
@@ -65,7 +66,9 @@ def test_other_terms_have_errors_to_reach(term: str) -> None:
 
 
 def test_steps_or_time_end_it_first() -> None:
-    assert how(measured({}, test_steps=5, target_error=1e-9, max_test_steps=12)) == ("max_test_steps", 12)
+    found = measured({}, test_steps=5, target_error=1e-9, max_test_steps=12)
+    assert how(found) == ("max_test_steps", 12)
+    assert found.states[0].steps_key == "datamodule.max_test_steps"
     for wanted in ({}, {"target_error": 1e-9}):
         assert how(measured({}, test_steps=50, trainer={"max_time": {"seconds": 0}}, **wanted)) == ("max_time", 1)
 
