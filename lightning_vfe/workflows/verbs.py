@@ -154,10 +154,10 @@ def sample(
         except FileNotFoundError as error:
             raise SettingError("run_dir", None, f"names no run: {one_line(error)}", "give run_dir=FOLDER") from error
     home = Path(config.run_dir)
+    check_folder("run_dir", home)
     if config.ckpt_path is None and not checkpoint_of(home).is_file():
         reason = "holds no checkpoints/last.ckpt" if home.exists() else "does not exist"
         raise SettingError("run_dir", home, reason, "give the folder of a run made by fit")
-    check_folder("run_dir", home)
     with breakdowns(), key_errors(config), disk_errors(_same_command):
         chosen: SampleSettings = instantiate(config.sample)
         try:
