@@ -144,7 +144,7 @@ class WalkerTargets:
         dtype: torch.dtype | None,
     ) -> None:
         self._wavefunction, self._ewald, self._twists = wavefunction, ewald, twists
-        own = next(wavefunction.parameters()).dtype
+        own = next((parameter.dtype for parameter in wavefunction.parameters()), dtype)
         self._twin = None if dtype is None or dtype == own else Twin(wavefunction, dtype)
         self._protons = None if proton_density is None else ProtonTargets(proton_density, proton_sampling, dtype)
         self._is_coupled = proton_sampling == "ceimc"
