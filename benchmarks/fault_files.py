@@ -65,7 +65,7 @@ def flips(campaign: Any, tries: int) -> None:
             wrong = "" if outcome.is_clean else f"unclean: {outcome}"
             if outcome.code == 0 and not equal(reader.found(home), straight):
                 wrong = "other numbers without a word"
-            row.add(outcome, wrong, "what the file held, until it is written again")
+            row.add(outcome, wrong, "the content of the file, until it is written again")
             shutil.rmtree(home)
         campaign.finish(row)
 

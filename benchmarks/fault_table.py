@@ -64,6 +64,6 @@ def write_table(given: Iterable[Row]) -> None:
     """Put the rows into the page, and an example of what the user sees for each."""
     before, rest = PAGE.read_text().split(BEGIN)
     rows = list(given)
-    intro = "What the user sees, for example:"
+    intro = "Examples of what the user sees (`...` marks a line that is cut here):"
     table = "\n".join([HEADER, *map(str, rows), "", intro, "", *(row.seen for row in rows)])
     PAGE.write_text(f"{before}{BEGIN}\n\n{table}\n\n{END}{rest.split(END)[1]}")

@@ -118,7 +118,7 @@ LOST = {
     "fit": "steps since the last save",
     "test": "the measurement",
     "log-z": "the samples",
-    "label": "the label at work",
+    "label": "the label in progress",
 }
 
 
