@@ -26,9 +26,25 @@ CHANCE = 0.01
 """Probability that a training whose F stands still is said to fall or to rise."""
 LEAST_FALL = 0.1
 """Of the variance of E_loc, as a fraction of its mean: a smaller fall in a quarter of the training does not count."""
+STEEPEST = 0.5
+"""dF / d(variance per atom) in 1/Ha where it is not known. Trainings of hydrogen have 0.1 to 0.4."""
 MAX_EXCESS_SIGMAS = 4.0
 """Standard errors by which the virial pressure may deviate from -dE/dV of the same psi."""
 RESUME = "resume with fit ckpt_path=last and a larger trainer.max_steps"
+
+
+class Measured(NamedTuple):
+    """What `test` knows of a state point, against which its training is judged.
+
+    Attributes:
+        error: one standard error of F, in Ha per atom.
+        virial: virial pressure against -dE/dV of psi; None where it is not known.
+        steepness: dF / d(variance of E_loc per atom) along the training, in 1/Ha; None where it is not known.
+    """
+
+    error: float
+    virial: Virial | None = None
+    steepness: float | None = None
 
 
 class Virial(NamedTuple):
@@ -109,33 +125,29 @@ def last_quarter(series: pd.Series) -> Trend:
 
 
 def judge_training(
-    run_dir: Path,
-    last_step: int,
-    states: Mapping[State, float],
-    several: bool,
-    num_atoms: int,
-    virials: Mapping[State, Virial] | None = None,
+    run_dir: Path, last_step: int, states: Mapping[State, Measured], several: bool, num_atoms: int
 ) -> dict[str, Any]:
     """The verdict on the training in a run folder.
 
     F still falls, or rises, where its slope over the last quarter of the steps is no noise, and a further quarter with
     this slope would change F by more than the error of F of `test`. The variance of E_loc still falls where it fell by
-    more than a tenth, and its slope is no noise. The virial pressure is wrong where it deviates from -dE/dV of the same
-    psi by more than its own error, and this is no noise.
+    more than a tenth, its slope is no noise, and such a fall changes F by more than its error: near the exact psi, F
+    is linear in this variance. The virial pressure is wrong where it deviates from -dE/dV of the same psi by more than
+    its own error, and this is no noise.
 
     Args:
         run_dir: the run folder.
         last_step: training steps of the measured parameters.
-        states: error of F per atom in Ha that `test` found, by state point.
+        states: what `test` found, by state point.
         several: whether the run has several state points.
         num_atoms: N.
-        virials: what is known of the virial pressure, by state point.
 
     Returns:
         `ok`, which is None where nothing is known, and `reasons`; with one state point also the slopes per step.
     """
     file, numbers = run_dir / "metrics.csv", dict[str, Any]()
-    wrong = {state: virial.reason for state, virial in (virials or {}).items() if virial.is_wrong}
+    virials = {state: measured.virial for state, measured in states.items() if measured.virial is not None}
+    wrong = {state: virial.reason for state, virial in virials.items() if virial.is_wrong}
     reasons = [f"{state.label}: {reason}" if several else reason for state, reason in wrong.items()]
     excess = {}
     if virials and not several:
@@ -145,7 +157,7 @@ def judge_training(
         if not file.is_file():
             raise ValueError("the run folder holds no metrics.csv of the training")
         metrics = RunFolder(run_dir).metrics
-        for state, error in states.items():
+        for state, measured in states.items():
             own = state_columns(metrics, state, file) if several else metrics
             own = own[own.index < last_step]
             missing = {FREE_ENERGY, VARIANCE} - set(own)
@@ -153,7 +165,7 @@ def judge_training(
                 raise ValueError(f"{file} has no column {min(missing)}")
             energy, variance = last_quarter(own[FREE_ENERGY]), last_quarter(own[VARIANCE] / num_atoms)
             where = f"{state.label}: " if several else ""
-            reasons += [where + reason for reason in _reasons(energy, variance, error)]
+            reasons += [where + reason for reason in _reasons(energy, variance, measured)]
             numbers = {
                 "steps": energy.num_steps,
                 "free_energy_slope": _number(energy.slope, energy.error, "Ha/atom/step"),
@@ -165,15 +177,17 @@ def judge_training(
     return {"ok": not reasons, "reasons": reasons} | ({} if several else numbers) | excess
 
 
-def _reasons(energy: Trend, variance: Trend, error: float) -> list[str]:
+def _reasons(energy: Trend, variance: Trend, measured: Measured) -> list[str]:
     found, steps = [], f"in the last {energy.num_steps} steps"
-    if energy.is_significant and abs(energy.change) > error:
+    if energy.is_significant and abs(energy.change) > measured.error:
         changed = value_in_brackets(abs(energy.change), energy.error * energy.num_steps)
         if energy.slope < 0:
             found.append(f"F fell by {changed} Ha/atom {steps}; {RESUME}")
         else:
             found.append(f"F rose by {changed} Ha/atom {steps}; lower the learning rates or the norms of the optimizer")
-    if variance.is_significant and -variance.change > LEAST_FALL * variance.mean:
+    steepness = STEEPEST if measured.steepness is None else measured.steepness
+    matters = -variance.change > LEAST_FALL * variance.mean and -variance.change * steepness > measured.error
+    if variance.is_significant and matters:
         percent = 100 * -variance.change / variance.mean
         found.append(f"the variance of E_loc fell by {percent:.0f} % of its mean {steps}; {RESUME}")
     return found
@@ -188,7 +202,7 @@ def _training_text(verdict: Mapping[str, Any]) -> str:
     if verdict["ok"] is None:
         return f"training not judged: {'; '.join(verdict['reasons'])}"
     if "free_energy_slope" not in verdict:
-        return "training: converged; F and the variance of E_loc stand still"
+        return "training: converged; F no longer falls"
     slope, steps = verdict["free_energy_slope"], verdict["steps"]
     change = value_in_brackets(slope["value"] * steps, slope["error"] * steps)
     return f"training: converged; F changed by {change} Ha/atom in the last {steps} steps"

@@ -12,7 +12,7 @@ import pytest
 
 from lightning_vfe.analysis.psi_gap import FREE_ENERGY, VARIANCE
 from lightning_vfe.analysis.states import State
-from lightning_vfe.analysis.training_verdict import Virial, judge_training, last_quarter, training_line
+from lightning_vfe.analysis.training_verdict import Measured, Virial, judge_training, last_quarter, training_line
 
 STATE = State(2.0, 6000.0)
 
@@ -59,8 +59,11 @@ def run_of(folder: Path, free_energy: np.ndarray, variance: np.ndarray) -> Path:
     return folder
 
 
-def judged(folder: Path, last_step: int = 10_000, error: float = 1e-3) -> dict:
-    return judge_training(folder, last_step, {STATE: error}, several=False, num_atoms=2)
+def judged(
+    folder: Path, last_step: int = 10_000, error: float = 1e-3, steepness: float | None = None, virial=None
+) -> dict:
+    measured = Measured(error, virial, steepness)
+    return judge_training(folder, last_step, {STATE: measured}, several=False, num_atoms=2)
 
 
 def test_verdicts(tmp_path: Path) -> None:
@@ -84,6 +87,10 @@ def test_verdicts(tmp_path: Path) -> None:
     assert "F rose by" in judged(run_of(tmp_path, noise + 1e-4 * steps, flat))["reasons"][0]
     shrinking = judged(run_of(tmp_path, noise, flat * np.exp(-0.003 * steps)))
     assert shrinking["reasons"][0].startswith("the variance of E_loc fell by 3")
+    # a fall of 0.01 Ha^2 per atom matters only if it changes F by more than its error
+    assert judged(tmp_path, error=1e-2)["ok"] is True
+    assert judged(tmp_path, error=1e-3, steepness=0.01)["ok"] is True
+    assert judged(tmp_path, error=1e-3, steepness=0.4)["ok"] is False
     assert judged(run_of(tmp_path, np.where(steps < 200, noise - 1e-4 * steps, -1.0), flat))["ok"] is True
 
 
@@ -103,7 +110,7 @@ def test_the_virial_pressure_counts(tmp_path: Path) -> None:
     folder = run_of(tmp_path, noise - 1.0, flat)
 
     def with_virial(*numbers: float, run: Path = folder) -> dict:
-        return judge_training(run, 10_000, {STATE: 1e-3}, several=False, num_atoms=2, virials={STATE: Virial(*numbers)})
+        return judged(run, virial=Virial(*numbers))
 
     for fine in ((0.3, 0.1, 0.2), (0.5, 0.1, 0.6), (-0.5, 0.1, 0.6)):
         verdict = with_virial(*fine)

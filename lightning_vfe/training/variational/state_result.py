@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from lightning_vfe.analysis.training_verdict import STEEPEST, Measured, Virial
 from lightning_vfe.physics.finite_size import Correction
 from lightning_vfe.physics.momentum_distribution import MomentumDistribution
 from lightning_vfe.physics.observables import RadialDistribution
@@ -99,6 +100,16 @@ class StateResult:
         for name, correction in self.finite_size.items():
             content[name] = asdict(correction) | {"error": plain(correction.error)}
         return content
+
+    @property
+    def for_verdict(self) -> Measured:
+        """What the verdict on the training asks for."""
+        virial = None
+        if self.virial_excess is not None:
+            virial = Virial(*self.virial_excess[:2], self.estimates["pressure_gpa"].error)
+        line = self.gaps.line if self.gaps is not None else None
+        steepness = line.slope + line.error if line is not None and line.error < STEEPEST else None
+        return Measured(self.estimates["free_energy_per_atom"].error, virial, steepness)
 
     def bracket(self) -> dict[str, Any]:
         """{"bracket": ...}, the exact F from above and below; empty where nobody measured it."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from lightning_vfe.analysis.states import State
 from lightning_vfe.analysis.terms import TERMS
-from lightning_vfe.analysis.training_verdict import Virial, judge_training
+from lightning_vfe.analysis.training_verdict import judge_training
 from lightning_vfe.physics.state_point import StatePoint
 from lightning_vfe.training.variational.sampling_verdict import common_reasons, sampling_notes
 from lightning_vfe.training.variational.state_result import StateResult, plain
@@ -145,15 +145,13 @@ class TestResult:
         return not self.reasons and self.training is not None and self.training["ok"] is True
 
     def judge(self, run_dir: Path) -> None:
-        """Look at the training in a run folder, and at psi: does F still fall, does the virial pressure hold?"""
-        errors, virials = dict[State, float](), dict[State, Virial]()
-        for result in self.states:
-            state = State(result.point.rs, result.point.temperature_kelvin)
-            errors[state] = result.estimates["free_energy_per_atom"].error
-            if result.virial_excess is not None:
-                virials[state] = Virial(*result.virial_excess[:2], result.estimates["pressure_gpa"].error)
+        """Look at the training in a run folder, and at psi: does F still fall, does the virial pressure hold?
+
+        Call `fit_lines` first: the line says how much the variance of E_loc matters for F.
+        """
+        states = {State(each.point.rs, each.point.temperature_kelvin): each.for_verdict for each in self.states}
         several = len(self.states) > 1
-        self.training = judge_training(run_dir, self.step, errors, several, self.system["num_atoms"], virials)
+        self.training = judge_training(run_dir, self.step, states, several, self.system["num_atoms"])
 
     def fit_lines(self, run_dir: Path) -> None:
         """Estimate the gap of psi at each state point from the training in a run folder."""
