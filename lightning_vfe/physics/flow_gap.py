@@ -21,6 +21,8 @@ MIN_FRACTION = 0.1
 """Of the independent samples that must be effective: below it, the samples that count most may be missing."""
 MAX_NOISE = 0.25
 """In (kT)^2: the exponential average corrects Gaussian noise exactly, and other noise only if it is small."""
+MAX_BIAS = 0.5
+"""Errors by which noise that is not Gaussian may move the exponential average."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ def flow_gap(
     num_atoms: int,
     strata: Sequence[int] | Series | None = None,
     weights: Sequence[float] | Series | None = None,
+    skew: Series | None = None,
 ) -> FlowGap:
     r"""The exact free energy of E_psi(x), from walkers that sample p(x) and know E_psi(x) with noise.
 
@@ -73,7 +76,9 @@ def flow_gap(
 
     which is the covariance of a between two halves of the electron walkers, averaged over all ways to halve them.
     The exponential average takes exp(-a) 0F1((B-1)/2; -(B-1) s^2 / 4) for exp(-A). It is unbiased for Gaussian noise,
-    also if s^2 comes from few electron walkers; for many it is exp(-a - s^2/2).
+    also if s^2 comes from few electron walkers; for many it is exp(-a - s^2/2). A third cumulant c of the noise of a
+    moves <exp(-a)> by -c/6, and its covariance with s^2, which is c, by c/2: F_exact moves by -kT c/3. Where that is
+    more than half of the error, there is no exponential average.
 
     Every twist has a mean and a variance of its own: with several, F_exact is the weighted mean of those of the twists.
     Errors are those of `estimate` for the series of (a - <a>)^2 - s^2, and of exp(-a), linearised.
@@ -86,6 +91,8 @@ def flow_gap(
         num_atoms: N.
         strata: twist of each walker.  # (walkers,)
         weights: of each walker.  # (walkers,)
+        skew: third cumulant of the mean of E_loc over the electron walkers, whole cell, Ha^3, nan where it is not
+            known; None takes Gaussian noise.  # (steps, walkers)
 
     Source: Zwanzig, J. Chem. Phys. 22, 1420 (1954); Ceperley and Dewing, J. Chem. Phys. 110, 9812 (1999);
     Finney, J. R. Stat. Soc. Suppl. 7, 155 (1941).
@@ -116,12 +123,24 @@ def flow_gap(
     if not reason:
         mean = _stratum_means(weight, labels)
         series = scale * (reduced - centred + shift - np.log(mean) - (weight / mean - 1.0))
-        exponential, gap = estimate(series, strata, weights), estimate(values - series, strata, weights)
+        found = estimate(series, strata, weights)
+        cubes = np.zeros_like(values) if skew is None else np.asarray(skew, dtype=np.float64) / kT**3
+        bias = np.nan if np.isnan(cubes).any() else -scale * estimate(cubes / 3.0, strata, weights).value
+        if abs(bias) <= MAX_BIAS * found.error:
+            exponential, gap = found, estimate(values - series, strata, weights)
+        else:
+            reason = _skewed(bias)
     return FlowGap(variance.value, noise_level, gap, cumulant, exponential, size, "", reason)
 
 
 def _without(reason: str) -> FlowGap:
     return FlowGap(reason=reason, weights_reason=reason)
+
+
+def _skewed(bias: float) -> str:
+    if np.isnan(bias):
+        return "two electron walkers do not show whether the noise of E(x) is Gaussian; take at least three"
+    return f"the noise of E(x) is not Gaussian, which moves the sum of all orders by {bias:.2g} Ha/atom"
 
 
 def _stratum_means(values: np.ndarray, labels: np.ndarray) -> np.ndarray:

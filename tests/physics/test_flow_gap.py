@@ -112,6 +112,35 @@ def test_harmonic_oscillators_of_the_wrong_width() -> None:
     assert found.variance == pytest.approx(0.5 * d * (k - 1) ** 2, rel=0.1)
 
 
+def test_skewed_noise_gives_no_sum_of_all_orders() -> None:
+    """Exponential noise of variance v for each of B: third cumulant 2 v^(3/2) / B^2, which moves F by -kT/3 of that."""
+    rng, electrons, noise = np.random.default_rng(8), 4, 0.2
+    scale = math.sqrt(noise * electrons)
+    exact = rng.normal(MEAN, math.sqrt(0.1), (400, 32))[..., None]
+    each = exact + scale * (rng.exponential(size=(400, 32, electrons)) - 1.0)
+    values, spread = UNIT * each.mean(-1), KT**2 * each.var(-1, ddof=1) / electrons
+    third = (
+        KT**3 * ((each - each.mean(-1, keepdims=True)) ** 3).sum(-1) / ((electrons - 1) * (electrons - 2) * electrons)
+    )
+    blind = flow_gap(values, spread, electrons, KT, NUM_ATOMS)
+    assert blind.exponential is not None
+    expected = -UNIT * 2 * scale**3 / electrons**2 / 3
+    moved = blind.exponential.value - UNIT * (MEAN - 0.05)
+    assert moved < -3 * blind.exponential.error, "it would be wrong"
+    assert moved == pytest.approx(expected, rel=0.5), "up to higher cumulants"
+    found = flow_gap(values, spread, electrons, KT, NUM_ATOMS, skew=third)
+    assert found.exponential is None
+    assert found.weights_reason.startswith("the noise of E(x) is not Gaussian")
+    bias = float(found.weights_reason.split()[-2])
+    assert bias == pytest.approx(expected, rel=0.15)
+    assert found.gap is not None
+    assert found.free_energy is found.cumulant
+    assert abs(found.gap.value - UNIT * 0.05) < 2.5 * found.gap.error
+    few = flow_gap(values, spread, electrons, KT, NUM_ATOMS, skew=np.full_like(third, math.nan))
+    assert few.exponential is None
+    assert "at least three" in few.weights_reason
+
+
 def test_correlated_chains_have_larger_errors() -> None:
     """Chains with an autocorrelation time of 19 steps: the same answer, an error that has grown accordingly."""
     rng, rho = np.random.default_rng(6), 0.9

@@ -29,6 +29,18 @@ def energy_noise(total: Tensor) -> Tensor:
     return (energy - energy.mean(1, keepdim=True)).square().sum(1) / max(count - 1, 1) / count
 
 
+def noise_skew(total: Tensor) -> Tensor:
+    """Third cumulant of the mean of Re E_loc over the B electron walkers, Ha^3, nan below three.  # (W, B) -> (W,)
+
+    B / ((B - 1)(B - 2)) sum (E_b - <E>)^3 has no bias for the third cumulant of one walker; that of the mean is 1/B^2
+    of it.
+    """
+    energy, count = total.real, total.shape[1]
+    if count < 3:
+        return torch.full_like(energy[:, 0], torch.nan)
+    return (energy - energy.mean(1, keepdim=True)).pow(3).sum(1) / ((count - 1) * (count - 2) * count)
+
+
 def walker_free_energy_of_psi(
     free_energy: Tensor, noise: Tensor, kT: Tensor, num_atoms: int, stratum: Tensor, num_strata: int
 ) -> Tensor:
@@ -58,14 +70,14 @@ class BracketSeries:
 
     def __init__(self, state: VariationalState) -> None:
         self.state = state
-        self._steps: list[Tensor] = []  # (W, 4) each
+        self._steps: list[Tensor] = []  # (W, 5) each
 
     def add(self, sample: Sample) -> None:
         """Count a batch."""
         total = sample.electronic.total  # (W, B)
         spread = (total - total.mean(1, keepdim=True)).abs().square().sum(1) / max(total.shape[1] - 1, 1)
         free = sample.terms["free_energy_per_atom"].view(len(total), -1).mean(1)
-        numbers = [free, energy_noise(total), spread, total.real.mean(1)]
+        numbers = [free, energy_noise(total), spread, total.real.mean(1), noise_skew(total)]
         self._steps.append(torch.stack(numbers, dim=-1).double())
 
     def result(self, stratum: Tensor, gather: Callable[[Tensor], Tensor], starts: Sequence[int]) -> list[Gaps]:
@@ -76,7 +88,7 @@ class BracketSeries:
             gather: concatenates the rows of all processes.
             starts: the first step that counts at each state point.
         """
-        series = gather(torch.stack(self._steps, dim=1)).cpu()  # (W, steps, 4)
+        series = gather(torch.stack(self._steps, dim=1)).cpu()  # (W, steps, 5)
         strata, num_atoms, count = (
             self.state.strata,
             self.state.system.num_atoms,
@@ -85,11 +97,11 @@ class BracketSeries:
         found = []
         for number, (point, start) in enumerate(zip(strata.points, starts, strict=True)):
             own = strata.state_index(stratum) == number
-            free, noise, spread, energy = series[own, start:].transpose(0, 1).unbind(-1)  # (steps, walkers) each
+            free, noise, spread, energy, skew = series[own, start:].transpose(0, 1).unbind(-1)  # (steps, walkers) each
             gap, labels = None, stratum[own]
             weights = strata.weights(labels)
             if not self.state.is_fixed:
-                gap = flow_gap(free, noise, count, point.kT, num_atoms, labels, weights)
+                gap = flow_gap(free, noise, count, point.kT, num_atoms, labels, weights, skew)
             variance, mean = estimate(spread, labels, weights), estimate(energy, labels, weights).value
             found.append(Gaps(point, num_atoms, count, gap, variance, mean))
         return found
