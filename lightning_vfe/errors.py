@@ -55,9 +55,9 @@ def nearest(word: str, choices: Iterable[str]) -> str:
     """The phrase `; did you mean 'x'?`, or nothing where no choice resembles the word.
 
     A key given by its last part alone (`rs`) is matched with the whole one (`system.rs`), a beginning with the whole
-    word.
+    word. The words of Hydra, such as `_target_`, are never meant.
     """
-    choices = list(choices)
+    choices = [choice for choice in choices if not choice.rpartition(".")[2].startswith("_")]
     last_parts: dict[str, str] = {}
     for choice in choices:
         last_parts.setdefault(choice.rpartition(".")[2], choice)

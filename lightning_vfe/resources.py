@@ -25,3 +25,21 @@ def data_file(path: str | Path) -> Path:
         if shipped.is_file():
             return shipped
     return given
+
+
+def data_folder(path: str | Path) -> Path:
+    """As `data_file`, for a folder, such as the run `data/runs/eos_h8_tabc`.
+
+    Its name begins with `data`: a missing `runs/NAME` is a run of the user, which no shipped one stands in for.
+    """
+    given = Path(path).expanduser()
+    if given.parts[:1] == ("data",) and not given.exists():
+        shipped = resource_folder("data").joinpath(*given.parts[1:])
+        if shipped.is_dir():
+            return shipped
+    return given
+
+
+def is_shipped(path: str | Path) -> bool:
+    """Whether a path lies inside the data of the package."""
+    return Path(path).resolve().is_relative_to(resource_folder("data"))

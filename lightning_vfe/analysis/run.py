@@ -13,22 +13,32 @@ from lightning_vfe.analysis.folder import RunAtState, RunFolder
 from lightning_vfe.analysis.published import literature_table
 from lightning_vfe.analysis.states import is_hydrogen, states_of
 from lightning_vfe.analysis.terms import TERMS
+from lightning_vfe.resources import data_folder
 
 __all__ = ["RunAtState", "RunFolder", "check_files", "latest_run", "literature", "load_run", "results_table"]
 
 
 def load_run(folder: str | Path) -> RunFolder:
-    """The run in a folder.
+    """The run in a folder, or the shipped one of a name such as `data/runs/eos_h8_tabc`.
 
     Raises:
         FileNotFoundError: there is no such folder, or no run in it.
     """
-    run = RunFolder(Path(folder))
+    run = RunFolder(data_folder(folder))
     if not run.folder.is_dir():
-        raise FileNotFoundError(f"run folder {folder} does not exist; start a run with: lightning-vfe fit")
+        raise FileNotFoundError(_no_folder(run.folder))
     if not (run.fitted or run.tested):
         raise FileNotFoundError(f"{folder} holds neither metrics.csv nor summary.json; give the folder of a run")
     return run
+
+
+def _no_folder(path: Path) -> str:
+    """What is wrong with a run folder that is none, and what to do."""
+    if path.exists():
+        return f"run folder {path} is a file; give the folder of a run"
+    if data_folder("data" / path).is_dir():
+        return f"run folder {path} does not exist; the run of this name that is shipped is {'data' / path}"
+    return f"run folder {path} does not exist; start a run with: lightning-vfe fit"
 
 
 def check_files(folder: str | Path, measures: bool) -> None:

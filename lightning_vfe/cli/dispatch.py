@@ -1,5 +1,6 @@
 """The command `lightning-vfe VERB key=value ...`: compose the config, build the objects, run a verb of Lightning."""
 
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -70,6 +71,7 @@ def _dispatch(words: list[str]) -> int:
         return _show_help(verb_help(verb) if verb else general_help())
     if HELP_ALL in flags:
         return _show_help(verb_help(verb, with_all_keys=True))
+    _check_working_directory()
     if any(flag in MULTIRUN for flag in flags):
         if verb not in TRAINER_VERBS or len(set(flags)) > 1:
             raise CommandError(f"--multirun goes with {', '.join(TRAINER_VERBS)}, and with no other flag")
@@ -79,6 +81,20 @@ def _dispatch(words: list[str]) -> int:
     if REQUIRE_CONVERGED in flags and verb != "test":
         raise CommandError(f"{REQUIRE_CONVERGED} goes with test")
     return _run(verb, settings, set(flags))
+
+
+def _check_working_directory() -> None:
+    """Refuse to work in a folder that has been deleted, which Hydra and the paths of runs need.
+
+    Raises:
+        CommandError: it is gone.
+    """
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise CommandError(
+            f"the working directory is gone ({error.strerror}); change into a folder that exists, with cd"
+        ) from error
 
 
 def _show(text: str) -> int:

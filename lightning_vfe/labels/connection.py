@@ -25,7 +25,8 @@ def reading(path: str, key: str) -> Iterator[Any]:
     from ase.db import connect
 
     if not Path(path).is_file():
-        raise SettingError(key, path, "does not exist", "make it with lightning-vfe label")
+        reason = "is a folder" if Path(path).is_dir() else "does not exist"
+        raise SettingError(key, path, reason, "give the file labels.db that lightning-vfe label makes")
     try:
         with contextlib.closing(sqlite3.connect(path)) as pages:
             (found,) = pages.execute("PRAGMA quick_check(1)").fetchone()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -87,6 +88,17 @@ class TorchOptimizer:
         except (TypeError, ValueError) as error:
             name = getattr(getattr(made, "func", made), "__name__", type(made).__name__)
             raise SettingError(key, name, f"refuses its settings: {error}") from None
+
+
+def check_takes_validation_loss(settings: Any) -> None:
+    """Refuse settings of an optimizer that cannot train one network on data.
+
+    Raises:
+        ValueError: they are those of the natural gradient, or others that belong to flow and wavefunction.
+    """
+    if "validation_loss" not in inspect.signature(settings.configure).parameters:
+        remedy = "choose optimizer=adamw_cosine, adamw_plateau, adamw_exponential or torch"
+        raise SettingError("optimizer", type(settings).__name__, "trains flow and wavefunction together", remedy)
 
 
 def step_plateau(module: L.LightningModule, loss: float) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from lightning_vfe.errors import SettingError
 from lightning_vfe.resources import resource_folder
 from lightning_vfe.workflows.checkpoints import saved_fields
 from lightning_vfe.workflows.guards import instantiate
@@ -110,6 +111,10 @@ def resume_structure(config: DictConfig, state: Any, content: Mapping[str, Any])
     if not {"protons", "stratum"} <= set(fields):
         return ""
     index = state.strata.state_index(fields["stratum"])
+    counts = index.bincount(minlength=state.strata.num_states) if int(index.min()) >= 0 else index[:0]
+    if len(counts) != state.strata.num_states or not bool(counts.all()):
+        reason = "holds walkers of other states than this run"
+        raise SettingError("ckpt_path", config.ckpt_path, reason, "take another checkpoint")
     first = [int((index == number).nonzero()[0]) for number in range(state.strata.num_states)]
     state.structure = fields["protons"][first].to(torch.get_default_dtype())
     file = Path(locate_structure(config.system.structure))

@@ -50,14 +50,16 @@ def check_same_model(config: DictConfig, checkpoint_config: DictConfig, other_se
 
 
 def check_same_optimizer(config: DictConfig, checkpoint_config: DictConfig) -> None:
-    """Refuse to resume with another class of optimizer or scheduler of PyTorch; settings of a class may change.
+    """Refuse to resume with another class of optimizer or of PyTorch's scheduler; settings of a class may change.
 
     Raises:
         CommandError: the first class that differs.
     """
     here, there = _flat(config), _flat(checkpoint_config)
-    if here.get("optimizer._target_") != there.get("optimizer._target_"):
-        return  # the training refuses it, by the name that the checkpoint holds
+    own, trained = (str(flat.get("optimizer._target_")).rpartition(".")[2] for flat in (here, there))
+    if own != trained:
+        reason = f"but the checkpoint was trained with {trained}"
+        raise SettingError("optimizer", own, reason, "resume with that, or start a new run")
     for part in ("optimizer", "scheduler"):
         new, old = (flat.get(f"optimizer.{part}._target_") for flat in (here, there))
         if new != old:

@@ -28,6 +28,7 @@ from lightning_vfe.analysis.run import load_run
 from lightning_vfe.errors import CommandError, SettingError, one_line
 from lightning_vfe.files import whole_file, write_json
 from lightning_vfe.physics.system import System
+from lightning_vfe.resources import data_folder, is_shipped
 from lightning_vfe.workflows.eos_log_z import with_shared_errors
 
 SEVERAL_RUNS = Path("runs/eos")
@@ -107,10 +108,11 @@ def eos(
 
 
 def home_of(runs: Sequence[str | Path], run_dir: str | Path | None) -> Path:
-    """Folder of the files: the given one, that of the only run, or runs/eos."""
+    """Folder of the files: the given one, that of the only run, or runs/eos; nothing is written beside shipped data."""
     if run_dir is not None:
         return Path(run_dir)
-    return Path(str(runs[0])) if len(runs) == 1 else SEVERAL_RUNS
+    only = data_folder(str(runs[0])) if len(runs) == 1 else SEVERAL_RUNS
+    return SEVERAL_RUNS if is_shipped(only) else only
 
 
 def _temperatures(points: Sequence[Point]) -> list[float]:

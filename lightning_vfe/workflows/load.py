@@ -27,6 +27,7 @@ from lightning_vfe.errors import SettingError
 from lightning_vfe.models.wavefunction.paired import log_psi_of_walkers
 from lightning_vfe.physics.state_point import WalkerStates
 from lightning_vfe.progress import Progress
+from lightning_vfe.resources import data_folder
 from lightning_vfe.state.batch import Batch, Sample
 from lightning_vfe.state.variational_state import VariationalState
 from lightning_vfe.training.variational.module import VariationalFreeEnergy
@@ -60,7 +61,7 @@ class LoadedRun:
     """
 
     def __init__(self, folder: str | Path, checkpoint: str | Path | None = None) -> None:
-        self.folder = Path(folder)
+        self.folder = data_folder(folder)
         file = self.folder / "checkpoints" / "last.ckpt" if checkpoint is None else Path(checkpoint)
         content = load_checkpoint(file, key="run")
         config = embedded_config(content)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -126,12 +127,12 @@ def _run(plan: Plan, observer: Observer, task: Task, is_first: bool) -> RunResul
         trainer = build_trainer(config, plan.verb, observer.say, observer.progress, plan.command)
         check_launcher(trainer.world_size)
         task.check(config, module, datamodule, trainer)
-        if is_first:
-            _prepare_folder(plan)
-            rows = task.describe(plan.verb, module, datamodule, trainer.world_size)
-            observer.begin(plan, [*rows, ("processes", _processes(trainer))])
-        with _handed_over(plan), kept_folder(plan.run_dir) if plan.verb == "fit" else nullcontext():
-            stopped_by = launch(trainer, plan.verb, module, datamodule, plan.config.ckpt_path)
+        with _prepared_folder(plan) if is_first else nullcontext():
+            if is_first:
+                rows = task.describe(plan.verb, module, datamodule, trainer.world_size)
+                observer.begin(plan, [*rows, ("processes", _processes(trainer))])
+            with _handed_over(plan), kept_folder(plan.run_dir) if plan.verb == "fit" else nullcontext():
+                stopped_by = launch(trainer, plan.verb, module, datamodule, plan.config.ckpt_path)
     is_saved = (plan.run_dir / "checkpoints" / "last.ckpt").is_file()
     tables = tables_folder(plan.run_dir, str(OmegaConf.select(config, "sampler.proton_sampling")))
     is_converged = getattr(getattr(module, "result", None), "is_converged", None)
@@ -218,15 +219,34 @@ def _check_files(plan: Plan) -> None:
         raise CommandError(one_line(error)) from error
 
 
-def _prepare_folder(plan: Plan) -> None:
-    """Make the run folder and write config.yaml."""
+@contextmanager
+def _prepared_folder(plan: Plan) -> Iterator[None]:
+    """Make the run folder and write config.yaml; a command that is refused before its first save leaves no trace."""
+    existed = plan.run_dir.is_dir()
     if plan.is_new:
         plan.run_dir.mkdir(parents=True, exist_ok=True)
         if any(plan.run_dir.iterdir()):
             raise SettingError("run_dir", plan.run_dir, "was taken by another command meanwhile", "run this one again")
-    is_missing = plan.verb == "test" and not (plan.run_dir / CONFIG_FILE).is_file()
+    file, checkpoint = plan.run_dir / CONFIG_FILE, plan.run_dir / "checkpoints" / "last.ckpt"
+    before = file.read_bytes() if file.is_file() else None
+    saved = checkpoint.stat() if checkpoint.is_file() else None
+    is_missing = plan.verb == "test" and before is None
     if plan.is_new or plan.verb == "fit" or is_missing:
         write_config(plan.run_dir, plan.config)
+    try:
+        yield
+    except CommandError:
+        if (checkpoint.stat() if checkpoint.is_file() else None) != saved:
+            raise
+        with suppress(OSError):
+            if before is not None:
+                file.write_bytes(before)
+            elif plan.is_new:
+                for path in plan.run_dir.iterdir():
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                if not existed:
+                    plan.run_dir.rmdir()
+        raise
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lightning_vfe.errors import SettingError
+from lightning_vfe.resources import data_folder
 from lightning_vfe.workflows.checkpoints import checkpoint_of, load_checkpoint
 from lightning_vfe.workflows.compatibility import check_same_network
 from lightning_vfe.workflows.restore import restore
@@ -29,7 +30,7 @@ def start_networks(module: Any, config: DictConfig) -> list[str]:
     """
     notes = []
     if config.get("init_from"):
-        path = checkpoint_of(config.init_from)
+        path = checkpoint_of(data_folder(config.init_from))
         content = load_checkpoint(path, key="init_from")
         start_wavefunction(module, config, content, path)
         parts = ["wavefunction"]

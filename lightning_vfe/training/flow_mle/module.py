@@ -24,7 +24,12 @@ from lightning_vfe.sampling.random import WalkerRandom
 from lightning_vfe.training.flow_mle.datamodule import ConfigurationDataModule
 from lightning_vfe.training.flow_mle.model_samples import model_samples
 from lightning_vfe.training.run.step_bar import tracked
-from lightning_vfe.training.torch_optimizer import TorchOptimizer, adamw, step_plateau
+from lightning_vfe.training.torch_optimizer import (
+    TorchOptimizer,
+    adamw,
+    check_takes_validation_loss,
+    step_plateau,
+)
 
 
 class FlowMaximumLikelihood(L.LightningModule):
@@ -80,6 +85,7 @@ class FlowMaximumLikelihood(L.LightningModule):
         self.cell = self.point.cell(system.num_atoms)
         self.proton_density, self.target = proton_density, target
         self.optimizer_settings = optimizer or adamw(3e-3)
+        check_takes_validation_loss(self.optimizer_settings)
         self.seed, self.num_walkers, self.chain_steps = seed, num_walkers, chain_steps
         self.equilibration_sweeps, self.test_sweeps = equilibration_sweeps, test_sweeps
         self.register_buffer("trained_steps", torch.zeros((), dtype=torch.int64))

@@ -20,7 +20,12 @@ from lightning_vfe.training.potential.datamodule import LabelDataModule
 from lightning_vfe.training.potential.loss import PotentialLoss, Prediction, initialise_scales, predict
 from lightning_vfe.training.potential.metrics import PotentialErrors
 from lightning_vfe.training.supervised.labelled import LabelledSet
-from lightning_vfe.training.torch_optimizer import TorchOptimizer, adamw, step_plateau
+from lightning_vfe.training.torch_optimizer import (
+    TorchOptimizer,
+    adamw,
+    check_takes_validation_loss,
+    step_plateau,
+)
 
 
 class PotentialModule(L.LightningModule):
@@ -63,6 +68,7 @@ class PotentialModule(L.LightningModule):
         self.best = copy.deepcopy(potential).requires_grad_(False).eval()
         self.loss = loss or PotentialLoss()
         self.optimizer_settings = optimizer or adamw(2e-3)
+        check_takes_validation_loss(self.optimizer_settings)
         self.errors = PotentialErrors()
         self.register_buffer("trained_steps", torch.zeros((), dtype=torch.int64))
         self.register_buffer("best_loss", torch.full((), torch.inf))

@@ -11,7 +11,7 @@ from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import ProgressBar
 
-from lightning_vfe.errors import RunError
+from lightning_vfe.errors import RunError, SettingError
 from lightning_vfe.signals import signal_of
 from lightning_vfe.training.run.interrupt import StopOnInterrupt
 from lightning_vfe.training.run.process_watch import has_lost_process, lost_process
@@ -64,10 +64,18 @@ def cluster_plugins() -> dict[str, Any]:
     Under SLURM Lightning would save in the middle of a step when the time runs out, each process where it stands, and
     put the job into the queue again. StopOnInterrupt ends the step on all processes first; the job's script looks at
     the exit code.
+
+    Raises:
+        SettingError: SLURM has several tasks, and Lightning cannot tell how many of them run on each node.
     """
     if TorchElasticEnvironment.detect() or not SLURMEnvironment.detect():
         return {}
-    return {"plugins": [SLURMEnvironment(auto_requeue=False)]}
+    try:
+        return {"plugins": [SLURMEnvironment(auto_requeue=False)]}
+    except RuntimeError as error:  # Lightning numbers the tasks of each node by --ntasks-per-node
+        reason = "in the environment is not enough for a job of several processes"
+        remedy = "submit with --ntasks-per-node in place of --ntasks; for one process, unset SLURM_NTASKS"
+        raise SettingError("SLURM_NTASKS", os.environ.get("SLURM_NTASKS"), reason, remedy) from error
 
 
 def launch(
