@@ -96,6 +96,22 @@ def estimate(
     )
 
 
+def largest_share(series: Series, strata: Sequence[int] | Series | None = None) -> float:
+    """max d^2 / sum d^2 over all samples, d = x - mean of its stratum: how much of the variance one sample makes.
+
+    Of n normal samples it is about 2 ln(n) / n. If it is large, the variance is finite by luck, and no error of the
+    mean can be trusted. 0 when all samples are equal.
+
+    Args:
+        series: real samples.  # (steps, chains)
+        strata: label of each chain, for example the number of its twist.  # (chains,)
+    """
+    values, labels = checked_series(series, strata)
+    means = np.bincount(labels, values.mean(axis=0)) / np.bincount(labels)
+    squares = np.square(values - means[labels])
+    return float(squares.max() / squares.sum()) if not is_constant(values) else 0.0
+
+
 def split_r_hat(series: Series, strata: Sequence[int] | Series | None = None) -> float:
     """Split R-hat: each chain is cut into halves of n steps, giving M half chains in S strata; with
 

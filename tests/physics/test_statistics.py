@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from lightning_vfe.physics.statistics import estimate, integrated_autocorrelation_time, split_r_hat
+from lightning_vfe.physics.statistics import estimate, integrated_autocorrelation_time, largest_share, split_r_hat
 
 
 def autoregressive(rng, steps, chains, phi):
@@ -274,3 +274,15 @@ def test_error_across_chains_is_unbiased_for_unequal_variances():
     assert abs(squares.mean() - exact**2) < 3 * counting
     pooled = (STRATUM["sigma"] ** 2).mean() * (STRATUM["weight"] ** 2).sum() * exact_error(2, 3, 0.5) ** 2
     assert abs(pooled - exact**2) > 5 * counting
+
+
+def test_the_share_of_one_sample_in_the_variance():
+    """2 ln(n) / n of normal samples, one for a single outlier, and each twist has a mean of its own."""
+    rng = np.random.default_rng(11)
+    series, twists = rng.standard_normal((500, 8)), np.repeat([0, 1], 4)
+    assert largest_share(series) == pytest.approx(2 * math.log(4000) / 4000, rel=0.5)
+    assert largest_share(series + 100.0 * twists, twists) == pytest.approx(largest_share(series, twists), rel=1e-9)
+    outlier = series.copy()
+    outlier[3, 5] = 1e4
+    assert largest_share(outlier) > 0.99
+    assert largest_share(np.ones((4, 2))) == 0.0

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 MAX_R_HAT = 1.05
 MIN_EFFECTIVE_SAMPLES = 100.0
+MAX_SHARE = 0.3
+"""Of the variance of F from a single sample: beyond it, the error of F depends on this sample."""
 MAX_ELECTRON_DRIFT = 0.05
 MAX_NOISE = 2.0
 """Of (s/kT)^2, the noise of the energy differences of ceimc: beyond it, more electrons cost less than rejections."""
@@ -68,7 +70,7 @@ def diagnostics_with_limits(values: Mapping[str, float], is_direct: bool, num_st
         is_direct: protons are found from base protons, so that folds of the map do no harm.
         num_steps: measured sweeps, if they are known.
     """
-    most = {"r_hat": MAX_R_HAT, "molecular_r_hat": MAX_R_HAT}
+    most = {"r_hat": MAX_R_HAT, "largest_share": MAX_SHARE, "molecular_r_hat": MAX_R_HAT}
     most |= {"unreached_fraction": MAX_UNREACHED, "num_stranded": 0.0, "drifting_terms": 0.0}
     most |= {"ceimc_noise": MAX_NOISE, "ceimc_noise_per_freedom": MAX_NOISE_PER_FREEDOM}
     if not is_direct:

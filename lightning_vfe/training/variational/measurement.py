@@ -148,7 +148,11 @@ class Measurement:
             result = StateResult(
                 gaps.point,
                 found,
-                diagnostics | {"discarded_steps": float(starts[number])},
+                diagnostics
+                | {
+                    "discarded_steps": float(starts[number]),
+                    "largest_share": self.metric.largest_shares[number],
+                },
                 self.curves.radial(*counted),
                 steps_key,
                 self._samples("direct"),

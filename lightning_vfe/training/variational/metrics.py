@@ -12,7 +12,7 @@ from torchmetrics import Metric
 
 from lightning_vfe.physics.correlation import correlation_of_means
 from lightning_vfe.physics.equilibration import block_length, equilibration_steps
-from lightning_vfe.physics.statistics import Estimate, estimate
+from lightning_vfe.physics.statistics import Estimate, estimate, largest_share
 from lightning_vfe.physics.strata import Strata
 
 CORRELATED = ("free_energy_per_atom", "energy_per_atom", "pressure_gpa")
@@ -34,6 +34,7 @@ class FreeEnergyMetric(Metric):
     Attributes:
         unequilibrated: steps at the start of each state that `compute` has found not to be equilibrated, those of the
             slowest term; all steps where the chains drift to the end.
+        largest_shares: of the variance of F, what the sample makes that deviates most, at each state.
         correlations: of the means of CORRELATED that `compute` has found at each state, in this order.
     """
 
@@ -57,6 +58,7 @@ class FreeEnergyMetric(Metric):
         self.walker_names: list[str] = []
         self.common_names: list[str] = []
         self.unequilibrated: list[int] = []
+        self.largest_shares: list[float] = []
         self.correlations: list[list[list[float]]] = []
 
     def update(
@@ -105,7 +107,7 @@ class FreeEnergyMetric(Metric):
                     f"{name} is not finite for {broken} of {series.numel()} samples: the networks, or a chain, broke "
                     "down there; measure an earlier checkpoint of the run with ckpt_path=..."
                 )
-        self.unequilibrated, self.correlations, found = [], [], []
+        self.unequilibrated, self.largest_shares, self.correlations, found = [], [], [], []
         for number in range(self.strata.num_states):
             own = self.strata.state_index(stratum) == number
             chains = stratum[own].cpu()
@@ -115,6 +117,7 @@ class FreeEnergyMetric(Metric):
             start = start_of_average(slowest, next(iter(series_of.values())).shape[0])
             self.unequilibrated.append(slowest)
             found.append({name: estimate(each[start:], *arguments) for name, each in series_of.items()})
+            self.largest_shares.append(largest_share(series_of["free_energy_per_atom"][start:], chains))
             self.correlations.append(self._correlations(found[-1], series_of, start, arguments))
         return found
 

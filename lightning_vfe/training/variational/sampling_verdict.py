@@ -9,6 +9,7 @@ from lightning_vfe.training.variational.diagnostics import (
     MAX_NOISE,
     MAX_NOISE_PER_FREEDOM,
     MAX_R_HAT,
+    MAX_SHARE,
     MAX_UNREACHED,
     MIN_EFFECTIVE_SAMPLES,
     electron_drift_limit,
@@ -43,6 +44,12 @@ def state_reasons(
         found.append(
             f"only {diagnostics['effective_sample_size']:.0f} effective samples (at least {MIN_EFFECTIVE_SAMPLES:.0f} "
             f"are needed); raise {steps_key}"
+        )
+    elif diagnostics.get("largest_share", 0.0) > MAX_SHARE:
+        found.append(
+            f"one sample makes {100 * diagnostics['largest_share']:.0f} % of the variance of F: a rare x or r has a "
+            "huge energy, and the errors are not to be trusted; lower optimizer.flow_max_norm and start again, or "
+            f"raise {steps_key}"
         )
     if folded_fraction > 0.0:
         found.append(

@@ -1,6 +1,7 @@
 """Units, limits and words of the diagnostics."""
 
 from lightning_vfe.training.variational.diagnostics import diagnostics_with_limits
+from lightning_vfe.training.variational.sampling_verdict import state_reasons
 
 GOOD = {
     "r_hat": 1.01,
@@ -10,6 +11,7 @@ GOOD = {
     "num_stranded": 0.0,
     "negative_determinants": 0.0,
     "discarded_steps": 10.0,
+    "largest_share": 0.29,
     "proton_width_rs": 0.1,
 }
 BAD = GOOD | {
@@ -19,6 +21,7 @@ BAD = GOOD | {
     "num_stranded": 1.0,
     "negative_determinants": 1e-3,
     "discarded_steps": 11.0,
+    "largest_share": 0.31,
 }
 
 
@@ -41,3 +44,9 @@ def test_units_and_limits_are_shown() -> None:
     assert (rows["effective_sample_size"].unit, rows["effective_sample_size"].limit) == ("samples", ">= 100")
     assert rows["electron_drift"].limit == "<= 0.08"
     assert (rows["proton_width_rs"].unit, rows["proton_width_rs"].limit) == ("rs", "")
+
+
+def test_a_sample_that_makes_the_variance_is_named() -> None:
+    assert state_reasons(GOOD, True, 0.0, "datamodule.test_steps") == []
+    (reason,) = state_reasons(GOOD | {"largest_share": 0.8}, True, 0.0, "datamodule.test_steps")
+    assert reason.startswith("one sample makes 80 % of the variance of F")

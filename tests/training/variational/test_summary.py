@@ -51,6 +51,7 @@ OF_ALL = {
     "r_hat",
     "autocorrelation_time",
     "effective_sample_size",
+    "largest_share",
     "discarded_steps",
     "equilibration_steps",
     "drifting_terms",
