@@ -161,6 +161,17 @@ def duration(seconds: float) -> str:
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
 
 
+def words(seconds: float) -> str:
+    """A time in words, as 40 s, 21 min 54 s, 2 h 5 min, or days and hours."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 24:
+        return f"{hours // 24} d {hours % 24} h"
+    if hours:
+        return f"{hours} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
 def _stamp() -> str:
     return datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S")
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from lightning_vfe.errors import SettingError
-from lightning_vfe.progress import ProgressLine, duration, fitted_line
+from lightning_vfe.progress import ProgressLine, duration, fitted_line, words
 
 VALUES = {
     "F": "-0.97896+-0.00012",
@@ -119,6 +119,13 @@ def test_a_terminal_has_one_live_line(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(2.6, "3 s"), (1314, "21 min 54 s"), (7500, "2 h 5 min"), (100000, "1 d 3 h")]
+)
+def test_times_in_words(seconds: float, text: str) -> None:
+    assert words(seconds) == text
 
 
 def test_an_interval_must_be_positive() -> None:

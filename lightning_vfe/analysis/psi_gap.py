@@ -98,23 +98,23 @@ def fit_variance_line(metrics: pd.DataFrame, num_atoms: int, energy: str) -> Var
     Source: Kwon, Ceperley and Martin, Phys. Rev. B 48, 12037 (1993); York et al., Am. J. Phys. 72, 367 (2004).
     """
     if metrics.empty:
-        raise ValueError("no training step counts: the flow still changed in the last step, or there is no step")
+        raise ValueError("no training step can be used: the flow still changed in the last step, or there is no step")
     if VARIANCE in metrics and not metrics[VARIANCE].any():
         raise ValueError("the variance of E_loc is zero: psi is exact, or each proton walker has one electron walker")
     blocks = _blocks(metrics, energy)
     if len(blocks) < LEAST_BLOCKS:
-        raise ValueError(f"fewer than {LEAST_BLOCKS * LEAST_STEPS} training steps count")
+        raise ValueError(f"fewer than {LEAST_BLOCKS * LEAST_STEPS} training steps can be used")
     blocks[["variance", "variance_error"]] /= num_atoms
     lines = (_line(blocks[start:]) for start in range(len(blocks) - LEAST_BLOCKS + 1))
     line = next((line for line in lines if line.is_straight and line.lever <= FARTHEST), None)
     if line is None:
         last = _line(blocks[-LEAST_BLOCKS:])
         raise ValueError(
-            f"E is no straight line in the variance (chi^2 {last.chi2:.1f} per degree of freedom over the last steps)"
+            f"E is not linear in the variance (chi^2 {last.chi2:.1f} per degree of freedom over the last steps)"
         )
     if line.lever < MIN_LEVER:
         raise ValueError(
-            f"along the straight part of the training the variance fell by a factor of {line.lever:.2f} only; "
+            f"in the steps on a straight line the variance fell by a factor of {line.lever:.2f} only; "
             f"{MIN_LEVER:g} is needed"
         )
     if line.slope < -2.0 * line.error:

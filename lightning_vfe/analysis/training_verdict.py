@@ -113,7 +113,7 @@ def last_quarter(series: pd.Series) -> Trend:
     finite = series[np.isfinite(series)]
     values = finite.to_numpy()[-(len(finite) // 4) :]
     if len(finite) // 4 < LEAST_STEPS:
-        raise ValueError(f"{len(finite)} training steps count, and {4 * LEAST_STEPS} are needed")
+        raise ValueError(f"{len(finite)} training steps can be used, and {4 * LEAST_STEPS} are needed")
     count = len(values)
     time = np.arange(count) - 0.5 * (count - 1)
     spread = float(time @ time)

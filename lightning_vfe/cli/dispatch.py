@@ -65,7 +65,7 @@ def _dispatch(words: list[str]) -> int:
         return 0
     verb = ALIASES.get(verb, verb)
     if verb and verb not in VERBS:
-        given = f"'{verb}' stands where the verb should" if "=" in verb else f"unknown verb '{verb}'"
+        given = f"'{verb}' is no verb" if "=" in verb else f"unknown verb '{verb}'"
         raise CommandError(f"{given}{nearest(verb, VERBS)} (the verbs are: {', '.join(VERBS)})")
     if not verb or any(flag in HELP for flag in flags):
         return _show_help(verb_help(verb) if verb else general_help())

@@ -56,7 +56,7 @@ def _print_fit(found: EquationOfState) -> None:
         shown.add_row(f"{rs:g}", f"{kelvin:g}", *sigmas, _number(row["left_out_probability"], ".2g"))
     _show(shown)
     print("differences in standard errors, from the measured F alone")
-    print("p: of the state against a surface through the others")
+    print("p: probability that noise alone moves the state this far from the surface through the others")
 
 
 def _print_derived(table: pd.DataFrame) -> None:
@@ -84,7 +84,7 @@ def _print_hugoniot(found: EquationOfState, start: InitialState) -> None:
             limit = "yes" if row["ground_state_electrons"] else "NO"
             shown.add_row(source, f"{row['temperature_kelvin']:g}", *numbers, limit)
     _show(shown)
-    print(f"ground state: NO above {GROUND_STATE_LIMIT:g} K, where excited electrons count, which the model leaves out")
+    print(f"ground state: NO above {GROUND_STATE_LIMIT:g} K, as the model has no excited electrons")
 
 
 def _heading(name: str) -> str:

@@ -1,7 +1,7 @@
 """Exit codes of the command; 0 is success."""
 
 FAILED = 1
-"""The numbers of a run broke down, its result is not to be trusted, or the machine ended it (a full disk)."""
+"""The numbers of a run are not finite, its result is not to be trusted, or the machine ended it (a full disk)."""
 USAGE_ERROR = 2
 """Bad input."""
 NOT_CONVERGED = 3

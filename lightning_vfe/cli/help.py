@@ -8,14 +8,14 @@ from lightning_vfe.cli.all_keys import all_keys
 from lightning_vfe.resources import resource_folder
 
 VERBS = {
-    "fit": "train what the experiment names (by default flow and wavefunction), or resume a run (ckpt_path=last)",
-    "validate": "measure with the frozen networks, as a quick look at a run",
-    "test": "freeze, equilibrate again, and measure: a table, a summary file and figures",
-    "label": "label proton configurations with energies and forces, into a database",
-    "log-z": "compute ln Z of a potential, by integration from the ideal gas",
+    "fit": "train flow and wavefunction, or what the experiment names; resume a run with ckpt_path=last",
+    "validate": "measure briefly with frozen networks; writes no files",
+    "test": "freeze the networks, equilibrate again, and measure; writes a table, a summary and figures",
+    "label": "compute energies and forces of proton configurations, and store them in a database",
+    "log-z": "compute ln Z of a potential, on a path from the ideal gas",
     "sample": "draw independent proton configurations of a run, with energies and weights",
-    "report": "compare runs of one state point: a table, a figure and a page",
-    "eos": "an equation of state from tested runs over state points: surface F(V, T), Hugoniot",
+    "report": "compare runs of the same state points in a table, a figure and a page",
+    "eos": "fit F(V, T) to tested runs at several state points: equation of state, Hugoniot",
 }
 TRAINER_VERBS = ("fit", "validate", "test")
 """Verbs of Lightning's Trainer; they share configs/config.yaml. The others have configs/VERB.yaml and a command."""
@@ -53,20 +53,20 @@ EXAMPLES = {
 
 VERB_NOTES = {
     "fit": (
-        "Writes the run folder runs/NAME, where NAME is the experiment's name (runs/NAME-2, ... where there is one",
-        "already). With ckpt_path=last, or the path of a checkpoint, it resumes that run with its config;",
+        "Writes the run folder runs/NAME, where NAME is the name of the experiment (runs/NAME-2, ... if this folder",
+        "exists). With ckpt_path=last, or the path of a checkpoint, it resumes this run with its config;",
         "key=value then changes single settings.",
     ),
     "validate": (
-        "Uses the last checkpoint of the latest run (ckpt_path=last), of the run in run_dir, or the one in ckpt_path,",
-        "with that run's config.",
+        "Measures the last checkpoint of the latest run, or of the run in run_dir, or the checkpoint in ckpt_path,",
+        "with the config of its run.",
     ),
     "test": (
-        "Uses the last checkpoint of the latest run (ckpt_path=last), of the run in run_dir, or the one in ckpt_path,",
-        "with that run's config. Writes summary.json and figures/ into the run folder.",
+        "Measures the last checkpoint of the latest run, or of the run in run_dir, or the checkpoint in ckpt_path,",
+        "with the config of its run. Writes summary.json and figures/ into the run folder.",
     ),
-    "label": ("Samples configurations of system.num_atoms atoms, and continues a database that is there already.",),
-    "log-z": ("Stores ln Z with its error beside the potential, for the base of fit.",),
+    "label": ("Samples configurations of system.num_atoms atoms. Continues a database that exists already.",),
+    "log-z": ("Stores ln Z with its error beside the potential. base=schnet of fit needs it.",),
     "sample": (
         "Samples p(x) of the last checkpoint of the run in run_dir. Writes samples/samples.extxyz, for ASE, and",
         "samples/samples.json into its folder.",
@@ -106,7 +106,7 @@ def verb_help(verb: str, with_all_keys: bool = False) -> str:
     lines += VERB_NOTES[verb]
     if with_all_keys:
         lines += _groups(root.stem)
-        lines += ["", "all keys [default], by the option that has them; keys that follow another key are left out:"]
+        lines += ["", "all keys [default], sorted by config option; keys that follow another key are not listed:"]
         return "\n".join([*lines, *all_keys(verb)])
     if verb in TRAINER_VERBS:
         lines += _groups() + _experiments() + _main_keys()
@@ -201,12 +201,12 @@ def _single_keys(file: Path) -> list[str]:
 
 def _flags() -> list[str]:
     rows = (
-        ("--help, -h", "this text; after a verb, that verb's"),
+        ("--help, -h", "this text; after a verb, the help of this verb"),
         ("--help-all", "the same with all keys, their defaults and comments; try: fit --help-all | grep walkers"),
         ("--print-config, --cfg", "print all keys with their values and comments, and run nothing"),
-        ("--dry-run", "print what would be done, and write nothing; fit, validate and test time a few steps"),
-        ("--require-converged", "exit code 3 where sampling or training has not converged; test"),
-        ("--multirun, -m", "run once for each value of key=1,2,...; fit, validate and test"),
+        ("--dry-run", "print what the command would do, and write nothing; fit, validate and test time a few steps"),
+        ("--require-converged", "test: exit code 3 if sampling or training has not converged"),
+        ("--multirun, -m", "fit, validate and test: one run for each value of key=1,2,..."),
         ("--version", "print the version"),
     )
     return ["flags:", *_columns(rows)]

@@ -34,7 +34,7 @@ def _print(found: Samples) -> None:
     console.print(table)
     tau = found.autocorrelation_time
     console.print(f"spacing {found.spacing} sweeps, autocorrelation time {tau:.1f} sweeps")
-    console.print("effective: samples of exp(-E_psi/kT) that the weights leave; noise: standard error of E_psi")
+    console.print("effective: effective number of samples of exp(-E_psi/kT); noise: standard error of E_psi")
     for reason in found.reasons:
         console.print(f"note: {reason}")
     console.print(f"samples: {found.file}")

@@ -124,7 +124,7 @@ def run_sweep(verb: str, given: Sequence[str]) -> int:
     if home is None:
         home = new_sweep_folder(name) if verb == "fit" else past_sweep_folder(name, SWEEP_FILE)
     elif home.is_dir() and any(home.iterdir()) and not (home / SWEEP_FILE).is_file():
-        raise SettingError("run_dir", home, "holds something else than a sweep", "give another folder")
+        raise SettingError("run_dir", home, "is not the folder of a sweep", "give another folder")
     check_folder("run_dir", home)
     for config, may_round in configs:
         # a launcher may start the jobs on other machines

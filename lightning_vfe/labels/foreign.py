@@ -19,7 +19,7 @@ XYZ, HDF5 = (".xyz", ".extxyz"), (".h5", ".hdf5")
 SUFFIXES = XYZ + HDF5
 ENTRIES = ("energy", "forces", "pressure", "energy_error", "forces_error", "temperature_kelvin")
 """What a configuration may have beside its positions and its box; the energy it must have."""
-_EXAMPLE = "give such as datamodule.units={length: Ang, energy: eV, pressure: GPa}"
+_EXAMPLE = "give for example datamodule.units={length: Ang, energy: eV, pressure: GPa}"
 
 
 class ForeignLabels:

@@ -42,6 +42,7 @@ class WalkerCounts:
                 "num_proton_walkers",
                 self.num_proton_walkers,
                 f"must be a multiple of sampler.num_groups = {self.num_groups}",
+                f"set it to {(self.num_proton_walkers // self.num_groups + 1) * self.num_groups}",
             )
 
     def check(self, strata: Strata, sampled: bool) -> None:

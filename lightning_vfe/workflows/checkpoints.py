@@ -37,7 +37,9 @@ def load_checkpoint(path: Path, key: str = "ckpt_path") -> dict[str, Any]:
         content = _read(path)
     except _Damaged as error:
         older = newest_whole(path)
-        advice = f"the newest whole one beside it is {key}={older}" if older else "take a copy, or start again with fit"
+        advice = (
+            f"the newest complete one beside it is {key}={older}" if older else "take a copy, or start again with fit"
+        )
         raise SettingError(key, path, f"is damaged {error}", advice) from error
     except pickle.UnpicklingError as error:
         reason = "holds objects that could run code when loaded, which no checkpoint of lightning-vfe does"

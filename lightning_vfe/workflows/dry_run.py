@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from lightning_vfe.progress import duration
+from lightning_vfe.progress import words
 from lightning_vfe.workflows.build import build_trainer
 from lightning_vfe.workflows.guards import default_dtype, instantiate, key_errors, memory_bound
 from lightning_vfe.workflows.parts import build_parts, load_content
@@ -74,7 +74,7 @@ def _cost(plan: Plan, config: DictConfig, module: Any, datamodule: Any, is_new: 
         time = f"{probe.step_seconds:.3g} s for a step, without a limit on their number"
     else:
         total = probe.num_steps * probe.step_seconds + sweeps * probe.sweep_seconds
-        time = f"about {duration(total)}: {probe.num_steps} steps of {probe.step_seconds:.2g} s"
+        time = f"about {words(total)}: {probe.num_steps} steps of {probe.step_seconds:.2g} s"
     if sweeps:
         time += f", and {sweeps} sweep{'s' if sweeps > 1 else ''} of {probe.sweep_seconds:.2g} s before them"
     if config.trainer.get("max_time"):

@@ -73,7 +73,7 @@ def breakdowns() -> Iterator[None]:
     """Inside it, a matrix that cannot be inverted or decomposed becomes one line.
 
     Raises:
-        FloatingPointError: the numbers of the run broke down.
+        FloatingPointError: the numbers of the run are not finite.
     """
     from lightning_vfe.physics.numerics import is_breakdown
 
@@ -82,7 +82,7 @@ def breakdowns() -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         if not is_breakdown(error):
             raise
-        raise FloatingPointError(f"the numbers of the run broke down ({one_line(error)[:120]})") from error
+        raise FloatingPointError(f"the numbers of the run are not finite ({one_line(error)[:120]})") from error
 
 
 @contextmanager
@@ -105,7 +105,7 @@ def disk_errors(advice: Callable[[], str]) -> Iterator[None]:
             raise
         file, reason = getattr(found, "filename", None), getattr(found, "strerror", None) or one_line(found)
         where = f"{os.fsdecode(file)} cannot be written" if file else "the files of the run cannot be written"
-        raise RunError(f"{where} ({reason}); those written before are whole: free some space, {advice()}") from error
+        raise RunError(f"{where} ({reason}); those written before are complete: free some space, {advice()}") from error
 
 
 def _is_of_disk(error: BaseException) -> bool:

@@ -60,7 +60,7 @@ def _vmc_labeller(
     """The same for the wavefunction in a checkpoint, built from the config in it."""
     key = "calculator.ckpt_path"
     if not config.calculator.ckpt_path:
-        raise SettingError(key, None, "must name the run whose wavefunction labels: its folder or .ckpt")
+        raise SettingError(key, None, "must name the run of a trained wavefunction: its folder or a .ckpt file")
     path = checkpoint_of(config.calculator.ckpt_path)
     content = load_checkpoint(path, key=key)
     trained = embedded_config(content)

@@ -43,7 +43,7 @@ class ClassicalResult:
             return []
         r_hat = self.terms["energy_per_atom"].r_hat
         if math.isnan(r_hat):
-            return ["too few samples for R-hat and errors: raise num_samples, to 4 at the least"]
+            return ["too few samples for R-hat and errors: raise num_samples, to at least 4"]
         return [f"R-hat = {r_hat:.3f} is above {MAX_R_HAT}: raise num_samples"] if r_hat > MAX_R_HAT else []
 
     def entries(self) -> dict[str, Any]:

@@ -80,7 +80,7 @@ def run(plan: Plan, observer: Observer | None = None) -> RunResult:
 
     Raises:
         CommandError: a value that a constructor refuses, a checkpoint that does not fit, or walkers that do not divide.
-        FloatingPointError: the numbers of the run broke down.
+        FloatingPointError: the numbers of the run are not finite.
         RunError: the disk is full, or another process of the run has died.
     """
     observer = observer or Observer()

@@ -42,5 +42,5 @@ def check_protons(config: DictConfig) -> None:
         reason = "leaves no protons for the wavefunction of hydrogen"
         raise SettingError("system.protons", NO_PROTONS, reason, "set wavefunction=jellium")
     if protons != NO_PROTONS and wavefunction == JELLIUM:
-        reason = f"knows no protons, but system.protons = {protons}"
+        reason = f"has no protons, but system.protons = {protons}"
         raise SettingError("wavefunction", "jellium", reason, "set system.protons=none, or wavefunction=geminal")

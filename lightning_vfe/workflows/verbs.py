@@ -55,7 +55,7 @@ def fit(
 
     Raises:
         CommandError: a setting or a checkpoint that cannot be used.
-        FloatingPointError: the numbers of the run broke down.
+        FloatingPointError: the numbers of the run are not finite.
     """
     return _run("fit", settings, run_dir, ckpt_path, observer)
 

@@ -85,11 +85,11 @@ def test_errors_that_are_too_large_or_too_small_are_put_right_by_the_scatter() -
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (training().iloc[:0], "no training step counts"),
+        (training().iloc[:0], "no training step can be used"),
         (training(steps=20), "fewer than 30 training steps"),
         (training().drop(columns="local_energy_variance"), "fewer than 30 training steps"),
         (training(start=0.5), "the variance fell by a factor of 1"),
-        (training(noise=0.1, bend=-40.0), "the variance fell by a factor of 1|no straight line"),
+        (training(noise=0.1, bend=-40.0), "the variance fell by a factor of 1|is not linear"),
         (training().assign(energy_per_atom=lambda table: -1.0 - table["energy_per_atom"]), "E rises where"),
         (training().assign(local_energy_variance=0.0), "the variance of E_loc is zero"),
     ],
@@ -103,7 +103,7 @@ def test_slow_waves_are_no_line() -> None:
     """Correlated over many blocks: chi^2 shows it."""
     table = training(noise=0.3)
     table["energy_per_atom"] += 0.02 * np.sin(np.arange(300) / 12.0)
-    with pytest.raises(ValueError, match=r"E is no straight line in the variance \(chi\^2 .* per degree of freedom"):
+    with pytest.raises(ValueError, match=r"E is not linear in the variance \(chi\^2 .* per degree of freedom"):
         fit_variance_line(table, NUM_ATOMS, "energy_per_atom")
 
 

@@ -98,7 +98,7 @@ def test_what_is_not_known(tmp_path: Path) -> None:
     """No curves, too few steps, or no column: neither good nor bad."""
     assert judged(tmp_path) == {"ok": None, "reasons": ["the run folder holds no metrics.csv of the training"]}
     run_of(tmp_path, np.zeros(400), np.ones(400))
-    assert judged(tmp_path, last_step=79)["reasons"] == ["79 training steps count, and 80 are needed"]
+    assert judged(tmp_path, last_step=79)["reasons"] == ["79 training steps can be used, and 80 are needed"]
     assert training_line(judged(tmp_path, last_step=79)).startswith("training not judged: 79 training steps")
     pd.DataFrame({"step": range(400), FREE_ENERGY: 0.0}).to_csv(tmp_path / "metrics.csv", index=False)
     assert judged(tmp_path)["reasons"][0].endswith(f"has no column {VARIANCE}")

@@ -85,7 +85,7 @@ def test_fitted_potentials_stand_beside_the_runs(tmp_path: Path, capsys: pytest.
 
 @pytest.mark.parametrize(
     ("steps", "slope", "part"),
-    [(10, 0.0, "10 training steps count"), (80, 1e-4, "F fell by 2 mHa/atom"), (80, 0.0, ""), (80, -1e-4, "")],
+    [(10, 0.0, "10 training steps can be used"), (80, 1e-4, "F fell by 2 mHa/atom"), (80, 0.0, ""), (80, -1e-4, "")],
 )
 def test_a_training_that_is_not_at_its_end_is_named(tmp_path: Path, steps: int, slope: float, part: str) -> None:
     note = training_note(RunFolder(write_run(tmp_path / "run", steps, slope)))

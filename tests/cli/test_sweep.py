@@ -70,7 +70,7 @@ def test_two_sweeps_at_once_get_folders_of_their_own() -> None:
         (["fit", "-m", *SMOKE, "system.structure=random,nowhere.xyz"], "system.structure = nowhere.xyz is neither"),
         (["fit", "-m", *SMOKE, "system.states=[[2,6000]]", "system.rs=1,2"], "system.rs = 1 has no effect"),
         (["fit", "-m", "system.rs=1.2,1.4", "ckpt_path=last"], "ckpt_path = last is chosen by --multirun"),
-        (["fit", "-m", "system.rs=1.2,1.4", "run_dir=used"], "run_dir = used holds something else than a sweep"),
+        (["fit", "-m", "system.rs=1.2,1.4", "run_dir=used"], "run_dir = used is not the folder of a sweep"),
         (["test", "-m", "system.rs=1.2,1.4"], "run fit --multirun first"),
         (["log-z", "-m", "system.rs=1.2,1.4"], "--multirun goes with fit, validate, test"),
         (["fit", "-m", "--print-config", "system.rs=1.2,1.4"], "no other flag"),

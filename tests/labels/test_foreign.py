@@ -148,7 +148,7 @@ def test_errors_of_forces_that_cannot_be_used(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("units", "message"),
     [
-        (None, r"units = null does not name the length of .*set.extxyz; give such as datamodule.units="),
+        (None, r"units = null does not name the length of .*set.extxyz; give for example datamodule.units="),
         ({"length": "Ang"}, "does not name the energy"),
         ({"length": "Ang", "energy": "eV"}, "does not name the pressure"),
         ({"length": "ell", "energy": "eV"}, "units = ell is not in ase.units"),

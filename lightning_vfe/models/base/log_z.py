@@ -161,7 +161,7 @@ def find_entry(
             "log_z_path",
             path,
             f"holds the ln Z of a potential with hash {entry.potential_hash}, but that of {potential_path} is "
-            f"{potential_hash}: it was trained again since",
+            f"{potential_hash}: the potential was trained again afterwards",
             fix,
         )
     if not entry.converged:

@@ -130,7 +130,7 @@ class Potential(nn.Module, abc.ABC):
                 temperature_kelvin,
                 f"is outside the temperatures {low:g} to {high:g} K that the potential was labelled at",
                 "set system.temperature_kelvin inside, or train a potential on labels at this temperature; "
-                "base=uniform needs none",
+                "base=uniform needs no potential",
             )
 
     def check(self, z: Tensor, cell: PeriodicCell) -> None:
@@ -151,7 +151,7 @@ class Potential(nn.Module, abc.ABC):
                 cell.rs,
                 f"is outside the densities rs = {low} to {high} that the potential was trained on",
                 "set system.rs inside, or train a potential on labels at this density (lightning-vfe label, then fit); "
-                "base=uniform needs none",
+                "base=uniform needs no potential",
             )
 
 

@@ -85,7 +85,7 @@ def launch(
 
     Raises:
         AttributeError: unknown verb.
-        FloatingPointError: the numbers of the run broke down.
+        FloatingPointError: the numbers of the run are not finite.
         RunError: another process of the run has died.
     """
     try:

@@ -13,7 +13,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from typing_extensions import override
 
 from lightning_vfe.physics.memory import peak_memory, size_text
-from lightning_vfe.progress import ProgressLine, duration
+from lightning_vfe.progress import ProgressLine, words
 
 PROBED = 3
 """Steps that are timed after a first one, which is slower."""
@@ -108,7 +108,7 @@ class StepBar(ProgressBar):
         memory = size_text(peak_memory(self.trainer.strategy.root_device))
         left = ""
         if 0 < total < float("inf"):
-            left = f"about {duration(seconds * (total - done))} for {total - done:.0f} {'more ' if done else ''}steps, "
+            left = f"about {words(seconds * (total - done))} for {total - done:.0f} {'more ' if done else ''}steps, "
         self.line.say(f"{what}: {left}{seconds:.2g} s each{note}; {memory} of memory so far")
 
     # --- hooks ------------------------------------------------------------------------------------------------------

@@ -53,4 +53,4 @@ class TimeLimit(Timer):
         left, last, done = self.time_remaining("train"), trainer.max_steps, trainer.global_step
         if left is not None and left <= 0 and done != last and trainer.is_global_zero:
             steps = f"step {done}" if last == -1 else f"step {done} of {last}"
-            self.say(f"trainer.max_time={self.max_time} has passed at {steps}; fit ckpt_path=last goes on")
+            self.say(f"trainer.max_time={self.max_time} has passed at {steps}; resume with fit ckpt_path=last")

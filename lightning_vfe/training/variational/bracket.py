@@ -212,7 +212,7 @@ class Gaps:
     def _v_score_note(self) -> str:
         if self.num_electron_walkers < 2:
             return "one electron walker for each proton walker shows no variance of E_loc"
-        return "N Var(E_loc) / E^2, E from the uniform background"
+        return "N Var(E_loc) / E^2, with E = 0 for a uniform distribution of all charges"
 
     def _line_note(self) -> str:
         if self.line is None:

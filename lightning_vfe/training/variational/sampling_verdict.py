@@ -30,11 +30,11 @@ def state_reasons(
     found = []
     if not has_equilibrated:
         found.append(
-            "the chains have not equilibrated in the first half of the measured steps, or drift still; "
+            "the chains have not equilibrated in the first half of the measured steps, or still drift; "
             f"raise datamodule.equilibration_steps and {steps_key}"
         )
     if math.isnan(diagnostics["r_hat"]):
-        found.append(f"too few steps are measured for R-hat; raise {steps_key}, to 4 at the least")
+        found.append(f"too few steps are measured for R-hat; raise {steps_key}, to at least 4")
     elif diagnostics["r_hat"] > MAX_R_HAT:
         found.append(
             f"R-hat = {diagnostics['r_hat']:.3f} is above {MAX_R_HAT}: the chains have not equilibrated; "

@@ -92,9 +92,8 @@ class TestResult:
         if not discarded or self.measurement is None:
             return ""
         where = f"{state.point}: " if len(self.states) > 1 else ""
-        return (
-            f"{where}the first {discarded:.0f} of {self.measurement.steps} steps are not equilibrated and do not count"
-        )
+        steps = self.measurement.steps
+        return f"{where}the first {discarded:.0f} of {steps} steps are not in equilibrium and are discarded"
 
     @property
     def reasons(self) -> list[str]:

@@ -122,7 +122,7 @@ def test_each_of_several_state_points_needs_its_ln_z(stored: Path, lists: dict[s
 def test_a_stale_or_unconverged_or_damaged_result_is_refused(stored: Path, tmp_path: Path) -> None:
     changed = YukawaPotential(screening_length=0.8)
     save_potential(changed, stored, METADATA)
-    with pytest.raises(ValueError, match=r"it was trained again since; run: lightning-vfe log-z potential.path="):
+    with pytest.raises(ValueError, match=r"was trained again afterwards; run: lightning-vfe log-z potential.path="):
         BoltzmannBase.from_files(SYSTEM, strata_at(CELL), stored)
     store_entry(log_z_file(stored), entry(changed, converged=False, reasons=("R-hat = 1.4",)))
     with pytest.raises(ValueError, match=r"had not converged .R-hat = 1.4.*log_z.max_sweeps"):

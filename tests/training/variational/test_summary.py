@@ -226,7 +226,7 @@ def test_a_state_that_has_not_converged_is_named(capsys: pytest.CaptureFixture[s
 
 def test_two_steps_are_too_few_for_r_hat() -> None:
     (reason,) = result_at(POINTS[0], -1.0, r_hat=math.nan).reasons
-    assert reason == "too few steps are measured for R-hat; raise datamodule.test_steps, to 4 at the least"
+    assert reason == "too few steps are measured for R-hat; raise datamodule.test_steps, to at least 4"
 
 
 def test_a_folding_map_costs_its_own_state_the_free_energy(capsys: pytest.CaptureFixture[str]) -> None:
@@ -281,7 +281,7 @@ def test_steps_that_are_left_out_are_said(capsys: pytest.CaptureFixture[str]) ->
     state.budget = {"free_energy_per_atom": {"statistical": 0.008, "log_z": 0.006, "unreached_fraction": 0.0}}
     show(TestResult({}, 0, [state], SOUND, MeasurementInfo(7, 42, 50, "test_steps")))
     printed = capsys.readouterr().out
-    assert "note: the first 12 of 50 steps are not equilibrated and do not count" in printed
+    assert "note: the first 12 of 50 steps are not in equilibrium and are discarded" in printed
     assert "error of F: 0.00800 statistical, 0.00600 ln Z of the base\n" in printed
     assert "one training: " in printed
     assert "50 measured steps, seed 7; ended by test_steps\n" in printed
