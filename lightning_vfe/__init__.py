@@ -1,7 +1,7 @@
 """Variational free energy of dense hydrogen with PyTorch Lightning.
 
-The names below are all that a notebook, a program or a config needs. They are imported when they are first used, so
-that `import lightning_vfe` is fast. Files of the package may move; these names stay. `__init__.pyi` names them for type
+A notebook, a program or a config needs the names below only. They are imported when they are first used, so that
+`import lightning_vfe` is fast. Files of the package may move; these names stay. `__init__.pyi` lists them for type
 checkers.
 """
 

@@ -42,7 +42,7 @@ class SettingError(CommandError, ValueError):
         return " ".join(text.split())
 
     def at(self, key: str) -> SettingError:
-        """The same mistake under another key."""
+        """The same error with another key."""
         return type(self)(key, self.value, self.reason, self.remedy)
 
 

@@ -1,4 +1,4 @@
-"""The exact free energy from above and below: what summary.json holds of it, as lines and as a table."""
+"""Bound and estimate of the exact free energy: the entry of summary.json as lines and as a table."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from lightning_vfe.physics.state_point import WalkerStates
 class Wavefunction(Protocol):
     """psi_x(r): an nn.Module that gives ln psi.
 
-    What makes it fast is optional:
+    Two optional members make it faster:
 
     - `carries_derivatives = True`: its operations have forward rules, and the kinetic energy takes one pass. Without it
       the kinetic energy comes from nested differentiation.
@@ -36,14 +36,14 @@ class Wavefunction(Protocol):
 
 @runtime_checkable
 class Flow(Protocol):
-    """z(x): an nn.Module that maps protons to base coordinates. One with `to_base` only becomes a `PlainFlow`."""
+    """z(x): an nn.Module that maps protons to base coordinates. `to_base` is enough, see `PlainFlow`."""
 
     def to_base(self, x: Tensor, states: WalkerStates) -> FlowResult:
         """z in bohr, ln|det dz/dx| and its sign, of protons (..., N, 3) in bohr."""
         ...
 
     def to_base_midpoint(self, x: Tensor, states: WalkerStates) -> FlowResult:
-        """The same up to an error, cheaper: a surrogate for chains."""
+        """A cheaper approximation of `to_base`: a surrogate for chains."""
         ...
 
     def displacement(self, x: Tensor, states: WalkerStates) -> Tensor:
@@ -60,7 +60,7 @@ class Flow(Protocol):
 
 
 class Base(Protocol):
-    """p_base(z): an nn.Module. One with `sample(states, random) -> z` is drawn from, others are sampled by chains."""
+    """p_base(z): an nn.Module. Markov chains sample it, unless it has `sample(states, random) -> z`."""
 
     def energy(self, z: Tensor, states: WalkerStates) -> Tensor:
         """E_ML(z) in Ha (...) of base protons (..., N, 3) in bohr."""
@@ -75,7 +75,7 @@ class Base(Protocol):
         ...
 
     def free_energy_error(self, states: WalkerStates) -> Tensor:
-        """Its standard error. # (...)"""
+        """Standard error of `free_energy`. # (...)"""
         ...
 
 

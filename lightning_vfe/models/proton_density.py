@@ -36,7 +36,7 @@ class ProtonDensity(nn.Module):
 
     Args:
         base: p_base(z).
-        flow: z(x); a module that has no more than `to_base(x, states) -> z` is wrapped in a `PlainFlow`.
+        flow: z(x); a module with `to_base(x, states) -> z` alone is wrapped in a `PlainFlow`.
     """
 
     def __init__(self, base: Base, flow: nn.Module) -> None:
@@ -57,7 +57,7 @@ class ProtonDensity(nn.Module):
     def surrogate_log_prob(self, x: Tensor, states: WalkerStates) -> Tensor:
         """ln p_base(z) + ln|det dz/dx| (...) of protons (..., N, 3) by `to_base_midpoint` of the flow.
 
-        It is near ln p(x), costs a part of it, and is not normalised.
+        It is close to ln p(x) and cheaper, but not normalised.
         """
         z, log_abs_det, _ = self.flow.to_base_midpoint(x, states)
         return self.base.log_prob(z, states) + log_abs_det
@@ -79,7 +79,7 @@ class ProtonDensity(nn.Module):
                 allows.
 
         Returns:
-            ln p(x) in bohr^(-3N)  # (W,), and d ln p / d phi, phi the flattened trainable parameters in the order of
+            ln p(x), lengths in bohr  # (W,), and d ln p / d phi, phi the flattened trainable parameters in the order of
             `parameters()`  # (W, P)
 
         Raises:

@@ -25,8 +25,8 @@ class ScoreBlock(NamedTuple):
         S = 1/M sum_m c w_m Re Obar_m^* Obar_m^T,        f = 1/M sum_m c w_m Re Obar_m^* e_m.
 
     For the wavefunction O = d ln psi/d theta, e = E_loc - <E_loc>_x, grouped by the protons x, and dF/d theta = 2 f.
-    For the flow O = d ln p/d phi, e = kT ln p + E - F, grouped by stratum, and dF/d phi = f. The weights w are those of
-    the twists.
+    For the flow O = d ln p/d theta, e = kT ln p + E - F, grouped by stratum, and dF/d theta = f. The weights w are
+    those of the twists.
     """
 
     scores: Tensor

@@ -63,7 +63,7 @@ class PeriodicCell:
         return 4.0 * math.pi * self.num_atoms / 3.0 * self.rs**3
 
     def check_cutoff(self, cutoff: float, key: str, fix: str, unit: str = "bohr") -> None:
-        """Refuse a range of interactions that would be nothing, or thousands of images of every atom.
+        """Refuse a range of interactions that is zero, or that contains thousands of images of every atom.
 
         Args:
             cutoff: radius in the cell's unit of length.

@@ -49,7 +49,7 @@ class Ewald:
         cell: the periodic cell.
         relative_accuracy: bound for the truncation error of each energy relative to the Madelung energy of the N
             charges, 2.8373 N / (2 L); the actual error is usually far smaller. Between 1e-14 and 1.
-        alpha_length: the screening times L; left out, it minimises the cost at the required accuracy. The energies do
+        alpha_length: the screening times L; None minimises the cost at the required accuracy. The energies do
             not depend on it.
 
     Raises:
@@ -70,14 +70,14 @@ class Ewald:
     def energies(self, protons: Tensor, electrons: Tensor, unit: Tensor | None = None) -> CoulombEnergies:
         """Coulomb energies of protons (charge +1) and electrons (charge -1), differentiable in both.
 
-        The leading dimensions follow torch's broadcasting; give protons that several electron walkers share a dimension
-        of length one there, and their own work is done once. Particles at the same place have an infinite energy
+        The leading dimensions broadcast. If several electron walkers share their protons, give the protons a dimension
+        of length one: their own sums are then computed once. Particles at the same place have an infinite energy
         (with a gradient of zero, not NaN, from that pair).
 
         Args:
             protons: in bohr, in any image, (W, 1, N, 3) for instance.  # (..., N, 3)
             electrons: in bohr, in any image, (W, B, N, 3) for instance.  # (..., N, 3)
-            unit: length that is one in the cell, in the unit of the positions: rs in bohr for a cell in units of rs.
+            unit: unit of length of the cell, in the unit of the positions: rs in bohr for a cell in units of rs.
                 Distances are divided by it after the subtraction, so that close particles keep their digits. Energies
                 then are in Ha times that unit.  # (...)
 

@@ -66,8 +66,8 @@ class Strata:
 
         Args:
             rs: one density in bohr or several.
-            temperature_kelvin: one temperature or several; every pair with a density is a state point. Not used where
-                no protons move.
+            temperature_kelvin: one temperature or several; every pair with a density is a state point. Not used if the
+                protons are fixed or absent.
             states: pairs [rs, T] instead of the two lists.
             protons: sampled; or fixed or none: the electrons' ground state, T = 0.
             twists: see `twist_grid`.
@@ -75,7 +75,7 @@ class Strata:
             twist_shift: see `twist_grid`.
 
         Raises:
-            ValueError: a value is out of its range, or does not fit to another one.
+            ValueError: a value is out of its range, or does not fit another one.
         """
         grid = twist_grid(twists, twist_symmetry, twist_shift)
         if protons not in PROTONS:
@@ -109,9 +109,9 @@ class Strata:
 
     @property
     def reference(self) -> StatePoint:
-        """The middle of the state points, (least + largest) / 2 of rs and T: what networks take for the usual state.
+        """The middle of the state points, (least + largest) / 2 of rs and T: the reference state of the networks.
 
-        With one state point it is that very point.
+        With one state point it is this point.
         """
         rs, temperature = ([getattr(p, name) for p in self.points] for name in ("rs", "temperature_kelvin"))
         return StatePoint(0.5 * (min(rs) + max(rs)), 0.5 * (min(temperature) + max(temperature)))
@@ -128,7 +128,7 @@ class Strata:
         return self.points[0]
 
     def too_many(self, remedy: str) -> SettingError:
-        """The mistake of several state points where one is needed."""
+        """The error if there are several state points and one is needed."""
         key = "rs" if len({point.rs for point in self.points}) > 1 else "temperature_kelvin"
         return SettingError(key, [getattr(point, key) for point in self.points], "has several state points", remedy)
 

@@ -23,11 +23,11 @@ class System:
 
     Args:
         num_atoms: number N of nuclei, a positive integer.
-        nucleus: H, D or T, or the mass of a nucleus in electron masses. Classical nuclei feel their mass in the
-            momentum part of F alone: kT [ln N! + 3N ln lambda_dB].
+        nucleus: H, D or T, or the mass of a nucleus in electron masses. The mass of classical nuclei enters
+            only the momentum part of F: kT [ln N! + 3N ln lambda_dB].
         num_up: electrons with spin up; None is half of them, rounded up.
         protons: "sampled", "fixed" or "none", as the key system.protons. "none" is jellium: a uniform positive charge
-            is in the place of the nuclei.
+            replaces the nuclei.
 
     Attributes:
         nuclear_mass: in electron masses; not used without nuclei.

@@ -72,9 +72,10 @@ class NestedSampler:
         initial_electron_width: width of the first electron moves in units of rs.
         adaptation_gain: change of ln(width) per sweep and unit of acceptance off the target.
         proton_sampling: "metropolis" moves the protons x on p(x); "direct" moves the base protons z, on p_base(z), and
-            inverts the map; "delayed" moves x on a cheaper density and decides once, at the end, by p(x); "ceimc" does
-            the same by the energies of psi_x, for exp(-E(x)/kT) in place of p(x). It says what `step` is to be given.
-        ceimc_electron_walkers: electron walkers of a difference of energies of "ceimc", for each proton walker.
+            inverts the map; "delayed" moves x on a cheaper density and decides once, at the end, by p(x); "ceimc" moves
+            x in the same way, decides by the energies of psi_x, and samples exp(-E(x)/kT) in place of p(x). `step`
+            needs the proton target of this method.
+        ceimc_electron_walkers: electron walkers of each energy difference of "ceimc", for each proton walker.
         ceimc_proton_width: width of the proton moves of "ceimc" in units of rs; it does not adapt.
         tempering: factors of T of the chains of base protons that exchange their positions, such as [1.0, 1.5, 2.2];
             None has one chain for each walker. Only "direct" has such chains.
@@ -128,7 +129,7 @@ class NestedSampler:
         random: WalkerRandom,
         constant: tuple[str, ...] = CONSTANT,
     ) -> Walkers:
-        """Fresh walkers at given protons, with one electron near every proton, or anywhere without protons.
+        """New walkers at given protons, with one electron near every proton, or at random positions without protons.
 
         Args:
             protons: in units of rs, the walkers of this process, on random's device.  # (W, N, 3)
@@ -174,18 +175,19 @@ class NestedSampler:
     ) -> SweepReport:
         """One sweep, in place: proton moves, electrons carried along, electron moves.
 
-        The proton chain never looks at the electrons, so it samples p(x) alone. The electrons' kernel leaves
-        |psi_x|^2 of the new x invariant and forgets its start: any start is valid, and carrying the electrons along
-        with their protons (no Jacobian enters, it is only a start) merely makes num_electron_steps enough. What is
-        left of the start after them is a bias, which electron_drift shows, and doubling num_electron_steps.
+        The proton chain does not depend on the electrons, so that it samples p(x). The electron moves leave |psi_x|^2
+        of the new x invariant: any start of the electrons is valid. The electrons start where the space warp has
+        carried them, so that fewer moves are needed (it needs no Jacobian, as it is only a start). What remains of the
+        start after num_electron_steps moves is a bias. electron_drift shows it, and so does a larger
+        num_electron_steps.
 
         Args:
             walkers: updated in place.
             proton_target: p(x), in one of the ways of `ProtonTarget`; None keeps the protons fixed.
             electron_target: |psi_x|^2; None for walkers without electrons.
             adapt: adapt widths and numbers of moves after the sweep; False freezes them, as every measurement must.
-            sum_over_processes: adds a float64 tensor up over the processes; None where there is one process. It makes
-                the widths the same everywhere.
+            sum_over_processes: sum of a float64 tensor over the processes; None for one process. It keeps the widths
+                the same on all processes.
         """
         add_up = sum_over_processes or (lambda tensor: tensor)
         report: SweepReport = {}

@@ -58,7 +58,7 @@ class ChainState:
 class Proposal(Protocol):
     """A rule that moves all particles of a walker at once.
 
-    A subclass of `GaussianProposal` that changes the noise is the shortest one. Rules with a drift start from
+    The shortest rule is a subclass of `GaussianProposal` that changes the noise. Rules with a drift start from
     `LangevinProposal`, whose state has the gradient of ln p.
 
     Optional is `recordable = True`, which makes moves faster on a GPU: see `recording_key`.
@@ -111,7 +111,7 @@ class LangevinProposal:
 
     the plain Langevin drift tau/2 g while s is small, and never longer than width * sqrt(2/a) however steep ln p is
     (next to a node of psi g diverges; the plain drift would throw the electron away, and no move back would ever be
-    accepted). D is a function of x alone, and the correction
+    accepted). D is a function of x alone. The correction
 
         ln q(x|y) - ln q(y|x) = -|x - y - D(y)|^2 / (2 tau) + |y - x - D(x)|^2 / (2 tau)
 
@@ -177,7 +177,8 @@ class HamiltonianProposal(LangevinProposal):
 
         ln q(x|y) - ln q(y|x) = (|p|^2 - |p'|^2) / 2.
 
-    One leapfrog step is a Langevin move. Two or three go further than as many Langevin moves: no random turn between.
+    One leapfrog step is a Langevin move. Two or three steps go further than as many Langevin moves, since they have no
+    random turns in between.
 
     Source: Duane, Kennedy, Pendleton, Roweth, Phys. Lett. B 195, 216 (1987); Neal, Handbook of MCMC, ch. 5 (2011).
 

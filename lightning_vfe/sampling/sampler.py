@@ -16,7 +16,7 @@ from lightning_vfe.sampling.walkers import CONSTANT, Walkers
 
 
 class Sampler(Protocol):
-    """How walkers start and move. `NestedSampler` is one; a subclass of it changes only what it needs to."""
+    """How walkers start and move. `NestedSampler` is one; derive from it to change a part."""
 
     proton_sampling: str
     """How `step` is given p(x): "metropolis", "direct", "delayed" or "ceimc", see `ProtonTarget`."""
@@ -30,7 +30,7 @@ class Sampler(Protocol):
         random: WalkerRandom,
         constant: tuple[str, ...] = CONSTANT,
     ) -> Walkers:
-        """Fresh walkers at given protons in units of rs, see `NestedSampler.start`.  # (W, N, 3)"""
+        """New walkers at given protons in units of rs, see `NestedSampler.start`.  # (W, N, 3)"""
         ...
 
     def step(
@@ -41,5 +41,5 @@ class Sampler(Protocol):
         adapt: bool,
         sum_over_processes: Callable[[Tensor], Tensor] | None = None,
     ) -> SweepReport:
-        """One sweep, in place, that leaves p(x) |psi_x(r)|^2 as it is, see `NestedSampler.step`."""
+        """One sweep, in place, that leaves p(x) |psi_x(r)|^2 invariant, see `NestedSampler.step`."""
         ...

@@ -40,7 +40,7 @@ class VariationalState:
 
     W proton walkers with B electron walkers each move by one sweep at a time, always with the parameters that the
     networks have. Counts are those of the whole run; each process owns whole walker groups, which carry their own
-    random numbers, so that the trajectories do not depend on the number of processes. Walkers are placed when they are
+    random numbers. The chains therefore do not depend on the number of processes. Walkers are placed when they are
     first needed, and equilibrated before they are first used.
 
     Args:
@@ -62,7 +62,7 @@ class VariationalState:
         ewald_accuracy: relative accuracy of the Coulomb energies.
 
     Attributes:
-        walkers: None until they are placed.
+        walkers: the walkers of this process; None until they are placed.
 
     Raises:
         ValueError: a setting is out of its range, or counts do not divide.
@@ -107,7 +107,7 @@ class VariationalState:
 
     @property
     def is_fixed(self) -> bool:
-        """Whether no proton moves: they stay, or there are none."""
+        """Whether no proton moves: the protons are fixed, or there are none."""
         return self.proton_density is None
 
     # --- walkers ----------------------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ class VariationalState:
         return walkers
 
     def put(self, protons: Tensor, stratum: Tensor, random: WalkerRandom) -> Walkers:
-        """Place walkers at given protons, in the place of those that are there.
+        """Replace the walkers by new ones at given protons.
 
         Args:
             protons: in units of rs.  # (W, N, 3)
@@ -162,12 +162,12 @@ class VariationalState:
     def equilibrate(
         self, num_sweeps: int | None = None, adapt: bool | None = None, progress: Track | None = None
     ) -> None:
-        """Let the walkers forget where they came from.
+        """Make sweeps that are discarded, until the walkers forget their start.
 
         Args:
             num_sweeps: at least one; None takes `equilibration_sweeps`.
             adapt: adapt the widths of the moves; None adapts those of new walkers only.
-            progress: shows how far it is.
+            progress: shows the progress.
         """
         walkers = self.place()
         adapt = not walkers.equilibrated if adapt is None else adapt
@@ -214,12 +214,12 @@ class VariationalState:
         return self._made_targets
 
     def batch(self, adapt: bool = False) -> Batch:
-        """Move all walkers once and show where they stand."""
+        """Move all walkers once and return them."""
         report = self.sweep(adapt)
         return self.current(report)
 
     def current(self, report: SweepReport | None = None) -> Batch:
-        """Where the walkers stand, in bohr."""
+        """The walkers at their present positions, in bohr."""
         walkers = self.place()
         states, rs = walkers.states, walkers["rs"][:, None, None]
         protons, electrons = walkers.protons * rs, walkers.electrons * rs.unsqueeze(1)

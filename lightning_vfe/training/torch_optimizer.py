@@ -52,11 +52,11 @@ class TorchOptimizer:
         """What a LightningModule returns from configure_optimizers.
 
         Args:
-            networks: their parameters that require gradients are trained; None stands for a network that is not there.
-            validation_loss: name of the loss that `fit` logs at each validation; None where it does not validate.
+            networks: those whose parameters are trained, if they require gradients; None stands for a missing network.
+            validation_loss: name of the loss that `fit` logs at each validation; None without validation.
 
         Raises:
-            ValueError: the scheduler needs a validation loss where there is none.
+            ValueError: the scheduler needs a validation loss and there is none.
         """
         parameters = [p for network in networks if network is not None for p in network.parameters() if p.requires_grad]
         optimizer, scheduler = self._build(parameters)

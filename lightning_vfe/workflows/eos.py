@@ -69,7 +69,7 @@ def eos(
     run_dir: str | Path | None = None,
     finite_size: bool = False,
 ) -> EquationOfState:
-    """Fit F, E and P of all states of tested runs by one surface F(V, T), and derive what follows from it.
+    """Fit one surface F(V, T) to F, E and P of all states of tested runs, and derive the Hugoniot and other results.
 
     Args:
         runs: folders of tested runs of one N, nucleus and base.

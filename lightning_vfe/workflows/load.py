@@ -84,7 +84,7 @@ class LoadedRun:
     # --- networks at own points -------------------------------------------------------------------------------------
 
     def at(self, number: int = 0, count: int = 1, twist: int = 0) -> WalkerStates:
-        """State point and twist of `count` configurations, as the methods below take them.
+        """State point and twist of `count` configurations: the argument `states` of the methods below.
 
         Args:
             number: of the state point.
@@ -133,12 +133,12 @@ class LoadedRun:
         return self.at(count=count) if states is None else states
 
     def sample(self, num_samples: int = 100, progress: Progress | None = None, **settings: Any) -> Samples:
-        """Independent proton configurations of p(x) with E_psi, E_ML and weights; the walkers of the run stay.
+        """Independent proton configurations of p(x) with E_psi, E_ML and weights; the walkers of the run do not move.
 
         Args:
             num_samples: of each state point.
-            progress: called with the part of the work, what is done and what there is.
-            settings: the others of `SampleSettings`, such as forces=True.
+            progress: called with the name of the work, the number of finished parts, and the number of all parts.
+            settings: other fields of `SampleSettings`, such as forces=True.
 
         Raises:
             SettingError: the run has fixed protons, or a setting is out of its range.
@@ -171,12 +171,12 @@ class LoadedRun:
 
     @property
     def results(self) -> pd.DataFrame:
-        """What `test` found: quantity, value, error and unit of each term."""
+        """The results of `test`: quantity, value, error and unit of each term."""
         return results_table(self.files)
 
     @property
     def bracket(self) -> pd.DataFrame:
-        """The exact F from above and below, as `test` found it, see `analysis.bracket.bracket_table`."""
+        """Upper bound, gaps and the estimate of the exact F from `test`, see `analysis.bracket.bracket_table`."""
         return bracket_table(self.files)
 
     @property
@@ -200,7 +200,7 @@ class LoadedRun:
         return literature(self.files.system)
 
     def eos(self) -> EquationOfState:
-        """The equation of state of the run's states, as `lightning-vfe eos` finds it; writes nothing.
+        """The equation of state of the states of the run, as of `lightning-vfe eos`; writes nothing.
 
         Raises:
             CommandError: the run is not tested, or has a single state.
@@ -229,7 +229,7 @@ class LoadedRun:
 
 
 def load(folder: str | Path, checkpoint: str | Path | None = None) -> LoadedRun:
-    """The run in a folder: networks and walkers as the last checkpoint has them, tables and figures.
+    """The run in a folder: networks and walkers of the last checkpoint, tables and figures.
 
     Args:
         folder: the run folder.

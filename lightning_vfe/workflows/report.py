@@ -55,12 +55,12 @@ def report(
     """Compare runs of the same system and states, or of one state with several numbers of atoms.
 
     Args:
-        runs: folders that `test` or `log-z` has written a summary.json into. Folders of fitted potentials may stand
+        runs: folders that `test` or `log-z` has written a summary.json into. Folders of fitted potentials may be
             among them: the page has their errors and parity plots.
         labels: a name for each run; left out, the names of the folders.
         run_dir: folder of report.html, comparison.csv and comparison.png, of extrapolation.csv for several numbers of
             atoms, and of training_scatter.csv; None writes nothing.
-        command: what made the report, for the page.
+        command: the command that made the report, for the page.
 
     Raises:
         CommandError: no run, a folder without a result or with a damaged file, runs of different systems or states, or

@@ -28,10 +28,10 @@ class SampleSettings:
 
     Attributes:
         num_samples: independent configurations of each state point.
-        spacing: sweeps between two configurations of a chain; None takes what the autocorrelation time asks for.
+        spacing: sweeps between two configurations of a chain; None derives it from the autocorrelation time.
         pilot_sweeps: sweeps that measure the autocorrelation time.
         num_electron_walkers: B of each configuration and twist.
-        equilibration_sweeps: sweeps of the electrons that are thrown away.
+        equilibration_sweeps: sweeps of the electrons that are discarded.
         num_sweeps: measured sweeps of the electrons.
         forces: compute forces, too.
         electrons: keep the electron walkers of the last sweep, too.

@@ -50,7 +50,7 @@ def fit(
     Args:
         settings: as on the command line, such as "experiment=n2_exact" or "trainer.max_steps=50".
         run_dir: the run folder; None takes runs/NAME, or the next free runs/NAME-2, ...
-        ckpt_path: checkpoint to resume, "last" for that of run_dir, "auto" to resume where there is one.
+        ckpt_path: checkpoint to resume: a file, "last" of run_dir, or "auto" to resume if run_dir has one.
         observer: is called during the run.
 
     Raises:
@@ -63,7 +63,7 @@ def fit(
 def validate(
     *settings: str, run_dir: PathLike = None, ckpt_path: PathLike = None, observer: Observer | None = None
 ) -> RunResult:
-    """Measure with frozen networks, as a quick look; arguments as of `fit`, with the last checkpoint by default."""
+    """Measure briefly with frozen networks; arguments as of `fit`, with the last checkpoint by default."""
     return _run("validate", settings, run_dir, ckpt_path, observer)
 
 
@@ -90,8 +90,8 @@ def label(
         settings: as of `lightning-vfe label`.
         run_dir: folder of the database; None takes runs/label.
         say: called with a line for each part of the work.
-        progress: called with what is done, how many parts of it are through, and how many there are.
-        begin: called once with the config and what the work is about, before it begins.
+        progress: called with the name of the work, the number of finished parts, and the number of all parts.
+        begin: called once before the work begins, with the config and a description of the work.
 
     Raises:
         CommandError: a setting that cannot be used.
@@ -109,13 +109,13 @@ def label(
 def compute_log_z(
     *settings: str, run_dir: PathLike = None, progress: Progress = silent, begin: Begin = silent
 ) -> LogZRun | LogZStates:
-    """ln Z of a stored potential, stored beside it: at one state point, or at several by one MBAR problem.
+    """Compute ln Z of a stored potential and store it beside the potential; several state points are one MBAR problem.
 
     Args:
         settings: as of `lightning-vfe log-z`.
         run_dir: folder of the tables and figures; None takes runs/log_z.
         progress: called while the chains run.
-        begin: called once with the config and what the work is about, before it begins.
+        begin: called once before the work begins, with the config and a description of the work.
 
     Raises:
         CommandError: a setting that cannot be used.
@@ -140,7 +140,7 @@ def sample(
         run_dir: the run folder; None takes the run that trained last.
         ckpt_path: checkpoint; None takes the last one.
         progress: called while the chains run.
-        begin: called once with the config and what the work is about, before it begins.
+        begin: called once before the work begins, with the config and a description of the work.
 
     Raises:
         CommandError: a setting that cannot be used, or a run without p(x).

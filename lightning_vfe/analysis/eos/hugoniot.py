@@ -34,7 +34,7 @@ binding of the liquid, below 1 mHa per atom."""
 
 @dataclass(frozen=True)
 class InitialState:
-    """What the shock runs into.
+    """The state before the shock.
 
     Attributes:
         energy: E_0 per atom in Ha.

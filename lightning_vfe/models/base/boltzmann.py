@@ -25,7 +25,7 @@ from lightning_vfe.resources import data_file
 class BoltzmannBase(nn.Module):
     r"""p_base(z) = exp(-E_ML(z)/kT) / Z_ML, normalised over ordered protons in the cell, at one state point.
 
-    The potential is frozen: only its value and, where the flow is trained, its gradient with respect to z are used.
+    The potential is not trained. Its value and, to train the flow, its gradient with respect to z are used.
 
     Args:
         cell: the periodic cell.
@@ -66,12 +66,12 @@ class BoltzmannBase(nn.Module):
         potential_path: str | Path,
         log_z_path: str | Path | None = None,
     ) -> BoltzmannBase | BoltzmannStates:
-        """The base of a stored potential, with the ln Z that `lightning-vfe log-z` found for it.
+        """The base of a stored potential, with the ln Z that `lightning-vfe log-z` has computed.
 
         Args:
             system: the protons.
             strata: of the run; several state points give a `BoltzmannStates`.
-            potential_path: file of the potential; one that the package ships is found by its path inside data/.
+            potential_path: file of the potential; for a shipped one its path inside data/.
             log_z_path: file of ln Z; left out, the one beside the potential.
 
         Raises:

@@ -38,30 +38,30 @@ class EquivariantFlow(nn.Module):
 
         ln|det dz/dx| = sum_k ln|det(I + d Delta_k / d x_k)|
 
-    Step 0 opens the repulsive cores (`ContactBlock`); the others are message-passing networks (`ResidualBlock`) whose
-    Jacobians are carried forward, at the cost of a few plain evaluations. Each network is applied `num_steps` times in
-    a row, like the Euler steps of a flow in time. A contraction by a total factor f then needs f^(1/num_steps) of each
-    step, and is far from the zero of the determinant, where a single step overshoots and folds space. (Measured: blocks
-    of weights of their own fold after some hundred steps of training, because the smallest of the factors gets the
-    largest gradient.) Positions enter through relative vectors, summed over all images within the cutoff: translations,
+    Step 0 changes the distances of close protons (`ContactBlock`); the others are message-passing networks
+    (`ResidualBlock`) whose Jacobians are carried forward, at the cost of a few plain evaluations. Each network is
+    applied `num_steps` times in a row, like the Euler steps of a flow in time. A contraction by a total factor f then
+    needs f^(1/num_steps) of each step, and is far from the zero of the determinant, where a single step would fold
+    space. Blocks with weights of their own fold after some hundred steps of training: the smallest factor gets the
+    largest gradient. Positions enter through relative vectors, summed over all images within the cutoff: translations,
     permutations, lattice translations of single protons and the 48 cubic operations hold to rounding. The map is the
     identity at initialisation, infinitely smooth as protons meet, and C2 at the cutoff. It is differentiable once more,
     with respect to positions and parameters.
 
     Positions and results are in bohr. Inside, positions are in units of L and ranges in units of rs, so that one
-    network serves all densities. What density and temperature change beyond that enters through `conditions`, with
+    network serves all densities. The network also depends on density and temperature through `conditions`, with
     weights that start at zero.
 
     If det dz/dx < 0 somewhere, the normalised density is p(x) E_p[sign], because the integral of det over the torus is
     L^(3N) for every map of this kind. The free energy computed from ln p is then too high by -kT ln E_p[sign], so it
     stays an upper bound. The signs are returned so that a run can count them.
 
-    Xie et al., PRL 131, 126501 (2023), use a FermiNet-like residual map in this place. Equivariant messages: Thomas et
+    Xie et al., PRL 131, 126501 (2023), use a FermiNet-like residual map instead. Equivariant messages: Thomas et
     al., arXiv:1802.08219; Batzner et al., Nat. Commun. 13, 2453 (2022). The carried Jacobian and the contact block are
     this package's own.
 
     Parameters may have a leading axis of walkers, one set for each, as `ProtonDensity.scores` gives them to
-    torch.func.functional_call: then one backward pass finds the derivatives of every single walker. The positions must
+    torch.func.functional_call: one backward pass then gives the derivatives of every walker. The positions must
     be one batch (W, N, 3).
 
     Args:
@@ -145,13 +145,13 @@ class EquivariantFlow(nn.Module):
         return self._in_bohr(lambda walkers, blocks: through_with_log_det(self._repeated(blocks), walkers), x, states)
 
     def to_base_midpoint(self, x: Tensor, states: WalkerStates) -> FlowResult:
-        """What `to_base` gives, up to an error, with one Jacobian for each network.
+        """Approximation of `to_base` with one Jacobian for each network.
 
         The n = num_steps Euler steps of a network become one step of the midpoint rule that is n times as long,
 
             y = x + (n - 1)/2 Delta(x),    z = x + n Delta(y),    ln|det dz/dx| = n ln|det(I + d Delta / d y)|.
 
-        A chain may run on a density made of this, and be corrected at its end. It is exact for n = 1.
+        A Markov chain may use the density of this map, and be corrected at its end. It is exact for n = 1.
 
         Args:
             x: protons in bohr, any images.  # (..., N, 3)
@@ -182,8 +182,8 @@ class EquivariantFlow(nn.Module):
             states: their state points.  # (...)
             tolerance: largest |to_base(x) - z| over all coordinates of a walker, in units of rs. Not below what the
                 precision of z allows, which matters in float32 only.
-            waits: whether the host looks at the walkers now and then, and stops when all have arrived; otherwise all of
-                them get a fixed number of evaluations, and no operation waits for the device. None: on a CPU only.
+            waits: stop when all walkers have converged, for which the host waits for the device now and then. False
+                makes a fixed number of evaluations without waiting. None: True on a CPU only.
 
         Raises:
             ValueError: z does not hold the cell's number of protons.

@@ -24,11 +24,11 @@ class ASEPotential(Potential):
     """E(z) of an ASE calculator, with its forces as derivatives.
 
     One configuration is computed after the other. First derivatives exist, second ones do not, and torch.func.vmap does
-    not apply. Values come in float64 and take the type of z.
+    not apply. ASE computes in float64; the results have the dtype of z.
 
     Args:
         calculator: dotted name of the calculator's class, such as ase.calculators.lj.LennardJones. A potential that is
-            read from a file may name classes of the package ase alone, since to import a module is to run it.
+            read from a file may name classes of the package ase only, since importing a module runs its code.
         arguments: of the class, in ASE's units (angstrom, eV).
         rs_range: densities in bohr at which it may be used; None for any.
 

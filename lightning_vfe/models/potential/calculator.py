@@ -27,7 +27,7 @@ class PotentialCalculator(Calculator):
     """E(z), forces and stress of a potential in ASE's units: eV, eV/angstrom, eV/angstrom^3.
 
     Forces are derivatives by autograd. The stress is -dE/dV at fixed scaled coordinates, without the momenta of the
-    protons, in all three directions: it is isotropic by construction, and good for changes of the volume only.
+    protons. It is the same in all three directions: use it for changes of the volume only.
 
     Args:
         potential: a potential, or the file of one.

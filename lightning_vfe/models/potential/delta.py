@@ -10,10 +10,10 @@ from lightning_vfe.physics.neighbors import NeighborList
 
 
 class DeltaPotential(Potential):
-    """E = E_baseline + E_correction, the baseline frozen.
+    """E = E_baseline + E_correction. The baseline is not trained.
 
     Args:
-        baseline: the potential to correct; its parameters get no gradients and it stays in evaluation mode.
+        baseline: the potential to correct; it stays in evaluation mode, and its parameters get no gradients.
         correction: the potential that is trained on the difference.
     """
 
@@ -29,7 +29,7 @@ class DeltaPotential(Potential):
         return self
 
     def check(self, z: Tensor, cell: PeriodicCell) -> None:
-        """Raise a ValueError where z, the cell's density or its size do not suit both parts."""
+        """Raise a ValueError if the shape of z, the density or the size of the cell does not fit both parts."""
         super().check(z, cell)
         self.baseline.check(z, cell)
         self.correction.check(z, cell)

@@ -31,11 +31,11 @@ class _Program(nn.Module):
 
 
 def export_potential(path: str | Path, out: str | Path, num_atoms: int, forces: bool = False) -> Path:
-    """Write a stored potential as a file that torch alone reads: `torch.export.load(out).module()`.
+    """Write a stored potential as a file that torch reads without this package: `torch.export.load(out).module()`.
 
     The program maps positions (W, N, 3) in bohr, in any image, and edges of the cube (W,) in bohr to energies (W,) in
-    Ha, in double precision. W is free, N is fixed. It is differentiable: forces are -dE/dz. It is for densities within
-    the rs_range of the potential, which it does not check. `ExportedPotential.from_file` reads it, too.
+    Ha, in double precision. W is free, N is fixed. It is differentiable: forces are -dE/dz. It does not check that the
+    density is in the rs_range of the potential. `ExportedPotential.from_file` reads it, too.
 
     All images of all pairs are computed, since a program has fixed shapes: for large N the original is faster.
 

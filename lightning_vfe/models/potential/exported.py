@@ -25,11 +25,11 @@ class ExportedPotential(Potential):
 
     Energies, forces and pressures are its derivatives. torch.func does not apply: use the built-in flow with it.
 
-    To read a program may run code that is in it. `load_potential` therefore reads one only after the call
+    Reading a program may run code in it. `load_potential` therefore reads one only after the call
     `register_potential("exported", ExportedPotential)`: call it for files that you trust.
 
     Args:
-        num_bytes: size of the program; `from_file` fills it in.
+        num_bytes: size of the program; `from_file` sets it.
         rs_range: densities in bohr at which it may be used; None for any.
     """
 

@@ -25,7 +25,7 @@ class Potential(nn.Module, abc.ABC):
     Attributes:
         rs_range: least and largest rs in bohr at which the potential may be used, or None for any.
         temperature_range: least and largest temperature in K of the region that it was labelled in, or None for any.
-        cutoff: range in bohr, or None where other potentials have theirs.
+        cutoff: range in bohr; None for a potential without a range of its own.
     """
 
     rs_range: tuple[float, float] | None = None
@@ -39,7 +39,7 @@ class Potential(nn.Module, abc.ABC):
         Args:
             z: protons in bohr, any image.  # (..., N, 3)
             cell: the periodic cell.
-            dilation: a factor of value one on all lengths, of cell and positions, to take derivatives.  # (...)
+            dilation: factor on all lengths of cell and positions. It is 1; the pressure is a derivative by it.  # (...)
 
         Returns:
             Energy in Ha.  # (...)
@@ -49,15 +49,15 @@ class Potential(nn.Module, abc.ABC):
         """
 
     def energy_of_pairs(self, pairs: NeighborList) -> Tensor:
-        """E in Ha (...) of a list of pairs, for potentials that need no more than distances.
+        """E in Ha (...) of a list of pairs, for potentials of distances alone.
 
         Raises:
-            NotImplementedError: this one needs more.
+            NotImplementedError: this potential needs more than distances.
         """
         raise NotImplementedError(f"a {type(self).__name__} is no function of a list of pairs")
 
     def forward(self, z: Tensor, cell: PeriodicCell, dilation: Tensor | None = None) -> Tensor:
-        """The energy, so that wrappers of modules apply."""
+        """The same as `energy`, so that wrappers of modules work."""
         return self.energy(z, cell, dilation)
 
     def forces(self, z: Tensor, cell: PeriodicCell) -> Tensor:
@@ -86,7 +86,7 @@ class Potential(nn.Module, abc.ABC):
         return energy, forces
 
     def pressure(self, z: Tensor, cell: PeriodicCell) -> Tensor:
-        """The potential's part of the pressure, -dE/dV at fixed scaled coordinates; the protons' N kT/V comes on top.
+        """The potential's part of the pressure, -dE/dV at fixed scaled coordinates, without N kT/V of the protons.
 
             P = -1/(3 V) dE/ds at s = 1, all lengths multiplied by s.
 
@@ -120,7 +120,7 @@ class Potential(nn.Module, abc.ABC):
         return energy.sum(), energy
 
     def check_temperature(self, temperature_kelvin: float) -> None:
-        """Raise a SettingError where the protons' temperature is outside the region of the labels."""
+        """Raise a SettingError if the temperature of the protons is outside the region of the labels."""
         if self.temperature_range is None:
             return
         low, high = self.temperature_range
@@ -134,7 +134,7 @@ class Potential(nn.Module, abc.ABC):
             )
 
     def check(self, z: Tensor, cell: PeriodicCell) -> None:
-        """Raise a ValueError where z, the cell's density or its size do not suit."""
+        """Raise a ValueError if the shape of z, the density or the size of the cell does not fit."""
         if z.shape[-2:] != (cell.num_atoms, 3) or not z.is_floating_point():
             raise ValueError(
                 f"z of shape {tuple(z.shape)} and type {z.dtype} must be real numbers of shape "

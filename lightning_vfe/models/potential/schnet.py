@@ -23,10 +23,10 @@ class SchNetPotential(Potential):
     """E = sum_i [e_0 + e_1 SchNet_i(z)] + sum over pairs of the screened repulsion (YukawaPotential).
 
     SchNet_i is the output network of SchNetPack's SchNet for atom i (K. T. Schuett et al., J. Chem. Phys. 148, 241722
-    (2018)), with three choices of our own, which a model read from a SchNetPack file does not have:
+    (2018)), with three changes, which a model read from a SchNetPack file does not have:
 
-    - it sees d = (r^4 + a^4)^(1/4) instead of the distance r, so that its force vanishes like r^3 inside the core a,
-      where there are no labels. SchNet is bounded there, and the repulsion exp(-r/l)/r wins;
+    - its input is d = (r^4 + a^4)^(1/4) instead of the distance r, so that its force vanishes like r^3 inside the core
+      a, where there are no labels. SchNet is bounded there, and the repulsion exp(-r/l)/r dominates;
     - the messages end at the cutoff by a quintic switch, twice continuously differentiable, not by a cosine;
     - all periodic images within the cutoff take part, also beyond L/2, and a proton's own ones.
 
@@ -40,8 +40,8 @@ class SchNetPotential(Potential):
         switch: "quintic", or "cosine" as in SchNetPack.
         activation: "shifted_softplus", "softplus", "silu" or "tanh", of the interaction blocks.
         output_layers: widths of the output network's hidden layers; one of num_features / 2 where left out.
-        output_activation: their activation.
-        yukawa_strength: A of the repulsion, 1 for bare protons; 0 leaves it out.
+        output_activation: activation of these layers.
+        yukawa_strength: strength A of the repulsion: 1 for bare protons, 0 for none.
         yukawa_length: its screening length l in bohr.
         energy_per_atom: e_0 in Ha.
         energy_scale: e_1 in Ha.
@@ -137,9 +137,8 @@ class SchNetPotential(Potential):
     ) -> SchNetPotential:
         """Read the model file that SchNetPack's training writes (`best_model`).
 
-        The file does not know its units, so they are asked for. Everything is converted once, here; the potential works
-        in Ha and bohr. Offsets and scales among the model's postprocessors are kept. The file is a pickle: open only
-        files that you trust.
+        The file does not contain its units, so that they are arguments. The potential works in Ha and bohr. Offsets and
+        scales among the model's postprocessors are kept. The file is a pickle: open only files that you trust.
 
         Args:
             path: the file.
@@ -162,7 +161,7 @@ class SchNetPotential(Potential):
 
         Args:
             mean_per_atom: mean energy per atom of the labels after `repulsion.energy` is subtracted.
-            scale: what SchNet's output of order one stands for: the spread of those energies per atom.
+            scale: standard deviation of these energies per atom; the output of SchNet is of order one.
 
         Raises:
             ValueError: the scale is not positive.

@@ -25,7 +25,7 @@ REQUIRED_METADATA = ("rs_range", "temperature_kelvin", "label")
 
 
 def register_potential(kind: str, class_: type[Potential]) -> None:
-    """Let the potentials of a class be stored in files, and so be the base of a run.
+    """Allow the potentials of a class to be stored in files, so that they can be the base of a run.
 
     The class is built again by its `settings`, a property with the plain arguments of its constructor, and its
     state_dict. The program that reads such a file registers the class first.
@@ -45,13 +45,13 @@ def register_potential(kind: str, class_: type[Potential]) -> None:
 
 
 def save_potential(potential: Potential, path: str | Path, metadata: dict[str, Any]) -> None:
-    """Write a potential with what it was trained for, as one torch file of plain tensors and dictionaries.
+    """Write a potential with its metadata, as one torch file of plain tensors and dictionaries.
 
     Args:
         potential: of a registered class, or a DeltaPotential of two such.
         path: the file; an old one is replaced only once the new one is complete.
-        metadata: what JSON can hold; at least "rs_range" [lo, hi] in bohr, "temperature_kelvin", a number or the
-            [lo, hi] of a region of states, and "label", the provenance of the training labels.
+        metadata: plain values that JSON can store; at least "rs_range" [lo, hi] in bohr, "temperature_kelvin", a number
+            or the [lo, hi] of a region of states, and "label", the provenance of the training labels.
 
     Raises:
         ValueError: the metadata is incomplete or not plain, or the potential is of another kind.

@@ -21,7 +21,7 @@ class YukawaPotential(Potential):
     The switch s is one up to half the cutoff and falls to zero at the cutoff, twice continuously differentiable; as
     both factors fall with r, the force is repulsive at every distance. With A = 1 close protons feel their bare
     repulsion 1/r. The default l is the Thomas-Fermi screening length 0.640 sqrt(rs) bohr at rs = 1.25 (N. W. Ashcroft
-    and N. D. Mermin, Solid State Physics, eq. 17.55), where it stays: one potential serves all cells.
+    and N. D. Mermin, Solid State Physics, eq. 17.55), for all densities: one potential serves all cells.
 
     Args:
         strength: A, 1 for bare protons, in units of e^2; zero or positive.

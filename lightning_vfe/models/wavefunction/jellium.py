@@ -33,12 +33,12 @@ class JelliumWavefunction(nn.Module):
     z are the backflow positions. k and its partner k' run over the N/2 plane waves of lowest |k + k_twist|, so that
     det Phi is the product of the two Slater determinants of free electrons. In lexicographic order the partner of the
     first wave is the last one, and so on: at Gamma k' = -k in closed shells (N = 2, 14, 38, 54, 66), and |psi| does not
-    change when all electrons move together. Else the sums k + k' differ a little. phi_ij is the neural geminal of the
-    hydrogen wavefunction (`NeuralGeminal`), and starts close to 1. J holds the cusps, the plasmons (`PlasmonJastrow`)
-    and a neural part. The streams are those of `Backbone` without protons. psi gains the phase exp(2 pi i twist_d) when
-    one electron moves by L along d. Electrons 0..N/2-1 are up.
+    change when all electrons move together. Otherwise the sums k + k' differ a little. phi_ij is the neural geminal of
+    the hydrogen wavefunction (`NeuralGeminal`), and starts close to 1. J contains the cusps, the plasmons
+    (`PlasmonJastrow`) and a neural part. The streams are those of `Backbone` without protons. psi gains the phase exp(2
+    pi i twist_d) when one electron moves by L along d. Electrons 0..N/2-1 are up.
 
-    Of an open shell the first waves are taken: such a psi has a momentum, and lacks the cubic symmetry.
+    An open shell is filled with its first waves: such a psi has a total momentum, and breaks the cubic symmetry.
 
     One network serves all densities and twists, as in `GeminalWavefunction`. Source: backflow and pair functions in
     neural wavefunctions of the electron gas, e.g. Cassella et al., PRL 130, 036401 (2023), and Pescia et al., PRB 110,

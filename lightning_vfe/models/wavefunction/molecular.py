@@ -29,15 +29,15 @@ class MolecularWavefunction(PairedWavefunction):
         t(d)   = (1 + eta d + (eta d)^2 / 3) exp(-eta d)
 
     d is the smooth periodic distance. a has no slope at contact, so that the cusps are those of the Jastrow factor J.
-    Where a multiplies the part of J for the same proton, it is exp(-d) at the start: the hydrogen atom. h_x is a model
-    of electrons that hop between the protons of this very configuration x; t is the overlap of two 1s orbitals. The
-    determinant fills its N/2 lowest states, which are the bonds of molecules, and more where levels lie within 1/beta
-    of the chemical potential mu (`fermi_function`). J, the neural geminal phi_ij and the streams are those of
+    Before training, a times the part of e^J for the same proton is proportional to exp(-d): the hydrogen atom. h_x is a
+    model of electrons that hop between the protons of this very configuration x; t is the overlap of two 1s orbitals.
+    The determinant fills its N/2 lowest states, which are the bonds of molecules, and more where levels lie within
+    1/beta of the chemical potential mu (`fermi_function`). J, the neural geminal phi_ij and the streams are those of
     `GeminalWavefunction`. psi gains the phase exp(2 pi i twist_d) when one electron moves by L along d.
 
     The orbitals have the size of an atom at every density, where the plane waves of `GeminalWavefunction` have that of
-    the mean distance rs: use this one where rs is well above 1.4 bohr, the length of a bond. The orbitals do not know
-    the twist beyond the common phase, so that E starts k_twist^2 / 2 per electron too high at a twist.
+    the mean distance rs: use this one where rs is well above 1.4 bohr, the length of a bond. The twist enters the
+    orbitals only by the common phase: at a twist, E before training is too high by k_twist^2 / 2 per electron.
 
     Args:
         system: nuclei and electrons; as many up as down.
@@ -67,7 +67,7 @@ class MolecularWavefunction(PairedWavefunction):
 
     @override
     def cusp_scale(self, rs_ratio: Tensor) -> Tensor:
-        """An atom has the same size at every density."""
+        """One: an atom has the same size at every density."""
         return torch.ones_like(rs_ratio)
 
     @override

@@ -18,11 +18,11 @@ class GeminalWavefunction(PairedWavefunction):
 
     Complex, under twisted boundary conditions: psi gains the phase exp(2 pi i twist_d) when one electron moves by L
     along d. Antisymmetric in the up and in the down electrons, symmetric in the protons and under a swap of all spins.
-    A determinant of pair functions holds the atomic, the molecular and the paired state (Xie et al., PRL 131, 126501
+    A determinant of pair functions contains the atomic, the molecular and the paired state (Xie et al., PRL 131, 126501
     (2023), eq. 4 and supplement). Electrons 0..N/2-1 are up, the others down.
 
     One network serves all densities and twists. The ranges of the Jastrow factor, the backflow and the envelope scale
-    with rs / rs_0. What the density changes beyond that enters through the pairs' distances in bohr, and through
+    with rs / rs_0. The network also depends on the density through the distances of pairs in bohr, and through
     ln(rs / rs_0) with weights that start at zero.
 
     Args:
@@ -58,7 +58,7 @@ class GeminalWavefunction(PairedWavefunction):
 
     @override
     def cusp_scale(self, rs_ratio: Tensor) -> Tensor:
-        """The cusps reach as far as the mean distance of the particles."""
+        """rs / rs_0: the ranges of the cusps scale with the mean distance of the particles."""
         return rs_ratio
 
     @override

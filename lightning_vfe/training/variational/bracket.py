@@ -1,4 +1,4 @@
-"""The exact free energy from above and below, from the walkers of `test` and the curve of the training."""
+"""Bound and estimate of the exact free energy, from the walkers of `test` and the curve of the training."""
 
 from __future__ import annotations
 

@@ -29,13 +29,13 @@ class MCMCDataModule(L.LightningDataModule):
         state: networks and walkers.
         equilibration_steps: sweeps before the first batch of `fit`, and again before `validate` and `test`. These two
             add more while the walkers drift.
-        steps_per_epoch: batches between two ends of an epoch of `fit`.
+        steps_per_epoch: batches in an epoch of `fit`.
         validation_steps: batches of `validate`.
-        test_steps: batches of `test`; with a target_error the least number of them.
+        test_steps: batches of `test`; with a target_error the smallest number.
         target_error: error of F per atom in Ha at which `test` ends, at all state points; or the errors of several
             terms by their names in summary.json, {"free_energy_per_atom": 0.0005, "pressure_gpa": 2.0}. None measures
             test_steps.
-        max_test_steps: batches of `test` at most, where there is a target_error.
+        max_test_steps: with a target_error the largest number of batches of `test`.
 
     Attributes:
         settling: how the equilibration before `validate` or `test` ended; None before.
@@ -100,7 +100,7 @@ class MCMCDataModule(L.LightningDataModule):
         return self._loader("fit")
 
     def val_dataloader(self) -> DataLoader[Batch] | list[DataLoader[Batch]]:
-        """Batches of `validate`; none during `fit`, whose chains are not to be disturbed."""
+        """Batches of `validate`; none during `fit`, since they would move its chains."""
         assert self.trainer is not None
         return [] if self.trainer.state.fn == "fit" else self._loader("validate")
 
@@ -112,7 +112,7 @@ class MCMCDataModule(L.LightningDataModule):
         return DataLoader(_Sweeps(self, stage, self.steps[stage]), batch_size=None, num_workers=0)
 
     def equilibrate(self, stage: str) -> None:
-        """What comes before the first batch of a stage."""
+        """Equilibrate the walkers before the first batch of a stage."""
         walkers = self.state.walkers
         assert walkers is not None, "Lightning calls setup() first"
         if stage != "fit":
@@ -126,7 +126,7 @@ class MCMCDataModule(L.LightningDataModule):
 
     @override
     def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        """The walkers live on the device already."""
+        """Return the batch: the walkers are on the device already."""
         return batch
 
 

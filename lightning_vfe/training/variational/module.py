@@ -43,14 +43,14 @@ class VariationalFreeEnergy(L.LightningModule):
     r"""Minimises F = E_{x~p}[E_{r~|psi_x|^2} E_loc(x, r) + kT ln p(x)] + momenta over flow and wavefunction together.
 
     With several state points the objective is a mean over them. The gradient of the flow takes the energies of each
-    state in units of its kT, that of the wavefunction in units of 1/rs^2, so that no state outweighs the others. With
-    one state point this changes nothing.
+    state in units of its kT, that of the wavefunction in units of 1/rs^2, so that no state dominates. With one state
+    point this has no effect.
 
     Args:
         state: networks and walkers.
-        optimizer: what trains both networks; None is the natural gradient.
+        optimizer: the optimizer of both networks; None is the natural gradient.
         clip_width: gradients use energies clipped at this many mean absolute deviations around the median.
-        momentum_points: electrons that `test` moves in every sample for n(k); 0 leaves it out.
+        momentum_points: electrons that `test` displaces in each sample to measure n(k); 0: no n(k).
 
     Raises:
         ValueError: clip_width is not positive, or momentum_points is negative.
@@ -115,7 +115,7 @@ class VariationalFreeEnergy(L.LightningModule):
         self.log_dict(optimizer.optimizer.report, batch_size=1)  # type: ignore[attr-defined]
 
     def score_blocks(self, batch: Batch, sample: Sample) -> dict[str, ScoreBlock]:
-        """Scores and clipped energies of the blocks that have something to learn."""
+        """Scores and clipped energies of the blocks with trainable parameters."""
         total, density, collectives = sample.electronic.total, self.proton_density, Collectives()
         shared = self.clip_width, collectives.gather, getattr(self.optimizer_settings, "score_chunk", None)
         blocks, groups = {}, strata_groups(self.state, batch)
@@ -169,7 +169,7 @@ class VariationalFreeEnergy(L.LightningModule):
 
     @override
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        """Measure with frozen parameters, and see whether it is enough."""
+        """Measure with frozen parameters, and stop if the errors are small enough."""
         self._measure(batch)
         self.ending.look(self.measurement, self.trainer)
 
@@ -179,12 +179,12 @@ class VariationalFreeEnergy(L.LightningModule):
         self._watch(sample)
 
     def on_validation_epoch_end(self) -> None:
-        """Put the result together, on all processes."""
+        """Compute the result from the samples of all processes."""
         self.measurement.settling = getattr(self._datamodule, "settling", None)
         self.result = self.measurement.result(int(self.trained_steps), steps_key=self._steps_key())
 
     def on_test_epoch_end(self) -> None:
-        """Put the result together, on all processes."""
+        """Compute the result from the samples of all processes."""
         self.measurement.settling = getattr(self._datamodule, "settling", None)
         wanted, key = self.ending.wanted, self._steps_key()
         info = self.measurement.info(self.ending.ended_by or key, wanted)

@@ -15,9 +15,9 @@ Blocks = dict[str, list[nn.Parameter]]
 
 
 class OptimizerSettings(Protocol):
-    """What trains flow and wavefunction: settings that build an optimizer when the networks are known.
+    """Settings of an optimizer of flow and wavefunction; `configure` builds it for given networks.
 
-    Optional, where it uses scores: `score_chunk`, the number of samples whose scores are taken at once, or None.
+    Optional, if it uses scores: `score_chunk`, the number of samples whose scores are computed at once, or None.
     """
 
     uses_scores: bool
@@ -54,12 +54,12 @@ class NaturalGradient:
         flow_damping: added to the Fisher matrix of ln p.
         wavefunction_damping: added to the Fisher matrix of ln psi.
         flow_max_norm: largest squared length of a step of the flow in the metric of its Fisher matrix.
-        wavefunction_max_norm: the same of the wavefunction.
-        momentum: share of the last direction that is kept where the new samples do not contradict it (SPRING).
-        decay_steps: steps after which the steps are halved.
-        space: sample, parameter, or auto for the smaller matrix.
-        fisher_decay: share of the last Fisher matrix that is kept (space=parameter).
-        score_chunk: samples whose derivatives are taken at once; None takes as many as the free memory allows.
+        wavefunction_max_norm: the same for the wavefunction.
+        momentum: share mu of the previous direction that is kept (SPRING).
+        decay_steps: number of optimizer steps after which the step length is half.
+        space: linear system of the samples ("sample") or of the parameters ("parameter"); "auto" takes the smaller one.
+        fisher_decay: share of the previous Fisher matrix that is kept; for space="parameter" only.
+        score_chunk: samples whose scores are computed at once; None adapts it to the free memory.
 
     Raises:
         ValueError: a setting is out of its range.
@@ -121,9 +121,9 @@ class Adam:
     """Adam for both blocks, each with its own learning rate, decaying as 1 / (1 + step / decay_steps).
 
     Args:
-        flow_learning_rate: for the proton flow.
-        wavefunction_learning_rate: for the electron wavefunction.
-        decay_steps: steps after which the rates are halved.
+        flow_learning_rate: first rate of the flow.
+        wavefunction_learning_rate: first rate of the wavefunction.
+        decay_steps: number of optimizer steps after which the rates are half.
 
     Raises:
         ValueError: a rate is not positive and finite, or decay_steps not positive.
