@@ -121,7 +121,7 @@ def test_print_config_runs_nothing(empty_folder: Path, capsys: pytest.CaptureFix
     ("words", "parts"),
     [
         (["fti"], ["fti", "did you mean 'fit'"]),
-        (["system.rs=2"], ["system.rs=2", "where the verb should"]),
+        (["system.rs=2"], ["system.rs=2", "is no verb"]),
         (["fit", "--hlep"], ["--hlep", "did you mean '--help'"]),
         (["fit", "bare"], ["'bare'", "key=value"]),
         (["fit", "experiment=h14"], ["experiment = h14", "did you mean 'h14_6000K'", "smoke"]),
@@ -212,7 +212,7 @@ JELLIUM = "system.protons=none"
         ("system.protons=gone", ["system.protons = gone does not exist; there is: sampled, fixed, none"]),
         ("system.protons=none wavefunction=geminal", ["protons = none leaves no protons", "set wavefunction=jellium"]),
         ("system.protons=none wavefunction=molecular", ["system.protons = none leaves no protons"]),
-        ("wavefunction=jellium", ["wavefunction = jellium knows no protons", "set system.protons=none"]),
+        ("wavefunction=jellium", ["wavefunction = jellium has no protons", "set system.protons=none"]),
         (f"{JELLIUM} flow.num_steps=2", ["flow.num_steps = 2 has no effect, since system.protons=none has no protons"]),
         (f"{JELLIUM} flow.cutoff=2", ["flow.cutoff = 2 has no effect"]),
         (f"{JELLIUM} system.temperature_kelvin=5000", ["system.temperature_kelvin = 5000 has no effect"]),

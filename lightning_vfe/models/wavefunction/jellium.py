@@ -73,7 +73,7 @@ class JelliumWavefunction(nn.Module):
     ) -> None:
         super().__init__()
         if system.num_protons:
-            raise SettingError("wavefunction", "jellium", "knows no protons", "set system.protons=none, or drop it")
+            raise SettingError("wavefunction", "jellium", "has no protons", "set system.protons=none, or drop it")
         sizes = {"num_layers": num_layers, "single_width": single_width, "pair_width": pair_width}
         check_spins_and_sizes(system, num_determinants=num_determinants, **sizes)
         self.system = system

@@ -112,7 +112,7 @@ def test_cusps(psi: JelliumWavefunction, electrons: Tensor, partner: int, cusp: 
 
 
 def test_settings_that_make_no_sense() -> None:
-    with pytest.raises(SettingError, match="knows no protons"):
+    with pytest.raises(SettingError, match="has no protons"):
         JelliumWavefunction(System(4), StatePoint(2.0))
     with pytest.raises(SettingError, match="must be even"):
         JelliumWavefunction(System(3, protons="none"), StatePoint(2.0))
