@@ -69,6 +69,7 @@ class ElectronMonteCarlo:
         seed: of the electrons.
         forces: average the forces, too.
         keep_walkers: keep the electrons of the last sweep.
+        chain_precision: of ln|psi|^2 in the moves, see `VariationalState`.
     """
 
     system: System
@@ -81,6 +82,7 @@ class ElectronMonteCarlo:
     seed: int
     forces: bool = False
     keep_walkers: bool = False
+    chain_precision: str | None = None
 
     @torch.no_grad()
     def averages(self, protons: Tensor, stream: int = 0) -> list[ElectronAverages]:
@@ -97,6 +99,7 @@ class ElectronMonteCarlo:
             num_electron_walkers=self.num_electron_walkers,
             num_groups=1,
             equilibration_sweeps=self.equilibration_sweeps,
+            chain_precision=self.chain_precision,
         )
         state.put(repeated, torch.arange(num_twists).repeat(count), WalkerRandom([stream], self.seed, protons.device))
         energies, virials, pulls = [], [], protons.new_zeros(())

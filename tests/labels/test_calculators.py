@@ -176,6 +176,37 @@ def test_vmc_energies_have_honest_errors() -> None:
     assert 0.4 < np.std(pulls) < 1.8
 
 
+class PlaneWave(Uniform):
+    """ln psi = i k (r_1 + ... + r_N): uniform electrons with the kinetic energy N k^2/2, k = 2 pi twist / L."""
+
+    def forward(self, protons, electrons, states):
+        k = 2 * math.pi / CELL.length * states.twist
+        phase = (electrons * k.unsqueeze(-2)).sum((-2, -1))
+        return torch.complex(torch.zeros_like(phase), phase) + super().forward(protons, electrons, states)
+
+
+def test_a_vmc_label_averages_over_its_twists() -> None:
+    """The kinetic energies at the twists, with their weights, and the Coulomb energy of uniform electrons."""
+    twists = [[0.25, 0.1, 0.0, 1.0], [0.1, -0.3, 0.2, 3.0]]
+    rng = np.random.default_rng(0)
+    places = [Configuration(rng.uniform(0, CELL.length, (2, 3)), CELL.length) for _ in range(12)]
+
+    def energies(psi: torch.nn.Module, spec: list[list[float]]) -> tuple[np.ndarray, np.ndarray]:
+        labeller = VMCLabeller(System(2), CELL.rs, psi, twists=spec, num_electron_walkers=16, num_sweeps=40)
+        labels = [label for _, label in sorted(labeller(places), key=lambda found: found[0])]
+        return tuple(np.array([getattr(label, name) for label in labels]) for name in ("energy", "energy_error"))
+
+    average, error = energies(PlaneWave(), twists)
+    uniform, uniform_error = energies(Uniform(), [[0.0, 0.0, 0.0]])
+    squares = [sum(x * x for x in twist[:3]) for twist in twists]
+    kinetic = (2 * math.pi / CELL.length) ** 2 * (squares[0] + 3 * squares[1]) / 4
+    deviation = (average - uniform - kinetic).mean()
+    expected = math.sqrt((error**2 + uniform_error**2).sum()) / 12
+    plain = (2 * math.pi / CELL.length) ** 2 * (squares[0] + squares[1]) / 2
+    assert abs(plain - kinetic) > 6 * expected, "a plain mean over twists would be seen"
+    assert abs(deviation) < 3.5 * expected
+
+
 def test_vmc_refuses_too_few_walkers() -> None:
     with pytest.raises(ValueError, match="num_electron_walkers = 1"):
         VMCLabeller(System(2), CELL.rs, Uniform(), num_electron_walkers=1)

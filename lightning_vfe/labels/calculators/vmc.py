@@ -18,6 +18,7 @@ from lightning_vfe.physics.system import System
 from lightning_vfe.physics.twists import twist_grid
 from lightning_vfe.physics.units import HARTREE_PER_BOHR3_TO_GPA
 from lightning_vfe.sampling.nested import NestedSampler
+from lightning_vfe.sampling.proposals import Proposal
 from lightning_vfe.state.electron_averages import ElectronAverages, ElectronMonteCarlo
 
 
@@ -31,11 +32,13 @@ class VMCLabeller:
         system: the particles that the wavefunction was trained for.
         rs: density in bohr that it was trained at; configurations of another cell have no label.
         wavefunction: psi_x(r).
-        twists: a grid [n1, n2, n3] or a list of fractional vectors.
+        twists: a grid [n1, n2, n3] or a list of fractional vectors; of f and -f one is computed.
         num_electron_walkers: walkers of every configuration and twist, at least 2.
         equilibration_sweeps: sweeps that adapt the width and are discarded.
         num_sweeps: measured sweeps.
         num_electron_steps: moves of the electrons in a sweep.
+        electron_proposal: "hamiltonian", "gaussian", "langevin" or a rule.
+        chain_precision: of ln|psi|^2 in the moves, "float32" or "float64"; energies keep that of the parameters.
         batch_size: configurations at once.
         virial_pressure: store (2 K + V) / 3V too; it holds where psi is stationary under scaling only.
         seed: of the electrons' chains.
@@ -54,7 +57,9 @@ class VMCLabeller:
         num_electron_walkers: int = 32,
         equilibration_sweeps: int = 20,
         num_sweeps: int = 100,
-        num_electron_steps: int = 20,
+        num_electron_steps: int = 4,
+        electron_proposal: str | Proposal = "hamiltonian",
+        chain_precision: str | None = "float32",
         batch_size: int = 16,
         virial_pressure: bool = False,
         seed: int = 42,
@@ -71,7 +76,7 @@ class VMCLabeller:
         self.system = system
         self.cell = PeriodicCell(system.num_atoms, rs)
         self.wavefunction = wavefunction.to(device).eval().requires_grad_(False)
-        self.strata = Strata((StatePoint(rs),), twist_grid(twists))
+        self.strata = Strata((StatePoint(rs),), twist_grid(twists, "time_reversal"))
         self.num_electron_walkers = num_electron_walkers
         self.equilibration_sweeps = equilibration_sweeps
         self.num_sweeps = num_sweeps
@@ -79,7 +84,10 @@ class VMCLabeller:
         self.virial_pressure = virial_pressure
         self.seed = seed
         self.device = device
-        self.sampler = NestedSampler(system, num_electron_steps=num_electron_steps)
+        self.chain_precision = chain_precision
+        self.sampler = NestedSampler(
+            system, electron_proposal=electron_proposal, num_electron_steps=num_electron_steps
+        )
 
     def __call__(self, configurations: Sequence[Configuration]) -> Iterator[tuple[int, Label | str]]:
         """(index, label or message), batch after batch."""
@@ -110,6 +118,7 @@ class VMCLabeller:
             self.equilibration_sweeps,
             self.num_sweeps,
             self.seed,
+            chain_precision=self.chain_precision,
         )
         return [self._label(each) for each in electrons.averages(protons, stream=first)]
 
