@@ -28,13 +28,15 @@ from tests.helpers.states import states_at, strata_at
 KELVIN, RS = 6000.0, 1.25
 KT = KELVIN_TO_HARTREE * KELVIN
 FILE = data_file("potentials/h_rs1p25_6000K.pt")
-OF_EIGHT = {"h8_rs1p25_6000K_twists222": [2, 2, 2], "h8_rs1p25_6000K_gamma": [1, 1, 1]}
-"""Potentials of N = 8, with the twists of their labels."""
-LN_Z_OF = {"h8_rs1p25_6000K_twists222": [8, 14, 16], "h8_rs1p25_6000K_gamma": [8]}
-"""Sizes whose ln Z is shipped."""
-
 VMC = "h8_vmc_rs1p25_6000K_twists222"
 """Energies of a wavefunction, and the default base with a correction that is fitted to them."""
+OF_EIGHT = {"h8_rs1p25_6000K_twists222": [2, 2, 2], "h8_rs1p25_6000K_gamma": [1, 1, 1], VMC: [2, 2, 2]}
+"""Potentials of N = 8, with the twists of their labels."""
+NUM_LABELS = {"h8_rs1p25_6000K_twists222": 210, "h8_rs1p25_6000K_gamma": 210, VMC: 420}
+LN_Z_OF = {"h8_rs1p25_6000K_twists222": [8, 14, 16], "h8_rs1p25_6000K_gamma": [8], VMC: [8]}
+"""Sizes whose ln Z is shipped."""
+LN_Z_ERROR = {VMC: 0.01}
+"""Largest error of ln Z for each atom; of the others 0.005."""
 
 REGION = "h8_rs1p2-2p1_4000-10000K_twists222"
 """Labels and potential of a region of states."""
@@ -60,7 +62,7 @@ def test_it_fits_the_shipped_labels_as_well_as_it_says(potential):
 
 
 def test_the_shipped_vmc_labels_have_the_twists_of_their_baseline():
-    """Energies with small errors; half of the protons have DFT labels with the same k-points, which differ by a shift."""
+    """Energies with small errors; half of the protons have DFT labels with these k-points, which differ by a shift."""
     vmc = LabelDatabase.open(data_file(f"data/labels/{VMC}.db"))
     assert vmc.groups() == [(8, RS)]
     assert len(vmc) == 420
@@ -78,9 +80,7 @@ def test_the_shipped_vmc_labels_have_the_twists_of_their_baseline():
     assert shift.std() < 1.2 * math.sqrt((error[:210] ** 2).mean())
 
 
-@pytest.mark.parametrize(
-    "name", ["h_rs1p25_6000K.db", f"{VMC}.db", f"{REGION}.db", *(f"{name}.db" for name in OF_EIGHT)]
-)
+@pytest.mark.parametrize("name", ["h_rs1p25_6000K.db", f"{REGION}.db", *(f"{name}.db" for name in OF_EIGHT)])
 def test_provenance_names_no_folder_of_one_machine(name):
     metadata = json.dumps(LabelDatabase.open(data_file(f"data/labels/{name}")).metadata)
     assert "/tmp" not in metadata
@@ -147,7 +147,7 @@ def test_a_potential_of_eight_atoms_belongs_to_its_twists_labels_and_ln_z(name):
     assert metadata["num_atoms"] == [8]
     labels = LabelDatabase.open(data_file(f"data/labels/{name}.db"))
     assert labels.metadata["calculator"] == metadata["label"]["calculator"]
-    assert len(labels) == 210
+    assert len(labels) == NUM_LABELS[name]
     arrays, cell = labels.arrays(8, RS), PeriodicCell(8, RS)
     with torch.no_grad():
         energy = found.energy(torch.as_tensor(arrays["positions"]), cell).numpy()
@@ -161,10 +161,17 @@ def test_a_potential_of_eight_atoms_belongs_to_its_twists_labels_and_ln_z(name):
         assert (entry["rs"], entry["temperature_kelvin"]) == (RS, KELVIN)
         assert entry["potential_hash"] == potential_hash(found)
         assert entry["converged"]
-        assert entry["log_z_error"] < 0.005 * entry["num_atoms"]
+        assert entry["log_z_error"] < LN_Z_ERROR.get(name, 0.005) * entry["num_atoms"]
         cell = PeriodicCell(entry["num_atoms"], RS)
         base = BoltzmannBase.from_files(System(cell.num_atoms), strata_at(cell), f"potentials/{name}.pt")
         assert (base.log_z, base.log_z_error) == (entry["log_z"], entry["log_z_error"])
+
+
+def test_the_correction_sits_on_the_default_base():
+    corrected = load_potential(data_file(f"potentials/{VMC}.pt"))[0]
+    assert potential_hash(corrected.baseline) == potential_hash(
+        load_potential(data_file("potentials/h8_rs1p25_6000K_twists222.pt"))[0]
+    )
 
 
 @pytest.mark.parametrize("name", ["h_rs1p25_6000K", *OF_EIGHT])

@@ -85,9 +85,7 @@ class VMCLabeller:
         self.seed = seed
         self.device = device
         self.chain_precision = chain_precision
-        self.sampler = NestedSampler(
-            system, electron_proposal=electron_proposal, num_electron_steps=num_electron_steps
-        )
+        self.sampler = NestedSampler(system, electron_proposal=electron_proposal, num_electron_steps=num_electron_steps)
 
     def __call__(self, configurations: Sequence[Configuration]) -> Iterator[tuple[int, Label | str]]:
         """(index, label or message), batch after batch."""
