@@ -149,7 +149,9 @@ def test_a_dry_run_on_a_run_leaves_it_alone(
 def test_the_first_steps_say_time_and_memory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["fit", *SMALL, "trainer.max_steps=6", f"run_dir={tmp_path / 'run'}"]) == 0
     printed = capsys.readouterr().out
-    assert re.search(r"^\d{4}-.*  fit: about \d+ s for 2 more steps, .* s each; [\d.]+ GiB of memory", printed, re.M)
+    assert re.search(
+        r"^\d{4}-.*  fit: about (\d+ min )?\d+ s for 2 more steps, .* s each; [\d.]+ GiB of memory", printed, re.M
+    )
     assert printed.count("of memory so far") == 2
 
 
@@ -162,11 +164,11 @@ def test_time_and_memory_are_estimated_before_the_first_step(
     assert main(["fit", *SMALL, "trainer.max_steps=6", *words, "progress_seconds=1e-6", here]) == 0
     assert main(["test", "progress_seconds=1e-6", here]) == 0
     printed = capsys.readouterr().out
-    total = "" if "-1" in words[0] else r"about \d+:\d\d for 6 steps, "
+    total = "" if "-1" in words[0] else r"about (\d+ min )?\d+ s for 6 steps, "
     estimate = r"[\d.]+ s each \(estimate\); [\d.]+ GiB of memory so far\n.*  "
     count = "fit 1" if not total else "fit 1/6"
     assert re.search(rf"  fit: {total}{estimate}{count} ", printed)
-    assert re.search(rf"  test: about \d+:\d\d for 8 steps, {estimate}test 1/8 ", printed)
+    assert re.search(rf"  test: about (\d+ min )?\d+ s for 8 steps, {estimate}test 1/8 ", printed)
 
 
 def test_the_estimate_leaves_the_training_as_it_is(tmp_path: Path) -> None:
