@@ -1,5 +1,6 @@
 """Where the configs and data that come with the package lie."""
 
+import os
 from pathlib import Path
 
 
@@ -18,7 +19,7 @@ def resource_folder(name: str) -> Path:
 
 def data_file(path: str | Path) -> Path:
     """A path as it is given where a file is there, else the file `data/...` that the package ships, if there is one."""
-    given = Path(path).expanduser()
+    given = Path(os.path.expanduser(path))  # ~NAME of nobody is a name
     parts = given.parts[1:] if given.parts[:1] == ("data",) else given.parts
     if not given.exists() and not given.is_absolute():
         shipped = resource_folder("data").joinpath(*parts)
@@ -32,7 +33,7 @@ def data_folder(path: str | Path) -> Path:
 
     Its name begins with `data`: a missing `runs/NAME` is a run of the user, which no shipped one stands in for.
     """
-    given = Path(path).expanduser()
+    given = Path(os.path.expanduser(path))  # ~NAME of nobody is a name
     if given.parts[:1] == ("data",) and not given.exists():
         shipped = resource_folder("data").joinpath(*given.parts[1:])
         if shipped.is_dir():

@@ -77,9 +77,10 @@ def test_commands_read_their_settings_alike(
         raise SettingError("rs", config.system.rs, "is too dense", "raise\nit")
 
     monkeypatch.setattr(f"lightning_vfe.workflows.verbs.{verb.replace('-', '_')}_with", work)
-    assert main([verb, "run_dir=~/here", "dtype=float64"]) == 2
+    for folder in ("~/here", "~nobody-of-this-name"):
+        assert main([verb, f"run_dir={folder}", "dtype=float64"]) == 2
     capsys.readouterr()
-    assert seen == [(str(Path.home() / "here"), torch.float64)]
+    assert seen == [(folder, torch.float64) for folder in (str(Path.home() / "here"), "~nobody-of-this-name")]
     assert error_line([verb, "system.rs=0.5"], capsys) == "system.rs = 0.5 is too dense; raise it"
 
 
@@ -236,6 +237,10 @@ JELLIUM = "system.protons=none"
         ("trainer.log_every_n_steps=0", ["trainer.log_every_n_steps = 0 must be at least 1"]),
         ("system.num_atoms=100000000", ["system.num_atoms = 100000000 needs at least", "GiB are free"]),
         ("sampler.num_electron_walkers=10000000000", ["sampler.num_electron_walkers = 10000000000 needs at least"]),
+        (
+            "wavefunction.single_width=1000000",
+            ["wavefunction.single_width = 1000000 makes state.wavefunction too large"],
+        ),
     ],
 )
 def test_bad_values_end_in_one_line(word: str, parts: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 import shlex
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -154,7 +156,7 @@ def split_words(given: Sequence[str]) -> Words:
         key, value = word.lstrip("+").partition("=")[::2]
         if key == "run_dir":
             parse([word])
-            run_dir = str(Path(value.strip("'\"")).expanduser())
+            run_dir = str(Path(os.path.expanduser(value.strip("'\""))))
             continue
         if key == "ckpt_path":
             raise SettingError("ckpt_path", value, "is chosen by --multirun for each job", "drop it")
@@ -164,7 +166,12 @@ def split_words(given: Sequence[str]) -> Words:
         except HydraException:
             several = False  # parse() says what is wrong, or quotes a path
         if several:
-            swept[key] = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            values = list(override.sweep_string_iterator())
+            twice = [each for each, count in Counter(values).items() if count > 1]
+            if twice:
+                reason = f"has {key}={twice[0]} twice"
+                raise SettingError(key, value, reason, "jobs need folders and values of their own")
+            swept[key] = [f"{key}={each}" for each in values]
         else:
             parse([word])
             fixed.append(quote_path(word))

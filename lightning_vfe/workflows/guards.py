@@ -187,6 +187,8 @@ def instantiate(node: DictConfig, **arguments: Any) -> Any:
         target = str(node.get("_target_"))
         if isinstance(cause, SettingError):
             raise cause.at(locate(_root(node), cause.key, _full_key(error))) from error
+        if _is_out_of_memory(cause):
+            raise _too_large(_root(node), _full_key(error), cause) from error
         if target == TRAINER:
             given = ", ".join(f"trainer.{key} = {node.get(key)}" for key in ("accelerator", "devices", "strategy"))
             raise CommandError(
@@ -200,6 +202,23 @@ def instantiate(node: DictConfig, **arguments: Any) -> Any:
         if isinstance(cause, (TypeError, ValueError)) and not _is_own(error):
             raise CommandError(f"{target}: {one_line(cause)}") from error
         raise
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    from lightning_vfe.physics.memory import is_out_of_memory
+
+    return is_out_of_memory(error)
+
+
+def _too_large(config: DictConfig, node: str, cause: BaseException) -> CommandError:
+    """The mistake of a part that does not fit into the memory: its largest number is the one to lower."""
+    values = OmegaConf.select(config, node) if node else config
+    sizes = {str(name): value for name, value in values.items() if type(value) is int} if values is not None else {}
+    if not sizes:
+        return CommandError(f"out of memory ({one_line(cause)[:200]}) in {node or 'the config'}; lower its sizes")
+    largest = max(sizes, key=lambda name: sizes[name])
+    reason = f"makes {node} too large for the memory ({one_line(cause)[:200]})"
+    return SettingError(locate(config, largest, node), sizes[largest], reason, "lower it")
 
 
 def _is_own(error: InstantiationException) -> bool:

@@ -1,5 +1,6 @@
 """The words `key=value` of the command line: read them, and apply them to a config; `schema.py` checks the types."""
 
+import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
@@ -73,7 +74,7 @@ def quote(path: str) -> str:
     if path[:1] in ("'", '"'):
         return path
     # in Hydra's grammar a backslash is one of its own but in front of a quote
-    given = str(Path(path).expanduser())
+    given = str(Path(os.path.expanduser(path)))  # ~NAME of nobody is a name
     inner = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + found[2].replace('"', '\\"'), given)
     return f'"{inner}"'
 

@@ -60,6 +60,7 @@ def test_two_sweeps_at_once_get_folders_of_their_own() -> None:
         (["fit", "-m", *SMOKE, "system.rs=1.2,fast"], "system.rs = fast must be a number"),
         (["fit", "-m", *SMOKE, "system.num_atoms=2,many"], "system.num_atoms = many must be a whole number"),
         (["fit", "-m", *SMOKE, "system.rz=1.2,1.4"], "system.rz = 1.2 is not a key; did you mean 'system.rs'"),
+        (["fit", "-m", *SMOKE, "seed=1,2,1"], "seed = 1,2,1 has seed=1 twice"),
         (["fit", "-m", *SMOKE, "flow=equivariant,other"], "flow = other does not exist"),
         (["fit", "-m", *SMOKE, "optimizer.flow_damping=0.1,0"], "optimizer.flow_damping = 0 must be positive"),
         (
