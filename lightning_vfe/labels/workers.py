@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection, process
+from multiprocessing import connection, process, resource_tracker
 from typing import Any
 
 from lightning_vfe.errors import SettingError
@@ -17,6 +17,8 @@ from lightning_vfe.labels.label import Configuration, Label, ase_label
 from lightning_vfe.signals import STOPPING
 
 THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+HELD = tuple(number for number in STOPPING if number != signal.SIGTERM)
+"""Signals that a process which still imports its modules must not meet; SIGTERM ends it in silence."""
 MAX_MESSAGE = 400
 """Characters of a failure's message that are kept."""
 
@@ -83,7 +85,7 @@ class _Worker:
         self.pipe, theirs = context.Pipe()
         self.index = done
         self.process: process.BaseProcess = context.Process(target=_work, args=(theirs, make_calculator), daemon=True)
-        with _one_thread():
+        with _one_thread(), _held_signals():
             self.process.start()
         theirs.close()
 
@@ -100,6 +102,17 @@ class _Worker:
         self.process.terminate()
         self.process.join()
         self.pipe.close()
+
+
+@contextmanager
+def _held_signals() -> Iterator[None]:
+    """Processes started inside it do not see HELD before they have handlers; this process gets them at the end."""
+    resource_tracker.ensure_running()  # its start would let them through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager
@@ -124,6 +137,7 @@ def _work(pipe: Any, make_calculator: Callable[[], Any]) -> None:
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _leave)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
     while True:
         try:
             pipe.send(_label_in_scratch(make_calculator, pipe.recv()))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lightning_vfe.labels.label import Configuration, Label, ase_label
-from lightning_vfe.labels.workers import ProcessLabeller
+from lightning_vfe.labels.workers import HELD, ProcessLabeller, _Worker
 from tests.helpers.calculators import Awkward, Slow, lennard_jones
 
 LENGTH = 5.0
@@ -22,6 +22,21 @@ def configurations(first: list[float]) -> list[Configuration]:
         positions[0, 0] = fraction * LENGTH
         made.append(Configuration(positions, LENGTH))
     return made
+
+
+def test_a_signal_while_a_process_starts_prints_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C reaches all processes; those that still import their modules let the first one decide."""
+    (place,) = configurations([0.2])
+    for number in HELD:
+        worker = _Worker(lennard_jones)
+        assert worker.process.pid is not None
+        os.kill(worker.process.pid, number)
+        worker.give(0, place)
+        index, label = worker.index, worker.pipe.recv()
+        worker.stop()
+        assert index == 0
+        assert isinstance(label, Label)
+    assert capfd.readouterr().err == ""
 
 
 def test_processes_give_the_labels_of_one(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
