@@ -231,6 +231,7 @@ JELLIUM = "system.protons=none"
         ("optimizer.flow_damping=0", ["optimizer.flow_damping = 0", "such as 0.01"]),
         ("flow.cutoff=1000", ["flow.cutoff = 1000 must be positive and at most", "2.5 is usual"]),
         ("flow.cutoff=inf", ["flow.cutoff = inf must be positive and at most"]),
+        ("optimizer=torch optimizer.optimizer._partial_=null", ["optimizer.optimizer._partial_ = null must be true"]),
         ("trainer.max_steps=0", ["trainer.max_steps = 0 must be at least 1, or -1"]),
         ("trainer.max_epochs=0", ["trainer.max_epochs = 0 must be at least 1, or -1"]),
         ("callbacks.checkpoint.every_n_steps=0", ["callbacks.checkpoint.every_n_steps = 0"]),

@@ -112,6 +112,8 @@ def check_types(config: DictConfig) -> None:
         if is_there:
             _check(locate(config, key), value, kind)
     for node, values in _nodes(content):
+        if not isinstance(partial := values.get("_partial_", False), bool):
+            raise SettingError(locate(config, "_partial_", node), partial, "must be true or false")
         try:
             types, required, takes_all = _arguments(values["_target_"])
         except (ImportError, pydoc.ErrorDuringImport) as error:
