@@ -94,7 +94,8 @@ def _apply(optimizer: torch.optim.Optimizer, scheduler: Any, saved: dict[str, An
     for group, old, new in zip(_groups(optimizer), saved["groups"], built["groups"], strict=True):
         first = "initial_lr" if "initial_lr" in new else "lr"
         if old.get(first, new[first]) != new[first]:
-            group["lr"] *= new[first] / old[first]
+            # a schedule of the rate zero has no shape that could be scaled
+            group["lr"] = group["lr"] * new[first] / old[first] if old[first] else new[first]
         group |= {name: value for name, value in new.items() if name != "lr" and old.get(name, value) != value}
     for name, value in built["schedule"].items():
         if saved["schedule"].get(name, value) != value:

@@ -89,6 +89,14 @@ def test_a_new_rate_scales_the_schedule(saved, scheduler, decayed):
     assert group["weight_decay"] == 0.5
 
 
+def test_a_rate_after_a_run_without_one(tmp_path):
+    """Nothing can be scaled: the rate is that of the settings, and decays from there."""
+    trainer, _ = fit(settings(EXPONENTIAL, lr=0.0), 4)
+    trainer.save_checkpoint(tmp_path / "four.ckpt")
+    optimizer, _ = resumed(tmp_path / "four.ckpt", settings(EXPONENTIAL, lr=0.01))
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.01 * 0.9, rel=1e-12)
+
+
 @pytest.mark.parametrize("saved", [EXPONENTIAL], indirect=True)
 def test_a_new_rate_after_a_checkpoint_of_an_earlier_version(saved):
     """It does not hold the settings with which the optimizer was built."""
