@@ -113,7 +113,7 @@ def test_gradients_of_positions(num_determinants, kind, record_property):
 def test_single_precision_rounds_as_the_networks_in_it_do(kind):
     """The error of ln|psi|^2 is that of log_psi in float32, up to a factor."""
     sizes = {"num_layers": 3, "single_width": 32, "pair_width": 16}
-    wavefunction, protons, electrons, states = make_case(14, 2, 16, kind=kind, **sizes)
+    wavefunction, protons, electrons, states = make_case(14, 8, 64, kind=kind, **sizes)
     exact = plain_log_prob(wavefunction, protons, states)(electrons)
     twin = Twin(wavefunction, torch.float32).module()
     rounded = [make(wavefunction, protons, states, twin)(electrons) for make in (plain_log_prob, conditional_log_prob)]
