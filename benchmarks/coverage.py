@@ -1,13 +1,20 @@
-"""Do the error bars of `test` hold? Repeat a short measurement with other random numbers, beside one long measurement.
+"""Do the error bars of `test` hold? Repeat a short measurement beside a long one, or whole trainings with other seeds.
 
     python benchmarks/coverage.py runs/n2_exact --case "N = 2, uniform base" --repeats 50 --steps 20 --long 1000
+    python benchmarks/coverage.py experiment=n2_mol_rs2 --trainings 8 --steps 100 --case "N = 2 molecule, trainings"
     python benchmarks/coverage.py --table
 
 The first command measures the last checkpoint of a run: once with --long steps, and --repeats times with --steps steps
 and a seed of its own. The folder of each measurement is kept below RUN/coverage: the same command continues where it
 was stopped. It counts how often a short result lies within one and two errors of the long one; the error is that of
 the difference, of which the long measurement contributes little. Of g(r), each bin counts in which the long measurement
-has at least 0.1. The row goes to benchmarks/results/coverage.csv, and --table puts all rows into docs/benchmarks.md.
+has at least 0.1.
+
+The second command trains 8 times, with seeds from 1 on, and measures each training for --steps steps. The words are
+settings of `fit`. Each result is compared with the mean of the others. The folders are runs/coverage/CASE/seed-1, and
+so on.
+
+The row goes to benchmarks/results/coverage.csv, and --table puts all rows into docs/benchmarks.md.
 """
 
 from __future__ import annotations
@@ -33,6 +40,8 @@ COLUMNS = ("case", "quantity", "repeats", "steps", "long_steps", "counts", "with
 FIRST_SEED = 1000
 """Seeds of the repeats begin here; the long measurement has the one before."""
 LEAST_G = 0.1
+HOME = Path("runs") / "coverage"
+"""Of the folders of whole trainings, by case."""
 
 
 def measure(run: Path, folder: Path, seed: int, steps: int, more: list[str]) -> Path:
@@ -73,11 +82,36 @@ def count(case: str, run: Path, repeats: int, steps: int, long_steps: int, more:
         for name, values in pulls(measure(run, home / f"steps-{steps}-seed-{seed}", seed, steps, more), long).items():
             found.setdefault(name, []).append(values)
         print(f"{case}: {number + 1} of {repeats}", flush=True)
+    return rows_of(found, {"case": case, "repeats": repeats, "steps": steps, "long_steps": long_steps})
+
+
+def count_trainings(case: str, number: int, steps: int, more: list[str]) -> list[dict[str, object]]:
+    """Train and measure several times, compare each result with the mean of the others, and a row for each quantity."""
+    home, results = HOME / case, []
+    for seed in range(1, number + 1):
+        folder = home / f"seed-{seed}"
+        if not (folder / "summary.json").is_file():
+            fitted = lv.fit(*more, f"seed={seed}", run_dir=folder, ckpt_path="auto")
+            if fitted.signal or lv.test(f"datamodule.test_steps={steps}", run_dir=folder).signal:
+                raise SystemExit("stopped; the same command continues")
+        results.append(json.loads((folder / "summary.json").read_text()))
+        print(f"{case}: {seed} of {number}", flush=True)
+    found: dict[str, list[np.ndarray]] = {}
+    for symbol, name in TERMS.items():
+        if all(name in result and result[name]["error"] for result in results):
+            value, error = (np.array([result[name][part] for result in results]) for part in ("value", "error"))
+            others = (value.sum() - value) / (number - 1)
+            others_error = np.sqrt((error**2).sum() - error**2) / (number - 1)
+            found[symbol] = [(value - others) / np.hypot(error, others_error)]
+    return rows_of(found, {"case": case, "repeats": number, "steps": steps, "long_steps": 0})
+
+
+def rows_of(found: dict[str, list[np.ndarray]], head: dict[str, object]) -> list[dict[str, object]]:
+    """How often the deviations are below one and two errors, a row for each quantity."""
     rows = []
     for name, values in found.items():
         size = np.abs(np.concatenate(values))
-        row: dict[str, object] = {"case": case, "quantity": name, "repeats": repeats, "steps": steps}
-        row |= {"long_steps": long_steps, "counts": len(size)}
+        row = head | {"quantity": name, "counts": len(size)}
         rows.append(row | {"within_one": round(np.mean(size < 1), 4), "within_two": round(np.mean(size < 2), 4)})
     return rows
 
@@ -111,15 +145,22 @@ def percent(row: dict[str, str]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("run", nargs="?", type=Path, help="folder of a run with a checkpoint")
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of `test`")
+    parser.add_argument("run", nargs="?", type=Path, help="folder of a run, or the first setting of `fit`")
+    parser.add_argument("settings", nargs="*", metavar="key=value", help="settings of `test`, or of `fit`")
     parser.add_argument("--case", help="name of the row; by default that of the folder")
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--steps", type=int, default=20, help="steps of a short measurement")
     parser.add_argument("--long", type=int, default=1000, help="steps of the long measurement")
+    parser.add_argument("--trainings", type=int, default=0, help="whole trainings with other seeds, three or more")
     parser.add_argument("--table", action="store_true", help="write the table of docs/benchmarks.md")
     given = parser.parse_intermixed_args()
-    if given.run is not None:
+    if given.trainings:
+        if given.trainings < 3 or not given.case:
+            parser.error("--trainings needs at least 3, and --case NAME")
+        words = [str(given.run), *given.settings] if given.run is not None else []
+        write_rows(count_trainings(given.case, given.trainings, given.steps, words))
+        print(table())
+    elif given.run is not None:
         case = given.case or given.run.name
         write_rows(count(case, given.run, given.repeats, given.steps, given.long, given.settings))
         print(table())

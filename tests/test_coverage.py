@@ -63,3 +63,33 @@ def test_it_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.Mon
     first = coverage.count("a", tmp_path / "run", 10, 20, 1000, [])
     monkeypatch.setattr(coverage.lv, "test", None)
     assert coverage.count("a", tmp_path / "run", 10, 20, 1000, []) == first
+
+
+@pytest.mark.parametrize(("claimed", "one", "two"), [(0.1, 0.683, 0.954), (0.05, 0.383, 0.683)])
+def test_shares_of_whole_trainings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claimed: float, one: float, two: float
+) -> None:
+    """200 trainings that scatter by 0.1, with errors of that size and of half of it; fixed protons have no S."""
+
+    def fit(*words: str, run_dir: Path, ckpt_path: str) -> SimpleNamespace:
+        assert words[0] == "experiment=a"
+        assert ckpt_path == "auto"
+        run_dir.mkdir(parents=True)
+        (run_dir / "seed").write_text(words[1].removeprefix("seed="))
+        return SimpleNamespace(signal=0)
+
+    def test(_steps: str, run_dir: Path) -> SimpleNamespace:
+        rng = np.random.default_rng(int((run_dir / "seed").read_text()))
+        value = 1.0 + 0.1 * float(rng.standard_normal())
+        term = {"value": value, "error": claimed}
+        (run_dir / "summary.json").write_text(json.dumps({coverage.TERMS["F"]: term, coverage.TERMS["E"]: term}))
+        return SimpleNamespace(signal=0)
+
+    monkeypatch.setattr(coverage.lv, "fit", fit)
+    monkeypatch.setattr(coverage.lv, "test", test)
+    monkeypatch.setattr(coverage, "HOME", tmp_path)
+    rows = coverage.count_trainings("c", 200, 20, ["experiment=a"])
+    assert [row["quantity"] for row in rows] == ["F", "E"]
+    assert rows[0]["within_one"] == pytest.approx(one, abs=0.1)
+    assert rows[0]["within_two"] == pytest.approx(two, abs=0.1)
+    assert coverage.count_trainings("c", 200, 20, ["experiment=a"]) == rows, "nothing is measured twice"
