@@ -24,7 +24,7 @@ def test_names_from_the_package_exist(file: Path) -> None:
 
 def test_check_of_an_accelerator_runs_on_the_cpu(tmp_path: Path) -> None:
     file = tmp_path / "check.json"
-    words = ["--seconds", "7", "--device", "cpu", "--sizes", "2:4x2", "--experiment", "smoke", "--json", str(file)]
+    words = ["--seconds", "20", "--device", "cpu", "--sizes", "2:4x2", "--experiment", "smoke", "--json", str(file)]
     environment = os.environ | {"PYTHONPATH": str(FOLDER.parent), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, str(FOLDER / "gpu_check.py"), *words], env=environment, capture_output=True, text=True
