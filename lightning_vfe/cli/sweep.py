@@ -94,10 +94,10 @@ class Job:
 
 def run_process(command: Sequence[str]) -> int:
     """Exit code of a process that ends before this one does: Ctrl-C reaches both, other signals are passed on."""
-    process = subprocess.Popen(command)
     # submitit has handlers of its own
     passes_on = signal.getsignal(signal.SIGTERM) in (signal.SIG_DFL, stop)
     with signals_to(stop) if passes_on else nullcontext():
+        process = subprocess.Popen(command)
         while True:
             try:
                 return process.wait()
