@@ -17,15 +17,18 @@ def resource_folder(name: str) -> Path:
     raise FileNotFoundError(f"the folder {name!r} of lightning_vfe is missing; install the package again with pip")
 
 
+def user_path(path: str | Path) -> Path:
+    """A path as the user gives it, with ~ for the home; ~NAME of nobody is a name, where `Path.expanduser` fails."""
+    return Path(os.path.expanduser(path))
+
+
 def data_file(path: str | Path) -> Path:
     """A path as it is given where a file is there, else the file `data/...` that the package ships, if there is one."""
-    given = Path(os.path.expanduser(path))  # ~NAME of nobody is a name
-    parts = given.parts[1:] if given.parts[:1] == ("data",) else given.parts
-    if not given.exists() and not given.is_absolute():
-        shipped = resource_folder("data").joinpath(*parts)
-        if shipped.is_file():
-            return shipped
-    return given
+    given = user_path(path)
+    if given.exists():
+        return given
+    shipped = _shipped(given)
+    return shipped if shipped.is_file() else given
 
 
 def data_folder(path: str | Path) -> Path:
@@ -33,12 +36,16 @@ def data_folder(path: str | Path) -> Path:
 
     Its name begins with `data`: a missing `runs/NAME` is a run of the user, which no shipped one stands in for.
     """
-    given = Path(os.path.expanduser(path))  # ~NAME of nobody is a name
-    if given.parts[:1] == ("data",) and not given.exists():
-        shipped = resource_folder("data").joinpath(*given.parts[1:])
-        if shipped.is_dir():
-            return shipped
-    return given
+    given = user_path(path)
+    if given.exists() or given.parts[:1] != ("data",):
+        return given
+    shipped = _shipped(given)
+    return shipped if shipped.is_dir() else given
+
+
+def _shipped(path: Path) -> Path:
+    """Where the package would ship a path, which may begin with `data`; an absolute one stays itself."""
+    return resource_folder("data").joinpath(*path.parts[1:] if path.parts[:1] == ("data",) else path.parts)
 
 
 def is_shipped(path: str | Path) -> bool:

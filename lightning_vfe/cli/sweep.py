@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import shlex
 import signal
 import subprocess
@@ -25,7 +24,7 @@ from omegaconf import DictConfig
 from lightning_vfe.cli.exit_codes import FAILED, STOPPED
 from lightning_vfe.cli.sweep_table import print_results
 from lightning_vfe.errors import CommandError, SettingError, one_line
-from lightning_vfe.resources import resource_folder
+from lightning_vfe.resources import resource_folder, user_path
 from lightning_vfe.signals import STOPPING, Stopped, signal_of, signals_to, stop
 from lightning_vfe.workflows.compose import RUN_ROOT, compose_config
 from lightning_vfe.workflows.effects import check_effects
@@ -156,7 +155,7 @@ def split_words(given: Sequence[str]) -> Words:
         key, value = word.lstrip("+").partition("=")[::2]
         if key == "run_dir":
             parse([word])
-            run_dir = str(Path(os.path.expanduser(value.strip("'\""))))
+            run_dir = str(user_path(value.strip("'\"")))
             continue
         if key == "ckpt_path":
             raise SettingError("ckpt_path", value, "is chosen by --multirun for each job", "drop it")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lightning_vfe.physics.series import Series, checked_series, checked_weights
+from lightning_vfe.physics.series import Series, checked_series, checked_weights, stratum_means
 
 
 def correlation_of_means(
@@ -41,8 +41,7 @@ def correlation_of_means(
         blocks = max(1, len(values) // block_length)
         length = len(values) // blocks
         means = values[: blocks * length].reshape(blocks, length, -1).mean(axis=1)  # (blocks, chains)
-        centres = np.bincount(labels, weights=means.mean(axis=0)) / np.bincount(labels)
-        deviations.append(((means - centres[labels]) * omega).ravel())
+        deviations.append(((means - stratum_means(means, labels)) * omega).ravel())
     covariance = np.atleast_2d(np.stack(deviations) @ np.stack(deviations).T)
     spread = np.sqrt(np.diag(covariance))
     scale = np.where(spread > 0, spread, 1.0)

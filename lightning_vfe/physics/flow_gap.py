@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import hyp0f1
 
-from lightning_vfe.physics.series import Series
+from lightning_vfe.physics.series import Series, stratum_means
 from lightning_vfe.physics.statistics import Estimate, estimate, integrated_autocorrelation_time
 
 MIN_INDEPENDENT = 20.0
@@ -107,7 +107,7 @@ def flow_gap(
     independent = samples / raw.autocorrelation_time
     if independent < MIN_INDEPENDENT:
         return _without(f"only {independent:.0f} independent proton samples at each twist")
-    centred = reduced - _stratum_means(reduced, labels)
+    centred = reduced - stratum_means(reduced, labels)
     # The mean is of the same samples: it follows them by 1 / independent of their variance.
     squares = centred**2 / (1.0 - 1.0 / independent) - s2
     variance, noise_level = estimate(squares, strata, weights), estimate(s2, strata, weights).value
@@ -121,15 +121,14 @@ def flow_gap(
     size, reason = _verdict(weight, labels, noise_level)
     exponential = None
     if not reason:
-        mean = _stratum_means(weight, labels)
+        mean = stratum_means(weight, labels)
         series = scale * (reduced - centred + shift - np.log(mean) - (weight / mean - 1.0))
         found = estimate(series, strata, weights)
-        cubes = np.zeros_like(values) if skew is None else np.asarray(skew, dtype=np.float64) / kT**3
-        bias = np.nan if np.isnan(cubes).any() else -scale * estimate(cubes / 3.0, strata, weights).value
-        if abs(bias) <= MAX_BIAS * found.error:
+        third = np.zeros_like(values) if skew is None else np.asarray(skew, dtype=np.float64) / kT**3
+        is_known = not np.isnan(third).any()
+        reason = _skewed(-scale / 3.0 * estimate(third, strata, weights).value if is_known else np.nan, found)
+        if not reason:
             exponential, gap = found, estimate(values - series, strata, weights)
-        else:
-            reason = _skewed(bias)
     return FlowGap(variance.value, noise_level, gap, cumulant, exponential, size, "", reason)
 
 
@@ -137,17 +136,13 @@ def _without(reason: str) -> FlowGap:
     return FlowGap(reason=reason, weights_reason=reason)
 
 
-def _skewed(bias: float) -> str:
+def _skewed(bias: float, exponential: Estimate) -> str:
+    """Why noise that moves the exponential average by this bias, nan where it is not known, forbids it."""
     if np.isnan(bias):
         return "two electron walkers do not show whether the noise of E(x) is Gaussian; take at least three"
-    return f"the noise of E(x) is not Gaussian, which moves the sum of all orders by {bias:.2g} Ha/atom"
-
-
-def _stratum_means(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Mean over steps and walkers of the stratum of each walker.  # (walkers,)"""
-    means = np.bincount(labels, values.mean(axis=0)) / np.bincount(labels)
-    found: np.ndarray = means[labels]
-    return found
+    if abs(bias) > MAX_BIAS * exponential.error:
+        return f"the noise of E(x) is not Gaussian, which moves the sum of all orders by {bias:.2g} Ha/atom"
+    return ""
 
 
 def _weights(shifted: np.ndarray, s2: np.ndarray, num_electron_walkers: int) -> np.ndarray:

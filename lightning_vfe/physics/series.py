@@ -41,6 +41,17 @@ def checked_series(series: Series, strata: Sequence[int] | Series | None) -> tup
     return values, labels
 
 
+def stratum_means(values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Mean over steps and chains of the stratum of each chain.  # (steps, chains) -> (chains,)
+
+    Args:
+        values: # (steps, chains)
+        labels: number of the stratum of each chain, from 0.  # (chains,)
+    """
+    means: np.ndarray = (np.bincount(labels, values.mean(axis=0)) / np.bincount(labels))[labels]
+    return means
+
+
 def checked_weights(weights: Sequence[float] | Series | None, chains: int) -> np.ndarray:
     """The weights in float64, the largest one; raises ValueError in one line."""
     if weights is None:

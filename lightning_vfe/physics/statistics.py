@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lightning_vfe.physics.series import Series, checked_series, checked_weights, is_constant
+from lightning_vfe.physics.series import Series, checked_series, checked_weights, is_constant, stratum_means
 
 MIN_STEPS_FOR_BLOCKING = 4
 
@@ -107,8 +107,7 @@ def largest_share(series: Series, strata: Sequence[int] | Series | None = None) 
         strata: label of each chain, for example the number of its twist.  # (chains,)
     """
     values, labels = checked_series(series, strata)
-    means = np.bincount(labels, values.mean(axis=0)) / np.bincount(labels)
-    squares = np.square(values - means[labels])
+    squares = np.square(values - stratum_means(values, labels))
     return float(squares.max() / squares.sum()) if not is_constant(values) else 0.0
 
 
@@ -181,12 +180,11 @@ def _variances(values: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
 
 def _variances_of_chain_means(values: np.ndarray, labels: np.ndarray) -> np.ndarray | None:
     """Variance of the chains' time means in each stratum  # (S,); None when every chain is a stratum of its own."""
-    means = values.mean(axis=0)
     counts = np.bincount(labels)
     if counts[0] == 1:
         return None
-    centres = np.bincount(labels, weights=means) / counts
-    return np.bincount(labels, weights=(means - centres[labels]) ** 2) / (counts - 1)
+    deviations = values.mean(axis=0) - stratum_means(values, labels)
+    return np.bincount(labels, weights=deviations**2) / (counts - 1)
 
 
 def chain_error(values: np.ndarray, labels: np.ndarray, omega: np.ndarray) -> float | None:

@@ -1,11 +1,9 @@
 """The words `key=value` of the command line: read them, and apply them to a config; `schema.py` checks the types."""
 
-import os
 import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -15,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lightning_vfe.errors import CommandError, SettingError, nearest, one_line
-from lightning_vfe.resources import resource_folder
+from lightning_vfe.resources import resource_folder, user_path
 from lightning_vfe.workflows.keys import followed, walk
 
 # last parts of the keys that hold the path of a file or folder
@@ -74,7 +72,7 @@ def quote(path: str) -> str:
     if path[:1] in ("'", '"'):
         return path
     # in Hydra's grammar a backslash is one of its own but in front of a quote
-    given = str(Path(os.path.expanduser(path)))  # ~NAME of nobody is a name
+    given = str(user_path(path))
     inner = re.sub(r'(\\*)("|$)', lambda found: 2 * found[1] + found[2].replace('"', '\\"'), given)
     return f'"{inner}"'
 

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from lightning_vfe.analysis.folder import tables_folder
 from lightning_vfe.analysis.run import RunFolder, check_files, results_table
 from lightning_vfe.errors import CommandError, SettingError, one_line
+from lightning_vfe.files import whole_file
 from lightning_vfe.workflows.build import build_trainer
 from lightning_vfe.workflows.folders import free_folder, made_folder, only_command_in
 from lightning_vfe.workflows.guards import breakdowns, default_dtype, disk_errors, kept_folder, key_errors, memory_bound
@@ -221,7 +222,7 @@ def _check_files(plan: Plan) -> None:
 
 @contextmanager
 def _prepared_folder(plan: Plan) -> Iterator[None]:
-    """Make the run folder and write config.yaml; a command that is refused before its first save leaves no trace."""
+    """Make the run folder and write config.yaml; a command that is refused before it has results leaves no trace."""
     existed = plan.run_dir.is_dir()
     if plan.is_new:
         plan.run_dir.mkdir(parents=True, exist_ok=True)
@@ -240,8 +241,9 @@ def _prepared_folder(plan: Plan) -> Iterator[None]:
             raise
         with suppress(OSError):
             if before is not None:
-                file.write_bytes(before)
-            elif plan.is_new:
+                with whole_file(file, "wb") as stream:
+                    stream.write(before)
+            elif plan.is_new and not (plan.run_dir / "metrics.csv").is_file():
                 for path in plan.run_dir.iterdir():
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
                 if not existed:

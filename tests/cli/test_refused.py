@@ -5,8 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from lightning_vfe.cli import main
+from lightning_vfe.errors import CommandError
+from lightning_vfe.workflows.plan import Plan
+from lightning_vfe.workflows.run import _prepared_folder
 from tests.helpers.refusals import error_line
 
 QUIET = ["trainer.accelerator=cpu", "logger=csv"]
@@ -66,6 +70,20 @@ def test_a_new_run_that_is_refused_leaves_no_folder(capsys: pytest.CaptureFixtur
         Path("run").mkdir(exist_ok=True)
     Path("h.xyz").write_text("".join(frames))
     assert main(words) == 0, "the same command with more frames"
+
+
+def test_a_new_run_with_training_steps_is_kept() -> None:
+    """A command that is refused after steps, but before its first save: nothing that was computed is deleted."""
+    plan = Plan("fit", OmegaConf.create({"name": "a"}), Path("run"), None, is_new=True)
+
+    def train() -> None:
+        with _prepared_folder(plan):
+            Path("run/metrics.csv").write_text("step\n0\n")
+            raise CommandError("late")
+
+    with pytest.raises(CommandError, match="late"):
+        train()
+    assert sorted(path.name for path in Path("run").iterdir()) == ["config.yaml", "metrics.csv"]
 
 
 @pytest.mark.parametrize("experiment", ["potential_rs1p25_6000K", "flow_mle_rs1p25_6000K"])
