@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 MAX_R_HAT = 1.05
 MIN_EFFECTIVE_SAMPLES = 100.0
-MAX_SHARE = 0.3
+MAX_SHARE = 0.2
 """Of the variance of F from a single sample: beyond it, the error of F depends on this sample."""
 MAX_ELECTRON_DRIFT = 0.05
 MAX_NOISE = 2.0

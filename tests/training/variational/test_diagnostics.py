@@ -11,7 +11,7 @@ GOOD = {
     "num_stranded": 0.0,
     "negative_determinants": 0.0,
     "discarded_steps": 10.0,
-    "largest_share": 0.29,
+    "largest_share": 0.19,
     "proton_width_rs": 0.1,
 }
 BAD = GOOD | {
@@ -21,7 +21,7 @@ BAD = GOOD | {
     "num_stranded": 1.0,
     "negative_determinants": 1e-3,
     "discarded_steps": 11.0,
-    "largest_share": 0.31,
+    "largest_share": 0.21,
 }
 
 
