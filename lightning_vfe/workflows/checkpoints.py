@@ -108,9 +108,9 @@ def check_content(content: Mapping[str, Any], path: object, parameters: Iterable
     missing = [name for name in TRAINING_ENTRIES if resumes and name not in content]
     if missing:
         raise SettingError("ckpt_path", path, f"has no {missing[0]}, which a resumed run needs", _OTHER)
-    for saved in content["optimizer_states"] if resumes else ():
-        if not _is_optimizer_state(saved):
-            raise SettingError("ckpt_path", path, "holds an optimizer state that is damaged", _OTHER)
+    states = content["optimizer_states"] if resumes else ()
+    if resumes and not (isinstance(states, list) and states and all(map(_is_optimizer_state, states))):
+        raise SettingError("ckpt_path", path, "holds an optimizer state that is damaged", _OTHER)
     fields = saved_fields(content)
     numbers = {name: content["state_dict"].get(name) for name in parameters}
     numbers |= {name: fields[name] for name in ("protons", "electrons") if name in fields}
@@ -122,6 +122,18 @@ def check_content(content: Mapping[str, Any], path: object, parameters: Iterable
             raise SettingError("ckpt_path", path, f"holds no tensor in {name}", _OTHER)
         if value is not None and not bool(value.isfinite().all()):
             raise SettingError("ckpt_path", path, f"holds numbers that are not finite in {name}", _OTHER)
+
+
+def check_counters(content: Mapping[str, Any], path: object) -> None:
+    """Make sure that the counters of a checkpoint are counts: from them follows what is left to do.
+
+    Raises:
+        SettingError: the first one that is not.
+    """
+    for name in ("epoch", "global_step"):
+        count = content.get(name, 0)
+        if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            raise SettingError("ckpt_path", path, f"holds {name} = {repr(count)[:40]}, which is no count", _OTHER)
 
 
 def _is_optimizer_state(saved: Any) -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lightning_vfe.workflows.boundary import base_note
-from lightning_vfe.workflows.checkpoints import check_content, load_checkpoint
+from lightning_vfe.workflows.checkpoints import check_content, check_counters, load_checkpoint
 from lightning_vfe.workflows.compatibility import check_same_model, check_same_optimizer, check_steps_left
 from lightning_vfe.workflows.plan import Plan
 from lightning_vfe.workflows.restore import check_same_shapes
@@ -19,7 +19,7 @@ def load_content(plan: Plan) -> Mapping[str, Any]:
     """The checkpoint of a plan, which fits its config; empty where there is none.
 
     Raises:
-        CommandError: it is damaged, of another model or optimizer, or has no steps left to train.
+        CommandError: it is damaged or edited, of another model or optimizer, or has no steps left to train.
     """
     config, content = plan.config, load_checkpoint(plan.ckpt_path) if plan.ckpt_path is not None else {}
     stored = embedded_config(content)
@@ -28,6 +28,8 @@ def load_content(plan: Plan) -> Mapping[str, Any]:
         check_same_model(config, stored, other_seed=plan.verb != "fit" and "state" in config)
         if plan.verb == "fit":
             check_same_optimizer(config, stored)
+    if plan.verb == "fit":
+        check_counters(content, plan.ckpt_path)
     if plan.verb == "fit" and not plan.may_be_done:
         check_steps_left(config, content)
     return content

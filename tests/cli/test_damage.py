@@ -204,6 +204,10 @@ def test_files_of_other_packages_are_no_damaged_checkpoints(
         (lambda ckpt: ckpt.pop("optimizer_states"), "has no optimizer_states", True),
         (lambda ckpt: ckpt.pop("loops"), "has no loops", True),
         (lambda ckpt: ckpt.update(optimizer_states=[3]), "holds an optimizer state that is damaged", True),
+        (lambda ckpt: ckpt.update(optimizer_states=[]), "holds an optimizer state that is damaged", True),
+        (lambda ckpt: ckpt.update(optimizer_states=None), "holds an optimizer state that is damaged", True),
+        (lambda ckpt: ckpt.update(global_step=-5), "holds global_step = -5, which is no count", True),
+        (lambda ckpt: ckpt.update(epoch="3"), "holds epoch = '3', which is no count", True),
         (lambda ckpt: first_state(ckpt).update(direction=torch.zeros(777)), "fit: direction (777,) for", True),
         (lambda ckpt: ckpt["walkers"]["fields"]["electrons"].fill_(torch.nan), "not finite in electrons", False),
         (
