@@ -103,7 +103,7 @@ class BracketSeries:
             if not self.state.is_fixed:
                 gap = flow_gap(free, noise, count, point.kT, num_atoms, labels, weights, skew)
             variance, mean = estimate(spread, labels, weights), estimate(energy, labels, weights).value
-            found.append(Gaps(point, num_atoms, count, gap, variance, mean))
+            found.append(Gaps(point, num_atoms, count, gap, variance, mean, num_twists=len(strata.twists)))
         return found
 
 
@@ -121,6 +121,7 @@ class Gaps:
         line: E against the variance along the training; None where there is none.
         line_reason: why there is none.
         of_psi: the exact free energy of E_psi, with all that enters the error of F; None where it is not known.
+        num_twists: computed twists, each with a gap of its own.
     """
 
     point: StatePoint
@@ -132,6 +133,7 @@ class Gaps:
     line: VarianceLine | None = None
     line_reason: str = "the training is not known"
     of_psi: Estimate | None = None
+    num_twists: int = 1
 
     def fit_line(self, run_dir: Path, last_step: int, several: bool) -> None:
         """Fit the line to metrics.csv of a run folder, if it can be fitted.
@@ -190,7 +192,7 @@ class Gaps:
         elif flow is None:
             of_psi, flow_note = upper, "the protons are fixed"
         else:
-            flow_note = _flow_note(flow)
+            flow_note = _flow_note(flow, self.num_twists)
         gap = (0.0, 0.0) if flow is None else _pair(flow.gap if of_psi is not None else None)
         exact, missing = (math.nan, math.nan), []
         if of_psi is not None and psi is not None:
@@ -233,13 +235,14 @@ def _entry(pair: tuple[float, float], unit: str, note: str) -> dict[str, Any]:
     return {"value": value, "error": error, "unit": unit, "note": note}
 
 
-def _flow_note(flow: FlowGap) -> str:
+def _flow_note(flow: FlowGap, num_twists: int) -> str:
     """How the gap of the flow was estimated, or why it was not."""
     if flow.reason:
         return flow.reason
+    apart = " of each twist alone, which bounds the gap from above" if num_twists > 1 else ""
     if flow.exponential is not None:
-        return f"all orders; the weights exp(-A) have {flow.effective_sample_size:.0f} effective samples"
-    return f"second order; {flow.weights_reason}"
+        return f"all orders{apart}; the weights exp(-A) have {flow.effective_sample_size:.0f} effective samples"
+    return f"second order{apart}; {flow.weights_reason}"
 
 
 def _flow_numbers(flow: FlowGap) -> dict[str, Any]:

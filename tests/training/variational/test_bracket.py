@@ -161,6 +161,9 @@ def test_the_orders_of_the_flow_are_named() -> None:
     gaps.flow = flow(exponential=estimate_of(-0.983, 0.003), effective_sample_size=3210.0)
     line = bracket_lines(gaps.as_dict(estimate_of(-0.98, 0.003)))[1]
     assert line.endswith("(all orders; the weights exp(-A) have 3210 effective samples)")
+    gaps.num_twists = 4
+    line = bracket_lines(gaps.as_dict(estimate_of(-0.98, 0.003)))[1]
+    assert "(all orders of each twist alone, which bounds the gap from above; the weights" in line
 
 
 @pytest.mark.parametrize(
