@@ -6,9 +6,10 @@ from contextlib import closing
 from rich.console import Console
 from rich.table import Table
 
-from lightning_vfe.analysis.terms import value_with_error
+from lightning_vfe.analysis.terms import value_in_brackets, value_with_error
 from lightning_vfe.cli.banner import Watch
 from lightning_vfe.workflows.samples import Samples
+from lightning_vfe.workflows.state_samples import StateSamples
 from lightning_vfe.workflows.verbs import sample
 
 
@@ -19,6 +20,15 @@ def run(words: Sequence[str], is_dry_run: bool = False) -> int:
         found = sample(*words, progress=watch.progress, begin=watch.begin)
     _print(found)
     return 0
+
+
+def _gap(samples: StateSamples) -> str:
+    """How far F of p(x) lies above the free energy of E_psi."""
+    flow = samples.flow_gap
+    if flow.gap is None:
+        return f"gap of the flow: not given: {flow.note()}"
+    gap = value_in_brackets(flow.gap.value, flow.gap.error)
+    return f"gap of the flow: {gap} Ha/atom ({flow.note()})"
 
 
 def _print(found: Samples) -> None:
@@ -34,6 +44,8 @@ def _print(found: Samples) -> None:
     console.print(table)
     tau = found.autocorrelation_time
     console.print(f"spacing {found.spacing} sweeps, autocorrelation time {tau:.1f} sweeps")
+    for each in found.states:
+        console.print(_gap(each))
     console.print("effective: effective number of samples of exp(-E_psi/kT); noise: standard error of E_psi")
     for reason in found.reasons:
         console.print(f"note: {reason}")

@@ -21,6 +21,8 @@ MIN_FRACTION = 0.1
 """Of the independent samples that must be effective: below it, the samples that count most may be missing."""
 MAX_NOISE = 0.25
 """In (kT)^2: the exponential average corrects Gaussian noise exactly, and other noise only if it is small."""
+MANY = 100.0
+"""Half of the degrees of freedom of s^2 from which on ln 0F1 is expanded in s^2."""
 MAX_BIAS = 0.5
 """Errors by which noise that is not Gaussian may move the exponential average."""
 
@@ -53,6 +55,14 @@ class FlowGap:
     def free_energy(self) -> Estimate | None:
         """The exact free energy of E_psi: the exponential average where its weights carry, else to second order."""
         return self.exponential or self.cumulant
+
+    def note(self, apart: str = "") -> str:
+        """How the gap was estimated, or why it was not; `apart` comes after the order."""
+        if self.reason:
+            return self.reason
+        if self.exponential is not None:
+            return f"all orders{apart}; the weights exp(-A) have {self.effective_sample_size:.0f} effective samples"
+        return f"second order{apart}; {self.weights_reason}"
 
 
 def flow_gap(
@@ -147,8 +157,12 @@ def _skewed(bias: float, exponential: Estimate) -> str:
 
 def _weights(shifted: np.ndarray, s2: np.ndarray, num_electron_walkers: int) -> np.ndarray:
     """exp(-A) up to a factor, on average over Gaussian noise of the given a; single ones can be negative."""
-    freedom = num_electron_walkers - 1
-    found: np.ndarray = np.exp(-shifted) * hyp0f1(0.5 * freedom, -0.25 * freedom * s2)
+    half = 0.5 * (num_electron_walkers - 1)
+    if half > MANY:  # the gamma functions in 0F1 overflow; its logarithm to third order in s2
+        log = -0.5 * s2 - s2**2 / (8.0 * (half + 1.0)) - s2**3 / (12.0 * (half + 1.0) * (half + 2.0))
+        large: np.ndarray = np.exp(log - shifted)
+        return large
+    found: np.ndarray = np.exp(-shifted) * hyp0f1(half, -0.5 * half * s2)
     return found
 
 

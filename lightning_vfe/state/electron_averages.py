@@ -41,6 +41,7 @@ class ElectronAverages:
 
     Attributes:
         energy: E_psi(x) in Ha; None where a local energy is not finite.
+        noise: variance of this energy in Ha^2, without bias, from the scatter of the electron walkers at each twist.
         virial: 2 K + V in Ha.
         forces: Hellmann-Feynman forces in Ha/bohr (N, 3), see `hellmann_feynman_forces`; None if not asked for.
         force_errors: their standard errors, from the scatter of the electron walkers at each twist.
@@ -48,6 +49,7 @@ class ElectronAverages:
     """
 
     energy: Estimate | None
+    noise: float
     virial: float
     forces: Tensor | None = None
     force_errors: Tensor | None = None
@@ -126,15 +128,17 @@ class ElectronMonteCarlo:
         num_twists = len(self.strata)
         stratum = torch.arange(num_twists).repeat_interleave(self.num_electron_walkers)
         weights = self.strata.weights(stratum)
+        share = self.strata.twists.weights.to(energy) / self.strata.twists.weights.sum().to(energy)
         for number, series in enumerate(energy.unbind(1)):
             finite = bool(series.isfinite().all())
             found = estimate(series, stratum.tolist(), weights) if finite else None
+            scatter = series.mean(0).unflatten(0, (num_twists, self.num_electron_walkers)).var(dim=1)
+            noise = float((share.square() * scatter).sum()) / self.num_electron_walkers
             if not self.forces:
-                yield ElectronAverages(found, float(virial[number]))
+                yield ElectronAverages(found, noise, float(virial[number]))
                 continue
             own = pulls[number * num_twists : (number + 1) * num_twists].double()  # (T, B, N, 3)
-            share = self.strata.twists.weights.to(own) / self.strata.twists.weights.sum().to(own)
             variance = own.var(dim=1) / self.num_electron_walkers
             mean = torch.einsum("t,tnd->nd", share, own.mean(dim=1))
             error = torch.einsum("t,tnd->nd", share.square(), variance).sqrt()
-            yield ElectronAverages(found, float(virial[number]), mean, error)
+            yield ElectronAverages(found, noise, float(virial[number]), mean, error)

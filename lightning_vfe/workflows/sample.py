@@ -136,6 +136,8 @@ def _measure(
         log_p,
         energy,
         error,
+        np.array([each.noise for each in averages]),
+        len(state.strata.twists) * (settings.num_electron_walkers - 1),
         ml_energy,
         boltzmann_weights(energy, error, log_p, point.kT),
         _stacked([each.forces for each in averages]),

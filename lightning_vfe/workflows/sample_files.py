@@ -61,11 +61,14 @@ def ase_frames(samples: StateSamples) -> list[Atoms]:
 def description(samples: StateSamples) -> dict[str, Any]:
     """The entry of a state point in samples.json."""
     mean, error = samples.mean_energy_per_atom
+    flow = samples.flow_gap
+    gap = {"value": None, "error": None} if flow.gap is None else {"value": flow.gap.value, "error": flow.gap.error}
     return {
         "rs": samples.point.rs,
         "temperature_kelvin": samples.point.temperature_kelvin,
         "num_samples": len(samples.energy),
         "energy_per_atom": {"value": mean, "error": error},
+        "flow_gap_per_atom": gap | {"unit": "Ha/atom", "note": flow.note()},
         "weights": {
             "effective_size": samples.weights.effective_size,
             "noise_variance_kT2": samples.weights.noise,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
+from lightning_vfe.physics.flow_gap import FlowGap, flow_gap
 from lightning_vfe.physics.reweighting import BoltzmannWeights
 from lightning_vfe.physics.state_point import StatePoint
 
@@ -43,6 +45,8 @@ class StateSamples:
         log_prob: ln p(x), normalised over ordered protons.  # (n,)
         energy: E_psi(x), averaged over the twists.  # (n,)
         energy_error: its standard error.  # (n,)
+        energy_noise: its variance without bias, from the scatter of the electron walkers.  # (n,)
+        energy_freedom: degrees of freedom of this variance.
         ml_energy: E_ML(x) of the base's potential at the same protons; None for the uniform base.  # (n,)
         weights: for averages over exp(-E_psi/kT), see `boltzmann_weights`.
         forces: Hellmann-Feynman forces, see `hellmann_feynman_forces`; None if not asked for.  # (n, N, 3)
@@ -56,6 +60,8 @@ class StateSamples:
     log_prob: np.ndarray
     energy: np.ndarray
     energy_error: np.ndarray
+    energy_noise: np.ndarray
+    energy_freedom: int
     ml_energy: np.ndarray | None
     weights: BoltzmannWeights
     forces: np.ndarray | None = None
@@ -69,6 +75,13 @@ class StateSamples:
         energies, num_atoms = self.energy, self.protons.shape[1]
         error = energies.std(ddof=1) / math.sqrt(len(energies)) if len(energies) > 1 else math.nan
         return float(energies.mean()) / num_atoms, float(error) / num_atoms
+
+    @cached_property
+    def flow_gap(self) -> FlowGap:
+        """How far F of p(x) lies above the free energy of E_psi, averaged over the twists."""
+        kT, num_atoms = self.point.kT, self.protons.shape[1]
+        free = (self.energy + kT * self.log_prob) / num_atoms
+        return flow_gap(free[None], self.energy_noise[None], self.energy_freedom + 1, kT, num_atoms)
 
     @property
     def reasons(self) -> tuple[str, ...]:

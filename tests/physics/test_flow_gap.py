@@ -7,7 +7,9 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.special import hyp0f1
 
+from lightning_vfe.physics import flow_gap as module
 from lightning_vfe.physics.flow_gap import FlowGap, flow_gap
 from lightning_vfe.physics.statistics import estimate
 
@@ -37,7 +39,18 @@ def gaussian(variance: float, noise: float, electrons: int, seed: int, shape: tu
     return flow_gap(*with_noise(exact, noise, electrons, rng), electrons, KT, NUM_ATOMS)
 
 
-@pytest.mark.parametrize("electrons", [2, 4, 8])
+def test_weights_of_many_electrons_are_those_of_few() -> None:
+    """Where the gamma functions of 0F1 overflow, its expansion takes over; both agree where both can be computed."""
+    s2 = np.linspace(0.0, 4.0, 9)
+    electrons = int(2 * module.MANY) + 2
+    half = 0.5 * (electrons - 1)
+    expanded = module._weights(np.zeros(9), s2, electrons)
+    np.testing.assert_allclose(expanded, hyp0f1(half, -0.5 * half * s2), rtol=1e-4)
+    assert np.isnan(hyp0f1(400.0, -100.0))
+    assert np.isfinite(module._weights(np.zeros(9), s2, 801)).all()
+
+
+@pytest.mark.parametrize("electrons", [2, 4, 8, 500])
 @pytest.mark.parametrize("noise", [0.0, 0.2, 1.0, 8.0])
 @pytest.mark.parametrize("variance", [0.01, 0.3, 1.0])
 def test_gaussian_a_with_gaussian_noise(variance: float, noise: float, electrons: int) -> None:

@@ -12,8 +12,13 @@ import torch
 import lightning_vfe as lv
 from lightning_vfe.cli import main
 from lightning_vfe.physics.observables import RadialDistributions
+from lightning_vfe.physics.reweighting import boltzmann_weights
+from lightning_vfe.physics.state_point import StatePoint
+from lightning_vfe.physics.strata import Strata
 from lightning_vfe.physics.units import BOHR_TO_ANGSTROM, HARTREE_TO_EV
+from lightning_vfe.state.electron_averages import ElectronMonteCarlo
 from lightning_vfe.workflows.sample import SampleSettings, sample_state
+from lightning_vfe.workflows.state_samples import StateSamples
 from tests.helpers.variational import build_state
 
 
@@ -71,6 +76,34 @@ def test_samples_are_independent_and_reproducible() -> None:
     assert abs((log_prob[1:] * log_prob[:-1]).mean()) < 4.0 * log_prob.var() / np.sqrt(56)
 
 
+@pytest.mark.parametrize(("noise", "order"), [(0.1, "all orders"), (1.0, "second order")])
+def test_the_gap_of_the_flow_without_the_noise_of_the_electrons(noise: float, order: str) -> None:
+    """A = ln p + E/kT with the variance 0.3: the gap is kT/2 0.3 / N, whatever noise the energies have."""
+    rng, count, point, variance = np.random.default_rng(3), 4000, StatePoint(1.25, 6000.0), 0.3
+    log_prob = rng.normal(size=count)
+    energy = point.kT * (variance**0.5 * rng.normal(size=count) - log_prob + noise**0.5 * rng.normal(size=count))
+    s2 = np.full(count, noise * point.kT**2)
+    weights = boltzmann_weights(energy, s2**0.5, log_prob, point.kT)
+    protons = np.zeros((count, 8, 3))
+    flow = StateSamples(point, protons, log_prob, energy, s2**0.5, s2, 400, None, weights).flow_gap
+    assert flow.note().startswith(order)
+    assert flow.gap is not None
+    assert abs(flow.gap.value - 0.5 * point.kT * variance / 8) < 4.0 * flow.gap.error
+    assert flow.gap.error < 0.1 * flow.gap.value
+
+
+def test_the_noise_of_an_energy_is_the_scatter_of_repeats() -> None:
+    """Two twists of different weight: the mean of (E_1 - E_2)^2 / 2 over many configurations is the mean noise."""
+    state = build_state({"twists": [3, 1, 1], "twist_symmetry": "time_reversal"}, trained=True)
+    protons = state.place().protons.repeat(12, 1, 1)
+    given = Strata((state.strata.points[0],), state.strata.twists), state.wavefunction, state.sampler, 4, 10, 3
+    first, second = (ElectronMonteCarlo(state.system, *given, seed).averages(protons) for seed in (1, 2))
+    energy = np.array([[each.energy.value for each in found if each.energy] for found in (first, second)])
+    half = 0.5 * np.square(energy[0] - energy[1])
+    noise = np.array([each.noise for each in (*first, *second)])
+    assert abs(half.mean() - noise.mean()) < 4.0 * np.hypot(half.std(), noise.std()) / np.sqrt(len(half))
+
+
 def test_command_writes_what_ase_reads(folder, capsys) -> None:
     words = ["sample.num_samples=3", "sample.pilot_sweeps=8", "sample.num_sweeps=4", "sample.forces=true"]
     assert main(["sample", f"run_dir={folder}", *words]) == 0
@@ -89,6 +122,8 @@ def test_command_writes_what_ase_reads(folder, capsys) -> None:
         assert float(run.log_prob(x, states)) == pytest.approx(frame.info["log_prob"], abs=1e-4)
     content = json.loads((folder / "samples" / "samples.json").read_text())
     assert content["step"] == 2
+    assert content["states"][0]["flow_gap_per_atom"]["unit"] == "Ha/atom"
+    assert "gap of the flow: not given: only 3 independent proton samples" in printed
     assert "minimum" in content["forces"]
     assert content["command"].startswith("lightning-vfe sample")
 

@@ -61,6 +61,10 @@ def walker_free_energy_of_psi(
     return free_energy - squares * num_atoms / (2.0 * kT)
 
 
+OF_EACH_TWIST = " of each twist alone, which bounds the gap from above"
+"""What is said of the gap of the flow with several twists."""
+
+
 class BracketSeries:
     """Collects what the gaps need of every proton walker and step.
 
@@ -192,7 +196,7 @@ class Gaps:
         elif flow is None:
             of_psi, flow_note = upper, "the protons are fixed"
         else:
-            flow_note = _flow_note(flow, self.num_twists)
+            flow_note = flow.note(OF_EACH_TWIST if self.num_twists > 1 else "")
         gap = (0.0, 0.0) if flow is None else _pair(flow.gap if of_psi is not None else None)
         exact, missing = (math.nan, math.nan), []
         if of_psi is not None and psi is not None:
@@ -233,16 +237,6 @@ def _pair(found: Estimate | None) -> tuple[float, float]:
 def _entry(pair: tuple[float, float], unit: str, note: str) -> dict[str, Any]:
     value, error = (float(number) if math.isfinite(number) else None for number in pair)
     return {"value": value, "error": error, "unit": unit, "note": note}
-
-
-def _flow_note(flow: FlowGap, num_twists: int) -> str:
-    """How the gap of the flow was estimated, or why it was not."""
-    if flow.reason:
-        return flow.reason
-    apart = " of each twist alone, which bounds the gap from above" if num_twists > 1 else ""
-    if flow.exponential is not None:
-        return f"all orders{apart}; the weights exp(-A) have {flow.effective_sample_size:.0f} effective samples"
-    return f"second order{apart}; {flow.weights_reason}"
 
 
 def _flow_numbers(flow: FlowGap) -> dict[str, Any]:
