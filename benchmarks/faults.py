@@ -117,7 +117,7 @@ FOLDERS = {"fit": "run", "test": "run", "log-z": "z", "label": "labels"}
 LOST = {
     "fit": "steps since the last save",
     "test": "the measurement",
-    "log-z": "the samples",
+    "log-z": "the samples of at most 25 sweeps",
     "label": "the label in progress",
 }
 

@@ -117,7 +117,7 @@ def draw_protons(
     """Independent configurations from p(x) of each state point.
 
     Fresh chains equilibrate for the sweeps of the state. A pilot measures their autocorrelation time tau. All chains
-    then give a configuration every ceil(2 tau - 1) sweeps, at which correlations that decay exponentially are below
+    then give a configuration every ceil(2 tau - 1) sweeps, at which correlations that decay exponentially are about
     exp(-4).
 
     Args:
