@@ -23,6 +23,7 @@ ELSEWHERE = {
     "data/README.md": "data.md",
     "examples/README.md": "examples.md",
     "LICENSE": "LICENSE.txt",
+    "CITATION.cff": "CITATION.txt",
 }
 """Files of the repository outside docs/, with their names on the site."""
 EXAMPLES = {file.relative_to(ROOT).as_posix(): f"examples/{file.name}" for file in (ROOT / "examples").glob("own_*.py")}
