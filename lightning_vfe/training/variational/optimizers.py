@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -39,10 +40,45 @@ def _trainable(wavefunction: nn.Module, flow: nn.Module | None) -> Blocks:
     return {name: parameters for name, parameters in found.items() if parameters}
 
 
-def _decaying(optimizer: torch.optim.Optimizer, decay_steps: float) -> dict[str, Any]:
-    """With rates that fall as 1 / (1 + step / decay_steps)."""
-    decay = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0 / (1.0 + step / decay_steps))
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": decay, "interval": "step"}}
+@dataclass(frozen=True)
+class Decay:
+    """Factor of the first rate: 1 / (1 + step / decay_steps), which the last steps take linearly to zero (cooldown).
+
+    A training with few samples moves at random around the minimum, the more the larger its steps. The small steps of
+    the cooldown remove this noise (Haegele et al., arXiv:2405.18392).
+
+    Raises:
+        ValueError: a number of steps is out of its range.
+    """
+
+    decay_steps: float
+    """Number of steps after which the factor is half."""
+    cooldown_steps: int = 0
+    """Number of last steps in which the factor falls to zero."""
+    num_steps: int = -1
+    """Steps of the whole training, which a cooldown needs."""
+
+    def __post_init__(self) -> None:
+        if not self.decay_steps > 0:
+            raise SettingError("decay_steps", self.decay_steps, "must be positive, such as 100")
+        if not 0 <= self.cooldown_steps < math.inf:
+            raise SettingError("cooldown_steps", self.cooldown_steps, "must be at least 0; 0 is no cooldown")
+        if self.cooldown_steps > 0 and self.num_steps < 0:
+            reason = "needs to know the last step of the training"
+            raise SettingError("cooldown_steps", self.cooldown_steps, reason, "set trainer.max_steps, or 0")
+
+    def factor(self, step: int) -> float:
+        """The factor at a step; from num_steps on it is that of the last step before."""
+        factor = 1.0 / (1.0 + step / self.decay_steps)
+        if self.cooldown_steps > 0:
+            remaining = max(1, self.num_steps - step)
+            factor *= min(1.0, remaining / (self.cooldown_steps + 1))
+        return factor
+
+    def of(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+        """The optimizer with this schedule, as configure_optimizers returns it."""
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self.factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 class NaturalGradient:
@@ -57,6 +93,8 @@ class NaturalGradient:
         wavefunction_max_norm: the same for the wavefunction.
         momentum: share mu of the previous direction that is kept (SPRING).
         decay_steps: number of optimizer steps after which the step length is half.
+        cooldown_steps: number of last steps, in which the step length falls linearly to zero.
+        num_steps: optimizer steps of the whole training, which a cooldown needs.
         space: linear system of the samples ("sample") or of the parameters ("parameter"); "auto" takes the smaller one.
         fisher_decay: share of the previous Fisher matrix that is kept; for space="parameter" only.
         score_chunk: samples whose scores are computed at once; None adapts it to the free memory.
@@ -77,6 +115,8 @@ class NaturalGradient:
         wavefunction_max_norm: float = 1e-3,
         momentum: float = 0.95,
         decay_steps: float = 100.0,
+        cooldown_steps: int = 0,
+        num_steps: int = -1,
         space: str = "auto",
         fisher_decay: float = 0.0,
         score_chunk: int | None = None,
@@ -92,8 +132,6 @@ class NaturalGradient:
         for name, (value, advice) in usual.items():
             if not 0 < value < math.inf:
                 raise SettingError(name, value, f"must be positive and finite, such as {advice}")
-        if not decay_steps > 0:
-            raise SettingError("decay_steps", decay_steps, "must be positive, such as 100")
         if score_chunk is not None and (score_chunk != int(score_chunk) or score_chunk < 1):
             remedy = "null takes what suits the free memory"
             raise SettingError("score_chunk", score_chunk, "must be a whole number, at least 1", remedy)
@@ -101,7 +139,7 @@ class NaturalGradient:
         self.dampings = {"flow": flow_damping, "wavefunction": wavefunction_damping}
         self.max_norms = {"flow": flow_max_norm, "wavefunction": wavefunction_max_norm}
         self.momentum = momentum
-        self.decay_steps = decay_steps
+        self.decay = Decay(decay_steps, cooldown_steps, num_steps)
         self.space = space
         self.fisher_decay = fisher_decay
         self.score_chunk = None if score_chunk is None else int(score_chunk)
@@ -114,7 +152,7 @@ class NaturalGradient:
 
     def configure(self, wavefunction: nn.Module, flow: nn.Module | None) -> dict[str, Any]:
         """What a LightningModule returns from configure_optimizers; `flow` is None for fixed protons."""
-        return _decaying(self._build(_trainable(wavefunction, flow)), self.decay_steps)
+        return self.decay.of(self._build(_trainable(wavefunction, flow)))
 
 
 class Adam:
@@ -124,6 +162,8 @@ class Adam:
         flow_learning_rate: first rate of the flow.
         wavefunction_learning_rate: first rate of the wavefunction.
         decay_steps: number of optimizer steps after which the rates are half.
+        cooldown_steps: number of last steps, in which the rates fall linearly to zero.
+        num_steps: optimizer steps of the whole training, which a cooldown needs.
 
     Raises:
         ValueError: a rate is not positive and finite, or decay_steps not positive.
@@ -132,21 +172,24 @@ class Adam:
     uses_scores = False
 
     def __init__(
-        self, flow_learning_rate: float = 3e-3, wavefunction_learning_rate: float = 3e-3, decay_steps: float = 1000.0
+        self,
+        flow_learning_rate: float = 3e-3,
+        wavefunction_learning_rate: float = 3e-3,
+        decay_steps: float = 1000.0,
+        cooldown_steps: int = 0,
+        num_steps: int = -1,
     ) -> None:
         settings = {"flow_learning_rate": flow_learning_rate, "wavefunction_learning_rate": wavefunction_learning_rate}
         for name, value in settings.items():
             if not 0 < value < math.inf:
                 raise SettingError(name, value, "must be positive and finite, such as 3e-3")
-        if not decay_steps > 0:
-            raise SettingError("decay_steps", decay_steps, "must be positive, such as 1000")
         self.flow_learning_rate = flow_learning_rate
         self.wavefunction_learning_rate = wavefunction_learning_rate
-        self.decay_steps = decay_steps
+        self.decay = Decay(decay_steps, cooldown_steps, num_steps)
 
     def configure(self, wavefunction: nn.Module, flow: nn.Module | None) -> dict[str, Any]:
         """What a LightningModule returns from configure_optimizers; `flow` is None for fixed protons."""
         rates = {"wavefunction": self.wavefunction_learning_rate, "flow": self.flow_learning_rate}
         blocks = _trainable(wavefunction, flow)
         groups = [{"params": parameters, "lr": rates[name]} for name, parameters in blocks.items()]
-        return _decaying(torch.optim.Adam(groups), self.decay_steps)
+        return self.decay.of(torch.optim.Adam(groups))
