@@ -17,7 +17,7 @@ from lightning_vfe.analysis.folder import RunFolder
 TERMS = ("free_energy_per_atom", "energy_per_atom", "entropy_per_atom", "pressure_gpa")
 OF_THE_TRAINING = (
     "task", "dtype", "system", "base", "flow", "wavefunction", "sampler", "optimizer", "module", "particles", "strata",
-    "reference", "state", "init_from", "flow_ckpt",
+    "reference", "state", "init_from", "wavefunction_ckpt", "flow_ckpt",
 )  # fmt: skip
 """Settings that two trainings of one state have in common; references such as `${seed}` stay as they are."""
 SIGNIFICANT = 0.01

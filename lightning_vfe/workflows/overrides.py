@@ -17,7 +17,7 @@ from lightning_vfe.resources import resource_folder, user_path
 from lightning_vfe.workflows.keys import followed, walk
 
 # last parts of the keys that hold the path of a file or folder
-PATH_ENDINGS = ("path", "run_dir", "structure", "database", "trajectory", "flow_ckpt", "init_from")
+PATH_ENDINGS = ("path", "run_dir", "structure", "database", "trajectory", "flow_ckpt", "wavefunction_ckpt", "init_from")
 FIXED_KEYS = ("schema", "version")
 """Keys that describe a config, and change nothing in a run."""
 OWN_PATHS = ("run_dir", "ckpt_path")

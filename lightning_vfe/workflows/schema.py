@@ -40,6 +40,7 @@ PLAIN_KEYS: dict[str, Any] = {
     "run_dir": OptionalPath,
     "ckpt_path": OptionalPath,
     "init_from": OptionalPath,
+    "wavefunction_ckpt": OptionalPath,
     "flow_ckpt": OptionalPath,
     "log_z_path": OptionalPath,
     "system.num_atoms": int,

@@ -9,7 +9,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lightning_vfe.errors import SettingError
-from lightning_vfe.resources import data_folder
+from lightning_vfe.resources import data_file, data_folder
 from lightning_vfe.workflows.checkpoints import checkpoint_of, load_checkpoint
 from lightning_vfe.workflows.compatibility import check_same_network
 from lightning_vfe.workflows.restore import restore
@@ -20,7 +20,7 @@ OCCUPATIONS = ("envelope.log_occupation", "envelope.occupation_power")
 
 
 def start_networks(module: Any, config: DictConfig) -> list[str]:
-    """Give a new variational run the networks of the runs that `init_from` and `flow_ckpt` name.
+    """Give a new variational run the networks that `init_from`, `wavefunction_ckpt` and `flow_ckpt` name.
 
     Returns:
         Lines for the user: what started from where.
@@ -32,12 +32,17 @@ def start_networks(module: Any, config: DictConfig) -> list[str]:
     if config.get("init_from"):
         path = checkpoint_of(data_folder(config.init_from))
         content = load_checkpoint(path, key="init_from")
-        start_wavefunction(module, config, content, path)
+        start_wavefunction(module, config, content, "init_from", path)
         parts = ["wavefunction"]
         if module.proton_density is not None and _holds(content, "proton_density.flow"):
             start_flow(module, config, content, "init_from", path)
             parts.append("flow")
         notes.append(f"{' and '.join(parts)} start{'' if len(parts) > 1 else 's'} from {path}")
+    if config.get("wavefunction_ckpt"):
+        name = config.wavefunction_ckpt
+        path = data_file(name)
+        start_wavefunction(module, config, load_checkpoint(path, "wavefunction_ckpt"), "wavefunction_ckpt", path)
+        notes.append(f"wavefunction starts from {name}; wavefunction_ckpt=null starts from random parameters")
     if config.get("flow_ckpt"):
         path = Path(config.flow_ckpt)
         start_flow(module, config, load_checkpoint(path, key="flow_ckpt"), "flow_ckpt", path)
@@ -59,7 +64,7 @@ def start_flow(module: Any, config: DictConfig, content: Mapping[str, Any], key:
     restore(module.proton_density.flow, content, "proton_density.flow", key, path)
 
 
-def start_wavefunction(module: Any, config: DictConfig, content: Mapping[str, Any], path: Path) -> None:
+def start_wavefunction(module: Any, config: DictConfig, content: Mapping[str, Any], key: str, path: Path) -> None:
     """Take the wavefunction of a checkpoint; number of atoms, state points and twists may differ.
 
     The reference density comes with the parameters, since their ranges scale from it. The occupations of the plane
@@ -75,7 +80,7 @@ def start_wavefunction(module: Any, config: DictConfig, content: Mapping[str, An
         saved = state.get(f"wavefunction.{name}")
         if name in own and saved is not None and (saved.shape != own[name].shape or atoms != config.system.num_atoms):
             state[f"wavefunction.{name}"] = own[name]
-    restore(module.wavefunction, {"state_dict": state}, "wavefunction", "init_from", path)
+    restore(module.wavefunction, {"state_dict": state}, "wavefunction", key, path)
 
 
 def _check(config: DictConfig, content: Mapping[str, Any], group: str, path: Path) -> None:

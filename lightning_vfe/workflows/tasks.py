@@ -14,6 +14,7 @@ from lightning_vfe.workflows.guards import instantiate, key_errors
 from lightning_vfe.workflows.memory import check_features, check_memory, check_walkers
 from lightning_vfe.workflows.restore import check_same_potential
 from lightning_vfe.workflows.run_config import embedded_config
+from lightning_vfe.workflows.shipped_wavefunction import choose_start
 from lightning_vfe.workflows.system import check_protons, strata_of
 
 Rows = list[tuple[str, str]]
@@ -69,10 +70,11 @@ class VariationalTask(Task):
         if config.sampler.num_groups < 1:
             raise SettingError("sampler.num_groups", config.sampler.num_groups, "must be at least 1")
         with key_errors(config):
-            strata_of(config)
+            strata = strata_of(config)
             check_memory(config.system.num_atoms)
             check_features(config)
             check_walkers(config)
+            choose_start(config, strata.points)
             return round_walkers(config) if may_round else ""
 
     @override

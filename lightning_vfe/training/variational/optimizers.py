@@ -53,26 +53,26 @@ class Decay:
 
     decay_steps: float
     """Number of steps after which the factor is half."""
-    cooldown_steps: int = 0
-    """Number of last steps in which the factor falls to zero."""
+    cooldown: float = 0.0
+    """Share of the training at its end in which the factor falls to zero."""
     num_steps: int = -1
     """Steps of the whole training, which a cooldown needs."""
 
     def __post_init__(self) -> None:
         if not self.decay_steps > 0:
             raise SettingError("decay_steps", self.decay_steps, "must be positive, such as 100")
-        if not 0 <= self.cooldown_steps < math.inf:
-            raise SettingError("cooldown_steps", self.cooldown_steps, "must be at least 0; 0 is no cooldown")
-        if self.cooldown_steps > 0 and self.num_steps < 0:
+        if not 0 <= self.cooldown <= 1:
+            raise SettingError("cooldown", self.cooldown, "must be from 0 to 1", "0 is no cooldown")
+        if self.cooldown > 0 and self.num_steps < 0:
             reason = "needs to know the last step of the training"
-            raise SettingError("cooldown_steps", self.cooldown_steps, reason, "set trainer.max_steps, or 0")
+            raise SettingError("cooldown", self.cooldown, reason, "set trainer.max_steps, or 0")
 
     def factor(self, step: int) -> float:
         """The factor at a step; from num_steps on it is that of the last step before."""
         factor = 1.0 / (1.0 + step / self.decay_steps)
-        if self.cooldown_steps > 0:
+        if self.cooldown > 0:
             remaining = max(1, self.num_steps - step)
-            factor *= min(1.0, remaining / (self.cooldown_steps + 1))
+            factor *= min(1.0, remaining / (self.cooldown * self.num_steps + 1.0))
         return factor
 
     def of(self, optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -90,10 +90,11 @@ class NaturalGradient:
         flow_damping: added to the Fisher matrix of ln p.
         wavefunction_damping: added to the Fisher matrix of ln psi.
         flow_max_norm: largest squared length of a step of the flow in the metric of its Fisher matrix.
-        wavefunction_max_norm: the same for the wavefunction.
+        wavefunction_max_norm: the same for the wavefunction; None is 1e-3. A run that starts from trained parameters
+            takes 1e-4 in its place.
         momentum: share mu of the previous direction that is kept (SPRING).
         decay_steps: number of optimizer steps after which the step length is half.
-        cooldown_steps: number of last steps, in which the step length falls linearly to zero.
+        cooldown: share of the training at its end in which the step length falls linearly to zero.
         num_steps: optimizer steps of the whole training, which a cooldown needs.
         space: linear system of the samples ("sample") or of the parameters ("parameter"); "auto" takes the smaller one.
         fisher_decay: share of the previous Fisher matrix that is kept; for space="parameter" only.
@@ -112,15 +113,16 @@ class NaturalGradient:
         flow_damping: float = 1e-2,
         wavefunction_damping: float = 1e-3,
         flow_max_norm: float = 1e-3,
-        wavefunction_max_norm: float = 1e-3,
+        wavefunction_max_norm: float | None = None,
         momentum: float = 0.95,
         decay_steps: float = 100.0,
-        cooldown_steps: int = 0,
+        cooldown: float = 0.0,
         num_steps: int = -1,
         space: str = "auto",
         fisher_decay: float = 0.0,
         score_chunk: int | None = None,
     ) -> None:
+        wavefunction_max_norm = 1e-3 if wavefunction_max_norm is None else wavefunction_max_norm
         usual = {  # value and advice
             "flow_learning_rate": (flow_learning_rate, 20.0),
             "wavefunction_learning_rate": (wavefunction_learning_rate, 1.0),
@@ -139,7 +141,7 @@ class NaturalGradient:
         self.dampings = {"flow": flow_damping, "wavefunction": wavefunction_damping}
         self.max_norms = {"flow": flow_max_norm, "wavefunction": wavefunction_max_norm}
         self.momentum = momentum
-        self.decay = Decay(decay_steps, cooldown_steps, num_steps)
+        self.decay = Decay(decay_steps, cooldown, num_steps)
         self.space = space
         self.fisher_decay = fisher_decay
         self.score_chunk = None if score_chunk is None else int(score_chunk)
@@ -162,7 +164,7 @@ class Adam:
         flow_learning_rate: first rate of the flow.
         wavefunction_learning_rate: first rate of the wavefunction.
         decay_steps: number of optimizer steps after which the rates are half.
-        cooldown_steps: number of last steps, in which the rates fall linearly to zero.
+        cooldown: share of the training at its end in which the rates fall linearly to zero.
         num_steps: optimizer steps of the whole training, which a cooldown needs.
 
     Raises:
@@ -176,7 +178,7 @@ class Adam:
         flow_learning_rate: float = 3e-3,
         wavefunction_learning_rate: float = 3e-3,
         decay_steps: float = 1000.0,
-        cooldown_steps: int = 0,
+        cooldown: float = 0.0,
         num_steps: int = -1,
     ) -> None:
         settings = {"flow_learning_rate": flow_learning_rate, "wavefunction_learning_rate": wavefunction_learning_rate}
@@ -185,7 +187,7 @@ class Adam:
                 raise SettingError(name, value, "must be positive and finite, such as 3e-3")
         self.flow_learning_rate = flow_learning_rate
         self.wavefunction_learning_rate = wavefunction_learning_rate
-        self.decay = Decay(decay_steps, cooldown_steps, num_steps)
+        self.decay = Decay(decay_steps, cooldown, num_steps)
 
     def configure(self, wavefunction: nn.Module, flow: nn.Module | None) -> dict[str, Any]:
         """What a LightningModule returns from configure_optimizers; `flow` is None for fixed protons."""
