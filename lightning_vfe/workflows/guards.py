@@ -1,5 +1,6 @@
 """Around all that a command builds and runs: its dtype, memory and disk, and one line for what the user can fix."""
 
+import copy
 import errno
 import os
 import re
@@ -171,7 +172,8 @@ def key_errors(config: DictConfig, node: str = "") -> Iterator[None]:
 def instantiate(node: DictConfig, **arguments: Any) -> Any:
     """Build a node's `_target_`; what a constructor refuses becomes one line, everything else keeps its traceback.
 
-    The modules that the whole config imports come first.
+    The modules that the whole config imports come first. The config stays as it is: Hydra would write values in the
+    place of references such as `${trainer.max_steps}`, and a resumed run would keep the old values.
 
     Raises:
         CommandError: a constructor refuses an argument (a `SettingError` names the key of the config), or a module
@@ -179,7 +181,7 @@ def instantiate(node: DictConfig, **arguments: Any) -> Any:
     """
     import_parts(_root(node))
     try:
-        return hydra.utils.instantiate(node, **arguments)
+        return hydra.utils.instantiate(_in_a_copy(node), **arguments)
     except InstantiationException as error:
         cause: BaseException = error
         while cause.__cause__ is not None and not isinstance(cause, SettingError):
@@ -202,6 +204,15 @@ def instantiate(node: DictConfig, **arguments: Any) -> Any:
         if isinstance(cause, (TypeError, ValueError)) and not _is_own(error):
             raise CommandError(f"{target}: {one_line(cause)}") from error
         raise
+
+
+def _in_a_copy(node: DictConfig) -> DictConfig:
+    """A copy of a node below a copy of the whole config."""
+    parent, own = node._get_parent(), copy.deepcopy(node)
+    if parent is not None:
+        key, whole = parent._get_full_key(None), copy.deepcopy(_root(node))
+        own._set_parent(OmegaConf.select(whole, key) if key else whole)
+    return own
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
