@@ -19,8 +19,12 @@ SAME_KEYS = ("num_atoms", "protons", "twists", "twist_shift")
 """Keys of `system` that are the same in the training of a wavefunction and where it is the start of another one."""
 
 
-TRAINED_MAX_NORM = 1e-4
-"""Trust region of a wavefunction that starts from trained parameters: larger steps would scatter them at first."""
+MAX_NORMS = {"wavefunction_ckpt": 2e-5, "init_from": 1e-4}
+"""Trust regions of a wavefunction that starts from trained parameters, by the key that names their file.
+
+Larger steps would scatter the parameters at first. The networks of `init_from` may come from other states, and need
+longer steps than a wavefunction of this cell and its states.
+"""
 
 
 def choose_start(config: DictConfig, points: Iterable[StatePoint]) -> None:
@@ -35,9 +39,9 @@ def choose_start(config: DictConfig, points: Iterable[StatePoint]) -> None:
     if config.get("wavefunction_ckpt") == "auto":
         path = None if config.get("init_from") else shipped_wavefunction(config, points)
         config.wavefunction_ckpt = None if path is None else f"data/{path.relative_to(resource_folder('data'))}"
-    optimizer, is_trained = config.get("optimizer") or {}, config.get("init_from") or config.get("wavefunction_ckpt")
-    if is_trained and "wavefunction_max_norm" in optimizer and optimizer["wavefunction_max_norm"] is None:
-        optimizer["wavefunction_max_norm"] = TRAINED_MAX_NORM
+    optimizer, trained = config.get("optimizer") or {}, [key for key in MAX_NORMS if config.get(key)]
+    if trained and "wavefunction_max_norm" in optimizer and optimizer["wavefunction_max_norm"] is None:
+        optimizer["wavefunction_max_norm"] = MAX_NORMS[trained[0]]
 
 
 def shipped_wavefunction(config: DictConfig, points: Iterable[StatePoint]) -> Path | None:

@@ -10,7 +10,6 @@ from lightning_vfe.resources import resource_folder
 from lightning_vfe.workflows.compose import compose_config
 from lightning_vfe.workflows.guards import default_dtype
 from lightning_vfe.workflows.overrides import parse
-from lightning_vfe.workflows.shipped_wavefunction import TRAINED_MAX_NORM
 from lightning_vfe.workflows.start import start_networks
 from lightning_vfe.workflows.tasks import VariationalTask
 
@@ -62,8 +61,8 @@ def test_any_other_run_does_not(words: list[str]) -> None:
 
 
 def test_trained_parameters_move_in_small_steps() -> None:
-    assert prepared().optimizer.wavefunction_max_norm == TRAINED_MAX_NORM
-    assert prepared("init_from=RUN").optimizer.wavefunction_max_norm == TRAINED_MAX_NORM
+    assert prepared().optimizer.wavefunction_max_norm == 2e-5
+    assert prepared("init_from=RUN").optimizer.wavefunction_max_norm == 1e-4
     assert prepared("optimizer.wavefunction_max_norm=2e-3").optimizer.wavefunction_max_norm == 2e-3
     assert prepared("wavefunction_ckpt=null").optimizer.wavefunction_max_norm is None
     assert "wavefunction_max_norm" not in prepared("optimizer=adam").optimizer

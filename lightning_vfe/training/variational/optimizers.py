@@ -90,8 +90,8 @@ class NaturalGradient:
         flow_damping: added to the Fisher matrix of ln p.
         wavefunction_damping: added to the Fisher matrix of ln psi.
         flow_max_norm: largest squared length of a step of the flow in the metric of its Fisher matrix.
-        wavefunction_max_norm: the same for the wavefunction; None is 1e-3. A run that starts from trained parameters
-            takes 1e-4 in its place.
+        wavefunction_max_norm: the same for the wavefunction; None is 1e-3. On the command line, a run that starts
+            from trained parameters takes less in its place.
         momentum: share mu of the previous direction that is kept (SPRING).
         decay_steps: number of optimizer steps after which the step length is half.
         cooldown: share of the training at its end in which the step length falls linearly to zero.
