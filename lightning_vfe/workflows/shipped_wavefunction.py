@@ -64,9 +64,7 @@ def shipped_wavefunction(config: DictConfig, points: Iterable[StatePoint]) -> Pa
 
 def _is_of_same_cell(config: DictConfig, content: Mapping[str, Any], path: Path) -> bool:
     trained = embedded_config(content)
-    if trained is None or config.system.protons != "sampled":
-        return False
-    if any(_plain(config.system[key]) != _plain(trained.system[key]) for key in SAME_KEYS):
+    if trained is None or any(_plain(config.system[key]) != _plain(trained.system[key]) for key in SAME_KEYS):
         return False
     try:
         check_same_network(config, trained, "wavefunction", path)

@@ -48,7 +48,7 @@ class Decay:
     the cooldown remove this noise (Haegele et al., arXiv:2405.18392).
 
     Raises:
-        ValueError: a number of steps is out of its range.
+        ValueError: a setting is out of its range, or a cooldown does not know the number of steps.
     """
 
     decay_steps: float
@@ -168,7 +168,7 @@ class Adam:
         num_steps: optimizer steps of the whole training, which a cooldown needs.
 
     Raises:
-        ValueError: a rate is not positive and finite, or decay_steps not positive.
+        ValueError: a rate is not positive and finite, or a setting of the schedule is out of its range.
     """
 
     uses_scores = False
